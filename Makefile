@@ -1,0 +1,44 @@
+# Two commands matter: `make demo` and `make test`.
+PYTHON ?= python3
+DEMO := .venv
+TEST := .venv-test
+PIP := -m pip install --quiet --disable-pip-version-check
+OUT := demo_output
+
+.PHONY: demo test lint bench clean schema
+
+demo: $(DEMO)/.installed
+	$(DEMO)/bin/spatialnet-edge build builtin:student --target here -o $(OUT)/landuse.snb --report $(OUT)/report.json
+	$(DEMO)/bin/spatialnet-edge run $(OUT)/landuse.snb samples/brighton_beach.mp4 --smooth 0.3 \
+		--json $(OUT)/results.jsonl --video $(OUT)/annotated.mp4
+	@echo "wrote $(OUT)/: landuse.snb report.json results.jsonl annotated.mp4"
+
+test: $(TEST)/.installed lint
+	$(TEST)/bin/pytest
+
+lint: $(TEST)/.installed
+	$(TEST)/bin/ruff check .
+	$(TEST)/bin/ruff format --check .
+	$(TEST)/bin/lint-imports
+	$(TEST)/bin/pyright --pythonpath $(TEST)/bin/python
+
+bench: $(DEMO)/.installed
+	$(DEMO)/bin/spatialnet-edge bench builtin:student samples/brighton_beach.mp4
+
+schema: $(TEST)/.installed
+	$(TEST)/bin/spatialnet-edge inspect --schema > docs/manifest.schema.json
+
+# The runtime and what building needs; no torch.
+$(DEMO)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(DEMO)
+	$(DEMO)/bin/python $(PIP) -e '.[optimize]'
+	touch $@
+
+# Everything, at versions that are known to pass together.
+$(TEST)/.installed: pyproject.toml constraints-test.txt
+	$(PYTHON) -m venv $(TEST)
+	$(TEST)/bin/python $(PIP) -c constraints-test.txt -e '.[test]'
+	touch $@
+
+clean:
+	rm -rf $(DEMO) $(TEST) $(OUT) dist .pytest_cache .ruff_cache .hypothesis

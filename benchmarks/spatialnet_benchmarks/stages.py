@@ -1,0 +1,131 @@
+"""What a frame costs: each stage alone, then all of them together, in one run on one machine.
+
+**Work bound.** With the core-seconds that decoding, resizing and the bare engine each take for a frame when measured alone, no
+program can do more than `cores ÷ their sum` frames a second. **Pipeline efficiency** is the end-to-end rate over that bound: what
+is left of the machine once the pipeline has taken its share.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from spatialnet_edge.api import Model, cores
+from spatialnet_edge.frames import Frame, Skipped, fit
+from spatialnet_edge.results import assemble
+from spatialnet_edge.sources import open_source
+
+WARM_UP = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage measured alone, one frame after the other.
+
+    Attributes:
+        milliseconds: wall time of each frame.
+        core_ms: processor time for a frame, all threads of the process together.
+    """
+
+    milliseconds: NDArray[np.float64]
+    core_ms: float
+
+    def percentiles(self) -> dict[str, float]:
+        p50, p90, p99 = np.percentile(self.milliseconds, (50, 90, 99))
+        return {
+            "p50_ms": round(float(p50), 4),
+            "p90_ms": round(float(p90), 4),
+            "p99_ms": round(float(p99), 4),
+            "max_ms": round(float(self.milliseconds.max()), 4),
+            "core_ms": round(self.core_ms, 4),
+        }
+
+
+def timed(steps: Iterator[object]) -> Stage:
+    """Exhaust an iterator whose every step is one frame's work."""
+    times: list[float] = []
+    core = time.process_time()
+    mark = time.perf_counter()
+    for _ in steps:
+        now = time.perf_counter()
+        times.append((now - mark) * 1e3)
+        mark = now
+    return Stage(np.array(times), (time.process_time() - core) * 1e3 / max(1, len(times)))
+
+
+def applied(work: Callable[[Frame], object], frames: list[Frame]) -> Iterator[object]:
+    for frame in frames:
+        yield work(frame)
+
+
+def read(source: str, limit: int = 0) -> Iterator[Frame]:
+    """The frames of a source that can be read, at most `limit` of them."""
+    opened = open_source(source)
+    try:
+        for count, item in enumerate(opened, start=1):
+            if not isinstance(item, Skipped):
+                yield item
+            if limit and count >= limit:
+                return
+    finally:
+        opened.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One pass over a source.
+
+    Attributes:
+        stages: `decode`, `resize`, `engine`, `answer`, each alone.
+        end_to_end: interval between results of the whole pipeline, milliseconds.
+        ages: age at emit, milliseconds.
+        frames_per_second: of the whole pipeline.
+    """
+
+    stages: dict[str, Stage]
+    end_to_end: NDArray[np.float64]
+    ages: NDArray[np.float64]
+    frames_per_second: float
+
+    @property
+    def work_bound(self) -> float:
+        """Frames a second that no program can exceed on these cores."""
+        return cores() / (sum(self.stages[name].core_ms for name in ("decode", "resize", "engine")) / 1e3)
+
+    @property
+    def pipeline_efficiency(self) -> float:
+        return self.frames_per_second / self.work_bound
+
+
+def measure(model: Model, source: str, kept: int) -> Measurement:
+    """Measure every stage alone, then the pipeline.
+
+    Args:
+        kept: frames held in memory for the stages after decoding.
+    """
+    spec = model.bundle.spec
+    engine = model.opened.engine
+    frames = list(read(source, kept))
+    inputs = {frame.seq: fit(frame.pixels, spec.input)[None] for frame in frames}
+    for frame in frames[:WARM_UP]:
+        engine.infer(inputs[frame.seq])
+    rows = {name: values[0] for name, values in engine.infer(inputs[frames[0].seq]).items()}
+    stages = {
+        "decode": timed(read(source)),
+        "resize": timed(applied(lambda frame: fit(frame.pixels, spec.input), frames)),
+        "engine": timed(applied(lambda frame: engine.infer(inputs[frame.seq]), frames)),
+        "answer": timed(applied(lambda frame: assemble(spec, frame, rows, 0.0, ()), frames)),
+    }
+    opened = open_source(source)
+    ages: list[float] = []
+    marks = [time.perf_counter()]
+    try:
+        for result in model.pipeline("every").stream(opened):
+            marks.append(time.perf_counter())
+            ages.append(result.age_ms)
+    finally:
+        opened.close()
+    return Measurement(stages, np.diff(marks) * 1e3, np.array(ages), len(ages) / (marks[-1] - marks[0]))

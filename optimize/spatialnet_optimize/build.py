@@ -1,0 +1,318 @@
+"""`build`: from a bundle or a checkpoint to the fastest bundle that passes the gates, in one call."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.resources import files
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnxruntime as ort
+from msgspec.structs import replace
+from numpy.typing import NDArray
+from spatialnet_edge import __version__
+from spatialnet_edge.api import cores
+from spatialnet_edge.backends import CheckedEngine, Engine, load_backend
+from spatialnet_edge.bundle import MODEL, Bundle, file_records, write_bundle
+from spatialnet_edge.errors import BuildError, DataRefused, UsageError
+from spatialnet_edge.health import golden_test
+from spatialnet_edge.labelled import LabelledImages, open_labelled, truths
+from spatialnet_edge.manifest import BuildRecord, CandidateRecord, EngineRecord, Golden, Manifest, Provenance
+from spatialnet_edge.spec import ModelSpec
+
+from spatialnet_optimize.compile_rtx import compile_plan
+from spatialnet_optimize.gates import GOLDEN_TOLERANCE, REFERENCE, Decision, Measured, decide
+from spatialnet_optimize.measure import agreement, align, decode_images, latencies, predict, score
+from spatialnet_optimize.quantise import int8_dynamic
+from spatialnet_optimize.targets import find_target
+
+Step = Callable[[str], None]
+"""Told what is being done, once for each step."""
+
+GATE_THREADS = 1
+"""Latency is compared on one core: what a frame costs, whatever the number of cores."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to build.
+
+    Attributes:
+        model: a bundle or `builtin:student`; a checkpoint is exported first (see `spatialnet_optimize.cli`).
+        target: a row of the table of targets, or `here`.
+        labelled: folders or zips of labelled images for the accuracy gate; empty for the shipped samples.
+        budget: points of accuracy that a candidate may lose on any head.
+        heads: keep these alone; empty for all.
+    """
+
+    model: Bundle
+    target: str
+    output: Path
+    labelled: tuple[Path, ...] = ()
+    budget: float = 0.5
+    heads: tuple[str, ...] = ()
+
+
+def shipped_samples() -> tuple[Path, ...]:
+    """The labelled sample sets that come with the package: held-out training images, with their licence beside them."""
+    return tuple(sorted(Path(str(files("spatialnet_optimize"))).joinpath("samples").glob("*.zip")))
+
+
+def build(job: Job, step: Step = lambda text: None) -> tuple[Bundle, Decision]:
+    """Make the bundle, and say why it is the one.
+
+    Raises:
+        UsageError: an unknown target or head.
+        EngineUnavailable: a target that this version cannot build for.
+        BuildError: a compiler refused the graph.
+    """
+    name, target = find_target(job.target)
+    if job.output.suffix and job.output.suffix != ".snb":
+        raise UsageError(f"the output is '{job.output}'; name a file that ends in .snb, or a directory")
+    if job.output.resolve() == job.model.path.resolve() and job.output.is_dir():
+        raise UsageError("a bundle directory cannot be rebuilt in place; choose another output")
+    spec = keep_heads(job.model.spec, job.heads)
+    portable = job.model.read(MODEL) if not job.heads else prune(job.model.read(MODEL), spec)
+    contents = {REFERENCE: portable}
+    if "int8-dynamic" in target.precisions:
+        step("quantise: dynamic INT8 of the linear layers")
+        contents["int8-dynamic"] = int8_dynamic(portable)
+    sets, problems = usable_sets(job.labelled or shipped_samples(), spec, bool(job.labelled))
+    for problem in problems:
+        step(f"warning: {problem}")
+    measured = measure_candidates(contents, spec, job.model, sets, step)
+    decision = decide(measured, job.budget)
+    engines = [EngineRecord(path=MODEL, backend="onnxruntime", precision="fp32")]
+    extra: dict[str, bytes] = {}
+    libraries = {"onnxruntime": str(ort.__version__)}
+    if decision.winner.name != REFERENCE:
+        path = f"engines/cpu.{decision.winner.name}.onnx"
+        extra[path] = decision.winner.content
+        engines.insert(0, EngineRecord(path=path, backend="onnxruntime", precision=decision.winner.name))
+    if target.compile == "tensorrt_rtx":
+        step("compile: TensorRT for RTX (no GPU needed)")
+        plan, version = compile_plan(portable, *spec.input.shape)
+        libraries["tensorrt_rtx"] = version
+        extra["engines/rtx.fp32.plan"] = plan
+        engines.insert(0, rtx_record(version))
+        decision = with_plan(decision, plan, version)
+    step("write: hash, golden vectors, manifest")
+    tolerance = GOLDEN_TOLERANCE[decision.winner.name]
+    images = sum(len(each) for each in sets)
+    record = BuildRecord(
+        target=name,
+        machine=f"{platform.system()} {platform.machine()}, {cores()} cores, {processor()}",
+        libraries=libraries,
+        budget_points=job.budget,
+        labelled_images=images,
+        calibration="none needed: dynamic quantisation",
+        candidates=decision.records,
+        reason=decision.reason,
+    )
+    bundle = assemble_bundle(job, spec, portable, extra, engines, tolerance, record)
+    step("verify: golden test of the bundle that was written")
+    verify(bundle)
+    return bundle, decision
+
+
+def keep_heads(spec: ModelSpec, heads: tuple[str, ...]) -> ModelSpec:
+    try:
+        return spec.keep(heads) if heads else spec
+    except KeyError as error:
+        raise UsageError(str(error.args[0])) from error
+
+
+def prune(content: bytes, spec: ModelSpec) -> bytes:
+    """The graph without the heads that nobody asked for."""
+    import onnx.utils
+    from spatialnet_edge.spec import IMAGE_INPUT
+
+    model = onnx.load_from_string(content)
+    outputs = [task.name for task in spec.tasks]
+    pruned = onnx.utils.Extractor(model).extract_model([IMAGE_INPUT], outputs)
+    return pruned.SerializeToString(deterministic=True)
+
+
+def usable_sets(paths: Sequence[Path], spec: ModelSpec, asked: bool) -> tuple[list[LabelledImages], list[str]]:
+    """The labelled sets that fit a head of this model. A set that was asked for and does not fit is an error; a shipped one is
+    passed over, and the accuracy gate may then have nothing to judge by, which is said."""
+    sets: list[LabelledImages] = []
+    for path in paths:
+        images = open_labelled(path)
+        try:
+            truths(images, spec)
+        except DataRefused:
+            if asked:
+                raise
+            continue
+        sets.append(images)
+    if sets:
+        return sets, []
+    return [], [
+        "no labelled images fit this model's heads, so accuracy is not gated, only agreement on the golden frames; "
+        "give some with --labelled DIR"
+    ]
+
+
+def open_candidate(content: bytes, spec: ModelSpec, threads: int = GATE_THREADS) -> Engine:
+    return CheckedEngine(load_backend("onnxruntime").open(content, spec, threads))
+
+
+def measure_candidates(
+    contents: dict[str, bytes], spec: ModelSpec, model: Bundle, sets: list[LabelledImages], step: Step
+) -> list[Measured]:
+    """Accuracy, agreement, golden difference and latency of every candidate that ONNX Runtime can run here."""
+    engines = {name: open_candidate(content, spec) for name, content in contents.items()}
+    golden_frames, golden_expected = model.golden()
+    accuracy: dict[str, dict[str, float]] = {name: {} for name in engines}
+    agreements: dict[str, list[float]] = {name: [] for name in engines}
+    for images in sets:
+        step(f"accuracy: {len(images)} labelled images of {images.tree.path.stem}, {len(engines)} candidates")
+        pixels = decode_images(images, spec.input)
+        outputs = {name: predict(engine, pixels.images) for name, engine in engines.items()}
+        for name, answers in outputs.items():
+            agreements[name].append(agreement(spec, answers, outputs[REFERENCE]))
+            for truth in truths(images, spec):
+                where, known = align(truth, pixels.kept)
+                figure = score(spec, known, answers[truth.task][where]).headline
+                accuracy[name][f"{truth.task} ({images.tree.path.stem})"] = figure
+    step(f"latency: {len(engines)} candidates in turn on {GATE_THREADS} thread")
+    timed = dict(zip(engines, latencies(list(engines.values()), golden_frames[0]), strict=True))
+    measured: list[Measured] = []
+    for name, engine in engines.items():
+        answers = predict(engine, golden_frames)
+        if not agreements[name]:
+            agreements[name].append(agreement(spec, answers, golden_expected))
+        difference = max(float(np.abs(answers[t.name] - golden_expected[t.name]).max()) for t in spec.tasks)
+        measured.append(
+            Measured(
+                name=name,
+                content=contents[name],
+                accuracy=accuracy[name],
+                agreement=float(np.mean(agreements[name])),
+                golden_difference=difference,
+                p50_ms=timed[name].p50_ms,
+                p99_ms=timed[name].p99_ms,
+            )
+        )
+        engine.close()
+    return measured
+
+
+def rtx_record(version: str) -> EngineRecord:
+    return EngineRecord(
+        path="engines/rtx.fp32.plan",
+        backend="tensorrt_rtx",
+        precision="fp32",
+        device="any RTX GPU",
+        library_version=version,
+        portable=False,
+    )
+
+
+def with_plan(decision: Decision, plan: bytes, version: str) -> Decision:
+    """The decision with the compiled plan as a further candidate, which only the device itself can time."""
+    record = CandidateRecord(
+        name="rtx plan fp32",
+        size=len(plan),
+        accuracy={},
+        loss_points=0.0,
+        agreement=0.0,
+        latency_ms=0.0,
+        latency_p99_ms=0.0,
+        chosen=True,
+        verdict=f"compiled with TensorRT for RTX {version}; not run here",
+    )
+    reason = f"the plan comes first on a machine that can run it; elsewhere {decision.reason}"
+    return Decision(decision.winner, reason, (*decision.records, record))
+
+
+def assemble_bundle(
+    job: Job,
+    spec: ModelSpec,
+    portable: bytes,
+    extra: dict[str, bytes],
+    engines: list[EngineRecord],
+    tolerance: float,
+    record: BuildRecord,
+) -> Bundle:
+    old = job.model.manifest
+    contents = {MODEL: portable, **extra}
+    contents |= {path: job.model.read(path) for path in (*old.golden.frames, old.golden.expected)}
+    source = f"{job.model.path.name} (sha256 {job.model.sha256})"
+    manifest = Manifest(
+        format=1,
+        serial=old.serial,
+        spec=spec,
+        files=file_records(contents),
+        golden=Golden(frames=old.golden.frames, expected=old.golden.expected, tolerance=tolerance),
+        provenance=replace(old.provenance, created=now(), tool=f"spatialnet-edge {__version__}", source=source),
+        engines=tuple(engines),
+        build=record,
+    )
+    return write_bundle(job.output, manifest, contents)
+
+
+def verify(bundle: Bundle) -> None:
+    """The golden test on the most preferred engine that runs here."""
+    for record in bundle.manifest.engines:
+        if record.backend != "onnxruntime":
+            continue
+        engine = open_candidate(bundle.read(record.path), bundle.spec)
+        test = golden_test(bundle, engine)
+        engine.close()
+        if not test.passed:
+            raise BuildError(
+                f"{bundle.path}: the bundle just written fails its own golden test in '{test.task}' ({test.difference:.4f}); "
+                f"this is a defect, please report it"
+            )
+
+
+def portable_bundle(
+    output: Path,
+    spec: ModelSpec,
+    graph: bytes,
+    frames: NDArray[np.uint8],
+    answers: dict[str, NDArray[np.float32]],
+    provenance: Provenance,
+    serial: int = 1,
+) -> Bundle:
+    """A bundle that holds the FP32 graph alone: what an export gives and every build starts from.
+
+    Args:
+        frames: uint8 `[N, H, W, 3]` RGB, at least eight real images, which become the golden frames.
+        answers: what the reference says of them, float32 `[N, width]` for each task.
+    """
+    import json
+
+    contents = {MODEL: graph}
+    for index, frame in enumerate(frames):
+        encoded = cv2.imencode(".png", np.ascontiguousarray(frame[..., ::-1]))[1]
+        contents[f"golden/frame_{index:02d}.png"] = encoded.tobytes()
+    table = {name: [[round(float(p), 7) for p in row] for row in rows] for name, rows in answers.items()}
+    contents["golden/expected.json"] = (json.dumps(table) + "\n").encode()
+    golden = Golden(
+        frames=tuple(sorted(path for path in contents if path.endswith(".png"))),
+        expected="golden/expected.json",
+        tolerance=GOLDEN_TOLERANCE[REFERENCE],
+    )
+    manifest = Manifest(format=1, serial=serial, spec=spec, files=file_records(contents), golden=golden, provenance=provenance)
+    return write_bundle(output, manifest, contents)
+
+
+def now() -> str:
+    return datetime.now(timezone.utc).replace(microsecond=0).isoformat()
+
+
+def processor() -> str:
+    """The processor's own name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown processor"
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
+    return names[0] if names else "unknown processor"

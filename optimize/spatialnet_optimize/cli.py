@@ -1,0 +1,153 @@
+"""The commands of this room: `build` and `evaluate`."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from spatialnet_edge.api import load
+from spatialnet_edge.bundle import Bundle, open_bundle
+from spatialnet_edge.cli.inspect import candidates
+from spatialnet_edge.errors import UsageError
+from spatialnet_edge.labelled import open_labelled, truths
+
+from spatialnet_optimize.build import Job
+from spatialnet_optimize.build import build as run_build
+from spatialnet_optimize.measure import Score, align, decode_images, predict, score
+
+BUILD_STEPS = {"here": 7, "cpu": 7, "rtx": 7}
+
+
+def build(
+    model: Annotated[str, typer.Argument(help="A bundle, a .pt checkpoint, or builtin:student.")],
+    target: Annotated[str, typer.Option(help="A device of 'spatialnet-edge targets'; here is this machine.")] = "here",
+    output: Annotated[Path, typer.Option("--output", "-o", help="The bundle to write: a .snb file or a directory.")] = Path(
+        "model.snb"
+    ),
+    labelled: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Labelled images for the accuracy gate, a folder or zip; may be repeated. Default: shipped samples."
+        ),
+    ] = None,
+    budget: Annotated[float, typer.Option(min=0, help="Points of accuracy that a candidate may lose on any head.")] = 0.5,
+    heads: Annotated[str, typer.Option(help="Keep these heads alone, separated by commas.")] = "",
+    report: Annotated[Path | None, typer.Option(help="Also write the build's report as JSON to this file.")] = None,
+) -> None:
+    """Build the fastest bundle that passes the gates, and say why it is the one."""
+    console = Console(stderr=True)
+    started = time.monotonic()
+    kept = tuple(name.strip() for name in heads.split(",") if name.strip())
+    job = Job(open_model(model, output), target, output, tuple(labelled or ()), budget, kept)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("open the model", total=BUILD_STEPS.get(target, 7))
+
+        def step(text: str) -> None:
+            progress.update(task, description=text, advance=1)
+            console.print(("[yellow]" if text.startswith("warning") else "[dim]") + text + "[/]", highlight=False)
+
+        bundle, decision = run_build(job, step)
+    out = Console()
+    out.print(candidates(bundle.manifest))
+    out.print(f"why: {decision.reason}", highlight=False)
+    size = sum(record.size for record in bundle.manifest.files)
+    out.print(
+        f"[bold]{bundle.path}[/]: {size / 1e6:.1f} MB, identity {bundle.sha256[:16]}…, {time.monotonic() - started:.1f} s",
+        highlight=False,
+    )
+    if report is not None:
+        report.write_bytes(jsonlib.dumps(report_of(bundle), indent=1).encode() + b"\n")
+
+
+def open_model(model: str, output: Path) -> Bundle:
+    """A bundle as it is; a checkpoint exported beside the output first."""
+    if Path(model).suffix != ".pt":
+        return open_bundle(model)
+    from spatialnet_optimize.from_checkpoint import export_checkpoint
+
+    return export_checkpoint(Path(model), output.with_name(f"{Path(model).stem}.portable.snb"), golden=None)
+
+
+def report_of(bundle: Bundle) -> dict[str, Any]:
+    import msgspec
+
+    return {"bundle": str(bundle.path), "identity": bundle.sha256, "build": msgspec.to_builtins(bundle.manifest.build)}
+
+
+def evaluate(
+    bundle: Annotated[str, typer.Argument(help="A .snb file, a bundle directory, or builtin:student.")],
+    data: Annotated[Path, typer.Argument(help="Labelled images: a folder or zip with <class>/<image>.")],
+    task: Annotated[str, typer.Option(help="Judge this head; by default every head whose labels fit.")] = "",
+    split: Annotated[str, typer.Option(help="Use this split of splits.csv alone, such as val.")] = "",
+    json: Annotated[Path | None, typer.Option(help="Write every figure, with the confusion matrix, to this file.")] = None,
+    backend: Annotated[str, typer.Option(help="Use this backend alone.")] = "",
+) -> None:
+    """Measure accuracy, macro F1, mean average precision and calibration error on labelled images."""
+    console = Console(stderr=True)
+    opened = open_bundle(bundle)
+    images = open_labelled(data, split)
+    try:
+        known = truths(images, opened.spec, task)
+    except KeyError as error:
+        raise UsageError(str(error.args[0])) from error
+    columns = (TextColumn("decode"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("", total=len(images))
+        pixels = decode_images(images, opened.spec.input, lambda done: progress.update(bar, completed=done))
+    with load(bundle, backend, threads=1) as model:
+        outputs = predict(model.opened.engine, pixels.images)
+        engine = model.opened.record
+    scores: list[Score] = []
+    for truth in known:
+        where, aligned = align(truth, pixels.kept)
+        scores.append(score(opened.spec, aligned, outputs[truth.task][where]))
+    Console().print(score_table(scores, f"{opened.spec.name} ({engine.precision} on {engine.backend}), {data}"))
+    for path in pixels.broken:
+        console.print(f"skipped {path}: not an image", style="yellow", highlight=False)
+    if json is not None:
+        record = {
+            "bundle": opened.sha256,
+            "engine": engine.path,
+            "data": str(data),
+            "split": split,
+            "broken": list(pixels.broken),
+            "heads": [figures(each) for each in scores],
+        }
+        json.write_text(jsonlib.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def figures(each: Score) -> dict[str, Any]:
+    return {
+        "task": each.task,
+        "images": each.images,
+        **{name: round(value, 5) for name, value in each.metrics.items()},
+        "per_label": {name: round(value, 5) for name, value in each.per_label.items()},
+        "labels": list(each.labels),
+        "confusion": each.confusion,
+    }
+
+
+def score_table(scores: list[Score], title: str) -> Table:
+    table = Table("head", "images", "accuracy", "macro F1", "mAP", "calibration error", title=title)
+    for each in scores:
+        m = each.metrics
+        shown = [m.get(name, np.nan) for name in ("accuracy", "macro_f1", "mean_average_precision")]
+        cells = ["—" if np.isnan(value) else f"{value:.2%}" for value in shown]
+        table.add_row(each.task, str(each.images), *cells, f"{m['expected_calibration_error']:.3f}")
+    return table

@@ -1,0 +1,28 @@
+"""`spatialnet-edge export`: from a checkpoint to the portable bundle that every build starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from spatialnet_optimize.export import PARITY
+from spatialnet_optimize.from_checkpoint import export_checkpoint
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="student.pt of a training run.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The bundle to write.")] = Path("student.snb"),
+    golden: Annotated[
+        Path | None, typer.Option(help="Folder of at least 8 real images for the golden vectors; default: shipped samples.")
+    ] = None,
+    serial: Annotated[int, typer.Option(min=0, help="Rises with every release of a model.")] = 1,
+) -> None:
+    """Export a checkpoint: uint8 pixels in, probabilities out, proved equal to torch on real images."""
+    bundle = export_checkpoint(checkpoint, output, golden, serial)
+    Console().print(
+        f"[bold]{bundle.path}[/]: equal to torch within {PARITY:.0e} on {len(bundle.manifest.golden.frames)} real images",
+        highlight=False,
+    )

@@ -1,0 +1,118 @@
+"""From a network to the deployed graph: uint8 pixels in, probabilities out.
+
+The graph holds everything between the camera's pixels and the answer: cast, layout, normalisation, the network, the calibrated
+temperature, softmax or sigmoid. So training and deployment cannot differ in preprocessing.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from spatialnet_edge.errors import BuildError
+from spatialnet_edge.spec import IMAGE_INPUT, IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Multiclass, Multilabel, Regression
+from torch import Tensor, nn
+
+OPSET = 20
+"""The first with `Gelu` as one node; `LayerNormalization` is one since 17."""
+
+PARITY = 1e-4
+"""The largest difference in probability between torch and the exported graph, on real images."""
+
+
+class DeployedGraph(nn.Module):
+    """Wraps a network that takes normalised float `[N, 3, H, W]` and gives logits for each task.
+
+    Normalisation is folded to one multiplication and one addition for each band.
+    """
+
+    gain: Tensor
+    offset: Tensor
+
+    def __init__(self, network: nn.Module, spec: ModelSpec) -> None:
+        super().__init__()
+        self.network = network
+        self.spec = spec
+        std = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
+        self.register_buffer("gain", 1 / (255 * std))
+        self.register_buffer("offset", -torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1) / std)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """`image`: uint8 `[N, H, W, 3]`. Returns one float32 `[N, width]` for each task, in the spec's order."""
+        x = image.to(torch.float32).permute(0, 3, 1, 2)  # cast first: TensorRT refuses to transpose uint8
+        logits = self.network(x * self.gain + self.offset)
+        outputs: list[Tensor] = []
+        for task in self.spec.tasks:
+            values = logits[task.name]
+            if isinstance(task, Multiclass):
+                outputs.append(torch.softmax(values / task.temperature, dim=-1))
+            elif isinstance(task, Multilabel):
+                outputs.append(torch.sigmoid(values / task.temperature))
+            elif isinstance(task, Regression):
+                outputs.append(values.clamp(task.low, task.high))
+        return tuple(outputs)
+
+
+def export_onnx(network: nn.Module, spec: ModelSpec) -> bytes:
+    """Export with the dynamo exporter: static height and width, a batch dimension that may vary, one self-contained file."""
+    graph = DeployedGraph(network, spec).eval()
+    example = torch.zeros(2, *spec.input.shape, dtype=torch.uint8)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            graph,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[IMAGE_INPUT],
+            output_names=[task.name for task in spec.tasks],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},),
+            verbose=False,
+        )
+    assert program is not None
+    return tidy(program.model_proto.SerializeToString())
+
+
+def tidy(content: bytes) -> bytes:
+    """Drop what the exporter notes about its own Python (file names, stack traces), and check the graph."""
+    model = onnx.load_from_string(content)
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        del value.metadata_props[:]
+    del model.graph.metadata_props[:]
+    del model.metadata_props[:]
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString(deterministic=True)
+
+
+def reference(network: nn.Module, spec: ModelSpec, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    """What torch answers: task name to float32 `[N, width]`, for uint8 `[N, H, W, 3]`."""
+    with torch.inference_mode():
+        outputs = DeployedGraph(network, spec).eval()(torch.from_numpy(images))
+    return {task.name: values.numpy() for task, values in zip(spec.tasks, outputs, strict=True)}
+
+
+def check_parity(content: bytes, expected: dict[str, NDArray[np.float32]], images: NDArray[np.uint8]) -> float:
+    """The largest difference in probability between the graph and torch.
+
+    Raises:
+        BuildError: it is over `PARITY`.
+    """
+    session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
+    outputs = dict(zip(expected, session.run(list(expected), {IMAGE_INPUT: images}), strict=True))
+    differences = {name: float(np.abs(np.asarray(outputs[name]) - expected[name]).max()) for name in expected}
+    worst = max(differences, key=lambda name: differences[name])
+    if not differences[worst] <= PARITY:
+        raise BuildError(
+            f"the exported graph differs from torch by {differences[worst]:.2e} in '{worst}' on {len(images)} images; "
+            f"allowed {PARITY:.0e}; do not fly this export"
+        )
+    return differences[worst]

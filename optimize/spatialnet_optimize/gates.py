@@ -1,0 +1,118 @@
+"""Which candidates may fly, and which one does.
+
+A candidate is refused when it loses more accuracy than the budget on any head, or answers the golden frames too differently; of
+those that pass, the fastest wins, unless it is faster by less than the noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from spatialnet_edge.errors import BuildError
+from spatialnet_edge.manifest import CandidateRecord
+
+REFERENCE = "fp32"
+WORTHWHILE = 0.95
+"""A candidate replaces a more precise one only if it needs at most this share of its time."""
+
+GOLDEN_TOLERANCE = {"fp32": 0.002, "int8-dynamic": 0.05}
+"""Largest difference in probability from the FP32 reference on the golden frames, for each precision."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A candidate with everything that was measured of it.
+
+    Attributes:
+        content: the graph or plan.
+        accuracy: `head (data set)` to the headline figure, 0 to 1.
+        agreement: share of answers equal to the reference's, 0 to 1.
+        golden_difference: largest difference in probability on the golden frames.
+        p50_ms, p99_ms: engine alone; 0 when it cannot run here.
+        runs_here: whether accuracy and latency were measured at all.
+    """
+
+    name: str
+    content: bytes
+    accuracy: dict[str, float]
+    agreement: float
+    golden_difference: float
+    p50_ms: float
+    p99_ms: float
+    runs_here: bool = True
+
+
+def loss_points(candidate: Measured, reference: Measured) -> float:
+    """The largest loss of accuracy over all heads and data sets, in points (hundredths); negative for a gain on all."""
+    losses = [100 * (reference.accuracy[key] - candidate.accuracy[key]) for key in reference.accuracy]
+    return max(losses, default=0.0)
+
+
+def refusal(candidate: Measured, reference: Measured, budget: float) -> str:
+    """Why a candidate may not fly; empty when it may."""
+    if candidate.name == REFERENCE or not candidate.runs_here:
+        return ""
+    lost = loss_points(candidate, reference)
+    if lost > budget:
+        head = max(reference.accuracy, key=lambda key: reference.accuracy[key] - candidate.accuracy[key])
+        return f"accuracy: loses {lost:.2f} points in {head}; the budget is {budget:.2f}"
+    allowed = GOLDEN_TOLERANCE[candidate.name]
+    if candidate.golden_difference > allowed:
+        return f"golden: probabilities differ by {candidate.golden_difference:.3f} on the golden frames; allowed {allowed:.3f}"
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The winner, the reason in one sentence, and a record of every candidate."""
+
+    winner: Measured
+    reason: str
+    records: tuple[CandidateRecord, ...]
+
+
+def decide(candidates: Sequence[Measured], budget: float) -> Decision:
+    """Choose the fastest candidate that passes.
+
+    Args:
+        candidates: the FP32 reference first, then from precise to less precise.
+        budget: points of accuracy that a candidate may lose.
+
+    Raises:
+        BuildError: there is no FP32 reference.
+    """
+    if not candidates or candidates[0].name != REFERENCE:
+        raise BuildError("the first candidate must be the FP32 reference")
+    reference = winner = candidates[0]
+    verdicts = {reference.name: ""}
+    for candidate in candidates[1:]:
+        verdict = refusal(candidate, reference, budget)
+        if not verdict and candidate.runs_here:
+            ratio = candidate.p50_ms / winner.p50_ms
+            if ratio <= WORTHWHILE:
+                verdicts[winner.name] = f"slower: {1 / ratio:.2f} times the time of {candidate.name}"
+                winner = candidate
+            else:
+                verdict = f"not faster: {ratio:.2f} times the time of {winner.name}"
+        verdicts[candidate.name] = verdict
+    verdicts[winner.name] = "chosen"
+    others = "; ".join(f"{name} {verdict}" for name, verdict in verdicts.items() if name != winner.name and verdict)
+    reason = f"{winner.name} at {winner.p50_ms:.2f} ms is the fastest that keeps its accuracy" + (
+        f" ({others})" if others else ""
+    )
+    records = tuple(
+        CandidateRecord(
+            name=each.name,
+            size=len(each.content),
+            accuracy={key: round(value, 5) for key, value in each.accuracy.items()},
+            loss_points=round(loss_points(each, reference), 3) if each.runs_here else 0.0,
+            agreement=round(each.agreement, 5),
+            latency_ms=round(each.p50_ms, 4),
+            latency_p99_ms=round(each.p99_ms, 4),
+            chosen=each is winner,
+            verdict=verdicts[each.name],
+        )
+        for each in candidates
+    )
+    return Decision(winner, reason, records)

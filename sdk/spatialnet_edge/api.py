@@ -1,0 +1,119 @@
+"""The runtime in five lines.
+
+import spatialnet_edge
+
+for result in spatialnet_edge.stream("builtin:student", "video.mp4"):
+    print(result.land_use.label, result.age_ms)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatialnet_edge.backends import Opened, open_engine
+from spatialnet_edge.bundle import Bundle, open_bundle
+from spatialnet_edge.frames import Frame
+from spatialnet_edge.health import GoldenTest, require_golden
+from spatialnet_edge.ledger import Ledger
+from spatialnet_edge.pipeline import Pipeline
+from spatialnet_edge.results import FrameResult
+from spatialnet_edge.sinks import Sink
+from spatialnet_edge.sources import Source, open_source
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A bundle with a running engine that has passed the golden test. A context manager."""
+
+    bundle: Bundle
+    opened: Opened
+    golden: GoldenTest
+
+    def classify(self, image: NDArray[np.uint8]) -> FrameResult:
+        """Classify one image, uint8 `[H, W, 3]`, RGB."""
+        return Pipeline(self.opened.engine).step(Frame(image, 0, "array"))
+
+    def pipeline(self, policy: str = "every", smoothing_s: float = 0.0, workers: int = 0) -> Pipeline:
+        """A pipeline on this engine; `workers` 0 is one a core, or one alone under `latest`."""
+        default = 1 if policy == "latest" else cores()
+        return Pipeline(self.opened.engine, policy, smoothing_s, workers or default)
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.opened.engine.close()
+
+
+def load(bundle: str | Path, backend: str = "", threads: int = 0) -> Model:
+    """Open a bundle, verify it, start the best engine for this machine and run the golden test.
+
+    Args:
+        bundle: a `.snb` file, a bundle directory, or `builtin:student`.
+        backend: force one, such as `onnxruntime`.
+        threads: for one inference on a CPU; 0 for one a core.
+
+    Raises:
+        BundleError, EngineUnavailable, GoldenTestFailed: refused, and why.
+    """
+    opened_bundle = open_bundle(bundle)
+    opened = open_engine(opened_bundle, backend, threads)
+    return Model(opened_bundle, opened, require_golden(opened_bundle, opened.engine))
+
+
+def engine_threads(policy: str) -> int:
+    """Threads for one inference: all cores for the freshest answer, one when several frames share the cores."""
+    return 0 if policy == "latest" else 1
+
+
+def default_policy(source: Source) -> str:
+    """`latest` for what will not wait, `every` for recordings."""
+    return "latest" if source.live else "every"
+
+
+def stream(
+    bundle: str | Path,
+    source: str,
+    *,
+    policy: str = "",
+    smoothing_s: float = 0.0,
+    backend: str = "",
+    sinks: Sequence[Sink] = (),
+) -> Iterator[FrameResult]:
+    """Classify every frame of a source.
+
+    Args:
+        bundle: see `load`.
+        source: see `spatialnet_edge.sources` for the URIs.
+        policy: `every`, `latest` or `queue:N`; by default `latest` for live sources and `every` for recordings.
+        smoothing_s: half-life of the temporal smoothing, seconds; 0 for none.
+        sinks: each result is also written to these; they stay open.
+
+    Yields:
+        One result for each frame, in order.
+    """
+    opened_source = open_source(source)
+    try:
+        chosen = policy or default_policy(opened_source)
+        with load(bundle, backend, engine_threads(chosen)) as model:
+            for result in model.pipeline(chosen, smoothing_s).stream(opened_source):
+                for sink in sinks:
+                    sink.write(result)
+                yield result
+    finally:
+        opened_source.close()
+
+
+__all__ = ["Ledger", "Model", "cores", "load", "stream"]

@@ -1,0 +1,127 @@
+"""Engines: what turns a batch of pixels into probabilities.
+
+`open_engine` walks the bundle's engines in their order of preference and ends at the portable graph. It never changes from
+one to the next silently: what was passed over, and why, stands in `Opened.passed_over`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatialnet_edge.bundle import MODEL, Bundle
+from spatialnet_edge.errors import EngineUnavailable, MissingExtra, UsageError
+from spatialnet_edge.manifest import EngineRecord
+from spatialnet_edge.plugins import Plugin, known
+from spatialnet_edge.spec import ModelSpec
+
+
+class Engine(Protocol):
+    """One verb and close."""
+
+    spec: ModelSpec
+    reentrant: bool
+    """Whether several threads may call `infer` at once."""
+
+    def infer(self, batch: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+        """Probabilities of every task.
+
+        Args:
+            batch: uint8 `[N, H, W, C]`, contiguous, as the spec's input says.
+
+        Returns:
+            Task name to float32 `[N, width]`; valid until the next call from the same thread.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class Backend(Protocol):
+    """Opens one form of a model."""
+
+    name: str
+
+    def refuses(self, record: EngineRecord) -> str:
+        """Why this machine cannot run that engine; empty when it can."""
+        ...
+
+    def open(self, content: bytes, spec: ModelSpec, threads: int) -> Engine: ...
+
+
+BACKENDS: dict[str, Plugin] = {
+    "onnxruntime": Plugin("spatialnet_edge.backends.onnxruntime:OnnxRuntimeBackend", "onnxruntime", ""),
+    "tensorrt_rtx": Plugin("spatialnet_edge.backends.tensorrt_rtx:TensorRtRtxBackend", "tensorrt_rtx", "rtx"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An engine that runs here.
+
+    Attributes:
+        record: which form of the model it is.
+        passed_over: for each preferred form that could not be used, why.
+    """
+
+    engine: Engine
+    record: EngineRecord
+    passed_over: tuple[str, ...]
+
+
+FALLBACK = EngineRecord(path=MODEL, backend="onnxruntime", precision="fp32")
+
+
+def load_backend(name: str) -> Backend:
+    """The backend of this name.
+
+    Raises:
+        UsageError: no such backend.
+        MissingExtra: its library is not installed.
+    """
+    table = known("backends", BACKENDS)
+    if name not in table:
+        raise UsageError(f"no backend '{name}'; there are {', '.join(sorted(table))}")
+    backend: Backend = table[name].load()()
+    return backend
+
+
+def open_engine(bundle: Bundle, backend: str = "", threads: int = 0) -> Opened:
+    """Open the most preferred form of the model that runs here.
+
+    Args:
+        bundle: whose files were verified; the bytes that are loaded are hashed once more.
+        backend: take this backend alone; empty for the bundle's order of preference.
+        threads: for one inference on a CPU; 0 for one a core.
+
+    Raises:
+        EngineUnavailable: nothing in the bundle runs here, with the reason for each form.
+    """
+    records = [*bundle.manifest.engines]
+    if all(record.path != MODEL for record in records):
+        records.append(FALLBACK)
+    passed_over: list[str] = []
+    for record in records:
+        if backend and record.backend != backend:
+            continue
+        try:
+            loaded = load_backend(record.backend)
+        except MissingExtra as error:
+            passed_over.append(f"{record.path}: {error}")
+            continue
+        if reason := loaded.refuses(record):
+            passed_over.append(f"{record.path}: {reason}")
+            continue
+        engine = CheckedEngine(loaded.open(bundle.read(record.path), bundle.spec, threads))
+        return Opened(engine, record, tuple(passed_over))
+    if backend and not passed_over:
+        load_backend(backend)  # says so when there is no such backend at all
+        passed_over.append(f"no engine for '{backend}'; build one with 'spatialnet-edge build'")
+    raise EngineUnavailable(f"{bundle.path}: no engine runs here: {'; '.join(passed_over)}")
+
+
+from spatialnet_edge.backends.checked import CheckedEngine  # noqa: E402  (stands on Engine above)

@@ -1,0 +1,63 @@
+"""Every tensor against the spec: what goes in, and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatialnet_edge.errors import InvalidOutput, UsageError
+from spatialnet_edge.spec import ModelSpec, Multiclass, Regression, Task
+
+if TYPE_CHECKING:
+    from spatialnet_edge.backends import Engine
+
+SUM_TOLERANCE = 1e-2
+"""FP16 engines round each probability; 21 of them stay well within this."""
+
+
+@final
+class CheckedEngine:
+    """Wraps any engine; passes on only what keeps the contract."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.spec: ModelSpec = engine.spec
+        self.reentrant: bool = engine.reentrant
+
+    def infer(self, batch: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+        """As `Engine.infer`.
+
+        Raises:
+            UsageError: the batch is not what the spec says.
+            InvalidOutput: a NaN, a wrong shape or type, probabilities outside 0 to 1 or that do not sum to 1.
+        """
+        if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1:] != self.spec.input.shape:
+            raise UsageError(
+                f"the batch is {batch.dtype} {batch.shape}; the model takes uint8 (N, {', '.join(map(str, self.spec.input.shape))})"
+            )
+        outputs = self._engine.infer(batch)
+        for task in self.spec.tasks:
+            if task.name not in outputs:
+                raise InvalidOutput(f"the engine gave no output '{task.name}'")
+            check_output(task, outputs[task.name], len(batch))
+        return outputs
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+def check_output(task: Task, values: NDArray[np.float32], batch: int) -> None:
+    """Raise `InvalidOutput` unless `values` is a possible answer of `task` for `batch` frames."""
+    if values.shape != (batch, task.width) or values.dtype != np.float32:
+        raise InvalidOutput(f"'{task.name}' is {values.dtype} {values.shape}; expected float32 {(batch, task.width)}")
+    low, high = (task.low, task.high) if isinstance(task, Regression) else (0.0, 1.0)
+    # written so that a NaN fails too
+    if not (values.min() >= low - 1e-3 and values.max() <= high + 1e-3):
+        raise InvalidOutput(f"'{task.name}' has values from {values.min()} to {values.max()}; expected {low} to {high}")
+    if isinstance(task, Multiclass):
+        sums = values.sum(axis=1)
+        if np.abs(sums - 1).max() > SUM_TOLERANCE:
+            raise InvalidOutput(f"the probabilities of '{task.name}' sum to {sums.max():.3f}; expected 1")

@@ -1,0 +1,84 @@
+"""ONNX Runtime on the CPU: the embedded default, on any computer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, final
+
+import numpy as np
+import onnxruntime  # pyright: ignore[reportMissingTypeStubs]
+from numpy.typing import NDArray
+
+from spatialnet_edge.errors import BundleError, EngineError
+from spatialnet_edge.manifest import EngineRecord
+from spatialnet_edge.spec import IMAGE_INPUT, ModelSpec
+
+ort: Any = onnxruntime  # it ships no types
+
+
+@final
+class OnnxRuntimeEngine:
+    """One session; `infer` may be called from several threads."""
+
+    reentrant = True
+
+    def __init__(self, session: Any, spec: ModelSpec) -> None:
+        self.spec = spec
+        self._session: Any = session
+        self._names = [task.name for task in spec.tasks]
+
+    def infer(self, batch: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+        try:
+            outputs = self._session.run(self._names, {IMAGE_INPUT: batch})
+        except Exception as error:  # its exceptions share no base class but this
+            raise EngineError(f"ONNX Runtime failed: {_first_line(error)}") from error
+        return dict(zip(self._names, outputs, strict=True))
+
+    def close(self) -> None:
+        self._session = None
+
+
+@final
+class OnnxRuntimeBackend:
+    """Opens ONNX graphs."""
+
+    name = "onnxruntime"
+
+    def refuses(self, record: EngineRecord) -> str:
+        return ""
+
+    def open(self, content: bytes, spec: ModelSpec, threads: int) -> OnnxRuntimeEngine:
+        """Parse and optimise a graph.
+
+        Args:
+            content: a self-contained ONNX file.
+            threads: for one inference; 0 for one a core.
+
+        Raises:
+            BundleError: not a graph that ONNX Runtime takes, or its inputs and outputs are not those of `spec`.
+        """
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise BundleError(f"ONNX Runtime {ort.__version__} does not take this graph: {_first_line(error)}") from error
+        _check_signature(session, spec)
+        return OnnxRuntimeEngine(session, spec)
+
+
+def _check_signature(session: Any, spec: ModelSpec) -> None:
+    inputs = {value.name: (value.type, list(value.shape[1:])) for value in session.get_inputs()}
+    expected = {IMAGE_INPUT: ("tensor(uint8)", list(spec.input.shape))}
+    if inputs != expected:
+        raise BundleError(f"the graph takes {inputs}; the manifest says {expected}")
+    outputs = {value.name: value.shape[-1] for value in session.get_outputs()}
+    for task in spec.tasks:
+        if outputs.get(task.name) != task.width:
+            raise BundleError(f"the graph's outputs are {outputs}; the manifest says '{task.name}' with {task.width}")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300]

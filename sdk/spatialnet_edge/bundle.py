@@ -1,0 +1,339 @@
+"""A bundle on disk: a directory, or the same as one uncompressed zip (`.snb`).
+
+Order of trust, each step before the next: size cap → signature → exact file set → hash of the very buffer that is used → parse →
+golden test on probabilities. No pickle, no external data, no code.
+
+The signature's place is `manifest.sig`. This version does not check signatures: a bundle that carries one is reported as
+`unchecked`, never as trusted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from spatialnet_edge.errors import BundleError
+from spatialnet_edge.manifest import MAX_MANIFEST_BYTES, FileRecord, Manifest, decode_manifest, encode_manifest
+from spatialnet_edge.spec import ModelSpec
+
+MANIFEST, SIGNATURE, MODEL = "manifest.json", "manifest.sig", "model.onnx"
+MAX_BUNDLE_BYTES = 2 << 30
+MAX_FILES = 1000
+BUILTIN_PREFIX = "builtin:"
+
+PICKLE_MAGIC = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
+ZIP_MAGIC = b"PK\x03\x04"
+EXTERNAL_DATA_KEY = b"\x0a\x08location"
+"""How the protobuf entry `key: "location"` of ONNX's external data looks on the wire (field 1, 8 bytes)."""
+
+
+class Store(Protocol):
+    """Where a bundle's bytes lie."""
+
+    def sizes(self) -> Mapping[str, int]:
+        """Every file's path and size in bytes, links and oddities already refused."""
+        ...
+
+    def read(self, path: str, limit: int) -> bytes:
+        """At most `limit + 1` bytes of one file."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryStore:
+    root: Path
+
+    def sizes(self) -> Mapping[str, int]:
+        found: dict[str, int] = {}
+        for folder, folders, files in os.walk(self.root, followlinks=False):
+            for name in (*folders, *files):
+                path = Path(folder, name)
+                relative = path.relative_to(self.root).as_posix()
+                status = path.lstat()
+                if stat.S_ISREG(status.st_mode):
+                    found[relative] = status.st_size
+                elif not stat.S_ISDIR(status.st_mode):
+                    raise BundleError(f"{self.root}: '{relative}' is a link or a device; a bundle holds plain files only")
+                if len(found) > MAX_FILES:
+                    raise BundleError(f"{self.root}: more than {MAX_FILES} files; this is not a bundle")
+        return found
+
+    def read(self, path: str, limit: int) -> bytes:
+        try:
+            descriptor = os.open(self.root / path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+            with open(descriptor, "rb") as file:
+                return file.read(limit + 1)
+        except OSError as error:
+            raise BundleError(f"{self.root}: '{path}' cannot be read: {error.strerror}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class ZipStore:
+    archive: Path
+
+    def sizes(self) -> Mapping[str, int]:
+        found: dict[str, int] = {}
+        try:
+            with zipfile.ZipFile(self.archive) as archive:
+                entries = archive.infolist()
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            size = self.archive.stat().st_size
+            raise BundleError(
+                f"{self.archive}: not a readable bundle ({error}); it has {size} bytes and may be truncated; copy it again"
+            ) from error
+        if len(entries) > MAX_FILES:
+            raise BundleError(f"{self.archive}: {len(entries)} entries; at most {MAX_FILES} are allowed")
+        for entry in entries:
+            name = entry.filename
+            if name.startswith(("/", "\\")) or ".." in name.split("/") or "\\" in name or ":" in name:
+                raise BundleError(f"{self.archive}: unsafe entry name '{name}'")
+            if name in found:
+                raise BundleError(f"{self.archive}: '{name}' stands twice")
+            kind = stat.S_IFMT(entry.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG) or name.endswith("/"):
+                raise BundleError(f"{self.archive}: '{name}' is not a plain file")
+            if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
+                raise BundleError(f"{self.archive}: '{name}' is compressed; a bundle is an uncompressed zip")
+            if entry.flag_bits & 1:
+                raise BundleError(f"{self.archive}: '{name}' is encrypted")
+            found[name] = entry.file_size
+        return found
+
+    def read(self, path: str, limit: int) -> bytes:
+        try:
+            with zipfile.ZipFile(self.archive) as archive, archive.open(path) as file:
+                return file.read(limit + 1)
+        except (zipfile.BadZipFile, OSError, EOFError, KeyError, ValueError, NotImplementedError) as error:
+            raise BundleError(f"{self.archive}: '{path}' cannot be read: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """An opened bundle whose manifest was read and whose files all have the recorded size and hash.
+
+    Attributes:
+        path: where it lies.
+        manifest: see `manifest.py`.
+        sha256: of the raw manifest, which names every other hash: the bundle's identity.
+        signature: `unsigned` or `unchecked`.
+    """
+
+    path: Path
+    store: Store
+    manifest: Manifest
+    sha256: str
+    signature: str
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.manifest.spec
+
+    def read(self, path: str) -> bytes:
+        """The bytes of a file, hashed after reading: what is returned is what was promised.
+
+        Raises:
+            BundleError: not listed, of another size, or changed.
+        """
+        record = next((record for record in self.manifest.files if record.path == path), None)
+        if record is None:
+            raise BundleError(f"{self.path}: there is no '{path}' in this bundle")
+        content = self.store.read(path, record.size)
+        _check(self.path, record, content)
+        return content
+
+    def golden(self) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.float32]]]:
+        """The golden frames, uint8 `[N, H, W, 3]` RGB, and each task's expected probabilities, float32 `[N, width]`."""
+        spec = self.spec
+        frames: list[NDArray[np.uint8]] = []
+        for path in self.manifest.golden.frames:
+            image = cv2.imdecode(np.frombuffer(self.read(path), np.uint8), cv2.IMREAD_COLOR)
+            if image is None or image.shape != spec.input.shape:
+                found = "not an image" if image is None else f"{image.shape}"
+                raise BundleError(f"{self.path}: golden frame '{path}' is {found}; expected {spec.input.shape}")
+            frames.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8))
+        try:
+            table = json.loads(self.read(self.manifest.golden.expected))
+            expected = {task.name: np.asarray(table[task.name], np.float32) for task in spec.tasks}
+        except (ValueError, KeyError, TypeError) as error:
+            raise BundleError(f"{self.path}: the golden answers cannot be read: {error!r}") from error
+        for task in spec.tasks:
+            if expected[task.name].shape != (len(frames), task.width):
+                raise BundleError(
+                    f"{self.path}: golden answers of '{task.name}' have shape {expected[task.name].shape}; "
+                    f"expected {(len(frames), task.width)}"
+                )
+        return np.stack(frames), expected
+
+
+def locate(name: str | Path) -> Path:
+    """The path of a bundle; `builtin:student` is the shipped one.
+
+    Raises:
+        BundleError: there is no such file or directory.
+    """
+    text = str(name)
+    if text.startswith(BUILTIN_PREFIX):
+        folder = Path(__file__).with_name("models")
+        path = folder / f"{text.removeprefix(BUILTIN_PREFIX)}.snb"
+        if not path.is_file():
+            known = ", ".join(BUILTIN_PREFIX + p.stem for p in sorted(folder.glob("*.snb")))
+            raise BundleError(f"no model '{text}'; shipped with this version: {known}")
+        return path
+    path = Path(name)
+    if not path.exists():
+        raise BundleError(
+            f"{path}: no such bundle; give a .snb file or a bundle directory, make one with 'spatialnet-edge build', "
+            f"or use builtin:student"
+        )
+    return path
+
+
+def open_bundle(name: str | Path) -> Bundle:
+    """Open a bundle in the order of trust; nothing but the manifest is parsed.
+
+    Args:
+        name: path of a `.snb` file or a bundle directory, or `builtin:student`.
+
+    Raises:
+        BundleError: with the first thing that is wrong.
+    """
+    path = locate(name)
+    store = _store(path)
+    sizes = store.sizes()
+    if MANIFEST not in sizes:
+        raise BundleError(f"{path}: no {MANIFEST} inside; this is not a spatialnet-edge bundle")
+    total = sum(sizes.values())
+    if total > MAX_BUNDLE_BYTES:
+        raise BundleError(f"{path}: holds {total} bytes; at most {MAX_BUNDLE_BYTES} are allowed")
+    raw = store.read(MANIFEST, MAX_MANIFEST_BYTES)
+    manifest = decode_manifest(raw, str(path))
+    listed = {record.path: record.size for record in manifest.files}
+    present = {name: size for name, size in sizes.items() if name not in (MANIFEST, SIGNATURE)}
+    if extra := sorted(present.keys() - listed.keys()):
+        raise BundleError(f"{path}: '{extra[0]}' is not listed in the manifest; remove it or rebuild the bundle")
+    if missing := sorted(listed.keys() - present.keys()):
+        raise BundleError(f"{path}: '{missing[0]}' is listed in the manifest and missing; copy the bundle again")
+    signature = "unchecked" if SIGNATURE in sizes else "unsigned"
+    bundle = Bundle(path, store, manifest, hashlib.sha256(raw).hexdigest(), signature)
+    for record in manifest.files:
+        bundle.read(record.path)
+    return bundle
+
+
+def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
+    """Write a bundle, never half of one, then open it.
+
+    A `.snb` is replaced by one atomic rename. A directory takes two (away with the old, in with the new); a power cut between
+    them leaves the old one beside it, under a name that begins with a dot.
+
+    Args:
+        path: a `.snb` file, or a directory to make.
+        manifest: its `files` must be what `file_records(files)` gives.
+        files: path in the bundle to content.
+    """
+    everything = {MANIFEST: encode_manifest(manifest), **files}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".snb":
+        _replace_file(path, everything)
+    else:
+        _replace_directory(path, everything)
+    return open_bundle(path)
+
+
+def file_records(files: Mapping[str, bytes]) -> tuple[FileRecord, ...]:
+    """Size and sha256 of each file, in order of path."""
+    return tuple(
+        FileRecord(path=path, size=len(content), sha256=hashlib.sha256(content).hexdigest())
+        for path, content in sorted(files.items())
+    )
+
+
+def _store(path: Path) -> Store:
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        return DirectoryStore(path)
+    if not stat.S_ISREG(mode):
+        raise BundleError(f"{path}: neither a file nor a directory")
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start != ZIP_MAGIC:
+        size = path.stat().st_size
+        raise BundleError(
+            f"{path}: {size} bytes that begin with {start!r}; a bundle is a zip or a directory; "
+            f"for a checkpoint run 'spatialnet-edge build {path} --target here -o out.snb' first"
+        )
+    return ZipStore(path)
+
+
+def _check(where: Path, record: FileRecord, content: bytes) -> None:
+    if len(content) != record.size:
+        found = f"more than {record.size}" if len(content) > record.size else str(len(content))
+        raise BundleError(
+            f"{where}: '{record.path}' has {found} bytes; the manifest says {record.size}; copy the bundle again"
+        )
+    found = hashlib.sha256(content).hexdigest()
+    if found != record.sha256:
+        raise BundleError(
+            f"{where}: sha256 mismatch of '{record.path}': found {found[:16]}…, the manifest says {record.sha256[:16]}…; "
+            f"the file was changed; copy the bundle again"
+        )
+    if content.startswith((*PICKLE_MAGIC, ZIP_MAGIC)):
+        raise BundleError(f"{where}: '{record.path}' is a pickle or an archive; a bundle holds no code")
+    if record.path.endswith(".onnx") and EXTERNAL_DATA_KEY in content:
+        raise BundleError(f"{where}: '{record.path}' refers to data outside the bundle; export it self-contained")
+
+
+def _replace_file(path: Path, files: Mapping[str, bytes]) -> None:
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with open(descriptor, "wb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                for name, content in files.items():
+                    entry = zipfile.ZipInfo(name)  # a fixed date: the same content gives the same bytes
+                    entry.external_attr = (stat.S_IFREG | 0o644) << 16
+                    archive.writestr(entry, content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _replace_directory(path: Path, files: Mapping[str, bytes]) -> None:
+    if path.exists() and not (path / MANIFEST).is_file():
+        raise BundleError(f"{path}: exists and is not a bundle; choose another output or remove it")
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        for name, content in files.items():
+            target = temporary / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        os.chmod(temporary, 0o755)
+        if path.exists():
+            retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+            os.replace(path, retired / "bundle")
+            os.replace(temporary, path)
+            shutil.rmtree(retired)
+        else:
+            os.replace(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise

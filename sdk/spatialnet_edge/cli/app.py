@@ -1,0 +1,112 @@
+"""`spatialnet-edge`: a table of commands, each imported when it is called and not before.
+
+Packages add commands under the entry point `spatialnet_edge.commands`, as our own optimize, training and benchmarks would
+if they were separate. Exit statuses: 0 done, 1 failed while running, 2 wrong usage, 78 refused (see `errors.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+from spatialnet_edge import __version__
+from spatialnet_edge.errors import MissingExtra, SpatialNetError
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One command: where its function is, one line of help, and the libraries that only an extra brings."""
+
+    target: str
+    help: str
+    extra: str = ""
+    libraries: tuple[str, ...] = ()
+
+    def load(self) -> Callable[..., None]:
+        module, function = self.target.split(":")
+        try:
+            return getattr(import_module(module), function)
+        except ModuleNotFoundError as error:
+            if error.name in self.libraries:
+                raise MissingExtra(error.name, self.extra) from error
+            raise
+
+
+OPTIMIZE = ("onnx", "sklearn", "scipy")
+TRAINING = ("torch", "matplotlib", "onnx", "onnxscript", "sklearn")
+COMMANDS: dict[str, Row] = {
+    "build": Row("spatialnet_optimize.cli:build", "Build the fastest bundle that passes the gates.", "optimize", OPTIMIZE),
+    "run": Row("spatialnet_edge.cli.run:run", "Classify every frame of a source."),
+    "evaluate": Row("spatialnet_optimize.cli:evaluate", "Measure accuracy on labelled images.", "optimize", OPTIMIZE),
+    "inspect": Row("spatialnet_edge.cli.inspect:inspect", "Show what a bundle holds, verified."),
+    "doctor": Row("spatialnet_edge.cli.doctor:doctor", "Say what works on this machine, and how to mend what does not."),
+    "bench": Row("spatialnet_benchmarks.cli:bench", "Measure latency and throughput on this machine."),
+    "targets": Row("spatialnet_optimize.targets:show", "List the devices that a bundle can be built for."),
+    "train": Row("spatialnet_training.cli:train", "Train a student.", "training", TRAINING),
+    "export": Row("spatialnet_optimize.cli_export:export", "Turn a checkpoint into a portable bundle.", "training", TRAINING),
+}
+
+
+def added_commands() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group="spatialnet_edge.commands") if entry.name not in COMMANDS}
+
+
+class LazyGroup(TyperGroup):
+    """Lists commands from the table; imports the one that is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*COMMANDS, *added_commands()]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A stand-in with the help line alone; `resolve_command` brings the real one."""
+        if cmd_name in COMMANDS:
+            return TyperCommand(cmd_name, help=COMMANDS[cmd_name].help)
+        if cmd_name in (added := added_commands()):
+            return TyperCommand(cmd_name, help=f"added by {added[cmd_name].value.partition('.')[0]}")
+        return None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, stand_in, rest = super().resolve_command(ctx, args)
+        if stand_in is None or name is None:
+            return name, stand_in, rest
+        function = COMMANDS[name].load() if name in COMMANDS else added_commands()[name].load()
+        single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        single.command(name)(function)
+        return name, get_command(single), rest
+
+
+app = typer.Typer(cls=LazyGroup, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(False, "--version", callback=show_version, is_eager=True, help="Print the version."),
+) -> None:
+    """Run remote-sensing classifiers on drones and satellites."""
+
+
+def main() -> None:
+    """Entry point; turns our errors into one line on standard error and an exit status."""
+    try:
+        app(prog_name="spatialnet-edge")
+    except SpatialNetError as error:
+        print(f"spatialnet-edge: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(error.exit_status)
+    except BrokenPipeError:  # `… | head`: the reader has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)

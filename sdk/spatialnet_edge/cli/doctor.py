@@ -1,0 +1,101 @@
+"""`spatialnet-edge doctor`: what is installed, what works here, why the rest does not, and the command that mends it."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from spatialnet_edge.api import cores, load
+from spatialnet_edge.backends import BACKENDS, load_backend
+from spatialnet_edge.errors import MissingExtra, SpatialNetError
+from spatialnet_edge.plugins import known
+from spatialnet_edge.sources.gstreamer import load_gstreamer, opencv_has_gstreamer
+
+LIBRARIES = {
+    "numpy": "", "onnxruntime": "", "opencv-python-headless": "", "onnx": "optimize", "scikit-learn": "optimize",
+    "tensorrt-rtx-cu13": "rtx", "torch": "training",
+}  # fmt: skip
+"""Distribution to the extra that brings it; empty for what the runtime always has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of the diagnosis."""
+
+    what: str
+    works: bool
+    found: str
+    mend: str = ""
+
+
+def doctor(json: Annotated[bool, typer.Option("--json", help="Print the diagnosis as JSON.")] = False) -> None:
+    """Say what works on this machine, and how to mend what does not."""
+    checks = [*libraries(), *backends(), gstreamer(), shipped_model()]
+    if json:
+        typer.echo(msgspec.json.format(msgspec.json.encode([asdict(check) for check in checks])))
+        return
+    console = Console()
+    console.print(
+        f"Python {sys.version.split()[0]} on {platform.system()} {platform.machine()}, {cores()} cores", highlight=False
+    )
+    table = Table("", "what", "found", "to mend it")
+    for check in checks:
+        table.add_row("[green]✓[/]" if check.works else "[yellow]—[/]", check.what, check.found, check.mend)
+    console.print(table)
+
+
+def libraries() -> list[Check]:
+    checks: list[Check] = []
+    for name, extra in LIBRARIES.items():
+        try:
+            checks.append(Check(f"library {name}", True, version(name)))
+        except PackageNotFoundError:
+            mend = f"pip install 'spatialnet-edge[{extra}]'" if extra else "pip install --force-reinstall spatialnet-edge"
+            checks.append(Check(f"library {name}", False, "not installed", mend))
+    return checks
+
+
+def backends() -> list[Check]:
+    checks: list[Check] = []
+    for name in known("backends", BACKENDS):
+        try:
+            load_backend(name)
+        except MissingExtra as error:
+            mend = f"pip install 'spatialnet-edge[{error.extra}]'" if error.extra else "pip install spatialnet-edge"
+            checks.append(Check(f"backend {name}", False, f"'{error.library}' is not installed", mend))
+        except Exception as error:  # a library that is there and broken is just what a doctor looks for
+            reason = str(error).strip().splitlines()[0][:120]
+            checks.append(Check(f"backend {name}", False, f"does not load: {reason}", f"reinstall what '{name}' stands on"))
+        else:
+            runs = name != "tensorrt_rtx"
+            checks.append(Check(f"backend {name}", runs, "runs" if runs else "builds plans, does not run them yet"))
+    return checks
+
+
+def gstreamer() -> Check:
+    if load_gstreamer() is not None:
+        return Check("source gst:", True, "GStreamer through PyGObject")
+    if opencv_has_gstreamer():
+        return Check("source gst:", True, "GStreamer through OpenCV")
+    return Check(
+        "source gst:", False, "no GStreamer visible here",
+        "apt install python3-gi gstreamer1.0-plugins-base; python3 -m venv --system-site-packages",
+    )  # fmt: skip
+
+
+def shipped_model() -> Check:
+    """The whole order of trust and the golden test, on the shipped student."""
+    try:
+        with load("builtin:student") as model:
+            found = f"golden test passed, difference {model.golden.difference:.1e} on {model.opened.record.backend}"
+            return Check("model builtin:student", True, found)
+    except SpatialNetError as error:
+        return Check("model builtin:student", False, str(error), "reinstall spatialnet-edge")

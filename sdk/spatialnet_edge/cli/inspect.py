@@ -1,0 +1,99 @@
+"""`spatialnet-edge inspect BUNDLE`: heads, labels, sizes, hashes, provenance, the build's report."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from spatialnet_edge.bundle import Bundle, open_bundle
+from spatialnet_edge.errors import UsageError
+from spatialnet_edge.manifest import Manifest, encode_manifest, manifest_schema
+from spatialnet_edge.spec import Multiclass, Multilabel, Regression, Task
+
+
+def inspect(
+    bundle: Annotated[str, typer.Argument(help="A .snb file, a bundle directory, or builtin:student.")] = "",
+    json: Annotated[bool, typer.Option("--json", help="Print the verified manifest as JSON.")] = False,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the manifest's JSON Schema and stop.")] = False,
+) -> None:
+    """Show what a bundle holds. Every file's size and hash is verified first."""
+    if schema:
+        typer.echo(jsonlib.dumps(manifest_schema(), indent=1))
+        return
+    if not bundle:
+        raise UsageError("name a bundle to inspect, or give --schema")
+    opened = open_bundle(bundle)
+    if json:
+        typer.echo(encode_manifest(opened.manifest).decode(), nl=False)
+        return
+    console = Console()
+    console.print(heading(opened), highlight=False)
+    console.print(heads(opened.manifest))
+    console.print(files(opened.manifest))
+    if opened.manifest.build is not None:
+        console.print(candidates(opened.manifest))
+        console.print(f"why: {opened.manifest.build.reason}", highlight=False)
+
+
+def heading(bundle: Bundle) -> str:
+    manifest, given = bundle.manifest, bundle.spec.input
+    origin = manifest.provenance
+    bands = "; ".join(f"{group.name}: {', '.join(group.bands)}" for group in given.groups)
+    lines = [
+        f"[bold]{bundle.spec.name}[/]  serial {manifest.serial}  {bundle.signature}",
+        f"bundle   {bundle.path}",
+        f"identity sha256 {bundle.sha256}",
+        f"input    uint8 {given.height}×{given.width}, {bands}, resize: {given.resize}",
+        f"made     {origin.created} by {origin.tool} from {origin.source}",
+        f"trained  {', '.join(origin.data) or 'not recorded'}",
+        f"licence  {origin.licence or 'not recorded'}",
+    ]
+    if origin.command:
+        lines.append(f"command  {origin.command}")
+    return "\n".join(lines)
+
+
+def heads(manifest: Manifest) -> Table:
+    table = Table("head", "kind", "outputs", "labels", title="heads")
+    for task in manifest.spec.tasks:
+        table.add_row(task.name, *describe(task))
+    return table
+
+
+def describe(task: Task) -> tuple[str, str, str]:
+    """Kind, width and labels of a task, for a table."""
+    match task:
+        case Multiclass():
+            extra = f", unsure below {task.abstain_below:.2f}" if task.abstain_below else ""
+            return f"multiclass{extra}", str(task.width), ", ".join(task.labels)
+        case Multilabel():
+            return "multilabel", str(task.width), ", ".join(task.labels)
+        case Regression():
+            return "regression", "1", f"{task.low} to {task.high} {task.unit}"
+
+
+def files(manifest: Manifest) -> Table:
+    table = Table("file", "bytes", "sha256", title="files, verified")
+    for record in manifest.files:
+        table.add_row(record.path, f"{record.size:,}", record.sha256[:16] + "…")
+    return table
+
+
+def candidates(manifest: Manifest) -> Table:
+    assert manifest.build is not None
+    build = manifest.build
+    table = Table(
+        "candidate", "MB", "loss (points)", "agreement", "p50 ms", "p99 ms", "verdict",
+        title=f"built for {build.target} on {build.machine}",
+    )  # fmt: skip
+    for each in build.candidates:
+        measured = ["—"] * 4
+        if each.latency_ms:
+            measured = [f"{each.loss_points:.2f}", f"{each.agreement:.2%}"]
+            measured += [f"{each.latency_ms:.2f}", f"{each.latency_p99_ms:.2f}"]
+        table.add_row(each.name, f"{each.size / 1e6:.2f}", *measured, each.verdict)
+    return table

@@ -1,0 +1,194 @@
+"""`spatialnet-edge run BUNDLE SOURCE`: classify every frame; a live table while it runs, a summary at the end."""
+
+from __future__ import annotations
+
+import signal
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from spatialnet_edge.api import default_policy, engine_threads, load
+from spatialnet_edge.errors import SpatialNetError
+from spatialnet_edge.ledger import Ledger
+from spatialnet_edge.results import Classification, FrameResult
+from spatialnet_edge.sinks import Sink, open_sink
+from spatialnet_edge.sinks.queued import QueuedSink
+from spatialnet_edge.sinks.video import DEFAULT_FPS, VideoSink
+from spatialnet_edge.sources import Source, open_source
+
+REFRESH_HZ = 8
+AGES_KEPT = 1_000_000
+
+
+def run(
+    bundle: Annotated[str, typer.Argument(help="A .snb file, a bundle directory, or builtin:student.")],
+    source: Annotated[str, typer.Argument(help="clip.mp4, photo.jpg, folder/, 0, rtsp://…, gst:…, synthetic:…")],
+    json: Annotated[str, typer.Option(help="Write one JSON object a frame to this file; - for standard output.")] = "",
+    video: Annotated[Path | None, typer.Option(help="Write the frames with the answers drawn on them (.mp4).")] = None,
+    sink: Annotated[list[str] | None, typer.Option(help="Further sinks, NAME:WHERE; may be repeated.")] = None,
+    policy: Annotated[
+        str, typer.Option(help="every, latest or queue:N; by default every for recordings, latest for live sources.")
+    ] = "",
+    smooth: Annotated[float, typer.Option(min=0, help="Half-life of the temporal smoothing in seconds; 0 for none.")] = 0.0,
+    backend: Annotated[str, typer.Option(help="Use this backend alone.")] = "",
+    workers: Annotated[int, typer.Option(min=0, help="Frames in the engine at once; 0 for one a core.")] = 0,
+    limit: Annotated[int, typer.Option(min=0, help="Stop after this many frames; 0 for all.")] = 0,
+) -> None:
+    """Classify every frame of a source.
+
+    With --json - standard output holds the JSON objects and nothing else; all else goes to standard error.
+    """
+    console = Console(stderr=json == "-")
+    opened_source = open_source(source)
+    with ExitStack() as cleanup:
+        cleanup.callback(opened_source.close)
+        chosen = policy or default_policy(opened_source)
+        model = cleanup.enter_context(load(bundle, backend, engine_threads(chosen)))
+        pipeline = model.pipeline(chosen, smooth, workers)
+        for reason in model.opened.passed_over:
+            console.print(f"passed over {reason}", style="yellow", highlight=False)
+        record = model.opened.record
+        console.print(
+            f"[bold]{model.bundle.spec.name}[/] {record.precision} on {record.backend}; golden test passed "
+            f"(difference {model.golden.difference:.1e}, allowed {model.golden.tolerance:.0e})",
+            highlight=False,
+        )
+        sinks = open_sinks(opened_source, json, video, sink or [])
+        stop_on_terminate()
+        view = LiveView(opened_source, console, pipeline.ledger)
+        failure: SpatialNetError | None = None
+        try:
+            with view:
+                for result in pipeline.stream(opened_source):
+                    for each in sinks:
+                        each.write(result)
+                    view.show(result)
+                    if limit and pipeline.ledger.emitted >= limit:
+                        break
+        except SpatialNetError as error:
+            failure = error
+        except KeyboardInterrupt:
+            console.print("stopped; results up to here are kept", style="yellow")
+        for each in sinks:
+            try:
+                each.close()
+            except SpatialNetError as error:
+                failure = failure or error
+        console.print(summary(pipeline.ledger, view, sum(each.dropped for each in sinks)))
+        if failure is not None:
+            raise failure
+
+
+def open_sinks(source: Source, json: str, video: Path | None, others: list[str]) -> list[QueuedSink]:
+    """Every sink behind its own queue; a recording waits for a slow sink, a live source does not."""
+    opened: list[Sink] = []
+    if json:
+        opened.append(open_sink(f"jsonl:{json}"))
+    if video is not None:
+        opened.append(VideoSink(str(video), source.fps or DEFAULT_FPS))
+    opened.extend(open_sink(uri) for uri in others)
+    return [QueuedSink(each, wait=not source.live) for each in opened]
+
+
+def stop_on_terminate() -> None:
+    """SIGTERM ends the run as Ctrl-C does: drain, close, summary."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+class LiveView:
+    """A progress bar and the current answers on a terminal; a line now and then elsewhere."""
+
+    def __init__(self, source: Source, console: Console, ledger: Ledger) -> None:
+        self.ages: list[float] = []
+        self.engine: list[float] = []
+        self.started = time.monotonic()
+        self._ledger = ledger
+        self._console = console
+        self._next = 0.0
+        self._progress = Progress(
+            TextColumn("{task.fields[rate]:>6.1f} frames/s"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        )
+        self._task = self._progress.add_task("", total=source.length, rate=0.0)
+        self._live = Live(console=console, refresh_per_second=REFRESH_HZ, transient=True)
+
+    def __enter__(self) -> LiveView:
+        if self._console.is_terminal:
+            self._live.start()
+        self.started = time.monotonic()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    @property
+    def rate(self) -> float:
+        """Results a second so far."""
+        return len(self.ages) / max(1e-9, time.monotonic() - self.started)
+
+    def show(self, result: FrameResult) -> None:
+        if len(self.ages) < AGES_KEPT:
+            self.ages.append(result.age_ms)
+            self.engine.append(result.engine_ms)
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + (1 / REFRESH_HZ if self._console.is_terminal else 2.0)
+        if self._console.is_terminal:
+            self._progress.update(self._task, completed=self._ledger.captured, rate=self.rate)
+            self._live.update(Group(answers(result), self._progress))
+        else:
+            first = next(iter(result.predictions.items()))
+            self._console.print(f"frame {result.seq}: {first[0]} {first[1]} ({self.rate:.0f} frames/s)", highlight=False)
+
+
+def answers(result: FrameResult) -> Table:
+    """The answers for one frame."""
+    table = Table(title=f"frame {result.seq}   age {result.age_ms:.0f} ms   {' '.join(result.quality)}", min_width=72)
+    table.add_column("head")
+    table.add_column("answer", min_width=32)
+    table.add_column("confidence")
+    for name, answer in result.predictions.items():
+        if isinstance(answer, Classification):
+            length = round(answer.confidence * 16)
+            table.add_row(name, answer.label or "[dim]unsure[/]", "█" * length + f" {answer.confidence:.0%}")
+        else:
+            table.add_row(name, str(answer), "")
+    return table
+
+
+def summary(ledger: Ledger, view: LiveView, sink_drops: int) -> Table:
+    """What happened to every frame, and how long it took."""
+    seconds = time.monotonic() - view.started
+    table = Table(title="summary", show_header=False)
+    table.add_column(justify="right", style="dim")
+    table.add_column()
+    table.add_row("frames captured", str(ledger.captured))
+    table.add_row("emitted", str(ledger.emitted))
+    for reason, count in ledger.skipped.items():
+        table.add_row(f"skipped: {reason}", str(count))
+    if not ledger.skipped:
+        table.add_row("skipped", "0")
+    if ledger.in_flight:
+        table.add_row("in flight", str(ledger.in_flight))
+    if sink_drops:
+        table.add_row("dropped by slow sinks", str(sink_drops))
+    table.add_row("time", f"{seconds:.1f} s, {ledger.emitted / max(seconds, 1e-9):.1f} frames/s")
+    for name, values in (("age at emit", view.ages), ("engine", view.engine)):
+        if values:
+            p50, p99 = np.percentile(values, (50, 99))
+            table.add_row(name, f"p50 {p50:.1f} ms   p99 {p99:.1f} ms")
+    return table

@@ -1,0 +1,96 @@
+"""Everything that can go wrong, each with what was found, what was expected and what to do next.
+
+    SpatialNetError
+    ├── UsageError             2   the request itself makes no sense: unknown target, head or option value
+    ├── Refused               78   refused before any work was done; restarting will not help
+    │   ├── BundleError            the bundle is truncated, changed, hostile or of another format
+    │   ├── GoldenTestFailed       the engine does not reproduce the bundle's golden vectors
+    │   ├── EngineUnavailable      no backend here can run what the bundle holds
+    │   ├── SourceRefused          the source does not exist, is empty, or is not what it claims to be
+    │   ├── DataRefused            labelled images that cannot be used as asked
+    │   └── MissingExtra           an optional library is not installed
+    └── RunError               1   failed while running; what was written so far stays readable
+        ├── EngineError            the engine failed, or its answers cannot be trusted
+        ├── SourceLost             the source stopped before its end
+        ├── SinkError              a sink could not take a result
+        └── BuildError             no candidate passed the gates, or a compiler refused the graph
+
+The number is the exit status of the command line (78 is EX_CONFIG in BSD's sysexits.h: a supervisor must not restart on it).
+Library exceptions are translated once, where they are met, with the cause kept.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SpatialNetError(Exception):
+    """The root; catch this to catch whatever the package raises on purpose."""
+
+    exit_status: ClassVar[int] = 1
+
+
+class UsageError(SpatialNetError):
+    exit_status = 2
+
+
+class Refused(SpatialNetError):
+    exit_status = 78
+
+
+class BundleError(Refused):
+    pass
+
+
+class GoldenTestFailed(Refused):
+    pass
+
+
+class EngineUnavailable(Refused):
+    pass
+
+
+class SourceRefused(Refused):
+    pass
+
+
+class DataRefused(Refused):
+    pass
+
+
+class MissingExtra(Refused):
+    """An optional library is not there.
+
+    Args:
+        library: the import name that failed.
+        extra: the extra of spatialnet-edge that brings it.
+    """
+
+    def __init__(self, library: str, extra: str) -> None:
+        super().__init__(f"the library '{library}' is not installed; it comes with: pip install 'spatialnet-edge[{extra}]'")
+        self.library = library
+        self.extra = extra
+
+
+class RunError(SpatialNetError):
+    pass
+
+
+class EngineError(RunError):
+    pass
+
+
+class InvalidOutput(EngineError):
+    """One answer of the engine breaks its contract (NaN, wrong shape, probabilities that do not sum to 1)."""
+
+
+class SourceLost(RunError):
+    pass
+
+
+class SinkError(RunError):
+    pass
+
+
+class BuildError(RunError):
+    pass

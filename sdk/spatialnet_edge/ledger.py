@@ -1,0 +1,58 @@
+"""The conservation ledger: every captured frame was emitted, was skipped for a stated reason, or is still on its way."""
+
+from __future__ import annotations
+
+from collections import Counter
+from threading import Lock
+from typing import Any
+
+
+class Ledger:
+    """Counts frames; safe to use from several threads.
+
+    `captured == emitted + sum(skipped.values()) + in_flight` at all times, and `in_flight` is 0 at the end of a run.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._captured = 0
+        self._emitted = 0
+        self._skipped: Counter[str] = Counter()
+
+    def capture(self) -> None:
+        with self._lock:
+            self._captured += 1
+
+    def emit(self) -> None:
+        with self._lock:
+            self._emitted += 1
+
+    def skip(self, reason: str) -> None:
+        with self._lock:
+            self._skipped[reason] += 1
+
+    @property
+    def captured(self) -> int:
+        return self._captured
+
+    @property
+    def emitted(self) -> int:
+        return self._emitted
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Reason to count, in order of reason."""
+        with self._lock:
+            return dict(sorted(self._skipped.items()))
+
+    @property
+    def in_flight(self) -> int:
+        with self._lock:
+            return self._captured - self._emitted - self._skipped.total()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"captured": self.captured, "emitted": self.emitted, "skipped": self.skipped, "in_flight": self.in_flight}
+
+    def __str__(self) -> str:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self.skipped.items()) or "0"
+        return f"captured {self.captured} = emitted {self.emitted} + skipped {reasons}"

@@ -1,0 +1,51 @@
+"""Where results go, and the URIs that name it.
+
+| URI | sink |
+|---|---|
+| `jsonl:log.jsonl`, `jsonl:-` | one JSON object a line; `-` is standard output |
+| `video:out.mp4` | the frames with the answers drawn on them |
+| `null:` | nowhere |
+| `NAME:REST` | whatever an installed package adds under the entry point `spatialnet_edge.sinks` |
+
+Each sink works behind a bounded queue and a thread of its own (`QueuedSink`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from spatialnet_edge.errors import UsageError
+from spatialnet_edge.plugins import Plugin, known
+from spatialnet_edge.results import FrameResult
+
+
+class Sink(Protocol):
+    """Takes results one by one; `close` flushes and may be called twice."""
+
+    def write(self, result: FrameResult) -> None: ...
+
+    def close(self) -> None: ...
+
+
+SINKS: Mapping[str, Plugin] = {
+    "jsonl": Plugin("spatialnet_edge.sinks.jsonl:JsonlSink"),
+    "video": Plugin("spatialnet_edge.sinks.video:VideoSink"),
+    "null": Plugin("spatialnet_edge.sinks.memory:NullSink"),
+}
+
+
+def open_sink(uri: str) -> Sink:
+    """Open what a URI names, without a queue around it.
+
+    Raises:
+        UsageError: no such sink.
+        SinkError: it cannot be opened for writing.
+        MissingExtra: its library is not installed.
+    """
+    scheme, colon, rest = uri.partition(":")
+    table = known("sinks", SINKS)
+    if not colon or scheme not in table:
+        raise UsageError(f"no sink '{uri}'; a sink is NAME:WHERE with NAME one of {', '.join(sorted(table))}")
+    sink: Sink = table[scheme].load()(rest)
+    return sink

@@ -1,0 +1,36 @@
+"""Sinks that keep or forget: for tests, for notebooks, for benchmarks."""
+
+from __future__ import annotations
+
+from typing import final
+
+from spatialnet_edge.results import FrameResult
+
+
+@final
+class MemorySink:
+    """Keeps every result in `results`."""
+
+    def __init__(self, rest: str = "") -> None:
+        self.results: list[FrameResult] = []
+        self.closed = False
+
+    def write(self, result: FrameResult) -> None:
+        self.results.append(result)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@final
+class NullSink:
+    """Forgets."""
+
+    def __init__(self, rest: str = "") -> None:
+        pass
+
+    def write(self, result: FrameResult) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,87 @@
+"""The frames with the answers drawn on them, as a video that any player opens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from spatialnet_edge.errors import SinkError
+from spatialnet_edge.results import Classification, FrameResult
+
+DEFAULT_FPS = 30.0
+MAX_WIDTH = 1280
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+PANEL, BAR, TEXT, FAINT = (32, 24, 16), (80, 176, 64), (255, 255, 255), (190, 190, 190)  # BGR
+
+
+@final
+class VideoSink:
+    """Writes MPEG-4 at the first frame's size (at most 1280 wide); later frames are scaled to it.
+
+    Args:
+        rest: path of the video, `.mp4` or `.avi`.
+        fps: of the video.
+    """
+
+    def __init__(self, rest: str, fps: float = DEFAULT_FPS) -> None:
+        self._path = Path(rest)
+        self._fps = fps
+        self._writer: cv2.VideoWriter | None = None
+        self._size = (0, 0)
+        if self._path.suffix.lower() not in (".mp4", ".avi"):
+            raise SinkError(f"{rest}: the overlay video is written as .mp4 or .avi; found '{self._path.suffix}'")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SinkError(f"{rest}: cannot be written: {error.strerror}; choose another path") from error
+
+    def write(self, result: FrameResult) -> None:
+        pixels = result.frame.pixels
+        if self._writer is None:
+            self._open(pixels.shape[1], pixels.shape[0])
+        assert self._writer is not None
+        image = np.ascontiguousarray(pixels[..., ::-1])
+        if (image.shape[1], image.shape[0]) != self._size:
+            image = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)
+        self._writer.write(draw(image.astype(np.uint8, copy=False), result))
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.release()
+            self._writer = None
+
+    def _open(self, width: int, height: int) -> None:
+        scale = min(1.0, MAX_WIDTH / width)
+        self._size = (max(2, int(width * scale) // 2 * 2), max(2, int(height * scale) // 2 * 2))
+        codec = "mp4v" if self._path.suffix.lower() == ".mp4" else "MJPG"
+        writer = cv2.VideoWriter(str(self._path), cv2.VideoWriter.fourcc(*codec), self._fps, self._size)
+        if not writer.isOpened():
+            raise SinkError(f"{self._path}: OpenCV cannot write this video ({codec}, {self._size}); is the folder writable?")
+        self._writer = writer
+
+
+def draw(image: NDArray[np.uint8], result: FrameResult) -> NDArray[np.uint8]:
+    """Draw a panel with each head's answer and confidence into `image` (uint8 BGR), which is returned."""
+    height, width = image.shape[:2]
+    scale = max(0.35, min(width / 1280, height / 360))
+    row, margin = int(30 * scale), int(12 * scale)
+    panel_width = min(width, int(520 * scale))
+    rows = len(result.predictions) + 1
+    panel = image[: min(height, row * rows + margin), :panel_width]
+    panel[:] = (panel * 0.35 + np.array(PANEL) * 0.65).astype(np.uint8)
+    thickness = max(1, round(1.4 * scale))
+    footer = f"frame {result.seq}   age {result.age_ms:.0f} ms"
+    cv2.putText(image, footer, (margin, int(row * 0.75)), FONT, 0.5 * scale, FAINT, thickness, cv2.LINE_AA)
+    for index, (name, answer) in enumerate(result.predictions.items(), start=1):
+        baseline = int(row * (index + 0.75))
+        if isinstance(answer, Classification):
+            length = int((panel_width * 0.98 - margin) * answer.confidence)
+            cv2.rectangle(image, (margin, baseline + 4), (margin + length, baseline + 6), BAR, -1)
+        text = str(answer).replace("—", "unsure")
+        cv2.putText(image, name, (margin, baseline), FONT, 0.5 * scale, FAINT, thickness, cv2.LINE_AA)
+        cv2.putText(image, text, (int(panel_width * 0.44), baseline), FONT, 0.55 * scale, TEXT, thickness, cv2.LINE_AA)
+    return image

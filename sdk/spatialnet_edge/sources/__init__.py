@@ -1,0 +1,143 @@
+"""Where frames come from, and the one URI grammar that names them.
+
+| URI | source |
+|---|---|
+| `clip.mp4`, `file:clip.mp4` | a video file |
+| `photo.jpg` | one image |
+| `folder/` | every image below it, in order of name |
+| `0`, `1` … | a camera by its index |
+| `rtsp://…`, `http://…` | a network stream |
+| `gst:PIPELINE` | a GStreamer pipeline that ends before the sink |
+| `synthetic:frames=300&size=640x480` | frames made on the spot, for tests and benchmarks |
+| `NAME:REST` | whatever an installed package adds under the entry point `spatialnet_edge.sources` |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from spatialnet_edge.errors import SourceRefused
+from spatialnet_edge.frames import Frame, Skipped
+from spatialnet_edge.plugins import Plugin, known
+
+
+class Source(Protocol):
+    """Iterate once, then close.
+
+    Attributes:
+        uri: as it was asked for.
+        length: number of frames, or None when nobody knows (a camera).
+        fps: nominal frames per second, or None.
+        live: whether frames come at their own pace, so that waiting loses some.
+    """
+
+    uri: str
+    length: int | None
+    fps: float | None
+    live: bool
+
+    def __iter__(self) -> Iterator[Frame | Skipped]:
+        """Frames in order; a frame that cannot be read comes as `Skipped`.
+
+        Raises:
+            SourceLost: the source stopped before its end.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+SOURCES: dict[str, Plugin] = {
+    "video": Plugin("spatialnet_edge.sources.video:VideoSource"),
+    "camera": Plugin("spatialnet_edge.sources.video:CameraSource"),
+    "stream": Plugin("spatialnet_edge.sources.video:StreamSource"),
+    "image": Plugin("spatialnet_edge.sources.images:ImageSource"),
+    "folder": Plugin("spatialnet_edge.sources.images:FolderSource"),
+    "gst": Plugin("spatialnet_edge.sources.gstreamer:GStreamerSource"),
+    "synthetic": Plugin("spatialnet_edge.sources.synthetic:SyntheticSource"),
+}
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+STREAM_SCHEMES = frozenset({"rtsp", "rtsps", "http", "https", "udp", "tcp", "srt"})
+
+
+@dataclass(frozen=True, slots=True)
+class SourceUri:
+    """A URI taken apart: the row of the table, and what that source gets."""
+
+    kind: str
+    rest: str
+
+
+def parse_uri(uri: str) -> SourceUri:
+    """Say which source a URI names. Looks at the file system only to tell a folder from a file.
+
+    Raises:
+        SourceRefused: empty, or a scheme that nobody knows.
+    """
+    text = uri.strip()
+    if not text:
+        raise SourceRefused("the source is empty; give a video, an image, a folder/, a camera index or a URI")
+    if text.isascii() and text.isdigit():
+        return SourceUri("camera", text)
+    scheme, colon, rest = text.partition(":")
+    if colon and not Path(text).exists():
+        if rest.startswith("//") and scheme in STREAM_SCHEMES:
+            return SourceUri("stream", text)
+        if scheme == "file":
+            return _parse_path(rest.removeprefix("//"))
+        names = known("sources", SOURCES)
+        if scheme in names:
+            return SourceUri(scheme, rest)
+        if scheme.isidentifier():
+            raise SourceRefused(f"{uri}: no such file, and no source '{scheme}:'; there are {', '.join(sorted(names))}")
+    return _parse_path(text)
+
+
+def open_source(uri: str) -> Source:
+    """Open what a URI names.
+
+    Raises:
+        SourceRefused: it does not exist, is empty, or is not what it claims to be.
+        MissingExtra: the source's library is not installed.
+    """
+    parsed = parse_uri(uri)
+    source: Source = known("sources", SOURCES)[parsed.kind].load()(parsed.rest)
+    return source
+
+
+def _parse_path(text: str) -> SourceUri:
+    path = Path(text)
+    if path.is_dir():
+        return SourceUri("folder", text)
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return SourceUri("image", text)
+    return SourceUri("video", text)
+
+
+def regular_file(text: str) -> Path:
+    """The path, if it is a plain file with something in it.
+
+    Raises:
+        SourceRefused: missing, empty, a FIFO or a device.
+    """
+    path = Path(text)
+    try:
+        if not path.exists():
+            raise SourceRefused(f"{path}: no such file; check the path")
+        if not path.is_file():
+            raise SourceRefused(f"{path}: not a plain file (a FIFO or a device?); give a video or an image file")
+        if path.stat().st_size == 0:
+            raise SourceRefused(f"{path}: the file is empty (0 bytes)")
+    except (OSError, ValueError) as error:
+        raise SourceRefused(f"{text[:200]!r}: cannot be opened: {error}") from error
+    return path
+
+
+def first_bytes(path: Path) -> str:
+    """The first bytes of a file, for a message about what it really is."""
+    with path.open("rb") as file:
+        return repr(file.read(16))

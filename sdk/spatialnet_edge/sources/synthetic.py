@@ -1,0 +1,56 @@
+"""Frames made on the spot: no file, no camera, always the same."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import final
+from urllib.parse import parse_qsl
+
+import numpy as np
+
+from spatialnet_edge.errors import SourceRefused
+from spatialnet_edge.frames import Frame, Skipped
+
+DEFAULTS = {"frames": "300", "size": "640x480", "fps": "0", "seed": "0"}
+
+
+@final
+class SyntheticSource:
+    """`synthetic:frames=300&size=640x480&fps=30&seed=0`: smooth coloured fields that drift from frame to frame.
+
+    With `fps` the source is live: frames come at that pace. Without, they come as fast as they are taken.
+    """
+
+    def __init__(self, rest: str) -> None:
+        self.uri = f"synthetic:{rest}"
+        given = dict(parse_qsl(rest, keep_blank_values=True))
+        if unknown := given.keys() - DEFAULTS.keys():
+            raise SourceRefused(f"{self.uri}: unknown option '{min(unknown)}'; there are {', '.join(DEFAULTS)}")
+        options = DEFAULTS | given
+        try:
+            width, height = (int(side) for side in options["size"].split("x"))
+            self.length = int(options["frames"])
+            rate = float(options["fps"])
+            seed = int(options["seed"])
+        except ValueError as error:
+            raise SourceRefused(
+                f"{self.uri}: {error}; expected for instance synthetic:frames=300&size=640x480&fps=30"
+            ) from error
+        if not (0 < width <= 16384 and 0 < height <= 16384 and self.length > 0 and 0 <= rate <= 10_000):
+            raise SourceRefused(f"{self.uri}: sizes and frames must be positive, fps from 0 to 10000")
+        self.fps = rate or None
+        self.live = rate > 0
+        coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
+        tile = np.kron(coarse, np.ones((-(-height // 8), -(-width // 8), 1), np.uint8))
+        self._field = tile[:height, :width]
+
+    def __iter__(self) -> Iterator[Frame | Skipped]:
+        start = time.monotonic()
+        for seq in range(self.length):
+            if self.fps:
+                time.sleep(max(0.0, start + seq / self.fps - time.monotonic()))
+            yield Frame(np.roll(self._field, seq, axis=1), seq, self.uri)
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,124 @@
+"""Video files, cameras and network streams, through OpenCV."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import final
+
+import cv2
+import numpy as np
+
+from spatialnet_edge.errors import SourceLost, SourceRefused
+from spatialnet_edge.frames import Frame, Skipped
+from spatialnet_edge.sources import first_bytes, regular_file
+
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "8")  # FFmpeg's complaints go into our one line instead
+
+STREAM_TIMEOUT_MS = 10_000
+
+
+@final
+class VideoSource:
+    """A video file, every frame of it."""
+
+    live = False
+
+    def __init__(self, rest: str) -> None:
+        self.uri = rest
+        self._path = regular_file(rest)
+        self._capture = cv2.VideoCapture(str(self._path))
+        if not self._capture.isOpened():
+            raise SourceRefused(f"{self._path}: not a video that OpenCV can decode; it begins with {first_bytes(self._path)}")
+        frames = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.length = frames if frames > 0 else None
+        self.fps = self._capture.get(cv2.CAP_PROP_FPS) or None
+
+    def __iter__(self) -> Iterator[Frame | Skipped]:
+        seq = 0
+        for seq, item in enumerate(read_frames(self._capture, self.uri, self.fps), start=1):  # noqa: B007 (used after)
+            yield item
+        if seq == 0:
+            raise SourceRefused(f"{self.uri}: no frame could be decoded; the file may be truncated")
+        # Containers state their length; a few frames of slack, since some count a frame that never comes.
+        if self.length is not None and seq < self.length - max(2, self.length // 100):
+            raise SourceLost(
+                f"{self.uri}: stopped after frame {seq} of {self.length}; the file is truncated or damaged there; "
+                f"results up to that frame are kept"
+            )
+
+    def close(self) -> None:
+        self._capture.release()
+
+
+@final
+class CameraSource:
+    """A camera by its index."""
+
+    live = True
+    length = None
+
+    def __init__(self, rest: str) -> None:
+        self.uri = rest
+        self._capture = cv2.VideoCapture(int(rest))
+        if not self._capture.isOpened():
+            raise SourceRefused(
+                f"camera {rest}: cannot be opened; is it connected, is another program using it, "
+                f"and may this user read /dev/video{rest}?"
+            )
+        self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+        self.fps = self._capture.get(cv2.CAP_PROP_FPS) or None
+
+    def __iter__(self) -> Iterator[Frame | Skipped]:
+        yield from read_frames(self._capture, self.uri)
+        raise SourceLost(f"camera {self.uri}: stopped giving frames; results up to here are kept")
+
+    def close(self) -> None:
+        self._capture.release()
+
+
+@final
+class StreamSource:
+    """A network stream (RTSP and what else OpenCV's FFmpeg knows), with a time limit on opening and on reading."""
+
+    live = True
+    length = None
+
+    def __init__(self, rest: str) -> None:
+        self.uri = rest
+        limits = [
+            cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, STREAM_TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, STREAM_TIMEOUT_MS
+        ]  # fmt: skip
+        self._capture = cv2.VideoCapture(rest, cv2.CAP_FFMPEG, limits)
+        if not self._capture.isOpened():
+            raise SourceRefused(
+                f"{rest}: no stream there within {STREAM_TIMEOUT_MS // 1000} s; check the address, the network and the camera"
+            )
+        self.fps = self._capture.get(cv2.CAP_PROP_FPS) or None
+
+    def __iter__(self) -> Iterator[Frame | Skipped]:
+        yield from read_frames(self._capture, self.uri)
+        raise SourceLost(f"{self.uri}: the stream ended; results up to here are kept")
+
+    def close(self) -> None:
+        self._capture.release()
+
+
+def read_frames(capture: cv2.VideoCapture, uri: str, fps: float | None = None) -> Iterator[Frame | Skipped]:
+    """Frames until the capture has no more. OpenCV gives BGR; the frame shows it as RGB without copying.
+
+    Args:
+        fps: of a recording, which gives each frame its position; None for live sources.
+    """
+    seq = 0
+    while True:
+        arrived, image = capture.read()
+        if not arrived:
+            return
+        if image.size == 0:
+            yield Skipped(seq, "empty", f"{uri}: frame {seq} is empty")
+        elif image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            yield Skipped(seq, "format", f"{uri}: frame {seq} is {image.dtype} {image.shape}; expected uint8 (H, W, 3)")
+        else:
+            yield Frame(np.asarray(image, np.uint8)[..., ::-1], seq, uri, position_s=seq / fps if fps else None)
+        seq += 1

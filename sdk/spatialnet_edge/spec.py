@@ -1,0 +1,173 @@
+"""What a model takes and what it answers: the contract that training, optimize and the runtime share.
+
+The types are immutable and check themselves when they are read from JSON (msgspec), so a manifest that decodes is a manifest
+that makes sense.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Mean and deviation of RGB in units of full scale; part of the exported graph, never done on the host."""
+
+Name: TypeAlias = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_]{0,62}$")]
+Label: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=80)]
+Probability: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Temperature: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=100)]
+Side: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=8192)]
+
+RESERVED = frozenset({"seq", "source", "frame", "age_ms", "engine_ms", "quality", "predictions", "to_dict"})
+"""Attributes of a frame's result, which no task may be named after."""
+
+
+class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Immutable, strict about unknown fields; the base of all that is written to a manifest."""
+
+
+class Multiclass(Contract, frozen=True, tag_field="kind", tag="multiclass"):
+    """Exactly one label is right; the output is a softmax, float32 `[N, len(labels)]`, each row summing to 1.
+
+    Attributes:
+        temperature: the logits were divided by this in the graph (Guo et al. 2017); kept for the record.
+        abstain_below: the answer is "no label" when the highest probability is lower than this.
+    """
+
+    name: Name
+    labels: tuple[Label, ...]
+    temperature: Temperature = 1.0
+    abstain_below: Probability = 0.0
+
+    def __post_init__(self) -> None:
+        _check_labels(self.name, self.labels, least=2)
+
+    @property
+    def width(self) -> int:
+        return len(self.labels)
+
+
+class Multilabel(Contract, frozen=True, tag_field="kind", tag="multilabel"):
+    """Any number of labels is right; the output is a sigmoid for each, float32 `[N, len(labels)]` in 0 to 1.
+
+    Attributes:
+        thresholds: for each label, the probability from which on it is reported as present.
+    """
+
+    name: Name
+    labels: tuple[Label, ...]
+    thresholds: tuple[Probability, ...]
+    temperature: Temperature = 1.0
+
+    def __post_init__(self) -> None:
+        _check_labels(self.name, self.labels, least=1)
+        if len(self.thresholds) != len(self.labels):
+            raise ValueError(
+                f"task '{self.name}' has {len(self.labels)} labels and {len(self.thresholds)} thresholds; give one for each"
+            )
+
+    @property
+    def width(self) -> int:
+        return len(self.labels)
+
+
+class Regression(Contract, frozen=True, tag_field="kind", tag="regression"):
+    """A quantity, such as a count; float32 `[N, 1]`.
+
+    Attributes:
+        unit: of the value, for people.
+        low, high: answers outside are impossible and make the frame's output invalid.
+    """
+
+    name: Name
+    unit: str
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"task '{self.name}' has low {self.low} and high {self.high}; low must be less")
+
+    @property
+    def width(self) -> int:
+        return 1
+
+
+Task: TypeAlias = Multiclass | Multilabel | Regression
+
+
+class BandGroup(Contract, frozen=True):
+    """Bands that one sensor gives together, in channel order: `rgb` has red, green and blue."""
+
+    name: Name
+    bands: tuple[Name, ...]
+
+
+class InputSpec(Contract, frozen=True):
+    """The image tensor: uint8 `[N, height, width, channels]`, channels being the groups' bands one after the other.
+
+    Attributes:
+        resize: how a frame of another size becomes `height` × `width`: `stretch` scales both sides, area averaging when
+            shrinking and bilinear when growing.
+    """
+
+    height: Side
+    width: Side
+    groups: tuple[BandGroup, ...]
+    resize: Literal["stretch"] = "stretch"
+
+    @property
+    def channels(self) -> int:
+        return sum(len(group.bands) for group in self.groups)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (self.height, self.width, self.channels)
+
+
+RGB = BandGroup(name="rgb", bands=("red", "green", "blue"))
+
+IMAGE_INPUT = "image"
+"""Name of the deployed graph's only input; each output is named as its task is."""
+
+
+class ModelSpec(Contract, frozen=True):
+    """A model's name, its input, and its tasks in output order."""
+
+    name: Label
+    input: InputSpec
+    tasks: tuple[Task, ...]
+
+    def __post_init__(self) -> None:
+        names = [task.name for task in self.tasks]
+        if not names:
+            raise ValueError("a model needs at least one task")
+        if duplicates := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"task names must be unique; found twice: {', '.join(sorted(duplicates))}")
+        if clashes := RESERVED & set(names):
+            raise ValueError(f"task name '{min(clashes)}' is reserved; rename the task")
+
+    def task(self, name: str) -> Task:
+        """The task of this name.
+
+        Raises:
+            KeyError: there is none; the message names those there are.
+        """
+        for task in self.tasks:
+            if task.name == name:
+                return task
+        raise KeyError(f"no head '{name}'; this model has {', '.join(task.name for task in self.tasks)}")
+
+    def keep(self, names: tuple[str, ...]) -> ModelSpec:
+        """The same model with these tasks alone, in the given order."""
+        return msgspec.structs.replace(self, tasks=tuple(self.task(name) for name in names))
+
+
+def _check_labels(task: str, labels: tuple[str, ...], least: int) -> None:
+    if len(labels) < least:
+        raise ValueError(f"task '{task}' has {len(labels)} labels; it needs at least {least}")
+    if len(set(labels)) != len(labels):
+        repeated = sorted({label for label in labels if labels.count(label) > 1})
+        raise ValueError(f"task '{task}' names a label twice: {', '.join(repeated)}")

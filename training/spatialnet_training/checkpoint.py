@@ -1,0 +1,48 @@
+"""A trained student on disk: weights, shape and contract, without pickled code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import torch
+from spatialnet_edge.errors import Refused
+from spatialnet_edge.manifest import Provenance
+from spatialnet_edge.spec import ModelSpec
+
+from spatialnet_training.model import PRESETS, SpatialNetStudent
+
+FORMAT = "spatialnet-student-1"
+
+
+def save_student(path: Path, network: SpatialNetStudent, preset: str, spec: ModelSpec, provenance: Provenance) -> None:
+    """Write a checkpoint that `load_student` reads; atomic."""
+    state = {
+        "format": FORMAT,
+        "preset": preset,
+        "spec": msgspec.json.encode(spec).decode(),
+        "provenance": msgspec.json.encode(provenance).decode(),
+        "weights": network.state_dict(),
+    }
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.replace(path)
+
+
+def load_student(path: Path) -> tuple[SpatialNetStudent, ModelSpec, Provenance]:
+    """Read a checkpoint; tensors and plain values only, no code is run.
+
+    Raises:
+        Refused: missing, damaged, or not a student of this format.
+    """
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # torch raises anything from OSError to UnpicklingError here
+        reason = str(error).strip().splitlines()[0][:160]
+        raise Refused(f"{path}: not a checkpoint that can be read safely: {reason}") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise Refused(f"{path}: not a student checkpoint ({FORMAT}); 'spatialnet-edge train' writes one as student.pt")
+    spec = msgspec.json.decode(state["spec"], type=ModelSpec)
+    network = SpatialNetStudent(PRESETS[state["preset"]], {t.name: t.width for t in spec.tasks}, spec.input.height)
+    network.load_state_dict(state["weights"])
+    return network.eval(), spec, msgspec.json.decode(state["provenance"], type=Provenance)
