@@ -108,6 +108,7 @@ def measure(model: Model, source: str, kept: int) -> Measurement:
     """
     spec = model.bundle.spec
     engine = model.opened.engine
+    pipeline = model.pipeline("every")
     frames = list(read(source, kept))
     inputs = {frame.seq: fit(frame.pixels, spec.input)[None] for frame in frames}
     for frame in frames[:WARM_UP]:
@@ -123,7 +124,7 @@ def measure(model: Model, source: str, kept: int) -> Measurement:
     ages: list[float] = []
     marks = [time.perf_counter()]
     try:
-        for result in model.pipeline("every").stream(opened):
+        for result in pipeline.stream(opened):
             marks.append(time.perf_counter())
             ages.append(result.age_ms)
     finally:

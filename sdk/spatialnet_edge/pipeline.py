@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Thread
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -56,6 +57,8 @@ class Pipeline:
         self.smoothing_s = smoothing_s
         self.workers = workers if engine.reentrant else 1
         self.ledger = Ledger()
+        if self.workers > 1:
+            cv2.setNumThreads(1)  # the cores are shared by frames; splitting one resize over them as well only costs
 
     def step(self, frame: Frame) -> FrameResult:
         """One frame by itself: no threads, no smoothing, no ledger.

@@ -109,8 +109,9 @@ class InputSpec(Contract, frozen=True):
     """The image tensor: uint8 `[N, height, width, channels]`, channels being the groups' bands one after the other.
 
     Attributes:
-        resize: how a frame of another size becomes `height` × `width`: `stretch` scales both sides, area averaging when
-            shrinking and bilinear when growing.
+        resize: how a frame of another size becomes `height` × `width`. `stretch`: both sides are halved (mean over 2×2 pixels)
+            while both are at least three times the input's, then scaled by area averaging when shrinking, bilinear when
+            growing.
     """
 
     height: Side

@@ -1,0 +1,73 @@
+"""A bundle is written whole, read in the order of trust, and the same content gives the same bytes."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+from conftest import ROOT, TINY, tiny_graph, write_tiny_bundle
+
+from spatialnet_edge.bundle import MODEL, open_bundle
+from spatialnet_edge.errors import BundleError
+from spatialnet_edge.manifest import encode_manifest, manifest_schema
+
+
+@pytest.mark.parametrize("name", ["tiny.snb", "tiny"])
+def test_a_file_and_a_directory_hold_the_same(tmp_path: Path, name: str) -> None:
+    bundle = write_tiny_bundle(tmp_path / name)
+    reopened = open_bundle(tmp_path / name)
+    assert reopened.sha256 == bundle.sha256
+    assert reopened.read(MODEL) == tiny_graph()
+    assert reopened.spec == TINY
+    frames, expected = reopened.golden()
+    assert frames.shape == (8, *TINY.input.shape)
+    assert expected["shade"].dtype == np.float32
+    assert reopened.signature == "unsigned"
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
+    one, two = (write_tiny_bundle(tmp_path / name).path for name in ("one.snb", "two.snb"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_rewriting_replaces_whole_and_leaves_nothing_beside(tmp_path: Path) -> None:
+    for name in ("a.snb", "b"):
+        write_tiny_bundle(tmp_path / name)
+        changed = write_tiny_bundle(tmp_path / name, tiny_graph(gain=0.04))
+        assert open_bundle(tmp_path / name).sha256 == changed.sha256
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.snb", "b"]
+
+
+def test_a_directory_that_is_no_bundle_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.txt").write_text("years of work")
+    with pytest.raises(BundleError, match="exists and is not a bundle"):
+        write_tiny_bundle(tmp_path / "precious")
+    assert (tmp_path / "precious" / "thesis.txt").read_text() == "years of work"
+
+
+def test_the_manifest_keeps_its_json_schema(tiny_path: Path) -> None:
+    schema = manifest_schema()
+    validator = jsonschema.Draft202012Validator(schema)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    manifest = json.loads(encode_manifest(open_bundle(tiny_path).manifest))
+    validator.validate(manifest)
+    for break_it in ("format", "spec", "files"):
+        assert list(validator.iter_errors({key: value for key, value in manifest.items() if key != break_it}))
+    assert list(validator.iter_errors(manifest | {"surprise": 1}))
+
+
+def test_the_published_schema_is_the_current_one() -> None:
+    published = json.loads((ROOT / "docs" / "manifest.schema.json").read_text(encoding="utf-8"))
+    assert published == json.loads(json.dumps(manifest_schema())), "run 'make schema'"
+
+
+def test_a_missing_bundle_is_named_with_what_to_do() -> None:
+    with pytest.raises(BundleError, match="no such bundle.*spatialnet-edge build"):
+        open_bundle("nowhere.snb")
+
+
+def test_an_unknown_builtin_names_the_known_ones() -> None:
+    with pytest.raises(BundleError, match="builtin:student"):
+        open_bundle("builtin:teacher")
