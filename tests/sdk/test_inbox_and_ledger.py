@@ -1,0 +1,72 @@
+"""The queue in front of the engine, and the ledger that nothing escapes."""
+
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spatialnet_edge.errors import UsageError
+from spatialnet_edge.inbox import Inbox, parse_policy
+from spatialnet_edge.ledger import Ledger
+
+
+@pytest.mark.parametrize(("text", "capacity", "drops"), [("every", 8, False), ("latest", 1, True), ("queue:5", 5, True)])
+def test_policies(text: str, capacity: int, drops: bool) -> None:
+    policy = parse_policy(text)
+    assert (policy.capacity, policy.drop_oldest) == (capacity, drops)
+
+
+@pytest.mark.parametrize("text", ["", "newest", "queue", "queue:0", "queue:-1", "queue:x", "queue:10001", "queue:²"])
+def test_unknown_policies_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match=r"every, latest and queue:N"):
+        parse_policy(text)
+
+
+@given(st.integers(1, 5), st.lists(st.integers(), max_size=40))
+def test_dropping_keeps_the_newest_in_order_and_loses_none_uncounted(capacity: int, items: list[int]) -> None:
+    inbox: Inbox[int] = Inbox(capacity, drop_oldest=True)
+    dropped = [gone for item in items if (gone := inbox.put(item)) is not None]
+    inbox.close()
+    kept = []
+    while not inbox.finished:
+        kept.append(inbox.get())
+    assert dropped + kept == items
+    assert len(kept) == min(capacity, len(items))
+
+
+def test_waiting_holds_the_producer_until_there_is_room() -> None:
+    inbox: Inbox[int] = Inbox(2, drop_oldest=False)
+    producer = threading.Thread(target=lambda: [inbox.put(item) for item in range(5)])
+    producer.start()
+    time.sleep(0.1)
+    assert len(inbox) == 2
+    assert [inbox.get() for _ in range(5)] == list(range(5))
+    producer.join(timeout=5)
+    assert not producer.is_alive()
+
+
+def test_closing_frees_a_waiting_producer_and_hands_its_item_back() -> None:
+    inbox: Inbox[int] = Inbox(1, drop_oldest=False)
+    inbox.put(1)
+    handed_back: list[int | None] = []
+    producer = threading.Thread(target=lambda: handed_back.append(inbox.put(2)))
+    producer.start()
+    time.sleep(0.05)
+    inbox.close()
+    producer.join(timeout=5)
+    assert handed_back == [2]
+
+
+@given(st.lists(st.sampled_from(["capture", "emit", "skip a", "skip b"]), max_size=60))
+def test_the_ledger_always_balances(events: list[str]) -> None:
+    ledger = Ledger()
+    for event in events:
+        name, _, reason = event.partition(" ")
+        if name != "capture" and ledger.in_flight == 0:
+            continue
+        {"capture": ledger.capture, "emit": ledger.emit}.get(name, lambda reason=reason: ledger.skip(reason))()
+        assert ledger.captured == ledger.emitted + sum(ledger.skipped.values()) + ledger.in_flight
+        assert ledger.in_flight >= 0
+    assert ledger.to_dict()["captured"] == ledger.captured

@@ -1,0 +1,115 @@
+"""Decoding, abstention and smoothing."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import TINY
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spatialnet_edge.frames import Frame, Pose, fit, quality
+from spatialnet_edge.results import Classification, Presence, Quantity, Smoother, assemble, decode
+from spatialnet_edge.spec import RGB, InputSpec
+
+BLANK = np.zeros((4, 4, 3), np.uint8)
+
+
+def rows(shade: float, bands: tuple[float, ...] = (0.1, 0.5, 0.9), level: float = 7.0) -> dict[str, np.ndarray]:
+    return {
+        "shade": np.array([1 - shade, shade], np.float32),
+        "bands": np.array(bands, np.float32),
+        "level": np.array([level], np.float32),
+    }
+
+
+def test_each_kind_of_task_decodes_to_its_own_answer() -> None:
+    result = assemble(TINY, Frame(BLANK, 3, "here"), rows(0.8), 1.5, ())
+    assert isinstance(result.shade, Classification)
+    assert (result.shade.label, round(result.shade.confidence, 3)) == ("bright", 0.8)
+    assert result.shade.top(1) == [("bright", pytest.approx(0.8))]
+    assert isinstance(result.bands, Presence)
+    assert result.bands.present == ("green", "blue")
+    assert isinstance(result.level, Quantity)
+    assert result.level.value == 7.0
+    assert (result.seq, result.source) == (3, "here")
+    assert result.age_ms >= 0
+
+
+def test_below_the_threshold_the_label_is_withheld_and_the_confidence_is_not() -> None:
+    answer = decode(TINY.task("shade"), np.array([0.55, 0.45], np.float32))
+    assert isinstance(answer, Classification)
+    assert answer.label is None
+    assert answer.confidence == pytest.approx(0.55)
+
+
+def test_an_unknown_head_names_the_known_ones() -> None:
+    result = assemble(TINY, Frame(BLANK, 0, ""), rows(0.8), 0, ())
+    with pytest.raises(AttributeError, match="no head 'ships'; this model has shade, bands, level"):
+        _ = result.ships
+
+
+def test_a_result_is_one_json_object_with_pose() -> None:
+    frame = Frame(BLANK, 0, "clip.mp4", pose=Pose(40.5, -73.9, 120.0))
+    record = json.loads(json.dumps(assemble(TINY, frame, rows(0.8), 1.23456, ("dark",)).to_dict()))
+    assert record["predictions"]["shade"] == {"label": "bright", "confidence": 0.8}
+    assert record["predictions"]["bands"]["present"] == ["green", "blue"]
+    assert record["pose"]["altitude"] == 120.0
+    assert record["quality"] == ["dark"]
+    assert record["engine_ms"] == 1.235
+
+
+def test_smoothing_halves_the_old_answer_in_one_half_life() -> None:
+    smoother = Smoother(half_life_s=1.0, reset_after_s=5)
+    smoother.update(rows(0.0), 10.0)
+    smoothed = smoother.update(rows(1.0), 11.0)
+    assert smoothed["shade"] == pytest.approx([0.5, 0.5])
+
+
+def test_smoothing_starts_anew_after_a_gap_and_when_time_runs_backwards() -> None:
+    smoother = Smoother(half_life_s=1.0, reset_after_s=2)
+    for seconds in (12.5, 3.0):
+        smoother.update(rows(0.0), 10.0)
+        assert smoother.update(rows(1.0), seconds)["shade"] == pytest.approx([0.0, 1.0])
+
+
+def test_without_a_half_life_nothing_is_smoothed() -> None:
+    smoother = Smoother()
+    smoother.update(rows(0.0), 1.0)
+    given_rows = rows(1.0)
+    assert smoother.update(given_rows, 1.1) is given_rows
+
+
+@given(st.lists(st.tuples(st.floats(0, 1, width=32), st.floats(0.001, 1)), min_size=1, max_size=30))
+def test_smoothed_probabilities_stay_probabilities(steps: list[tuple[float, float]]) -> None:
+    smoother = Smoother(half_life_s=0.3)
+    now = 0.0
+    for shade, elapsed in steps:
+        now += elapsed
+        smoothed = smoother.update(rows(shade), now)["shade"]
+        assert smoothed.sum() == pytest.approx(1, abs=1e-5)
+        assert smoothed.min() >= 0
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 3), (480, 640, 3), (97, 33, 3), (1000, 20, 3)])
+def test_fit_gives_the_same_pixels_for_a_bgr_view_as_for_rgb(shape: tuple[int, ...]) -> None:
+    bgr = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    spec = InputSpec(height=16, width=24, groups=(RGB,))
+    from_view = fit(bgr[..., ::-1], spec)
+    from_rgb = fit(np.ascontiguousarray(bgr[..., ::-1]), spec)
+    assert from_view.shape == (16, 24, 3)
+    assert from_view.flags.c_contiguous
+    np.testing.assert_array_equal(from_view, from_rgb)
+
+
+def test_fit_averages_rather_than_picks() -> None:
+    stripes = np.zeros((960, 960, 3), np.uint8)
+    stripes[:, ::2] = 200
+    fitted = fit(stripes, InputSpec(height=32, width=32, groups=(RGB,)))
+    assert fitted.min() >= 99
+    assert fitted.max() <= 101
+
+
+@pytest.mark.parametrize(("level", "flags"), [(3, ("dark",)), (252, ("saturated",)), (120, ())])
+def test_frames_without_a_picture_are_flagged(level: int, flags: tuple[str, ...]) -> None:
+    assert quality(np.full((32, 32, 3), level, np.uint8)) == flags

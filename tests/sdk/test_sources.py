@@ -1,0 +1,209 @@
+"""One conformance suite over every source, then what is special to each, then bad input."""
+
+import functools
+import http.server
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import CLIP, clip_frames
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spatialnet_edge.errors import SourceLost, SourceRefused
+from spatialnet_edge.frames import Frame, Skipped
+from spatialnet_edge.sources import open_source, parse_uri
+from spatialnet_edge.sources.gstreamer import load_gstreamer, opencv_has_gstreamer
+
+CLIP_FRAMES = 242
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def http_clip() -> Iterator[str]:
+    """The shipped clip, served over HTTP on the loopback interface."""
+    handler = functools.partial(QuietHandler, directory=str(CLIP.parent))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/{CLIP.name}"
+        server.shutdown()
+
+
+def gst_available() -> bool:
+    return load_gstreamer() is not None or opencv_has_gstreamer()
+
+
+@pytest.fixture(params=["video", "image", "folder", "synthetic", "live", "stream", "gst"])
+def uri(request: pytest.FixtureRequest, image_folder: Path) -> str:
+    if request.param == "gst" and not gst_available():
+        pytest.skip("no GStreamer visible in this environment")
+    if request.param == "stream":
+        return request.getfixturevalue("http_clip")
+    return {
+        "video": str(CLIP),
+        "image": str(image_folder / "bright" / "0.jpg"),
+        "folder": f"{image_folder}/",
+        "synthetic": "synthetic:frames=5&size=64x48",
+        "live": "synthetic:frames=5&size=64x48&fps=200",
+        "gst": "gst:videotestsrc num-buffers=5 ! video/x-raw,width=66,height=48",
+    }[request.param]
+
+
+def test_every_source_gives_frames_in_order_and_closes_twice(uri: str) -> None:
+    source = open_source(uri)
+    items = list(source) if source.length is not None else [item for item, _ in zip(source, range(5), strict=False)]
+    source.close()
+    source.close()
+    frames = [item for item in items if isinstance(item, Frame)]
+    assert frames
+    assert [item.seq for item in items] == list(range(len(items)))
+    assert source.length is None or len(items) == source.length
+    assert all(frame.pixels.dtype == np.uint8 and frame.pixels.shape[2] == 3 for frame in frames)
+    times = [frame.captured_ns for frame in frames]
+    assert times == sorted(times)
+
+
+def test_a_video_gives_rgb_and_positions() -> None:
+    source = open_source(str(CLIP))
+    assert source.length == CLIP_FRAMES
+    assert source.fps == pytest.approx(30)
+    frames = [item for item in source if isinstance(item, Frame)]
+    source.close()
+    assert len(frames) == CLIP_FRAMES
+    assert frames[30].position_s == pytest.approx(1.0)
+    np.testing.assert_array_equal(frames[19].pixels, clip_frames(1)[0])
+
+
+def test_a_folder_skips_what_is_broken_with_its_path_and_first_bytes(image_folder: Path) -> None:
+    items = list(open_source(f"{image_folder}/"))
+    skipped = [item for item in items if isinstance(item, Skipped)]
+    assert len(items) == 7
+    assert [item.reason for item in skipped] == ["decode_error"]
+    assert "broken.jpg" in skipped[0].detail
+    assert "xff" in skipped[0].detail
+
+
+def test_a_live_source_keeps_its_pace() -> None:
+    source = open_source("synthetic:frames=20&size=32x32&fps=100")
+    frames = [item for item in source if isinstance(item, Frame)]
+    assert source.live
+    assert (frames[-1].captured_ns - frames[0].captured_ns) / 1e9 >= 0.18
+
+
+def test_a_gst_pipeline_gives_its_colours() -> None:
+    if not gst_available():
+        pytest.skip("no GStreamer visible in this environment")
+    source = open_source("gst:videotestsrc num-buffers=3 pattern=red ! video/x-raw,width=66,height=48")
+    frames = [item for item in source if isinstance(item, Frame)]
+    source.close()
+    assert len(frames) == 3
+    assert frames[0].pixels.shape == (48, 66, 3)
+    assert frames[0].pixels[20, 30, 0] > 200
+    assert frames[0].pixels[20, 30, 1:].max() < 60
+
+
+@pytest.mark.parametrize(
+    ("uri", "kind"),
+    [
+        ("0", "camera"),
+        ("12", "camera"),
+        ("rtsp://10.0.0.1/stream", "stream"),
+        ("gst:videotestsrc", "gst"),
+        ("synthetic:", "synthetic"),
+        ("clip.mp4", "video"),
+        ("file:clip.mp4", "video"),
+        ("file:///tmp/clip.mp4", "video"),
+        ("photo.JPG", "image"),
+        (".", "folder"),
+    ],
+)
+def test_the_uri_grammar(uri: str, kind: str) -> None:
+    assert parse_uri(uri).kind == kind
+
+
+@given(st.text(max_size=60))
+def test_any_text_as_a_uri_is_parsed_or_refused(text: str) -> None:
+    try:
+        assert parse_uri(text).kind
+    except SourceRefused:
+        pass
+    except ValueError as error:  # a path with a null byte
+        assert "\0" in text, error
+
+
+def make(path: Path, content: bytes) -> str:
+    path.write_bytes(content)
+    return str(path)
+
+
+def test_what_is_no_source_is_refused_with_a_reason(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "loop.mp4").symlink_to(tmp_path / "loop.mp4")
+    cases = {
+        "": "the source is empty",
+        str(tmp_path / "missing.mp4"): "no such file",
+        "carrier:pigeon": "no source 'carrier:'",
+        make(tmp_path / "empty.mp4", b""): "0 bytes",
+        make(tmp_path / "text.mp4", b"Dear diary, today I flew.\n" * 9): "begins with b'Dear diary",
+        make(tmp_path / "text.jpg", b"Dear diary"): "not an image",
+        str(tmp_path / "pipe.mp4"): "not a plain file",
+        str(tmp_path / "loop.mp4"): "loop.mp4",
+        "/dev/zero": "not a plain file",
+        f"{tmp_path}/empty/": "no image in this folder",
+        "synthetic:frames=none": "expected for instance",
+        "synthetic:colour=red": "unknown option 'colour'",
+        "synthetic:frames=0": "must be positive",
+        "63": "camera 63",
+        "gst:": "needs a pipeline",
+    }
+    for uri, reason in cases.items():
+        with pytest.raises(SourceRefused) as caught:
+            list(open_source(uri))
+        assert reason in str(caught.value), uri
+
+
+def test_a_video_that_stops_half_way_gives_its_frames_then_says_so(tmp_path: Path) -> None:
+    whole = CLIP.read_bytes()
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(whole[: len(whole) // 2])  # the index is at the front, so that the first half can be played
+    frames: list[object] = []
+    with pytest.raises(SourceLost, match=rf"stopped after frame \d+ of {CLIP_FRAMES}"):
+        frames.extend(iter_keeping(open_source(str(cut)), frames))
+    assert 50 < len(frames) < 200
+
+
+def iter_keeping(source: object, kept: list[object]) -> Iterator[object]:
+    for item in source:  # type: ignore[attr-defined]
+        kept.append(item)
+    yield from ()
+
+
+def test_a_decompression_bomb_is_skipped_by_its_header(tmp_path: Path) -> None:
+    """A PNG header that promises 50,000 × 50,000 pixels; refusing it must not take the 7.5 GB that it claims."""
+    import struct
+    import zlib
+
+    header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b"")
+    (tmp_path / "bomb.png").write_bytes(bomb)
+    program = (
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\n"
+        "from spatialnet_edge.sources import open_source\n"
+        f"print([item.reason for item in open_source({str(tmp_path)!r} + '/')])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "['decode_error']"
