@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from spatialnet_edge.backends import load_backend
-from spatialnet_edge.bundle import Bundle
+from spatialnet_edge.bundle import Bundle, open_bundle
 from spatialnet_edge.manifest import Provenance
 from spatialnet_edge.spec import RGB, InputSpec, ModelSpec, Multiclass, Multilabel, Regression
 from spatialnet_optimize.build import portable_bundle
@@ -128,3 +128,9 @@ def shared_data() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def student_spec() -> ModelSpec:
+    """The contract of the shipped student."""
+    return open_bundle("builtin:student").spec

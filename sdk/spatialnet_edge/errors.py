@@ -94,3 +94,9 @@ class SinkError(RunError):
 
 class BuildError(RunError):
     pass
+
+
+def first_line(error: BaseException, limit: int = 200) -> str:
+    """What a library's exception says, on one line; its name when it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:limit] if lines else type(error).__name__

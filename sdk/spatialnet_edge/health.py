@@ -33,6 +33,8 @@ def golden_test(bundle: Bundle, engine: Engine) -> GoldenTest:
         outputs = engine.infer(frame[None])
         for task in bundle.spec.tasks:
             difference = float(np.abs(outputs[task.name][0] - expected[task.name][index]).max())
+            if np.isnan(difference):
+                difference = float("inf")
             if difference >= worst:
                 worst, where = difference, task.name
     return GoldenTest(worst, where, bundle.manifest.golden.tolerance, len(frames))

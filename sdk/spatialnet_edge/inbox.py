@@ -11,7 +11,7 @@ from spatialnet_edge.errors import UsageError
 
 T = TypeVar("T")
 
-EVERY_CAPACITY = 8
+EVERY_CAPACITY = 6
 """Frames decoded ahead under `every`; enough to keep the engine fed, little enough for small memories."""
 
 

@@ -12,7 +12,7 @@ from spatialnet_edge.inbox import Inbox, parse_policy
 from spatialnet_edge.ledger import Ledger
 
 
-@pytest.mark.parametrize(("text", "capacity", "drops"), [("every", 8, False), ("latest", 1, True), ("queue:5", 5, True)])
+@pytest.mark.parametrize(("text", "capacity", "drops"), [("every", 6, False), ("latest", 1, True), ("queue:5", 5, True)])
 def test_policies(text: str, capacity: int, drops: bool) -> None:
     policy = parse_policy(text)
     assert (policy.capacity, policy.drop_oldest) == (capacity, drops)

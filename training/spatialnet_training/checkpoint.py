@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 import torch
-from spatialnet_edge.errors import Refused
+from spatialnet_edge.errors import Refused, first_line
 from spatialnet_edge.manifest import Provenance
 from spatialnet_edge.spec import ModelSpec
 
@@ -38,8 +38,7 @@ def load_student(path: Path) -> tuple[SpatialNetStudent, ModelSpec, Provenance]:
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # torch raises anything from OSError to UnpicklingError here
-        reason = str(error).strip().splitlines()[0][:160]
-        raise Refused(f"{path}: not a checkpoint that can be read safely: {reason}") from error
+        raise Refused(f"{path}: not a checkpoint that can be read safely: {first_line(error)}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise Refused(f"{path}: not a student checkpoint ({FORMAT}); 'spatialnet-edge train' writes one as student.pt")
     spec = msgspec.json.decode(state["spec"], type=ModelSpec)

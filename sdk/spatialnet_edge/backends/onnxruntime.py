@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime  # pyright: ignore[reportMissingTypeStubs]
 from numpy.typing import NDArray
 
-from spatialnet_edge.errors import BundleError, EngineError
+from spatialnet_edge.errors import BundleError, EngineError, first_line
 from spatialnet_edge.manifest import EngineRecord
 from spatialnet_edge.spec import IMAGE_INPUT, ModelSpec
 
@@ -31,7 +31,7 @@ class OnnxRuntimeEngine:
         try:
             outputs = self._session.run(self._names, {IMAGE_INPUT: batch})
         except Exception as error:  # its exceptions share no base class but this
-            raise EngineError(f"ONNX Runtime failed: {_first_line(error)}") from error
+            raise EngineError(f"ONNX Runtime failed: {first_line(error)}") from error
         return dict(zip(self._names, outputs, strict=True))
 
     def close(self) -> None:
@@ -64,7 +64,7 @@ class OnnxRuntimeBackend:
         try:
             session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise BundleError(f"ONNX Runtime {ort.__version__} does not take this graph: {_first_line(error)}") from error
+            raise BundleError(f"ONNX Runtime {ort.__version__} does not take this graph: {first_line(error)}") from error
         _check_signature(session, spec)
         return OnnxRuntimeEngine(session, spec)
 
@@ -78,7 +78,3 @@ def _check_signature(session: Any, spec: ModelSpec) -> None:
     for task in spec.tasks:
         if outputs.get(task.name) != task.width:
             raise BundleError(f"the graph's outputs are {outputs}; the manifest says '{task.name}' with {task.width}")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300]

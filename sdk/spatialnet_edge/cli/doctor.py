@@ -15,7 +15,7 @@ from rich.table import Table
 
 from spatialnet_edge.api import cores, load
 from spatialnet_edge.backends import BACKENDS, load_backend
-from spatialnet_edge.errors import MissingExtra, SpatialNetError
+from spatialnet_edge.errors import MissingExtra, SpatialNetError, first_line
 from spatialnet_edge.plugins import known
 from spatialnet_edge.sources.gstreamer import load_gstreamer, opencv_has_gstreamer
 
@@ -72,8 +72,7 @@ def backends() -> list[Check]:
             mend = f"pip install 'spatialnet-edge[{error.extra}]'" if error.extra else "pip install spatialnet-edge"
             checks.append(Check(f"backend {name}", False, f"'{error.library}' is not installed", mend))
         except Exception as error:  # a library that is there and broken is just what a doctor looks for
-            reason = str(error).strip().splitlines()[0][:120]
-            checks.append(Check(f"backend {name}", False, f"does not load: {reason}", f"reinstall what '{name}' stands on"))
+            checks.append(Check(f"backend {name}", False, f"does not load: {first_line(error)}", f"reinstall what '{name}' stands on"))
         else:
             runs = name != "tensorrt_rtx"
             checks.append(Check(f"backend {name}", runs, "runs" if runs else "builds plans, does not run them yet"))

@@ -11,7 +11,7 @@ from typing import final
 import cv2
 import numpy as np
 
-from spatialnet_edge.errors import SourceRefused
+from spatialnet_edge.errors import SourceRefused, first_line
 from spatialnet_edge.frames import Frame, Skipped
 from spatialnet_edge.sources import IMAGE_SUFFIXES, first_bytes, regular_file
 
@@ -78,8 +78,7 @@ def read_image(path: Path, seq: int) -> Frame | Skipped:
         encoded = np.frombuffer(path.read_bytes(), np.uint8)
         image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
     except (OSError, cv2.error) as error:
-        reason = str(error).strip().splitlines()[0][:160]
-        return Skipped(seq, "decode_error", f"{path}: cannot be read: {reason}")
+        return Skipped(seq, "decode_error", f"{path}: cannot be read: {first_line(error)}")
     if image is None:
         return Skipped(seq, "decode_error", f"{path}: not an image; it begins with {first_bytes(path)}")
     return Frame(np.asarray(image, np.uint8)[..., ::-1], seq, str(path))

@@ -1,0 +1,152 @@
+"""The whole build on the shipped student: candidates, gates, the bundle that comes out, and NVIDIA's own compiler."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import CLIP, SAMPLES, TINY, tiny_graph, write_tiny_bundle
+
+import spatialnet_edge
+from spatialnet_edge.bundle import Bundle, open_bundle
+from spatialnet_edge.errors import BuildError, DataRefused, EngineUnavailable, UsageError
+from spatialnet_optimize.build import Job, build, measure_candidates
+from spatialnet_optimize.compile_rtx import compile_plan
+from spatialnet_optimize.gates import refusal
+from spatialnet_optimize.quantise import int8_dynamic
+
+
+@pytest.fixture(scope="module")
+def student() -> Bundle:
+    return open_bundle("builtin:student")
+
+
+@pytest.fixture(scope="module")
+def built(student: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return build(Job(student, "here", tmp_path_factory.mktemp("built") / "landuse.snb"))[0]
+
+
+def test_the_report_has_every_candidate_with_its_reason(built: Bundle) -> None:
+    report = built.manifest.build
+    assert report is not None
+    assert [record.name for record in report.candidates] == ["fp32", "int8-dynamic"]
+    assert sum(record.chosen for record in report.candidates) == 1
+    assert all(record.verdict and record.latency_ms > 0 for record in report.candidates)
+    assert report.labelled_images == 360
+    heads = {"land_use_eurosat (eurosat)", "land_use_ucmerced (ucmerced)", "objects (ucmerced)"}
+    assert all(set(record.accuracy) == heads for record in report.candidates)
+    winner = next(record for record in report.candidates if record.chosen)
+    assert winner.loss_points <= report.budget_points
+    assert winner.name in report.reason
+
+
+def test_the_built_bundle_runs_and_agrees_with_the_reference(built: Bundle, student: Bundle) -> None:
+    frames, expected = student.golden()
+    with spatialnet_edge.load(built.path) as model:
+        assert model.golden.passed
+        for frame, wanted in zip(frames, expected["land_use"], strict=True):
+            found = model.classify(frame).land_use.probabilities
+            assert np.abs(found - wanted).max() <= built.manifest.golden.tolerance
+
+
+def test_dynamic_int8_is_smaller_and_keeps_its_answers(student: Bundle) -> None:
+    graph = student.read("model.onnx")
+    quantised = int8_dynamic(graph)
+    assert len(quantised) < 0.6 * len(graph)
+    kinds = [node.op_type for node in onnx.load_from_string(quantised).graph.node]
+    assert kinds.count("MatMulInteger") >= 16
+    assert "ConvInteger" not in kinds
+    measured = measure_candidates({"fp32": graph, "int8-dynamic": quantised}, student.spec, student, [], lambda text: None)
+    assert refusal(measured[1], measured[0], 0.5) == ""
+    assert 0 < measured[1].golden_difference < 0.05
+
+
+def test_a_ruined_candidate_is_caught_by_the_gate(student: Bundle) -> None:
+    from spatialnet_edge.labelled import open_labelled
+
+    model = onnx.load_from_string(student.read("model.onnx"))
+    weights = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) == 2]
+    largest = max(weights, key=lambda tensor: int(np.prod(tensor.dims)))
+    values = onnx.numpy_helper.to_array(largest)
+    largest.CopyFrom(onnx.numpy_helper.from_array(np.round(values * 2) / 2, largest.name))  # about one bit is left
+    contents = {"fp32": student.read("model.onnx"), "int8-dynamic": model.SerializeToString()}
+    sets = [open_labelled(SAMPLES / "eurosat.zip")]
+    measured = measure_candidates(contents, student.spec, student, sets, lambda text: None)
+    assert refusal(measured[1], measured[0], 0.5)
+
+
+def test_heads_that_are_not_asked_for_are_removed(student: Bundle, tmp_path: Path) -> None:
+    job = Job(student, "cpu", tmp_path / "two.snb", heads=("settlement", "land_use"))
+    bundle, _ = build(job)
+    assert [task.name for task in bundle.spec.tasks] == ["settlement", "land_use"]
+    outputs = onnx.load_from_string(bundle.read("model.onnx")).graph.output
+    assert [value.name for value in outputs] == ["settlement", "land_use"]
+    result = next(iter(spatialnet_edge.stream(bundle.path, str(CLIP))))
+    assert set(result.predictions) == {"settlement", "land_use"}
+
+
+def test_a_real_plan_is_built_without_a_gpu_and_the_graph_stands_behind_it(student: Bundle, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    bundle, decision = build(Job(student, "rtx", tmp_path / "rtx.snb"))
+    record = bundle.manifest.engines[0]
+    assert (record.backend, record.portable) == ("tensorrt_rtx", False)
+    assert record.library_version
+    assert len(bundle.read(record.path)) > 1_000_000
+    assert "not run here" in decision.records[-1].verdict
+    with spatialnet_edge.load(bundle.path) as model:
+        assert model.opened.record.path == "model.onnx"
+        assert len(model.opened.passed_over) == 1
+
+
+def test_the_compiler_names_the_node_that_it_refuses() -> None:
+    pytest.importorskip("tensorrt_rtx")
+    model = onnx.load_from_string(tiny_graph())
+    model.graph.node[-1].op_type = "NoSuchOperator"
+    with pytest.raises(BuildError, match="NoSuchOperator"):
+        compile_plan(model.SerializeToString(), *TINY.input.shape)
+
+
+def test_a_model_of_ones_own_builds_with_ones_own_images(tmp_path: Path, image_folder: Path) -> None:
+    bundle = write_tiny_bundle(tmp_path / "tiny.snb")
+    steps: list[str] = []
+    built, decision = build(Job(bundle, "cpu", tmp_path / "out.snb", labelled=(image_folder,)), steps.append)
+    assert decision.records[0].accuracy == {"shade (images)": 1.0}
+    assert built.manifest.build is not None
+    assert built.manifest.build.labelled_images == 7
+    assert not [step for step in steps if step.startswith("warning")]
+
+
+def test_without_labels_that_fit_the_build_says_that_accuracy_is_not_gated(tmp_path: Path) -> None:
+    steps: list[str] = []
+    build(Job(write_tiny_bundle(tmp_path / "tiny.snb"), "cpu", tmp_path / "out.snb"), steps.append)
+    assert any("accuracy is not gated" in step for step in steps)
+
+
+def test_what_cannot_be_built_is_refused_before_any_work(tmp_path: Path) -> None:
+    bundle = write_tiny_bundle(tmp_path / "tiny.snb")
+    job = Job(bundle, "cpu", tmp_path / "out.snb")
+    with pytest.raises(UsageError, match="no target 'toaster'"):
+        build(replace(job, target="toaster"))
+    with pytest.raises(EngineUnavailable, match="Jetson Orin Nano"):
+        build(replace(job, target="orin-nano"))
+    with pytest.raises(UsageError, match="no head 'ships'; this model has shade, bands, level"):
+        build(replace(job, heads=("ships",)))
+    with pytest.raises(DataRefused, match="fit no head of tiny"):
+        build(replace(job, labelled=(SAMPLES / "eurosat.zip",)))
+    assert not (tmp_path / "out.snb").exists()
+
+
+def test_the_command_builds_reports_and_the_report_is_in_the_bundle(tmp_path: Path) -> None:
+    from spatialnet_edge.cli.app import app
+    from typer.testing import CliRunner
+
+    out, report = tmp_path / "landuse.snb", tmp_path / "report.json"
+    arguments = ["build", "builtin:student", "--target", "here", "-o", str(out), "--report", str(report)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "why: " in result.output
+    written = json.loads(report.read_text(encoding="utf-8"))
+    assert written["identity"] == open_bundle(out).sha256
+    assert {candidate["name"] for candidate in written["build"]["candidates"]} == {"fp32", "int8-dynamic"}

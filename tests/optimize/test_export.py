@@ -1,0 +1,107 @@
+"""From a network to the deployed graph, proved equal to torch on real images."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from spatialnet_edge.backends import load_backend
+from spatialnet_edge.errors import BuildError, Refused
+from spatialnet_edge.manifest import Provenance
+from spatialnet_edge.spec import RGB, InputSpec, ModelSpec, Multiclass, Multilabel, Regression
+from spatialnet_optimize.export import OPSET, PARITY, check_parity, export_onnx, reference
+from spatialnet_optimize.from_checkpoint import export_checkpoint, golden_images
+from spatialnet_training.checkpoint import load_student, save_student
+from spatialnet_training.model import PRESETS, SpatialNetStudent
+
+torch.set_num_threads(1)
+
+SPEC = ModelSpec(
+    name="export test",
+    input=InputSpec(height=64, width=64, groups=(RGB,)),
+    tasks=(
+        Multiclass(name="land_use", labels=("a", "b", "c"), temperature=1.7),
+        Multilabel(name="objects", labels=("p", "q"), thresholds=(0.5, 0.5), temperature=0.8),
+        Regression(name="count", unit="ships", low=0, high=100),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def network() -> SpatialNetStudent:
+    torch.manual_seed(0)
+    network = SpatialNetStudent(PRESETS["student-2m"], {task.name: task.width for task in SPEC.tasks}, 64)
+    with torch.no_grad():  # as after training: zeros in norms and queries would leave whole branches untested
+        for name, parameter in network.named_parameters():
+            if name.endswith("second.1.weight") or name == "pooling.query":
+                parameter.normal_(0, 0.5)
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def graph(network: SpatialNetStudent) -> bytes:
+    return export_onnx(network, SPEC)
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return golden_images(None, SPEC.input)
+
+
+def test_the_graph_equals_torch_on_real_images(network: SpatialNetStudent, graph: bytes, images: np.ndarray) -> None:
+    assert check_parity(graph, reference(network, SPEC, images), images) <= PARITY
+
+
+def test_another_network_fails_the_parity_check(graph: bytes, images: np.ndarray, network: SpatialNetStudent) -> None:
+    answers = reference(network, SPEC, images)
+    answers["land_use"] = answers["land_use"] + 0.01
+    with pytest.raises(BuildError, match="differs from torch by 1.00e-02 in 'land_use'"):
+        check_parity(graph, answers, images)
+
+
+def test_pixels_in_probabilities_out(graph: bytes, images: np.ndarray) -> None:
+    outputs = load_backend("onnxruntime").open(graph, SPEC, 1).infer(images)
+    assert outputs["land_use"].sum(axis=1) == pytest.approx(np.ones(len(images)), abs=1e-5)
+    assert outputs["objects"].min() >= 0
+    assert outputs["objects"].max() <= 1
+    one_by_one = load_backend("onnxruntime").open(graph, SPEC, 1).infer(images[3:4])
+    assert one_by_one["land_use"][0] == pytest.approx(outputs["land_use"][3], abs=1e-5)
+
+
+def test_the_graph_is_what_compilers_like(graph: bytes) -> None:
+    model = onnx.load_from_string(graph)
+    assert model.opset_import[0].version == OPSET >= 18
+    kinds = [node.op_type for node in model.graph.node]
+    assert kinds.count("LayerNormalization") == 2 * PRESETS["student-2m"].depth + 1
+    assert kinds.count("Gelu") == PRESETS["student-2m"].depth
+    assert "BatchNormalization" not in kinds  # folded into the convolutions
+    assert not {"If", "Loop", "Range", "Where"} & set(kinds)
+    assert kinds.index("Cast") < kinds.index("Transpose")
+    assert not any(tensor.external_data for tensor in model.graph.initializer)
+    assert b"/work" not in graph
+    assert b".py" not in graph
+
+
+def test_a_checkpoint_goes_through_to_a_bundle(network: SpatialNetStudent, tmp_path: Path) -> None:
+    provenance = Provenance(created="", tool="tests", source="random weights", command="pytest")
+    save_student(tmp_path / "student.pt", network, "student-2m", SPEC, provenance)
+    loaded, spec, origin = load_student(tmp_path / "student.pt")
+    assert spec == SPEC
+    assert origin == provenance
+    assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), loaded.state_dict().values(), strict=True))
+    bundle = export_checkpoint(tmp_path / "student.pt", tmp_path / "student.snb", golden=None)
+    assert bundle.spec == SPEC
+    assert bundle.manifest.provenance.command == "pytest"
+    assert len(bundle.manifest.golden.frames) >= 8
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\x80\x02c__builtin__\neval\n."])
+def test_a_checkpoint_that_is_none_is_refused_and_runs_nothing(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "student.pt").write_bytes(content)
+    with pytest.raises(Refused, match="not a checkpoint that can be read safely"):
+        load_student(tmp_path / "student.pt")
+    torch.save({"weights": {}}, tmp_path / "other.pt")
+    with pytest.raises(Refused, match="not a student checkpoint"):
+        load_student(tmp_path / "other.pt")

@@ -1,0 +1,47 @@
+"""Which candidate wins, and why each other one does not."""
+
+from dataclasses import replace
+
+import pytest
+
+from spatialnet_edge.errors import BuildError
+from spatialnet_optimize.gates import GOLDEN_TOLERANCE, Measured, decide, loss_points
+
+FP32 = Measured("fp32", b"x" * 100, {"land_use (a)": 0.90, "objects (b)": 0.80}, 1.0, 0.0, 10.0, 12.0)
+INT8 = replace(FP32, name="int8-dynamic", content=b"x" * 30, agreement=0.99, golden_difference=0.01, p50_ms=6.0)
+
+
+def verdicts(*candidates: Measured, budget: float = 0.5) -> dict[str, str]:
+    return {record.name: record.verdict for record in decide(candidates, budget).records}
+
+
+def test_the_faster_candidate_within_the_budget_wins() -> None:
+    decision = decide([FP32, INT8], 0.5)
+    assert decision.winner is INT8
+    assert "fp32 slower: 1.67 times" in decision.reason
+    assert [record.chosen for record in decision.records] == [False, True]
+
+
+def test_one_head_over_the_budget_is_enough_to_fail() -> None:
+    worse = replace(INT8, accuracy={"land_use (a)": 0.91, "objects (b)": 0.79})
+    assert loss_points(worse, FP32) == pytest.approx(1.0)
+    assert decide([FP32, worse], 0.5).winner is FP32
+    assert "loses 1.00 points in objects (b); the budget is 0.50" in verdicts(FP32, worse)["int8-dynamic"]
+    assert decide([FP32, worse], 1.5).winner is worse
+
+
+def test_a_candidate_that_answers_otherwise_fails_even_if_it_is_as_accurate() -> None:
+    strange = replace(INT8, golden_difference=GOLDEN_TOLERANCE["int8-dynamic"] * 2)
+    assert "golden" in verdicts(FP32, strange)["int8-dynamic"]
+
+
+@pytest.mark.parametrize("p50", [9.8, 10.0, 14.0])
+def test_no_gain_beyond_the_noise_keeps_fp32(p50: float) -> None:
+    decision = decide([FP32, replace(INT8, p50_ms=p50)], 0.5)
+    assert decision.winner is FP32
+    assert "not faster" in decision.reason
+
+
+def test_without_the_reference_nothing_is_decided() -> None:
+    with pytest.raises(BuildError, match="FP32 reference"):
+        decide([INT8], 0.5)

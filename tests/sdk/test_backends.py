@@ -1,0 +1,145 @@
+"""One conformance suite over every engine, then what CheckedEngine catches, then how an engine is chosen."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from conftest import SIDE, TINY, tiny_graph, write_tiny_bundle
+
+from spatialnet_edge.backends import BACKENDS, CheckedEngine, Engine, load_backend, open_engine
+from spatialnet_edge.backends.fake import FakeEngine
+from spatialnet_edge.bundle import Bundle, file_records, open_bundle, write_bundle
+from spatialnet_edge.errors import (
+    BundleError,
+    EngineUnavailable,
+    GoldenTestFailed,
+    InvalidOutput,
+    MissingExtra,
+    UsageError,
+)
+from spatialnet_edge.health import golden_test, require_golden
+from spatialnet_edge.manifest import EngineRecord
+from spatialnet_edge.plugins import Plugin
+
+BATCH = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3), np.uint8)
+
+
+@pytest.fixture(params=["onnxruntime", "fake"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    if request.param == "fake":
+        return CheckedEngine(FakeEngine(TINY))
+    return CheckedEngine(load_backend("onnxruntime").open(tiny_graph(), TINY, 1))
+
+
+def test_every_engine_keeps_the_contract(engine: Engine) -> None:
+    outputs = engine.infer(BATCH)
+    for task in TINY.tasks:
+        assert outputs[task.name].shape == (3, task.width)
+        assert outputs[task.name].dtype == np.float32
+    again = engine.infer(BATCH)
+    assert all(np.array_equal(outputs[name], again[name]) for name in outputs)
+    bright = engine.infer(np.full((1, SIDE, SIDE, 3), 250, np.uint8))["shade"][0]
+    dark = engine.infer(np.full((1, SIDE, SIDE, 3), 5, np.uint8))["shade"][0]
+    assert bright.argmax() == 1
+    assert dark.argmax() == 0
+    engine.close()
+    engine.close()
+
+
+@pytest.mark.parametrize("bad", [BATCH.astype(np.float32), BATCH[0], BATCH[:, :16], BATCH[..., :1]])
+def test_a_batch_that_is_not_what_the_spec_says_is_refused(engine: Engine, bad: np.ndarray) -> None:
+    with pytest.raises(UsageError, match=rf"the model takes uint8 \(N, {SIDE}, {SIDE}, 3\)"):
+        engine.infer(bad)
+
+
+def good(batch: np.ndarray) -> dict[str, np.ndarray]:
+    return dict(FakeEngine(TINY).infer(batch))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"shade": np.array([[np.nan, 1.0]], np.float32)}, "'shade' has values"),
+        ({"shade": np.array([[np.inf, 0.0]], np.float32)}, "'shade' has values"),
+        ({"shade": np.array([[0.7, 0.7]], np.float32)}, "sum to 1.400; expected 1"),
+        ({"shade": np.array([[-0.5, 1.5]], np.float32)}, "from -0.5 to 1.5"),
+        ({"shade": np.array([[0.5, 0.25, 0.25]], np.float32)}, r"expected float32 \(1, 2\)"),
+        ({"shade": np.array([[0.5, 0.5]], np.float64)}, "float64"),
+        ({"bands": np.array([[0.1, 0.2, 1.2]], np.float32)}, "'bands' has values"),
+        ({"level": np.array([[300.0]], np.float32)}, "from 300.0 to 300.0; expected 0 to 255"),
+    ],
+)
+def test_what_is_no_answer_never_becomes_a_label(change: dict[str, np.ndarray], message: str) -> None:
+    engine = CheckedEngine(FakeEngine(TINY, answer=lambda batch: good(batch) | change))
+    with pytest.raises(InvalidOutput, match=message):
+        engine.infer(BATCH[:1])
+
+
+def test_a_missing_output_is_named() -> None:
+    engine = CheckedEngine(FakeEngine(TINY, answer=lambda batch: {"shade": good(batch)["shade"]}))
+    with pytest.raises(InvalidOutput, match="no output 'bands'"):
+        engine.infer(BATCH[:1])
+
+
+def test_a_graph_that_does_not_fit_the_manifest_is_refused() -> None:
+    backend = load_backend("onnxruntime")
+    wrong = msgspec.structs.replace(TINY, input=msgspec.structs.replace(TINY.input, height=64))
+    with pytest.raises(BundleError, match="the manifest says"):
+        backend.open(tiny_graph(), wrong, 1)
+    with pytest.raises(BundleError, match="does not take this graph"):
+        backend.open(b"not an ONNX file", TINY, 1)
+
+
+def with_engines(bundle: Bundle, path: Path, *records: EngineRecord) -> Bundle:
+    contents = {record.path: bundle.read(record.path) for record in bundle.manifest.files}
+    contents |= {record.path: b"a plan" for record in records if record.path not in contents}
+    manifest = msgspec.structs.replace(bundle.manifest, files=file_records(contents), engines=records)
+    return write_bundle(path, manifest, contents)
+
+
+def test_a_plan_of_another_version_is_passed_over_with_both_versions(tiny_path: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    plan = EngineRecord(path="engines/x.plan", backend="tensorrt_rtx", precision="fp32", library_version="1.0.0", portable=False)
+    opened = open_engine(with_engines(open_bundle(tiny_path), tmp_path / "x.snb", plan))
+    assert opened.record.path == "model.onnx"
+    assert "built with TensorRT for RTX 1.0.0; here" in opened.passed_over[0]
+
+
+def test_forcing_a_backend_never_falls_back(tiny_path: Path, tmp_path: Path) -> None:
+    bundle = open_bundle(tiny_path)
+    with pytest.raises(UsageError, match="no backend 'abacus'"):
+        open_engine(bundle, "abacus")
+    plan = EngineRecord(path="engines/x.plan", backend="tensorrt_rtx", precision="fp32", library_version="1.0.0", portable=False)
+    with pytest.raises(EngineUnavailable, match=r"engines/x\.plan"):
+        open_engine(with_engines(bundle, tmp_path / "x.snb", plan), "tensorrt_rtx")
+
+
+def test_a_missing_extra_is_reported_only_when_it_is_that_library() -> None:
+    with pytest.raises(MissingExtra, match=r"pip install 'spatialnet-edge\[rtx\]'"):
+        Plugin("no_such_library_at_all:Thing", "no_such_library_at_all", "rtx").load()
+    with pytest.raises(ModuleNotFoundError):
+        Plugin("no_such_library_at_all:Thing", "something_else", "rtx").load()
+
+
+def test_every_row_of_the_table_loads_or_names_its_extra() -> None:
+    for name in BACKENDS:
+        try:
+            assert load_backend(name).name == name
+        except MissingExtra as error:
+            assert error.extra
+
+
+def test_the_golden_test_passes_for_the_model_and_fails_for_another(tmp_path: Path) -> None:
+    bundle = write_tiny_bundle(tmp_path / "a.snb")
+    backend = load_backend("onnxruntime")
+    assert golden_test(bundle, backend.open(tiny_graph(), TINY, 1)).passed
+    impostor = backend.open(tiny_graph(gain=0.2), TINY, 1)
+    with pytest.raises(GoldenTestFailed, match="golden test failed: 'bands' differs by 0"):
+        require_golden(bundle, impostor)
+
+
+def test_a_nan_fails_the_golden_test(tmp_path: Path) -> None:
+    bundle = write_tiny_bundle(tmp_path / "a.snb")
+    broken = FakeEngine(TINY, answer=lambda batch: {n: np.full_like(v, np.nan) for n, v in good(batch).items()})
+    assert not golden_test(bundle, broken).passed

@@ -1,0 +1,182 @@
+"""The command line as a user meets it: real processes, standard output, standard error and exit statuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import CLIP, ROOT, SAMPLES, write_tiny_bundle
+
+SYNTHETIC = "synthetic:frames=20&size=64x64"
+
+
+def cli(*arguments: object, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from spatialnet_edge.cli.app import main; main()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=os.environ | {"COLUMNS": "200"})
+
+
+def refused(status: int, *arguments: object) -> str:
+    """Run, see the status, and see that there is one clear line and no traceback."""
+    done = cli(*arguments)
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    if status != 2:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("spatialnet-edge: ")]
+        assert len(lines) == 1, done.stderr
+        return lines[0]
+    return done.stderr
+
+
+def test_run_with_json_on_standard_output_writes_nothing_else_there(tiny_path: Path) -> None:
+    done = cli("run", tiny_path, SYNTHETIC, "--json", "-")
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [record["seq"] for record in records] == list(range(20))
+    assert set(records[0]["predictions"]) == {"shade", "bands", "level"}
+    assert "frames captured" in done.stderr
+
+
+def test_run_prints_a_summary_that_balances_and_writes_log_and_video(tiny_path: Path, tmp_path: Path) -> None:
+    log, video = tmp_path / "log.jsonl", tmp_path / "out.mp4"
+    done = cli("run", tiny_path, CLIP, "--json", log, "--video", video, "--limit", 30, "--smooth", 0.5)
+    assert done.returncode == 0, done.stderr
+    assert "p99" in done.stdout
+    assert len(log.read_text(encoding="utf-8").splitlines()) == 30
+    assert video.stat().st_size > 100_000
+
+
+def test_run_into_a_closed_pipe_ends_quietly(tiny_path: Path) -> None:
+    program = f"from spatialnet_edge.cli.app import main; import sys; sys.argv[1:] = ['run', {str(tiny_path)!r}, "
+    program += "'synthetic:frames=3000&size=32x32', '--json', '-']; main()"
+    done = subprocess.run(f"{sys.executable} -c \"{program}\" | head -n 2", shell=True, capture_output=True, text=True, timeout=60)
+    assert len(done.stdout.splitlines()) == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_terminate_drains_and_exits_0(tiny_path: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    program = "from spatialnet_edge.cli.app import main; main()"
+    arguments = ["run", str(tiny_path), "synthetic:frames=100000&size=64x64&fps=50", "--json", str(log)]
+    process = subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and (not log.exists() or log.stat().st_size < 1000):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert "frames captured" in output
+    assert all(json.loads(line) for line in log.read_text(encoding="utf-8").splitlines())
+
+
+def test_a_recording_that_stops_half_way_exits_1_and_keeps_the_log(tiny_path: Path, tmp_path: Path) -> None:
+    cut, log = tmp_path / "cut.mp4", tmp_path / "log.jsonl"
+    cut.write_bytes(CLIP.read_bytes()[: CLIP.stat().st_size // 2])
+    message = refused(1, "run", tiny_path, cut, "--json", log)
+    assert "stopped after frame" in message
+    records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    assert len(records) > 50
+    assert f"stopped after frame {len(records)} of 242" in message
+
+
+def test_bad_input_is_refused_with_one_line(tiny_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("hello")
+    (tmp_path / "cut.snb").write_bytes(tiny_path.read_bytes()[:5000])
+    (tmp_path / "empty").mkdir()
+    assert "no such bundle" in refused(78, "run", "nowhere.snb", CLIP)
+    assert "truncated" in refused(78, "run", tmp_path / "cut.snb", CLIP)
+    assert "no such file" in refused(78, "run", tiny_path, "nowhere.mp4")
+    assert "begins with b'hello'" in refused(78, "run", tiny_path, tmp_path / "text.mp4")
+    assert "no image in this folder" in refused(78, "run", tiny_path, f"{tmp_path}/empty/")
+    assert "no source 'carrier:'" in refused(78, "run", tiny_path, "carrier:pigeon")
+    assert "not a spatialnet-edge bundle" in refused(78, "inspect", tmp_path / "empty")
+    assert "no such folder" in refused(78, "evaluate", tiny_path, tmp_path / "nowhere")
+    assert "needs NVIDIA's TensorRT" in refused(78, "build", tiny_path, "--target", "orin-nano", "-o", tmp_path / "x.snb")
+
+
+def test_wrong_usage_exits_2(tiny_path: Path, tmp_path: Path) -> None:
+    assert "No such command" in refused(2, "fly")
+    assert "Missing argument" in refused(2, "run")
+    assert "no frame policy" in refused(2, "run", tiny_path, SYNTHETIC, "--policy", "newest")
+    assert "no sink" in refused(2, "run", tiny_path, SYNTHETIC, "--sink", "telegraph:x")
+    assert "no backend 'abacus'" in refused(2, "run", tiny_path, SYNTHETIC, "--backend", "abacus")
+    assert "no target 'toaster'; there are here, cpu" in refused(2, "build", tiny_path, "--target", "toaster")
+    assert "no head 'ships'" in refused(2, "build", tiny_path, "--heads", "ships", "-o", tmp_path / "x.snb")
+    assert "no head 'ships'" in refused(2, "evaluate", tiny_path, SAMPLES / "eurosat.zip", "--task", "ships")
+    assert "ends in .snb" in refused(2, "build", tiny_path, "-o", tmp_path / "x.engine")
+
+
+def test_inspect_shows_and_prints_json_and_schema(tiny_path: Path) -> None:
+    shown = cli("inspect", tiny_path).stdout
+    for expected in ("shade", "dark, bright", "regression", "model.onnx", "sha256", "unsigned"):
+        assert expected in shown
+    assert json.loads(cli("inspect", tiny_path, "--json").stdout)["spec"]["name"] == "tiny"
+    assert json.loads(cli("inspect", "--schema").stdout)["$schema"].startswith("https://json-schema.org")
+
+
+def test_doctor_says_what_works_and_how_to_mend_the_rest() -> None:
+    done = cli("doctor", "--json")
+    assert done.returncode == 0, done.stderr
+    checks = {check["what"]: check for check in json.loads(done.stdout)}
+    assert checks["backend onnxruntime"]["works"]
+    assert checks["model builtin:student"]["works"]
+    assert all(check["mend"] or check["found"] for check in checks.values() if not check["works"])
+    assert "backend onnxruntime" in cli("doctor").stdout
+
+
+def test_targets_lists_here_and_the_jetsons() -> None:
+    shown = cli("targets").stdout
+    for name in ("here", "cpu", "rtx", "orin-nano", "thor"):
+        assert name in shown
+
+
+def test_evaluate_reads_folders_and_names_what_it_skipped(tiny_path: Path, image_folder: Path, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    done = cli("evaluate", tiny_path, image_folder, "--json", report)
+    assert done.returncode == 0, done.stderr
+    assert "broken.jpg" in done.stderr
+    record = json.loads(report.read_text(encoding="utf-8"))
+    assert record["broken"] == ["dark/broken.jpg"]
+    (head,) = record["heads"]
+    assert (head["task"], head["images"], head["accuracy"]) == ("shade", 6, 1.0)
+    assert head["confusion"] == [[3, 0], [0, 3]]
+
+
+def test_evaluate_refuses_labels_that_no_head_knows(tiny_path: Path) -> None:
+    message = refused(78, "evaluate", tiny_path, SAMPLES / "eurosat.zip")
+    assert "its 10 classes fit no head of tiny" in message
+    assert "'shade' has no label 'AnnualCrop'" in message
+
+
+def test_bench_gives_every_part_of_the_efficiency(tiny_path: Path, tmp_path: Path) -> None:
+    report = tmp_path / "bench.json"
+    done = cli("bench", tiny_path, "synthetic:frames=40&size=320x240", "--rounds", 2, "--json", report)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(report.read_text(encoding="utf-8"))
+    assert set(record["stages"]) == {"decode", "resize", "engine", "answer"}
+    core_s = sum(record["stages"][name]["core_ms"] for name in ("decode", "resize", "engine")) / 1e3
+    cores = len(os.sched_getaffinity(0))
+    assert record["work_bound_frames_per_second"] == pytest.approx(cores / core_s, rel=0.02)
+    ratio = record["frames_per_second"] / record["work_bound_frames_per_second"]
+    assert record["pipeline_efficiency"] == pytest.approx(ratio, rel=0.02)
+
+
+def test_a_bundle_that_fails_its_golden_test_does_not_run(tmp_path: Path) -> None:
+    import msgspec
+    from spatialnet_edge.bundle import file_records, write_bundle
+
+    bundle = write_tiny_bundle(tmp_path / "a.snb")
+    contents = {record.path: bundle.read(record.path) for record in bundle.manifest.files}
+    table = json.loads(contents["golden/expected.json"])
+    table["shade"][0] = table["shade"][0][::-1]
+    contents["golden/expected.json"] = json.dumps(table).encode()
+    manifest = msgspec.structs.replace(bundle.manifest, files=file_records(contents))
+    write_bundle(tmp_path / "a.snb", manifest, contents)
+    assert "golden test failed: 'shade'" in refused(78, "run", tmp_path / "a.snb", SYNTHETIC)
+
+
+def test_the_shipped_clip_exists() -> None:
+    assert (ROOT / "samples" / "brighton_beach.mp4").stat().st_size < 8_000_000

@@ -1,0 +1,211 @@
+"""Frames through the engine: order, policies, conservation, failure, and the five-line API."""
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import CLIP, SIDE, TINY
+
+import spatialnet_edge
+from spatialnet_edge.backends import CheckedEngine
+from spatialnet_edge.backends.fake import FakeEngine
+from spatialnet_edge.errors import EngineError, InvalidOutput, SourceLost
+from spatialnet_edge.frames import Frame, Skipped
+from spatialnet_edge.pipeline import Pipeline
+from spatialnet_edge.sinks.memory import MemorySink
+from spatialnet_edge.sources import open_source
+
+
+class ListSource:
+    """Frames and skips from a list, then an optional failure."""
+
+    length = None
+    fps = None
+
+    def __init__(self, items: list[Frame | Skipped], failure: Exception | None = None, pause_s: float = 0.0) -> None:
+        self.uri = "list"
+        self.live = pause_s > 0
+        self._items, self._failure, self._pause_s = items, failure, pause_s
+
+    def __iter__(self) -> Iterator[Frame | Skipped]:
+        for item in self._items:
+            time.sleep(self._pause_s)
+            yield replace(item, captured_ns=time.monotonic_ns()) if isinstance(item, Frame) else item
+        if self._failure is not None:
+            raise self._failure
+
+    def close(self) -> None:
+        pass
+
+
+def frames(count: int) -> list[Frame | Skipped]:
+    return [Frame(np.full((SIDE, SIDE, 3), seq % 256, np.uint8), seq, "list") for seq in range(count)]
+
+
+def fake(delay_s: float = 0.0, answer=None) -> CheckedEngine:
+    return CheckedEngine(FakeEngine(TINY, answer, delay_s))
+
+
+def conserved(pipeline: Pipeline) -> bool:
+    ledger = pipeline.ledger
+    return ledger.in_flight == 0 and ledger.captured == ledger.emitted + sum(ledger.skipped.values())
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_every_frame_comes_out_in_order(workers: int) -> None:
+    def jittery(batch: np.ndarray) -> dict[str, np.ndarray]:
+        time.sleep(float(batch[0, 0, 0, 0] % 7) / 1000)
+        return dict(FakeEngine(TINY).infer(batch))
+
+    pipeline = Pipeline(fake(answer=jittery), "every", workers=workers)
+    memory = MemorySink()
+    ledger = pipeline.run(ListSource(frames(60)), [memory])
+    assert [result.seq for result in memory.results] == list(range(60))
+    assert (ledger.captured, ledger.emitted, ledger.skipped) == (60, 60, {})
+    assert conserved(pipeline)
+
+
+def test_skipped_frames_are_in_the_ledger_by_reason() -> None:
+    items = frames(4)
+    items[1:1] = [Skipped(9, "decode_error", ""), Skipped(9, "empty", "")]
+    pipeline = Pipeline(fake())
+    list(pipeline.stream(ListSource(items)))
+    assert pipeline.ledger.skipped == {"decode_error": 1, "empty": 1}
+    assert pipeline.ledger.captured == 6
+    assert conserved(pipeline)
+
+
+def test_latest_drops_the_old_and_keeps_up() -> None:
+    pipeline = Pipeline(fake(delay_s=0.02), "latest")
+    results = list(pipeline.stream(ListSource(frames(100), pause_s=0.002)))
+    assert pipeline.ledger.skipped["overrun"] > 40
+    assert conserved(pipeline)
+    assert results[-1].seq == 99
+    assert np.median([result.age_ms for result in results]) < 100  # every frame waits for at most one other
+
+
+def test_queue_keeps_at_most_n_waiting() -> None:
+    pipeline = Pipeline(fake(delay_s=0.01), "queue:3")
+    results = list(pipeline.stream(ListSource(frames(100), pause_s=0.0005)))
+    assert pipeline.ledger.skipped["overrun"] > 50
+    assert [result.seq for result in results] == sorted(result.seq for result in results)
+    assert conserved(pipeline)
+
+
+def test_stopping_early_accounts_for_every_frame_and_ends_the_capture() -> None:
+    pipeline = Pipeline(fake(), workers=2)
+    stream = pipeline.stream(ListSource(frames(500)))
+    for _ in range(5):
+        next(stream)
+    stream.close()
+    assert pipeline.ledger.emitted == 5
+    assert conserved(pipeline)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("capture", "engine"))]
+
+
+def test_a_source_that_is_lost_is_reported_after_its_frames() -> None:
+    pipeline = Pipeline(fake())
+    results = []
+    with pytest.raises(SourceLost, match="unplugged"):
+        results.extend(result for result in keep(pipeline.stream(ListSource(frames(7), SourceLost("unplugged"))), results))
+    assert len(results) == 7
+    assert conserved(pipeline)
+
+
+def keep(stream: Iterator, results: list) -> Iterator:
+    for result in stream:
+        results.append(result)
+    yield from ()
+
+
+def invalid_at(*bad: int):
+    def answer(batch: np.ndarray) -> dict[str, np.ndarray]:
+        outputs = dict(FakeEngine(TINY).infer(batch))
+        if int(batch[0, 0, 0, 0]) in bad:
+            outputs["shade"] = np.full((1, 2), np.nan, np.float32)
+        return outputs
+
+    return answer
+
+
+def test_one_invalid_answer_is_skipped_and_counted() -> None:
+    pipeline = Pipeline(fake(answer=invalid_at(3, 5, 6)))
+    results = list(pipeline.stream(ListSource(frames(10))))
+    assert [result.seq for result in results] == [0, 1, 2, 4, 7, 8, 9]
+    assert pipeline.ledger.skipped == {"invalid_output": 3}
+    assert conserved(pipeline)
+
+
+def test_three_invalid_answers_in_a_row_end_the_run() -> None:
+    pipeline = Pipeline(fake(answer=invalid_at(3, 4, 5)))
+    with pytest.raises(EngineError, match="3 invalid answers in a row"):
+        list(pipeline.stream(ListSource(frames(10))))
+    assert pipeline.ledger.emitted == 3
+    assert conserved(pipeline)
+
+
+def test_an_engine_that_fails_ends_the_run_with_the_ledger_balanced() -> None:
+    def fail(batch: np.ndarray) -> dict[str, np.ndarray]:
+        if batch[0, 0, 0, 0] == 4:
+            raise EngineError("the GPU is on fire")
+        return dict(FakeEngine(TINY).infer(batch))
+
+    pipeline = Pipeline(fake(answer=fail), workers=2)
+    with pytest.raises(EngineError, match="on fire"):
+        list(pipeline.stream(ListSource(frames(50))))
+    assert pipeline.ledger.emitted == 4
+    assert conserved(pipeline)
+
+
+def test_step_is_one_frame_by_itself() -> None:
+    result = Pipeline(fake()).step(Frame(np.full((99, 77, 3), 250, np.uint8), 5, "x"))
+    assert result.shade.label == "bright"
+    with pytest.raises(InvalidOutput):
+        Pipeline(fake(answer=invalid_at(250))).step(Frame(np.full((99, 77, 3), 250, np.uint8), 5, "x"))
+
+
+def test_dark_frames_are_classified_and_flagged() -> None:
+    assert Pipeline(fake()).step(Frame(np.zeros((50, 50, 3), np.uint8), 0, "x")).quality == ("dark",)
+
+
+def test_smoothing_follows_the_recordings_own_time() -> None:
+    flicker: list[Frame | Skipped] = [
+        Frame(np.full((SIDE, SIDE, 3), 250 if seq % 2 else 5, np.uint8), seq, "x", position_s=seq / 10) for seq in range(40)
+    ]
+    smoothed = [r.shade.probabilities[1] for r in Pipeline(fake(), smoothing_s=1.0).stream(ListSource(flicker))]
+    plain = [r.shade.probabilities[1] for r in Pipeline(fake()).stream(ListSource(flicker))]
+    assert np.ptp(plain[-10:]) > 0.7
+    assert np.ptp(smoothed[-10:]) < 0.1
+
+
+def test_the_five_line_api_on_real_video(tiny_path: Path) -> None:
+    labels = []
+    for result in spatialnet_edge.stream(tiny_path, str(CLIP)):
+        labels.append(result.shade.label)
+        assert result.age_ms > 0
+    assert len(labels) == 242
+
+
+def test_classify_takes_one_array(tiny_path: Path) -> None:
+    with spatialnet_edge.load(tiny_path) as model:
+        assert model.classify(np.full((480, 640, 3), 250, np.uint8)).shade.label == "bright"
+
+
+def test_memory_stays_flat_and_no_thread_is_left(tiny_path: Path) -> None:
+    import resource
+
+    with spatialnet_edge.load(tiny_path, threads=1) as model:
+
+        def pass_over(count: int) -> int:
+            for _ in model.pipeline().stream(open_source(f"synthetic:frames={count}&size=64x64")):
+                pass
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+        pass_over(1500)
+        before, after = pass_over(1500), pass_over(6000)
+    assert after - before < 8_000  # kilobytes
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("capture", "engine", "sink"))]
