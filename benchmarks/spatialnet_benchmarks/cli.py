@@ -15,10 +15,10 @@ import typer
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from spatialnet_edge import __version__
-from spatialnet_edge.api import Model, cores, load
 
 from spatialnet_benchmarks.stages import Measurement, measure
+from spatialnet_edge import __version__
+from spatialnet_edge.api import Model, cores, load
 
 
 def bench(

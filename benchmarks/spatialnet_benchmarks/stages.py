@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from spatialnet_edge.api import Model, cores
 from spatialnet_edge.frames import Frame, Skipped, fit
 from spatialnet_edge.results import assemble

@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime as ort
 from msgspec.structs import replace
 from numpy.typing import NDArray
+
 from spatialnet_edge import __version__
 from spatialnet_edge.api import cores
 from spatialnet_edge.backends import CheckedEngine, Engine, load_backend
@@ -23,7 +24,6 @@ from spatialnet_edge.health import golden_test
 from spatialnet_edge.labelled import LabelledImages, open_labelled, truths
 from spatialnet_edge.manifest import BuildRecord, CandidateRecord, EngineRecord, Golden, Manifest, Provenance
 from spatialnet_edge.spec import ModelSpec
-
 from spatialnet_optimize.compile_rtx import compile_plan
 from spatialnet_optimize.gates import GOLDEN_TOLERANCE, REFERENCE, Decision, Measured, decide
 from spatialnet_optimize.measure import agreement, align, decode_images, latencies, predict, score
@@ -129,6 +129,7 @@ def keep_heads(spec: ModelSpec, heads: tuple[str, ...]) -> ModelSpec:
 def prune(content: bytes, spec: ModelSpec) -> bytes:
     """The graph without the heads that nobody asked for."""
     import onnx.utils
+
     from spatialnet_edge.spec import IMAGE_INPUT
 
     model = onnx.load_from_string(content)

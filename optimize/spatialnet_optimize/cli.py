@@ -20,12 +20,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+
 from spatialnet_edge.api import load
 from spatialnet_edge.bundle import Bundle, open_bundle
 from spatialnet_edge.cli.inspect import candidates
 from spatialnet_edge.errors import UsageError
 from spatialnet_edge.labelled import open_labelled, truths
-
 from spatialnet_optimize.build import Job
 from spatialnet_optimize.build import build as run_build
 from spatialnet_optimize.measure import Score, align, decode_images, predict, score

@@ -14,9 +14,10 @@ import onnx
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
+
 from spatialnet_edge.errors import BuildError
 from spatialnet_edge.spec import IMAGE_INPUT, IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Multiclass, Multilabel, Regression
-from torch import Tensor, nn
 
 OPSET = 20
 """The first with `Gelu` as one node; `LayerNormalization` is one since 17."""

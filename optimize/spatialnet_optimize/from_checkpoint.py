@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
+
 from spatialnet_edge import __version__
 from spatialnet_edge.bundle import Bundle
 from spatialnet_edge.errors import DataRefused, MissingExtra
@@ -14,7 +15,6 @@ from spatialnet_edge.frames import Skipped, fit
 from spatialnet_edge.labelled import open_labelled
 from spatialnet_edge.sources.images import find_images, read_image
 from spatialnet_edge.spec import InputSpec
-
 from spatialnet_optimize.build import now, portable_bundle, shipped_samples
 from spatialnet_optimize.measure import decode_images
 
@@ -32,9 +32,8 @@ def export_checkpoint(checkpoint: Path, output: Path, golden: Path | None, seria
         BuildError: the graph does not answer as torch does.
     """
     try:
-        from spatialnet_training.checkpoint import load_student
-
         from spatialnet_optimize.export import check_parity, export_onnx, reference
+        from spatialnet_training.checkpoint import load_student
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "onnxscript"):
             raise

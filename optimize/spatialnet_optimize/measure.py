@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, average_precision_score, confusion_matrix, f1_score
+
 from spatialnet_edge.api import cores
 from spatialnet_edge.backends import Engine
 from spatialnet_edge.errors import DataRefused

@@ -7,6 +7,7 @@ from importlib.resources import files
 import msgspec
 from rich.console import Console
 from rich.table import Table
+
 from spatialnet_edge.errors import EngineUnavailable, UsageError
 
 HERE = "here"

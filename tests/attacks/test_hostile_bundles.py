@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import tiny_graph, write_tiny_bundle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import tiny_graph, write_tiny_bundle
 from spatialnet_edge.bundle import Bundle, file_records, open_bundle
 from spatialnet_edge.errors import BundleError, SpatialNetError
 from spatialnet_edge.manifest import decode_manifest, encode_manifest

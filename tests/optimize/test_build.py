@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from conftest import CLIP, SAMPLES, TINY, tiny_graph, write_tiny_bundle
 
 import spatialnet_edge
+from conftest import CLIP, SAMPLES, TINY, tiny_graph, write_tiny_bundle
 from spatialnet_edge.bundle import Bundle, open_bundle
 from spatialnet_edge.errors import BuildError, DataRefused, EngineUnavailable, UsageError
 from spatialnet_optimize.build import Job, build, measure_candidates
@@ -139,8 +139,9 @@ def test_what_cannot_be_built_is_refused_before_any_work(tmp_path: Path) -> None
 
 
 def test_the_command_builds_reports_and_the_report_is_in_the_bundle(tmp_path: Path) -> None:
-    from spatialnet_edge.cli.app import app
     from typer.testing import CliRunner
+
+    from spatialnet_edge.cli.app import app
 
     out, report = tmp_path / "landuse.snb", tmp_path / "report.json"
     arguments = ["build", "builtin:student", "--target", "here", "-o", str(out), "--report", str(report)]

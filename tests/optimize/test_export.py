@@ -57,7 +57,7 @@ def test_the_graph_equals_torch_on_real_images(network: SpatialNetStudent, graph
 def test_another_network_fails_the_parity_check(graph: bytes, images: np.ndarray, network: SpatialNetStudent) -> None:
     answers = reference(network, SPEC, images)
     answers["land_use"] = answers["land_use"] + 0.01
-    with pytest.raises(BuildError, match="differs from torch by 1.00e-02 in 'land_use'"):
+    with pytest.raises(BuildError, match=r"differs from torch by 1\.00e-02 in 'land_use'"):
         check_parity(graph, answers, images)
 
 

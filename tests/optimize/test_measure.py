@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import SAMPLES, SHARED, TINY
 
+from conftest import SAMPLES, SHARED, TINY
 from spatialnet_edge.backends.fake import FakeEngine
 from spatialnet_edge.errors import DataRefused
 from spatialnet_edge.labelled import Truth, open_labelled, truths
@@ -79,7 +79,7 @@ def test_a_split_that_is_not_there_names_those_that_are(image_folder: Path) -> N
     with pytest.raises(DataRefused, match=r"has no splits\.csv"):
         open_labelled(image_folder, "val")
     (image_folder / "splits.csv").write_text("path,split\nbright/0.jpg,train\n")
-    with pytest.raises(DataRefused, match="no split 'val'; splits.csv has train"):
+    with pytest.raises(DataRefused, match=r"no split 'val'; splits\.csv has train"):
         open_labelled(image_folder, "val")
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
-from conftest import ROOT, TINY, tiny_graph, write_tiny_bundle
 
+from conftest import ROOT, TINY, tiny_graph, write_tiny_bundle
 from spatialnet_edge.bundle import MODEL, open_bundle
 from spatialnet_edge.errors import BundleError
 from spatialnet_edge.manifest import encode_manifest, manifest_schema
@@ -64,7 +64,7 @@ def test_the_published_schema_is_the_current_one() -> None:
 
 
 def test_a_missing_bundle_is_named_with_what_to_do() -> None:
-    with pytest.raises(BundleError, match="no such bundle.*spatialnet-edge build"):
+    with pytest.raises(BundleError, match=r"no such bundle.*spatialnet-edge build"):
         open_bundle("nowhere.snb")
 
 

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from conftest import CLIP, ROOT, SAMPLES, write_tiny_bundle
 
 SYNTHETIC = "synthetic:frames=20&size=64x64"
@@ -52,7 +53,9 @@ def test_run_prints_a_summary_that_balances_and_writes_log_and_video(tiny_path: 
 def test_run_into_a_closed_pipe_ends_quietly(tiny_path: Path) -> None:
     program = f"from spatialnet_edge.cli.app import main; import sys; sys.argv[1:] = ['run', {str(tiny_path)!r}, "
     program += "'synthetic:frames=3000&size=32x32', '--json', '-']; main()"
-    done = subprocess.run(f"{sys.executable} -c \"{program}\" | head -n 2", shell=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        f'{sys.executable} -c "{program}" | head -n 2', shell=True, capture_output=True, text=True, timeout=60
+    )
     assert len(done.stdout.splitlines()) == 2
     assert "Traceback" not in done.stderr
 
@@ -166,6 +169,7 @@ def test_bench_gives_every_part_of_the_efficiency(tiny_path: Path, tmp_path: Pat
 
 def test_a_bundle_that_fails_its_golden_test_does_not_run(tmp_path: Path) -> None:
     import msgspec
+
     from spatialnet_edge.bundle import file_records, write_bundle
 
     bundle = write_tiny_bundle(tmp_path / "a.snb")

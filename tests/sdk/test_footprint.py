@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
+
 from conftest import ROOT
 
 IMPORT_LIMIT_S = 0.25
@@ -80,9 +81,10 @@ def test_another_package_adds_a_sink_and_a_command(tmp_path: Path, monkeypatch: 
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     assert "shout" in {entry.name for entry in entry_points(group="spatialnet_edge.sinks")}
+    from typer.testing import CliRunner
+
     from spatialnet_edge.cli.app import app
     from spatialnet_edge.sinks import open_sink
-    from typer.testing import CliRunner
 
     open_sink("shout:here").close()
     result = CliRunner().invoke(app, ["shout"])

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CLIP, SIDE, TINY
 
 import spatialnet_edge
+from conftest import CLIP, SIDE, TINY
 from spatialnet_edge.backends import CheckedEngine
 from spatialnet_edge.backends.fake import FakeEngine
 from spatialnet_edge.errors import EngineError, InvalidOutput, SourceLost

@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from conftest import TINY
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import TINY
 from spatialnet_edge.frames import Frame, Pose, fit, quality
 from spatialnet_edge.results import Classification, Presence, Quantity, Smoother, assemble, decode
 from spatialnet_edge.spec import RGB, InputSpec

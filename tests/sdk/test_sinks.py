@@ -7,8 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import TINY, clip_frames
 
+from conftest import TINY, clip_frames
 from spatialnet_edge.errors import SinkError, UsageError
 from spatialnet_edge.frames import Frame
 from spatialnet_edge.results import FrameResult, assemble

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SAMPLES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import SAMPLES
 from spatialnet_edge.errors import DataRefused, UsageError
 from spatialnet_edge.spec import Multiclass, Multilabel
 from spatialnet_training.augment import plain, warp
@@ -74,7 +74,9 @@ def test_the_taxonomy_matches_the_real_data_sets(shared_data) -> None:
     names = {"eurosat": "eurosat_rgb", "ucmerced": "ucmerced", "rsscn7": "rsscn7", "aid": "aid_multilabel"}
     for data_set, file in names.items():
         with zipfile.ZipFile(shared_data(f"{file}.zip")) as archive:
-            folders = {entry.split("/")[1] for entry in archive.namelist() if entry.startswith("images/") and entry.count("/") == 2}
+            folders = {
+                entry.split("/")[1] for entry in archive.namelist() if entry.startswith("images/") and entry.count("/") == 2
+            }
             assert folders == set(TAXONOMY.classes(data_set))
             if "objects.csv" in archive.namelist():
                 header = next(csv.reader(archive.read("objects.csv").decode().splitlines()))
@@ -129,7 +131,7 @@ def test_a_warp_stays_inside_the_image(seed: int, size: int) -> None:
     assert warped.shape == (size, size, 3)
     assert (warped[..., 2] == 200).all()
     horizontal, vertical = np.ptp(warped[..., 0]), np.ptp(warped[..., 1])
-    assert 45 <= min(horizontal, vertical)
+    assert min(horizontal, vertical) >= 45
     assert max(horizontal, vertical) <= 99
     gradient = np.abs(np.diff(warped[..., 0], axis=1)).mean(), np.abs(np.diff(warped[..., 0], axis=0)).mean()
     assert min(gradient) == pytest.approx(0, abs=0.1)  # axis-parallel: one of the eight symmetries, no reflection inside
@@ -250,7 +252,7 @@ def test_a_configuration_is_checked_before_anything_is_loaded(tmp_path: Path) ->
     (tmp_path / "typo.toml").write_text('name = "x"\npreset = "student-2m"\nstages = []\nlerning_rate = 1\n[data]\n')
     with pytest.raises(UsageError, match="lerning_rate"):
         read_config(str(tmp_path / "typo.toml"))
-    with pytest.raises(UsageError, match="shipped: .*student"):
+    with pytest.raises(UsageError, match=r"shipped: .*student"):
         read_config("nowhere")
     assert read_config("student").preset in PRESETS
     import msgspec

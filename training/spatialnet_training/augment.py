@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
-from spatialnet_edge.spec import IMAGENET_MEAN, IMAGENET_STD
 from torch import Tensor
+
+from spatialnet_edge.spec import IMAGENET_MEAN, IMAGENET_STD
 
 
 def warp(image: NDArray[np.uint8], size: int, rng: Generator) -> NDArray[np.uint8]:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import msgspec
 import torch
+
 from spatialnet_edge.errors import Refused, first_line
 from spatialnet_edge.manifest import Provenance
 from spatialnet_edge.spec import ModelSpec
-
 from spatialnet_training.model import PRESETS, SpatialNetStudent
 
 FORMAT = "spatialnet-student-1"

@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from spatialnet_edge.errors import UsageError
 
+from spatialnet_edge.errors import UsageError
 from spatialnet_training.config import TrainConfig, load_config
 from spatialnet_training.run import train as run_training
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from spatialnet_edge.labelled import Tree, class_of
 
+from spatialnet_edge.labelled import Tree, class_of
 from spatialnet_training.losses import UNLABELLED
 from spatialnet_training.taxonomy import OBJECTS, SETTLEMENT, Taxonomy
 

@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
+
 from spatialnet_edge import __version__
 from spatialnet_edge.errors import DataRefused, UsageError
 from spatialnet_edge.manifest import Provenance
 from spatialnet_edge.spec import RGB, InputSpec, ModelSpec, Multiclass, Multilabel, Task
-from torch import Tensor
-
 from spatialnet_training.calibration import abstention, fit_temperature
 from spatialnet_training.checkpoint import save_student
 from spatialnet_training.config import TrainConfig

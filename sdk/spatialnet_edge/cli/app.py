@@ -52,6 +52,7 @@ COMMANDS: dict[str, Row] = {
     "bench": Row("spatialnet_benchmarks.cli:bench", "Measure latency and throughput on this machine."),
     "targets": Row("spatialnet_optimize.targets:show", "List the devices that a bundle can be built for."),
     "train": Row("spatialnet_training.cli:train", "Train a student.", "training", TRAINING),
+    "card": Row("spatialnet_optimize.card:card", "Measure a model on its data sets and write its card.", "training", TRAINING),
     "export": Row("spatialnet_optimize.cli_export:export", "Turn a checkpoint into a portable bundle.", "training", TRAINING),
 }
 

@@ -72,7 +72,9 @@ def backends() -> list[Check]:
             mend = f"pip install 'spatialnet-edge[{error.extra}]'" if error.extra else "pip install spatialnet-edge"
             checks.append(Check(f"backend {name}", False, f"'{error.library}' is not installed", mend))
         except Exception as error:  # a library that is there and broken is just what a doctor looks for
-            checks.append(Check(f"backend {name}", False, f"does not load: {first_line(error)}", f"reinstall what '{name}' stands on"))
+            checks.append(
+                Check(f"backend {name}", False, f"does not load: {first_line(error)}", f"reinstall what '{name}' stands on")
+            )
         else:
             runs = name != "tensorrt_rtx"
             checks.append(Check(f"backend {name}", runs, "runs" if runs else "builds plans, does not run them yet"))

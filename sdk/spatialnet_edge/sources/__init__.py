@@ -83,6 +83,8 @@ def parse_uri(uri: str) -> SourceUri:
         raise SourceRefused("the source is empty; give a video, an image, a folder/, a camera index or a URI")
     if text.isascii() and text.isdigit():
         return SourceUri("camera", text)
+    if "\0" in text:
+        raise SourceRefused(f"{uri!r}: a null byte cannot be part of a source")
     scheme, colon, rest = text.partition(":")
     if colon and not Path(text).exists():
         if rest.startswith("//") and scheme in STREAM_SCHEMES:
