@@ -13,7 +13,9 @@ from spatialnet_edge.errors import SourceLost, SourceRefused
 from spatialnet_edge.frames import Frame, Skipped
 from spatialnet_edge.sources import first_bytes, regular_file
 
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "8")  # FFmpeg's complaints go into our one line instead
+# The complaints of FFmpeg and OpenCV become our one line instead.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "8")
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
 
 STREAM_TIMEOUT_MS = 10_000
 
