@@ -96,7 +96,7 @@ class Trainer:
         self.rng = np.random.default_rng(config.seed)
         self.epoch = 0
         self.step = 0
-        self.forward = torch.compile(self.model) if config.compile else self.model
+        self.forward = torch.compile(self.model, dynamic=False) if config.compile else self.model
         self.weights = {task: config.task_weights.get(task, 1.0) for task in samples.targets}
 
     @property

@@ -118,11 +118,12 @@ class LiveView:
         self._ledger = ledger
         self._console = console
         self._next = 0.0
+        self._last: FrameResult | None = None
         self._progress = Progress(
             TextColumn("{task.fields[rate]:>6.1f} frames/s"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         )
         self._task = self._progress.add_task("", total=source.length, rate=0.0)
-        self._live = Live(console=console, refresh_per_second=REFRESH_HZ, transient=True)
+        self._live = Live(console=console, refresh_per_second=REFRESH_HZ)
 
     def __enter__(self) -> LiveView:
         if self._console.is_terminal:
@@ -132,6 +133,8 @@ class LiveView:
 
     def __exit__(self, *_: object) -> None:
         if self._console.is_terminal:
+            if self._last is not None:
+                self._draw(self._last)
             self._live.stop()
 
     @property
@@ -143,16 +146,20 @@ class LiveView:
         if len(self.ages) < AGES_KEPT:
             self.ages.append(result.age_ms)
             self.engine.append(result.engine_ms)
+        self._last = result
         now = time.monotonic()
         if now < self._next:
             return
         self._next = now + (1 / REFRESH_HZ if self._console.is_terminal else 2.0)
         if self._console.is_terminal:
-            self._progress.update(self._task, completed=self._ledger.captured, rate=self.rate)
-            self._live.update(Group(answers(result), self._progress))
+            self._draw(result)
         else:
             first = next(iter(result.predictions.items()))
             self._console.print(f"frame {result.seq}: {first[0]} {first[1]} ({self.rate:.0f} frames/s)", highlight=False)
+
+    def _draw(self, result: FrameResult) -> None:
+        self._progress.update(self._task, completed=self._ledger.captured, rate=self.rate)
+        self._live.update(Group(answers(result), self._progress))
 
 
 def answers(result: FrameResult) -> Table:
@@ -164,7 +171,7 @@ def answers(result: FrameResult) -> Table:
     for name, answer in result.predictions.items():
         if isinstance(answer, Classification):
             length = round(answer.confidence * 16)
-            table.add_row(name, answer.label or "[dim]unsure[/]", "█" * length + f" {answer.confidence:.0%}")
+            table.add_row(name, answer.label or "[dim]unsure[/]", f"{'█' * length:<16} {answer.confidence:4.0%}")
         else:
             table.add_row(name, str(answer), "")
     return table
