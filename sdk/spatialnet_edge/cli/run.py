@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections import deque
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
@@ -26,7 +27,8 @@ from spatialnet_edge.sinks.video import DEFAULT_FPS, VideoSink
 from spatialnet_edge.sources import Source, open_source
 
 REFRESH_HZ = 8
-AGES_KEPT = 1_000_000
+KEPT = 20_000
+"""The summary's percentiles are over the last so many frames: a run may last for months."""
 
 
 def run(
@@ -112,8 +114,8 @@ class LiveView:
     """A progress bar and the current answers on a terminal; a line now and then elsewhere."""
 
     def __init__(self, source: Source, console: Console, ledger: Ledger) -> None:
-        self.ages: list[float] = []
-        self.engine: list[float] = []
+        self.ages: deque[float] = deque(maxlen=KEPT)
+        self.engine: deque[float] = deque(maxlen=KEPT)
         self.started = time.monotonic()
         self._ledger = ledger
         self._console = console
@@ -140,12 +142,11 @@ class LiveView:
     @property
     def rate(self) -> float:
         """Results a second so far."""
-        return len(self.ages) / max(1e-9, time.monotonic() - self.started)
+        return self._ledger.emitted / max(1e-9, time.monotonic() - self.started)
 
     def show(self, result: FrameResult) -> None:
-        if len(self.ages) < AGES_KEPT:
-            self.ages.append(result.age_ms)
-            self.engine.append(result.engine_ms)
+        self.ages.append(result.age_ms)
+        self.engine.append(result.engine_ms)
         self._last = result
         now = time.monotonic()
         if now < self._next:
