@@ -5,7 +5,7 @@ TEST := .venv-test
 PIP := -m pip install --quiet --disable-pip-version-check
 OUT := demo_output
 
-.PHONY: demo test lint bench clean schema
+.PHONY: demo test lint bench footprint schema clean
 
 demo: $(DEMO)/.installed
 	$(DEMO)/bin/spatialnet-edge build builtin:student --target here -o $(OUT)/landuse.snb --report $(OUT)/report.json
@@ -25,6 +25,12 @@ lint: $(TEST)/.installed
 bench: $(DEMO)/.installed
 	$(DEMO)/bin/spatialnet-edge bench builtin:student samples/brighton_beach.mp4
 
+footprint:
+	rm -rf .venv-bare
+	$(PYTHON) -m venv .venv-bare
+	.venv-bare/bin/python $(PIP) .
+	.venv-bare/bin/python -m spatialnet_benchmarks.footprint samples/brighton_beach.mp4
+
 schema: $(TEST)/.installed
 	$(TEST)/bin/spatialnet-edge inspect --schema > docs/manifest.schema.json
 
@@ -41,4 +47,4 @@ $(TEST)/.installed: pyproject.toml constraints-test.txt
 	touch $@
 
 clean:
-	rm -rf $(DEMO) $(TEST) $(OUT) dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(DEMO) $(TEST) .venv-bare $(OUT) dist .pytest_cache .ruff_cache .hypothesis

@@ -17,7 +17,7 @@ from spatialnet_edge.backends import load_backend
 from spatialnet_edge.bundle import Bundle, open_bundle
 from spatialnet_edge.manifest import Provenance
 from spatialnet_edge.spec import RGB, InputSpec, ModelSpec, Multiclass, Multilabel, Regression
-from spatialnet_optimize.build import portable_bundle
+from spatialnet_optimize.package import portable_bundle
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from importlib.resources import files
 from pathlib import Path
 
-import cv2
 import numpy as np
+import onnx.utils
 import onnxruntime as ort
-from msgspec.structs import replace
-from numpy.typing import NDArray
 
-from spatialnet_edge import __version__
-from spatialnet_edge.api import cores
 from spatialnet_edge.backends import CheckedEngine, Engine, load_backend
-from spatialnet_edge.bundle import MODEL, Bundle, file_records, write_bundle
-from spatialnet_edge.errors import BuildError, DataRefused, UsageError
-from spatialnet_edge.health import golden_test
+from spatialnet_edge.bundle import MODEL, Bundle
+from spatialnet_edge.errors import DataRefused, UsageError
 from spatialnet_edge.labelled import LabelledImages, open_labelled, truths
-from spatialnet_edge.manifest import BuildRecord, CandidateRecord, EngineRecord, Golden, Manifest, Provenance
-from spatialnet_edge.spec import ModelSpec
+from spatialnet_edge.manifest import BuildRecord, CandidateRecord, EngineRecord
+from spatialnet_edge.spec import IMAGE_INPUT, ModelSpec
 from spatialnet_optimize.compile_rtx import compile_plan
 from spatialnet_optimize.gates import GOLDEN_TOLERANCE, REFERENCE, Decision, Measured, decide
 from spatialnet_optimize.measure import agreement, align, decode_images, latencies, predict, score
+from spatialnet_optimize.package import built_bundle, machine
 from spatialnet_optimize.quantise import int8_dynamic
 from spatialnet_optimize.targets import find_target
 
@@ -68,13 +62,10 @@ def build(job: Job, step: Step = lambda text: None) -> tuple[Bundle, Decision]:
     Raises:
         UsageError: an unknown target or head.
         EngineUnavailable: a target that this version cannot build for.
-        BuildError: a compiler refused the graph.
+        BuildError: the graph does not reproduce its golden vectors here, or a compiler refused it.
     """
     name, target = find_target(job.target)
-    if job.output.suffix and job.output.suffix != ".snb":
-        raise UsageError(f"the output is '{job.output}'; name a file that ends in .snb, or a directory")
-    if job.output.resolve() == job.model.path.resolve() and job.output.is_dir():
-        raise UsageError("a bundle directory cannot be rebuilt in place; choose another output")
+    check_output(job)
     spec = keep_heads(job.model.spec, job.heads)
     portable = job.model.read(MODEL) if not job.heads else prune(job.model.read(MODEL), spec)
     contents = {REFERENCE: portable}
@@ -84,39 +75,44 @@ def build(job: Job, step: Step = lambda text: None) -> tuple[Bundle, Decision]:
     sets, problems = usable_sets(job.labelled or shipped_samples(), spec, bool(job.labelled))
     for problem in problems:
         step(f"warning: {problem}")
-    measured = measure_candidates(contents, spec, job.model, sets, step)
-    decision = decide(measured, job.budget)
-    engines = [EngineRecord(path=MODEL, backend="onnxruntime", precision="fp32")]
-    extra: dict[str, bytes] = {}
+    decision = decide(measure_candidates(contents, spec, job.model, sets, step), job.budget)
+    tolerance = GOLDEN_TOLERANCE[decision.winner.name]
+    engines = preferred_engines(decision)
     libraries = {"onnxruntime": str(ort.__version__)}
-    if decision.winner.name != REFERENCE:
-        path = f"engines/cpu.{decision.winner.name}.onnx"
-        extra[path] = decision.winner.content
-        engines.insert(0, EngineRecord(path=path, backend="onnxruntime", precision=decision.winner.name))
     if target.compile == "tensorrt_rtx":
         step("compile: TensorRT for RTX (no GPU needed)")
         plan, version = compile_plan(portable, *spec.input.shape)
         libraries["tensorrt_rtx"] = version
-        extra["engines/rtx.fp32.plan"] = plan
-        engines.insert(0, rtx_record(version))
+        engines = {rtx_record(version): plan, **engines}
         decision = with_plan(decision, plan, version)
     step("write: hash, golden vectors, manifest")
-    tolerance = GOLDEN_TOLERANCE[decision.winner.name]
-    images = sum(len(each) for each in sets)
     record = BuildRecord(
         target=name,
-        machine=f"{platform.system()} {platform.machine()}, {cores()} cores, {processor()}",
+        machine=machine(),
         libraries=libraries,
         budget_points=job.budget,
-        labelled_images=images,
+        labelled_images=sum(len(each) for each in sets),
         calibration="none needed: dynamic quantisation",
         candidates=decision.records,
         reason=decision.reason,
     )
-    bundle = assemble_bundle(job, spec, portable, extra, engines, tolerance, record)
-    step("verify: golden test of the bundle that was written")
-    verify(bundle)
-    return bundle, decision
+    return built_bundle(job.model, job.output, spec, portable, engines, tolerance, record), decision
+
+
+def check_output(job: Job) -> None:
+    if job.output.suffix and job.output.suffix != ".snb":
+        raise UsageError(f"the output is '{job.output}'; name a file that ends in .snb, or a directory")
+    if job.output.resolve() == job.model.path.resolve() and job.output.is_dir():
+        raise UsageError("a bundle directory cannot be rebuilt in place; choose another output")
+
+
+def preferred_engines(decision: Decision) -> dict[EngineRecord, bytes]:
+    """The winner's own file where it is not the portable graph, in order of preference; the graph itself comes behind it."""
+    if decision.winner.name == REFERENCE:
+        return {}
+    precision = decision.winner.name
+    record = EngineRecord(path=f"engines/cpu.{precision}.onnx", backend="onnxruntime", precision=precision)
+    return {record: decision.winner.content}
 
 
 def keep_heads(spec: ModelSpec, heads: tuple[str, ...]) -> ModelSpec:
@@ -128,10 +124,6 @@ def keep_heads(spec: ModelSpec, heads: tuple[str, ...]) -> ModelSpec:
 
 def prune(content: bytes, spec: ModelSpec) -> bytes:
     """The graph without the heads that nobody asked for."""
-    import onnx.utils
-
-    from spatialnet_edge.spec import IMAGE_INPUT
-
     model = onnx.load_from_string(content)
     outputs = [task.name for task in spec.tasks]
     pruned = onnx.utils.Extractor(model).extract_model([IMAGE_INPUT], outputs)
@@ -230,90 +222,3 @@ def with_plan(decision: Decision, plan: bytes, version: str) -> Decision:
     )
     reason = f"the plan comes first on a machine that can run it; elsewhere {decision.reason}"
     return Decision(decision.winner, reason, (*decision.records, record))
-
-
-def assemble_bundle(
-    job: Job,
-    spec: ModelSpec,
-    portable: bytes,
-    extra: dict[str, bytes],
-    engines: list[EngineRecord],
-    tolerance: float,
-    record: BuildRecord,
-) -> Bundle:
-    old = job.model.manifest
-    contents = {MODEL: portable, **extra}
-    contents |= {path: job.model.read(path) for path in (*old.golden.frames, old.golden.expected)}
-    source = f"{job.model.path.name} (sha256 {job.model.sha256})"
-    manifest = Manifest(
-        format=1,
-        serial=old.serial,
-        spec=spec,
-        files=file_records(contents),
-        golden=Golden(frames=old.golden.frames, expected=old.golden.expected, tolerance=tolerance),
-        provenance=replace(old.provenance, created=now(), tool=f"spatialnet-edge {__version__}", source=source),
-        engines=tuple(engines),
-        build=record,
-    )
-    return write_bundle(job.output, manifest, contents)
-
-
-def verify(bundle: Bundle) -> None:
-    """The golden test on the most preferred engine that runs here."""
-    for record in bundle.manifest.engines:
-        if record.backend != "onnxruntime":
-            continue
-        engine = open_candidate(bundle.read(record.path), bundle.spec)
-        test = golden_test(bundle, engine)
-        engine.close()
-        if not test.passed:
-            raise BuildError(
-                f"{bundle.path}: the bundle just written fails its own golden test in '{test.task}' ({test.difference:.4f}); "
-                f"this is a defect, please report it"
-            )
-
-
-def portable_bundle(
-    output: Path,
-    spec: ModelSpec,
-    graph: bytes,
-    frames: NDArray[np.uint8],
-    answers: dict[str, NDArray[np.float32]],
-    provenance: Provenance,
-    serial: int = 1,
-) -> Bundle:
-    """A bundle that holds the FP32 graph alone: what an export gives and every build starts from.
-
-    Args:
-        frames: uint8 `[N, H, W, 3]` RGB, at least eight real images, which become the golden frames.
-        answers: what the reference says of them, float32 `[N, width]` for each task.
-    """
-    import json
-
-    contents = {MODEL: graph}
-    for index, frame in enumerate(frames):
-        encoded = cv2.imencode(".png", np.ascontiguousarray(frame[..., ::-1]))[1]
-        contents[f"golden/frame_{index:02d}.png"] = encoded.tobytes()
-    table = {name: [[round(float(p), 7) for p in row] for row in rows] for name, rows in answers.items()}
-    contents["golden/expected.json"] = (json.dumps(table) + "\n").encode()
-    golden = Golden(
-        frames=tuple(sorted(path for path in contents if path.endswith(".png"))),
-        expected="golden/expected.json",
-        tolerance=GOLDEN_TOLERANCE[REFERENCE],
-    )
-    manifest = Manifest(format=1, serial=serial, spec=spec, files=file_records(contents), golden=golden, provenance=provenance)
-    return write_bundle(output, manifest, contents)
-
-
-def now() -> str:
-    return datetime.now(timezone.utc).replace(microsecond=0).isoformat()
-
-
-def processor() -> str:
-    """The processor's own name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or "unknown processor"
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
-    return names[0] if names else "unknown processor"

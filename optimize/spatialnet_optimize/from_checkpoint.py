@@ -8,15 +8,15 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from spatialnet_edge import __version__
 from spatialnet_edge.bundle import Bundle
 from spatialnet_edge.errors import DataRefused, MissingExtra
 from spatialnet_edge.frames import Skipped, fit
 from spatialnet_edge.labelled import open_labelled
 from spatialnet_edge.sources.images import find_images, read_image
 from spatialnet_edge.spec import InputSpec
-from spatialnet_optimize.build import now, portable_bundle, shipped_samples
+from spatialnet_optimize.build import shipped_samples
 from spatialnet_optimize.measure import decode_images
+from spatialnet_optimize.package import TOOL, now, portable_bundle
 
 GOLDEN_FRAMES = 12
 
@@ -43,7 +43,7 @@ def export_checkpoint(checkpoint: Path, output: Path, golden: Path | None, seria
     graph = export_onnx(network, spec)
     answers = reference(network, spec, images)
     check_parity(graph, answers, images)
-    provenance = replace(provenance, created=now(), tool=f"spatialnet-edge {__version__}", source=checkpoint.name)
+    provenance = replace(provenance, created=now(), tool=TOOL, source=checkpoint.name)
     return portable_bundle(output, spec, graph, images, answers, provenance, serial)
 
 

@@ -80,11 +80,16 @@ def decide(candidates: Sequence[Measured], budget: float) -> Decision:
         budget: points of accuracy that a candidate may lose.
 
     Raises:
-        BuildError: there is no FP32 reference.
+        BuildError: there is no FP32 reference, or it does not reproduce the golden vectors on this machine.
     """
     if not candidates or candidates[0].name != REFERENCE:
         raise BuildError("the first candidate must be the FP32 reference")
     reference = winner = candidates[0]
+    if not reference.golden_difference <= GOLDEN_TOLERANCE[REFERENCE]:
+        raise BuildError(
+            f"the FP32 graph differs from its golden vectors by {reference.golden_difference:.4f} on this machine; allowed "
+            f"{GOLDEN_TOLERANCE[REFERENCE]:.4f}; the runtime library here computes another model, so nothing is built"
+        )
     verdicts = {reference.name: ""}
     for candidate in candidates[1:]:
         verdict = refusal(candidate, reference, budget)

@@ -74,12 +74,14 @@ class LabelledImages:
         files: path of each image in the tree.
         classes: the class of each image.
         objects: label to 0 or 1 for each image; rows of images that the table does not name are missing.
+        has_splits: whether `splits.csv` stands beside the images.
     """
 
     tree: Tree
     files: tuple[str, ...]
     classes: tuple[str, ...]
     objects: dict[str, dict[str, float]]
+    has_splits: bool
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -118,7 +120,8 @@ def open_labelled(path: Path, split: str = "") -> LabelledImages:
             row["path"]: {label: float(value) for label, value in row.items() if label != "path"}
             for row in tree.table(OBJECTS)
         }
-    return LabelledImages(tree, tuple(n for n, _ in classed), tuple(k for _, k in classed), objects)
+    files_, classes = zip(*classed, strict=True)
+    return LabelledImages(tree, files_, classes, objects, SPLITS in names)
 
 
 @dataclass(frozen=True, slots=True)

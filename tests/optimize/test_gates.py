@@ -45,3 +45,9 @@ def test_no_gain_beyond_the_noise_keeps_fp32(p50: float) -> None:
 def test_without_the_reference_nothing_is_decided() -> None:
     with pytest.raises(BuildError, match="FP32 reference"):
         decide([INT8], 0.5)
+
+
+def test_a_machine_that_computes_another_model_builds_nothing() -> None:
+    for difference in (0.01, float("nan")):
+        with pytest.raises(BuildError, match="differs from its golden vectors"):
+            decide([replace(FP32, golden_difference=difference), INT8], 0.5)

@@ -19,7 +19,7 @@ from spatialnet_training.calibration import abstention, fit_temperature
 from spatialnet_training.checkpoint import load_student
 from spatialnet_training.cli import read_config
 from spatialnet_training.config import Stage, TrainConfig
-from spatialnet_training.datasets import held_out, load_split, task_labels
+from spatialnet_training.datasets import held_out, load_own, load_published, load_split, task_labels
 from spatialnet_training.losses import UNLABELLED, multi_task_loss, task_loss
 from spatialnet_training.model import PRESETS, SpatialNetStudent
 from spatialnet_training.run import train
@@ -202,7 +202,8 @@ def test_the_preset_has_the_size_it_is_named_after() -> None:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_run_interrupted_and_resumed_is_the_same_bit_for_bit(data_root: Path, tmp_path: Path) -> None:
-    train(CONFIG, data_root, tmp_path / "whole", "test")
+    data = load_published({name: data_root / file for name, file in CONFIG.data.items()}, 64)
+    train(CONFIG, data, tmp_path / "whole", "test")
 
     class Interrupted(Exception):
         pass
@@ -211,8 +212,8 @@ def test_a_run_interrupted_and_resumed_is_the_same_bit_for_bit(data_root: Path, 
         raise Interrupted
 
     with pytest.raises(Interrupted):
-        train(CONFIG, data_root, tmp_path / "parts", "test", stop)
-    train(CONFIG, data_root, tmp_path / "parts", "test")
+        train(CONFIG, data, tmp_path / "parts", "test", stop)
+    train(CONFIG, data, tmp_path / "parts", "test")
     whole, spec, provenance = load_student(tmp_path / "whole" / "student.pt")
     parts, other_spec, _ = load_student(tmp_path / "parts" / "student.pt")
     assert spec == other_spec
@@ -257,7 +258,95 @@ def test_a_configuration_is_checked_before_anything_is_loaded(tmp_path: Path) ->
     assert read_config("student").preset in PRESETS
     import msgspec
 
+    data = load_own(SAMPLES / "ucmerced.zip", 32)
     with pytest.raises(UsageError, match="no preset 'huge'"):
-        train(msgspec.structs.replace(CONFIG, preset="huge"), tmp_path, tmp_path / "run", "")
+        train(msgspec.structs.replace(CONFIG, preset="huge"), data, tmp_path / "run", "")
     with pytest.raises(DataRefused, match="no such data set"):
-        train(CONFIG, tmp_path, tmp_path / "run", "")
+        load_published({"eurosat": tmp_path / "nowhere.zip"}, 32)
+    with pytest.raises(UsageError, match="no data set 'mars'"):
+        load_published({"mars": tmp_path}, 32)
+
+
+def own_images(tmp_path: Path, broken: bool = True) -> Path:
+    """Two classes of the shipped samples as a user would lay them out, three copies under other names."""
+    with zipfile.ZipFile(SAMPLES / "eurosat.zip") as archive:
+        for kind in ("Forest", "SeaLake"):
+            (tmp_path / "mine" / kind).mkdir(parents=True)
+            for copy in range(3):
+                for name in [entry for entry in archive.namelist() if f"/{kind}/" in entry]:
+                    (tmp_path / "mine" / kind / f"{copy}_{Path(name).name}").write_bytes(archive.read(name))
+    if broken:
+        (tmp_path / "mine" / "Forest" / "0_broken.jpg").write_bytes(b"no image")
+    return tmp_path / "mine"
+
+
+def test_a_users_own_folder_is_split_and_broken_images_are_named(tmp_path: Path) -> None:
+    data = load_own(own_images(tmp_path), 64)
+    assert data.labels == {"land_use": ("Forest", "SeaLake")}
+    assert 140 < len(data.train) < 175
+    assert 3 <= len(data.tune) < 20
+    assert [name.endswith("Forest/0_broken.jpg") for name in data.broken] == [True]
+    assert data.summary == (f"mine: {len(data.train)} images",)
+
+
+def test_a_folder_that_cannot_be_trained_on_says_why(tmp_path: Path) -> None:
+    with pytest.raises(DataRefused, match="no labelled image found"):
+        load_own(tmp_path, 64)
+    (tmp_path / "few" / "a").mkdir(parents=True)
+    (tmp_path / "few" / "a" / "1.jpg").write_bytes(b"x")
+    with pytest.raises(DataRefused, match="one class, 'a'"):
+        load_own(tmp_path / "few", 64)
+    (tmp_path / "few" / "b").mkdir()
+    (tmp_path / "few" / "b" / "2.jpg").write_bytes(b"x")
+    with pytest.raises(DataRefused, match="give at least a few dozen"):
+        load_own(tmp_path / "few", 64)
+
+
+def test_transfer_takes_everything_but_the_heads(tmp_path: Path) -> None:
+    from spatialnet_edge.manifest import Provenance
+    from spatialnet_edge.spec import RGB, InputSpec, ModelSpec
+    from spatialnet_training.checkpoint import save_student
+    from spatialnet_training.run import transfer
+
+    torch.manual_seed(1)
+    old = SpatialNetStudent(PRESETS["student-2m"], {"a": 3, "b": 2}, 96)
+    spec = ModelSpec(
+        name="old",
+        input=InputSpec(height=96, width=96, groups=(RGB,)),
+        tasks=(Multiclass(name="a", labels=("x", "y", "z")), Multiclass(name="b", labels=("x", "y"))),
+    )
+    save_student(tmp_path / "old.pt", old, "student-2m", spec, Provenance(created="", tool="", source=""))
+    new = SpatialNetStudent(PRESETS["student-2m"], {"land_use": 5}, 64)
+    head = new.heads["land_use"].weight.clone()
+    transfer(new, tmp_path / "old.pt")
+    assert torch.equal(new.blocks[0].qkv.weight, old.blocks[0].qkv.weight)
+    assert torch.equal(new.heads["land_use"].weight, head)
+    assert new.positions.shape[-1] == 4
+
+
+def test_the_train_command_goes_from_a_folder_to_a_bundle_that_knows_its_classes(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from spatialnet_edge.cli.app import app
+
+    folder, out = own_images(tmp_path), tmp_path / "run"
+    (tmp_path / "quick.toml").write_text(
+        'name = "quick"\npreset = "student-2m"\nstages = [{ size = 32, epochs = 2 }]\nepoch_images = 128\n'
+        "batch = 16\nlearning_rate = 5e-4\nema_decay = 0.9\n[data]\n"
+    )
+    arguments = ["train", "--data", folder, "--config", tmp_path / "quick.toml", "--out", out]
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    assert "0_broken.jpg: not an image" in result.output
+    bundle = tmp_path / "mine.snb"
+    arguments = ["build", out / "student.pt", "--labelled", folder, "-o", bundle]
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    report = tmp_path / "report.json"
+    result = CliRunner().invoke(app, ["evaluate", str(bundle), str(folder), "--json", str(report)])
+    assert result.exit_code == 0, result.output
+    import json
+
+    (head,) = json.loads(report.read_text())["heads"]
+    assert head["labels"] == ["Forest", "SeaLake"]
+    assert head["accuracy"] > 0.9

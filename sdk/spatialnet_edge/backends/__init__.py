@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from spatialnet_edge.backends.checked import CheckedEngine
 from spatialnet_edge.bundle import MODEL, Bundle
 from spatialnet_edge.errors import EngineUnavailable, MissingExtra, UsageError
 from spatialnet_edge.manifest import EngineRecord
@@ -122,6 +123,3 @@ def open_engine(bundle: Bundle, backend: str = "", threads: int = 0) -> Opened:
         load_backend(backend)  # says so when there is no such backend at all
         passed_over.append(f"no engine for '{backend}'; build one with 'spatialnet-edge build'")
     raise EngineUnavailable(f"{bundle.path}: no engine runs here: {'; '.join(passed_over)}")
-
-
-from spatialnet_edge.backends.checked import CheckedEngine  # noqa: E402  (stands on Engine above)

@@ -1,0 +1,51 @@
+"""Keep the frames worth their downlink: classify on board, store the confident ones of the wanted classes, log every frame.
+
+python triage.py landuse.snb clip.mp4 pass_0042/ --keep residential,water --least 0.8 --budget-kb 500
+"""
+
+from __future__ import annotations
+
+import heapq
+from pathlib import Path
+from typing import Annotated
+
+import cv2
+import typer
+
+import spatialnet_edge
+
+THUMBNAIL = (320, 180)
+JPEG = [cv2.IMWRITE_JPEG_QUALITY, 80]
+
+
+def triage(
+    bundle: str,
+    source: str,
+    output: Path,
+    keep: Annotated[str, typer.Option(help="Labels of land_use, separated by commas.")],
+    least: Annotated[float, typer.Option(min=0, max=1, help="Confidence from which on a frame is wanted.")] = 0.8,
+    budget_kb: Annotated[int, typer.Option(min=1, help="Kilobytes of thumbnails for this pass.")] = 500,
+) -> None:
+    """Store the best wanted frames within the budget as thumbnails, and one line for every frame in frames.jsonl."""
+    wanted = {label.strip() for label in keep.split(",")}
+    log = spatialnet_edge.open_sink(f"jsonl:{output / 'frames.jsonl'}")
+    best: list[tuple[float, int, bytes]] = []  # a heap with the least confident first: the one to give up
+    used = 0
+    for result in spatialnet_edge.stream(bundle, source, smoothing_s=0.3, sinks=[log]):
+        answer = result.land_use
+        if answer.label not in wanted or answer.confidence < least:
+            continue
+        small = cv2.resize(result.frame.pixels[..., ::-1], THUMBNAIL, interpolation=cv2.INTER_AREA)
+        encoded = cv2.imencode(".jpg", small, JPEG)[1].tobytes()
+        heapq.heappush(best, (answer.confidence, result.seq, encoded))
+        used += len(encoded)
+        while used > budget_kb * 1000:
+            used -= len(heapq.heappop(best)[2])
+    log.close()
+    for confidence, seq, encoded in best:
+        (output / f"{seq:06d}_{confidence:.2f}.jpg").write_bytes(encoded)
+    print(f"kept {len(best)} frames, {used} bytes of {budget_kb * 1000}")
+
+
+if __name__ == "__main__":
+    typer.run(triage)

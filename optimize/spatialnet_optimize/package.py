@@ -1,0 +1,103 @@
+"""What a build or an export writes: graph, engines, golden vectors and manifest, as one bundle."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+
+import cv2
+import numpy as np
+from msgspec.structs import replace
+from numpy.typing import NDArray
+
+from spatialnet_edge import __version__
+from spatialnet_edge.api import cores
+from spatialnet_edge.bundle import MODEL, Bundle, file_records, write_bundle
+from spatialnet_edge.manifest import BuildRecord, EngineRecord, Golden, Manifest, Provenance
+from spatialnet_edge.spec import ModelSpec
+from spatialnet_optimize.gates import GOLDEN_TOLERANCE, REFERENCE
+
+TOOL = f"spatialnet-edge {__version__}"
+
+
+def built_bundle(
+    model: Bundle,
+    output: Path,
+    spec: ModelSpec,
+    portable: bytes,
+    engines: Mapping[EngineRecord, bytes],
+    tolerance: float,
+    record: BuildRecord,
+) -> Bundle:
+    """A bundle with engines beside the portable graph, its golden vectors taken over from the model it was built from.
+
+    Args:
+        engines: in order of preference.
+    """
+    old = model.manifest
+    contents = {MODEL: portable} | {engine.path: content for engine, content in engines.items()}
+    contents |= {path: model.read(path) for path in (*old.golden.frames, old.golden.expected)}
+    source = f"{model.path.name} (sha256 {model.sha256})"
+    manifest = Manifest(
+        format=1,
+        serial=old.serial,
+        spec=spec,
+        files=file_records(contents),
+        golden=Golden(frames=old.golden.frames, expected=old.golden.expected, tolerance=tolerance),
+        provenance=replace(old.provenance, created=now(), tool=TOOL, source=source),
+        engines=(*engines, EngineRecord(path=MODEL, backend="onnxruntime", precision=REFERENCE)),
+        build=record,
+    )
+    return write_bundle(output, manifest, contents)
+
+
+def portable_bundle(
+    output: Path,
+    spec: ModelSpec,
+    graph: bytes,
+    frames: NDArray[np.uint8],
+    answers: dict[str, NDArray[np.float32]],
+    provenance: Provenance,
+    serial: int = 1,
+) -> Bundle:
+    """A bundle that holds the FP32 graph alone: what an export gives and every build starts from.
+
+    Args:
+        frames: uint8 `[N, H, W, 3]` RGB, at least eight real images, which become the golden frames.
+        answers: what the reference says of them, float32 `[N, width]` for each task.
+    """
+    contents = {MODEL: graph}
+    for index, frame in enumerate(frames):
+        encoded = cv2.imencode(".png", np.ascontiguousarray(frame[..., ::-1]))[1]
+        contents[f"golden/frame_{index:02d}.png"] = encoded.tobytes()
+    table = {name: [[round(float(p), 7) for p in row] for row in rows] for name, rows in answers.items()}
+    contents["golden/expected.json"] = (json.dumps(table) + "\n").encode()
+    golden = Golden(
+        frames=tuple(sorted(path for path in contents if path.endswith(".png"))),
+        expected="golden/expected.json",
+        tolerance=GOLDEN_TOLERANCE[REFERENCE],
+    )
+    manifest = Manifest(format=1, serial=serial, spec=spec, files=file_records(contents), golden=golden, provenance=provenance)
+    return write_bundle(output, manifest, contents)
+
+
+def now() -> str:
+    return datetime.now(timezone.utc).replace(microsecond=0).isoformat()
+
+
+def machine() -> str:
+    """What this is built on, for the record."""
+    return f"{platform.system()} {platform.machine()}, {cores()} cores, {processor()}"
+
+
+def processor() -> str:
+    """The processor's own name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown processor"
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
+    return names[0] if names else "unknown processor"
