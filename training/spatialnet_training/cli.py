@@ -57,10 +57,19 @@ def train(
 
 
 def starting_point(start: str, own: bool) -> Path | None:
-    """The checkpoint to start from: the one asked for, or the shipped student's for a user's own images."""
+    """The checkpoint to start from: the one asked for, or the shipped student's for a user's own images.
+
+    Raises:
+        UsageError: there is no such checkpoint.
+    """
     if start == "scratch" or not (start or own):
         return None
-    return Path(start) if start else Path(str(files("spatialnet_training"))).joinpath("weights", "student.pt")
+    path = Path(start) if start else Path(str(files("spatialnet_training"))).joinpath("weights", "student.pt")
+    if not path.is_file():
+        raise UsageError(
+            f"{path}: no checkpoint to start from; name one with --start, or start from scratch with --start scratch"
+        )
+    return path
 
 
 def describe(images: TrainingData, console: Console) -> None:

@@ -12,10 +12,12 @@ Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A number of epochs at one image size (progressive resizing)."""
+    """A number of epochs at one image size (progressive resizing); the last ones may mix and sample otherwise."""
 
     size: Positive
     epochs: Positive
+    mixup_share: Share | None = None
+    sampling_power: Share | None = None
 
 
 class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -48,13 +50,21 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     def epochs(self) -> int:
         return sum(stage.epochs for stage in self.stages)
 
-    def size_at(self, epoch: int) -> int:
-        """Image side in pixels at an epoch counted from 0."""
+    def stage_at(self, epoch: int) -> Stage:
+        """The stage of an epoch counted from 0, with what it does not say taken from the run."""
         for stage in self.stages:
             if epoch < stage.epochs:
-                return stage.size
+                break
             epoch -= stage.epochs
-        return self.size
+        return msgspec.structs.replace(
+            stage,
+            mixup_share=self.mixup_share if stage.mixup_share is None else stage.mixup_share,
+            sampling_power=self.sampling_power if stage.sampling_power is None else stage.sampling_power,
+        )
+
+    def size_at(self, epoch: int) -> int:
+        """Image side in pixels at an epoch counted from 0."""
+        return self.stage_at(epoch).size
 
 
 def load_config(path: Path) -> TrainConfig:

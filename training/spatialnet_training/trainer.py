@@ -114,8 +114,10 @@ class Trainer:
     def train_epoch(self) -> dict[str, float]:
         """One pass of `epoch_images`; returns the mean loss, the images per second and the last learning rate."""
         config, start, losses = self.config, time.monotonic(), []
-        size = config.size_at(self.epoch)
-        rows = draw_epoch(self.samples, config.epoch_images, config.sampling_power, self.rng)
+        stage = config.stage_at(self.epoch)
+        size = stage.size
+        assert stage.sampling_power is not None
+        rows = draw_epoch(self.samples, config.epoch_images, stage.sampling_power, self.rng)
         self.model.train()
         for first in range(0, len(rows) - config.batch + 1, config.batch):
             x, targets = training_batch(self.samples, rows[first : first + config.batch], size, self.rng)
@@ -142,7 +144,7 @@ class Trainer:
     def mixed_loss(self, x: Tensor, targets: dict[str, Tensor]) -> Tensor:
         """MixUp (Zhang et al. 2017) in a share of the batches; both images keep their own missing labels."""
         smoothing = self.config.label_smoothing
-        if self.rng.random() >= self.config.mixup_share:
+        if self.rng.random() >= (self.config.stage_at(self.epoch).mixup_share or 0.0):
             return multi_task_loss(self.forward(x), targets, self.weights, smoothing)
         share = float(self.rng.beta(self.config.mixup_alpha, self.config.mixup_alpha))
         order = torch.from_numpy(self.rng.permutation(len(x)))
