@@ -16,14 +16,14 @@ from torch import Tensor
 from spatialnet_edge.spec import IMAGENET_MEAN, IMAGENET_STD
 
 
-def warp(image: NDArray[np.uint8], size: int, rng: Generator) -> NDArray[np.uint8]:
-    """A random crop of 60 to 100 % of the side, slightly stretched, in one of the eight orientations.
+def warp(image: NDArray[np.uint8], size: int, rng: Generator, strength: float = 1.0) -> NDArray[np.uint8]:
+    """A random crop of 60 to 100 % of the side (at full strength), slightly stretched, in one of the eight orientations.
 
     Returns uint8 `[size, size, 3]`.
     """
     height, width = image.shape[:2]
-    side = rng.uniform(0.6, 1.0)
-    stretch = np.exp(rng.uniform(-0.15, 0.15))
+    side = rng.uniform(1 - 0.4 * strength, 1.0)
+    stretch = np.exp(rng.uniform(-0.15, 0.15) * strength)
     crop = np.array([min(side * stretch, 1.0) * width, min(side / stretch, 1.0) * height])
     centre = np.array([width, height]) / 2 + (np.array([width, height]) - crop) * rng.uniform(-0.5, 0.5, 2)
     axes = np.diag(crop / size) * rng.choice([-1.0, 1.0], 2)
@@ -53,23 +53,23 @@ def normalise(batch: NDArray[np.uint8]) -> Tensor:
     return (x - mean) / std
 
 
-def colour(x: Tensor, rng: Generator) -> Tensor:
+def colour(x: Tensor, rng: Generator, strength: float = 1.0) -> Tensor:
     """Gain and offset for each band (illumination, sensor), haze, in units of the normalised pixel."""
     batch = x.shape[0]
 
     def draw(low: float, high: float, bands: int) -> Tensor:
         return torch.from_numpy(rng.uniform(low, high, (batch, bands, 1, 1)).astype(np.float32))
 
-    gain = draw(0.75, 1.25, 1) * draw(0.93, 1.07, 3)
-    offset = draw(-0.3, 0.3, 1) + draw(-0.1, 0.1, 3)
-    haze = draw(0.0, 0.25, 1) * (draw(0.0, 1.0, 1) < 0.2)
+    gain = 1 + strength * (draw(0.75, 1.25, 1) * draw(0.93, 1.07, 3) - 1)
+    offset = strength * (draw(-0.3, 0.3, 1) + draw(-0.1, 0.1, 3))
+    haze = strength * draw(0.0, 0.25, 1) * (draw(0.0, 1.0, 1) < 0.2)
     return (x * gain + offset) * (1 - haze) + 1.5 * haze
 
 
-def erase(x: Tensor, rng: Generator) -> Tensor:
-    """Blank one rectangle of up to a quarter of the area in a quarter of the images (Zhong et al. 2017)."""
+def erase(x: Tensor, rng: Generator, strength: float = 1.0) -> Tensor:
+    """Blank one rectangle of up to a quarter of the area in a quarter of the images at full strength (Zhong et al. 2017)."""
     size = x.shape[-1]
-    for index in np.flatnonzero(rng.random(x.shape[0]) < 0.25):
+    for index in np.flatnonzero(rng.random(x.shape[0]) < 0.25 * strength):
         height, width = rng.integers(size // 8, size // 2, 2)
         top, left = rng.integers(0, size - height), rng.integers(0, size - width)
         x[index, :, top : top + height, left : left + width] = 0

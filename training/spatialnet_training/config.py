@@ -12,10 +12,11 @@ Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A number of epochs at one image size (progressive resizing); the last ones may mix and sample otherwise."""
+    """A number of epochs at one image size (progressive resizing); the last ones may augment, mix and sample otherwise."""
 
     size: Positive
     epochs: Positive
+    augmentation: Share = 1.0
     mixup_share: Share | None = None
     sampling_power: Share | None = None
 

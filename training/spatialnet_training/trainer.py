@@ -47,10 +47,12 @@ def draw_epoch(samples: Samples, count: int, power: float, rng: Generator) -> np
     return rng.permutation(np.concatenate(drawn))
 
 
-def training_batch(samples: Samples, rows: np.ndarray, size: int, rng: Generator) -> tuple[Tensor, dict[str, Tensor]]:
-    pixels = np.stack([warp(samples.images[row], size, rng) for row in rows])
+def training_batch(
+    samples: Samples, rows: np.ndarray, size: int, rng: Generator, strength: float = 1.0
+) -> tuple[Tensor, dict[str, Tensor]]:
+    pixels = np.stack([warp(samples.images[row], size, rng, strength) for row in rows])
     targets = {task: torch.from_numpy(values[rows]) for task, values in samples.targets.items()}
-    x = erase(colour(normalise(pixels), rng), rng)
+    x = erase(colour(normalise(pixels), rng, strength), rng, strength)
     return x.contiguous(memory_format=torch.channels_last), targets
 
 
@@ -120,7 +122,7 @@ class Trainer:
         rows = draw_epoch(self.samples, config.epoch_images, stage.sampling_power, self.rng)
         self.model.train()
         for first in range(0, len(rows) - config.batch + 1, config.batch):
-            x, targets = training_batch(self.samples, rows[first : first + config.batch], size, self.rng)
+            x, targets = training_batch(self.samples, rows[first : first + config.batch], size, self.rng, stage.augmentation)
             for group in self.optimiser.param_groups:
                 group["lr"] = self.rate()
             loss = self.mixed_loss(x, targets)
