@@ -111,7 +111,7 @@ def write(output: Path, bundle: Bundle, results: dict[str, list[Score]], log: Pa
     data = "\n".join(f"- {each}" for each in origin.data)
     text = f"""# {bundle.spec.name}
 
-Made by `{origin.command}` ({origin.tool}), {origin.source}; licence: {origin.licence}.
+Made with `{origin.command}` and exported by {origin.tool} from {origin.source}. Licence: {origin.licence}.
 Bundle identity (sha256 of its manifest): `{bundle.sha256}`.
 
 Input: uint8 {bundle.spec.input.height}×{bundle.spec.input.width} RGB. One graph from pixels to calibrated probabilities.

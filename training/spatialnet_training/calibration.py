@@ -15,6 +15,9 @@ from spatialnet_training.losses import UNLABELLED
 ANSWERED_ACCURACY = 0.95
 """Abstain just often enough that this share of the answers given is right, on the held-out images."""
 
+LEAST_CONFIDENCE = 0.5
+"""Always abstain below this: such an answer is more likely wrong than right, and scenes unlike the training data end up here."""
+
 MAX_ABSTENTION = 0.6
 """Never ask for more confidence than this: a head that is weak stays weak, and says so in its probabilities."""
 
@@ -57,7 +60,7 @@ def abstention(probabilities: Tensor, target: Tensor) -> float:
     known = target != UNLABELLED
     confidence, answers = probabilities[known].max(dim=1)
     right = (answers == target[known]).numpy()
-    for threshold in np.arange(0.0, MAX_ABSTENTION, 0.02):
+    for threshold in np.arange(LEAST_CONFIDENCE, MAX_ABSTENTION, 0.02):
         answered = confidence.numpy() >= threshold
         if answered.any() and right[answered].mean() >= ANSWERED_ACCURACY:
             return round(float(threshold), 2)

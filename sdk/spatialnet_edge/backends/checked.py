@@ -14,6 +14,7 @@ from spatialnet_edge.spec import ModelSpec, Multiclass, Regression, Task
 if TYPE_CHECKING:
     from spatialnet_edge.backends import Engine
 
+TOLERANCE = 1e-3
 SUM_TOLERANCE = 1e-2
 """FP16 engines round each probability; 21 of them stay well within this."""
 
@@ -53,11 +54,15 @@ def check_output(task: Task, values: NDArray[np.float32], batch: int) -> None:
     """Raise `InvalidOutput` unless `values` is a possible answer of `task` for `batch` frames."""
     if values.shape != (batch, task.width) or values.dtype != np.float32:
         raise InvalidOutput(f"'{task.name}' is {values.dtype} {values.shape}; expected float32 {(batch, task.width)}")
-    low, high = (task.low, task.high) if isinstance(task, Regression) else (0.0, 1.0)
-    # written so that a NaN fails too
-    if not (values.min() >= low - 1e-3 and values.max() <= high + 1e-3):
-        raise InvalidOutput(f"'{task.name}' has values from {values.min()} to {values.max()}; expected {low} to {high}")
+    # Every comparison is written so that a NaN fails it.
     if isinstance(task, Multiclass):
         sums = values.sum(axis=1)
-        if np.abs(sums - 1).max() > SUM_TOLERANCE:
-            raise InvalidOutput(f"the probabilities of '{task.name}' sum to {sums.max():.3f}; expected 1")
+        worst = sums[np.abs(sums - 1).argmax()]
+        if not (values.min() >= -TOLERANCE and abs(worst - 1) <= SUM_TOLERANCE):
+            raise InvalidOutput(
+                f"the probabilities of '{task.name}' go from {values.min()} to {values.max()}, sum to {worst:.3f}"
+            )
+        return
+    low, high = (task.low, task.high) if isinstance(task, Regression) else (0.0, 1.0)
+    if not (values.min() >= low - TOLERANCE and values.max() <= high + TOLERANCE):
+        raise InvalidOutput(f"'{task.name}' has values from {values.min()} to {values.max()}; expected {low} to {high}")
