@@ -27,7 +27,7 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     name: str
     preset: str
     data: dict[str, str]
-    stages: tuple[Stage, ...]
+    stages: Annotated[tuple[Stage, ...], msgspec.Meta(min_length=1)]
     seed: int = 0
     epoch_images: Positive = 20_000
     sampling_power: Share = 0.6
@@ -53,6 +53,7 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     def stage_at(self, epoch: int) -> Stage:
         """The stage of an epoch counted from 0, with what it does not say taken from the run."""
+        stage = self.stages[-1]
         for stage in self.stages:
             if epoch < stage.epochs:
                 break
