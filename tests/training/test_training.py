@@ -250,7 +250,8 @@ def test_training_learns(data_root: Path) -> None:
 
 
 def test_a_configuration_is_checked_before_anything_is_loaded(tmp_path: Path) -> None:
-    (tmp_path / "typo.toml").write_text('name = "x"\npreset = "student-2m"\nstages = [{ size = 32, epochs = 1 }]\nlerning_rate = 1\n[data]\n')
+    text = 'name = "x"\npreset = "student-2m"\nstages = [{ size = 32, epochs = 1 }]\nlerning_rate = 1\n[data]\n'
+    (tmp_path / "typo.toml").write_text(text)
     with pytest.raises(UsageError, match="lerning_rate"):
         read_config(str(tmp_path / "typo.toml"))
     with pytest.raises(UsageError, match=r"shipped: .*student"):
