@@ -259,7 +259,7 @@ def test_a_configuration_is_checked_before_anything_is_loaded(tmp_path: Path) ->
     assert read_config("student").preset in PRESETS
     import msgspec
 
-    data = load_own(SAMPLES / "ucmerced.zip", 32)
+    data = load_own(own_images(tmp_path), 32)
     with pytest.raises(UsageError, match="no preset 'huge'"):
         train(msgspec.structs.replace(CONFIG, preset="huge"), data, tmp_path / "run", "")
     with pytest.raises(DataRefused, match="no such data set"):
