@@ -19,7 +19,7 @@ from spatialnet_edge.manifest import BuildRecord, CandidateRecord, EngineRecord
 from spatialnet_edge.spec import IMAGE_INPUT, ModelSpec
 from spatialnet_optimize.compile_rtx import compile_plan
 from spatialnet_optimize.gates import GOLDEN_TOLERANCE, REFERENCE, Decision, Measured, decide
-from spatialnet_optimize.measure import agreement, align, decode_images, latencies, predict, score
+from spatialnet_optimize.measure import agreement, decode_images, judge, latencies, predict
 from spatialnet_optimize.package import built_bundle, machine
 from spatialnet_optimize.quantise import int8_dynamic
 from spatialnet_optimize.targets import find_target
@@ -170,8 +170,7 @@ def measure_candidates(
         for name, answers in outputs.items():
             agreements[name].append(agreement(spec, answers, outputs[REFERENCE]))
             for truth in truths(images, spec):
-                where, known = align(truth, pixels.kept)
-                figure = score(spec, known, answers[truth.task][where]).headline
+                figure = judge(spec, truth, answers, pixels.kept).headline
                 accuracy[name][f"{truth.task} ({images.tree.path.stem})"] = figure
     step(f"latency: {len(engines)} candidates in turn on {GATE_THREADS} thread")
     timed = dict(zip(engines, latencies(list(engines.values()), golden_frames[0]), strict=True))

@@ -25,7 +25,7 @@ from spatialnet_edge.errors import DataRefused
 from spatialnet_edge.labelled import LabelledImages, Truth, open_labelled, truths
 from spatialnet_edge.spec import ModelSpec, Multiclass
 from spatialnet_optimize.cli import figures
-from spatialnet_optimize.measure import Score, align, decode_images, predict, score
+from spatialnet_optimize.measure import Score, decode_images, judge, predict
 from spatialnet_training.taxonomy import Taxonomy, load_taxonomy
 
 FILES = {"eurosat": "eurosat_rgb.zip", "ucmerced": "ucmerced.zip", "rsscn7": "rsscn7.zip", "aid": "aid_multilabel.zip"}
@@ -67,11 +67,6 @@ def mapped(images: LabelledImages, spec: ModelSpec, taxonomy: Taxonomy, data_set
             answers = [head.labels.index(tables[head.name][data_set, kind]) for kind in images.classes]
             found.append(Truth(head.name, rows, np.array(answers, np.int64)))
     return found
-
-
-def judge(spec: ModelSpec, truth: Truth, outputs: dict[str, NDArray[np.float32]], kept: NDArray[np.int64]) -> Score:
-    where, known = align(truth, kept)
-    return score(spec, known, outputs[truth.task][where])
 
 
 @dataclass(frozen=True, slots=True)

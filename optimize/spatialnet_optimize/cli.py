@@ -28,7 +28,7 @@ from spatialnet_edge.errors import UsageError
 from spatialnet_edge.labelled import open_labelled, truths
 from spatialnet_optimize.build import Job
 from spatialnet_optimize.build import build as run_build
-from spatialnet_optimize.measure import Score, align, decode_images, predict, score
+from spatialnet_optimize.measure import Score, decode_images, judge, predict
 
 BUILD_STEPS = {"here": 7, "cpu": 7, "rtx": 7}
 
@@ -113,10 +113,7 @@ def evaluate(
     with load(bundle, backend, threads=1) as model:
         outputs = predict(model.opened.engine, pixels.images)
         engine = model.opened.record
-    scores: list[Score] = []
-    for truth in known:
-        where, aligned = align(truth, pixels.kept)
-        scores.append(score(opened.spec, aligned, outputs[truth.task][where]))
+    scores = [judge(opened.spec, truth, outputs, pixels.kept) for truth in known]
     Console().print(score_table(scores, f"{opened.spec.name} ({engine.precision} on {engine.backend}), {data}"))
     for path in pixels.broken:
         console.print(f"skipped {path}: not an image", style="yellow", highlight=False)

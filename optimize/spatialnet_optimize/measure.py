@@ -141,6 +141,17 @@ def score(spec: ModelSpec, truth: Truth, probabilities: NDArray[np.float32]) -> 
     return Score(truth.task, len(answers), metrics["mean_average_precision"], metrics, labels, per_label=per_label)
 
 
+def judge(spec: ModelSpec, truth: Truth, outputs: Outputs, kept: NDArray[np.int64]) -> Score:
+    """Score a head on those of its images that could be decoded.
+
+    Args:
+        outputs: probabilities of the decoded images.
+        kept: see `Pixels`.
+    """
+    where, known = align(truth, kept)
+    return score(spec, known, outputs[truth.task][where])
+
+
 def macro_f1(truth: NDArray[Any], answers: NDArray[Any], labels: NDArray[Any] | None = None) -> float:
     """F1 averaged over the labels that occur; a label that is never answered counts as 0."""
     return float(f1_score(truth, answers, labels=labels, average="macro", zero_division=0))  # pyright: ignore[reportArgumentType]
