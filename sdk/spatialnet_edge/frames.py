@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialnet_edge.spec import InputSpec
+from spatialnet_edge.errors import SourceRefused
+from spatialnet_edge.spec import RGB, InputSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,22 +73,55 @@ fast as averaging over fractional areas, and what the exact average then sees is
 
 
 def fit(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
-    """Resize to the model's input, as `InputSpec.resize` defines it: uint8 `[height, width, 3]`, RGB, contiguous.
+    """Resize to the model's input, as `InputSpec.resize` defines it: uint8 `[height, width, bands]`, contiguous.
+
+    `pixels` has all bands of the model, or red, green and blue alone; then the groups that are missing are zero, which the model
+    knows as "absent" and answers without.
+
+    Raises:
+        SourceRefused: another number of bands.
 
     A reversed view of a BGR buffer is resized as it lies in memory and turned to RGB afterwards, where there are far fewer
     pixels to turn.
     """
     reversed_view = pixels.strides[-1] < 0
-    image = np.asarray(pixels[..., ::-1] if reversed_view else pixels)
+    image: NDArray[np.uint8] = np.asarray(pixels[..., ::-1] if reversed_view else pixels)
     while image.shape[0] >= HALVE_FROM * spec.height and image.shape[1] >= HALVE_FROM * spec.width:
-        image = cv2.resize(image, (image.shape[1] // 2, image.shape[0] // 2), interpolation=cv2.INTER_AREA)
+        image = resized(image, image.shape[1] // 2, image.shape[0] // 2, cv2.INTER_AREA)
     if image.shape[:2] != (spec.height, spec.width):
         shrinking = image.shape[0] > spec.height or image.shape[1] > spec.width
         how = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
-        image = cv2.resize(image, (spec.width, spec.height), interpolation=how)
+        image = resized(image, spec.width, spec.height, how)
     if reversed_view:
-        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+    if image.shape[2] != spec.channels:
+        image = beside_absent(image, spec)
     return np.ascontiguousarray(image, dtype=np.uint8)
+
+
+def resized(image: NDArray[np.uint8], width: int, height: int, how: int) -> NDArray[np.uint8]:
+    """OpenCV's resize for any number of bands: it takes up to four at once, and drops the axis of a single one.
+
+    Args:
+        image: uint8 `[H, W, bands]`.
+        how: OpenCV's interpolation flag.
+    """
+    if image.shape[2] in (3, 4):
+        return np.asarray(cv2.resize(image, (width, height), interpolation=how), np.uint8)
+    bands = [np.ascontiguousarray(image[..., band]) for band in range(image.shape[2])]
+    return np.stack([np.asarray(cv2.resize(band, (width, height), interpolation=how), np.uint8) for band in bands], axis=2)
+
+
+def beside_absent(rgb: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
+    """Red, green and blue at their place among the model's bands, and zeros for the rest."""
+    if rgb.shape[2] != len(RGB.bands) or RGB not in spec.groups:
+        names = ", ".join(f"{group.name} ({len(group.bands)})" for group in spec.groups)
+        raise SourceRefused(
+            f"an image of {rgb.shape[2]} bands; this model takes {spec.channels}: {names}; give all of them, in this order"
+            + (", or red, green and blue alone" if RGB in spec.groups else "")
+        )
+    parts = [rgb if group == RGB else np.zeros((*rgb.shape[:2], len(group.bands)), np.uint8) for group in spec.groups]
+    return np.concatenate(parts, axis=2)
 
 
 def quality(pixels: NDArray[np.uint8]) -> tuple[str, ...]:
