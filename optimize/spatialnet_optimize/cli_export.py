@@ -13,7 +13,7 @@ from spatialnet_optimize.from_checkpoint import export_checkpoint
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="student.pt of a training run.")],
+    checkpoint: Annotated[Path, typer.Argument(help="network.pt of a training run.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The bundle to write.")] = Path("student.snb"),
     golden: Annotated[
         Path | None, typer.Option(help="Folder of at least 8 real images for the golden vectors; default: shipped samples.")

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from spatialnet_edge.errors import BuildError
-from spatialnet_edge.spec import IMAGE_INPUT, IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Multiclass, Multilabel, Regression
+from spatialnet_edge.spec import IMAGE_INPUT, ModelSpec, Multiclass, Multilabel, Regression, Task
+from spatialnet_training.augment import band_statistics
 
 OPSET = 20
 """The first with `Gelu` as one node; `LayerNormalization` is one since 17."""
@@ -27,9 +28,11 @@ PARITY = 1e-4
 
 
 class DeployedGraph(nn.Module):
-    """Wraps a network that takes normalised float `[N, 3, H, W]` and gives logits for each task.
+    """Wraps a network that takes normalised float `[N, bands, H, W]` and gives logits for each task.
 
-    Normalisation is folded to one multiplication and one addition for each band.
+    Normalisation is folded to one multiplication and one addition for each band. With several groups of bands, a group whose
+    pixels are all zero is absent, which no picture is: the graph finds that out itself, for each image, so that the runtime
+    needs no second input.
     """
 
     gain: Tensor
@@ -39,24 +42,30 @@ class DeployedGraph(nn.Module):
         super().__init__()
         self.network = network
         self.spec = spec
-        std = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
-        self.register_buffer("gain", 1 / (255 * std))
-        self.register_buffer("offset", -torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1) / std)
+        self.bands = [len(group.bands) for group in spec.input.groups]
+        mean, std = band_statistics(spec.input.channels)
+        self.register_buffer("gain", (1 / std).view(1, -1, 1, 1))
+        self.register_buffer("offset", (-mean / std).view(1, -1, 1, 1))
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """`image`: uint8 `[N, H, W, 3]`. Returns one float32 `[N, width]` for each task, in the spec's order."""
+        """`image`: uint8 `[N, H, W, bands]`. Returns one float32 `[N, width]` for each task, in the spec's order."""
         x = image.to(torch.float32).permute(0, 3, 1, 2)  # cast first: TensorRT refuses to transpose uint8
-        logits = self.network(x * self.gain + self.offset)
-        outputs: list[Tensor] = []
-        for task in self.spec.tasks:
-            values = logits[task.name]
-            if isinstance(task, Multiclass):
-                outputs.append(torch.softmax(values / task.temperature, dim=-1))
-            elif isinstance(task, Multilabel):
-                outputs.append(torch.sigmoid(values / task.temperature))
-            elif isinstance(task, Regression):
-                outputs.append(values.clamp(task.low, task.high))
-        return tuple(outputs)
+        if len(self.bands) > 1:
+            present = torch.stack([(group.amax(dim=(1, 2, 3)) > 0).float() for group in x.split(self.bands, dim=1)], dim=1)
+            logits = self.network(x * self.gain + self.offset, present)
+        else:
+            logits = self.network(x * self.gain + self.offset)
+        return tuple(answer(task, logits[task.name]) for task in self.spec.tasks)
+
+
+def answer(task: Task, logits: Tensor) -> Tensor:
+    """From logits to what the graph gives: calibrated probabilities, or a quantity in its unit."""
+    if isinstance(task, Multiclass):
+        return torch.softmax(logits / task.temperature, dim=-1)
+    if isinstance(task, Multilabel):
+        return torch.sigmoid(logits / task.temperature)
+    assert isinstance(task, Regression)
+    return task.low + (task.high - task.low) * torch.sigmoid(logits)  # trained as a share of its range
 
 
 def export_onnx(network: nn.Module, spec: ModelSpec) -> bytes:

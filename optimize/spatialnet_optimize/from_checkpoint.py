@@ -33,12 +33,12 @@ def export_checkpoint(checkpoint: Path, output: Path, golden: Path | None, seria
     """
     try:
         from spatialnet_optimize.export import check_parity, export_onnx, reference
-        from spatialnet_training.checkpoint import load_student
+        from spatialnet_training.checkpoint import load_network
     except ModuleNotFoundError as error:
-        if error.name not in ("torch", "onnxscript"):
+        if error.name not in ("torch", "onnxscript", "timm", "lightning_fabric"):
             raise
         raise MissingExtra(error.name, "training") from error
-    network, spec, provenance = load_student(checkpoint)
+    network, spec, provenance = load_network(checkpoint)
     images = golden_images(golden, spec.input)
     graph = export_onnx(network, spec)
     answers = reference(network, spec, images)

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, average_precision_score, confusion_matrix, f1_score
@@ -19,6 +18,7 @@ from spatialnet_edge.errors import DataRefused
 from spatialnet_edge.frames import fit
 from spatialnet_edge.labelled import LabelledImages, Truth
 from spatialnet_edge.spec import InputSpec, ModelSpec, Multiclass
+from spatialnet_training.bands import decode
 
 Outputs = Mapping[str, NDArray[np.float32]]
 CALIBRATION_BINS = 15
@@ -29,7 +29,7 @@ class Pixels:
     """Decoded and resized images.
 
     Attributes:
-        images: uint8 `[N, H, W, 3]` RGB.
+        images: uint8 `[N, H, W, bands]`.
         kept: their rows among the labelled images.
         broken: paths that are no images.
     """
@@ -49,11 +49,11 @@ def decode_images(labelled: LabelledImages, spec: InputSpec, progress: Callable[
     kept: list[int] = []
     broken: list[str] = []
     for row, encoded in enumerate(labelled.tree.read(labelled.files)):
-        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR) if encoded else None
+        image = decode(encoded, spec.groups) if encoded else None
         if image is None:
             broken.append(labelled.files[row])
         else:
-            images.append(fit(image[..., ::-1], spec))  # type: ignore[arg-type]
+            images.append(fit(image, spec))
             kept.append(row)
         progress(row + 1)
     if not images:

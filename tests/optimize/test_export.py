@@ -2,19 +2,23 @@
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
 import torch
 
 from spatialnet_edge.backends import load_backend
-from spatialnet_edge.errors import BuildError, Refused
+from spatialnet_edge.errors import BuildError
 from spatialnet_edge.manifest import Provenance
 from spatialnet_edge.spec import RGB, InputSpec, ModelSpec, Multiclass, Multilabel, Regression
 from spatialnet_optimize.export import OPSET, PARITY, check_parity, export_onnx, reference
 from spatialnet_optimize.from_checkpoint import export_checkpoint, golden_images
-from spatialnet_training.checkpoint import load_student, save_student
-from spatialnet_training.model import PRESETS, SpatialNetStudent
+from spatialnet_training.augment import normalise
+from spatialnet_training.backbones import PRESETS
+from spatialnet_training.bands import groups_named
+from spatialnet_training.checkpoint import load_network, save_network
+from spatialnet_training.model import SpatialNet
 
 torch.set_num_threads(1)
 
@@ -30,9 +34,9 @@ SPEC = ModelSpec(
 
 
 @pytest.fixture(scope="module")
-def network() -> SpatialNetStudent:
+def network() -> SpatialNet:
     torch.manual_seed(0)
-    network = SpatialNetStudent(PRESETS["student-2m"], {task.name: task.width for task in SPEC.tasks}, 64)
+    network = SpatialNet("student-2m", {task.name: task.width for task in SPEC.tasks}, 64)
     with torch.no_grad():  # as after training: zeros in norms and queries would leave whole branches untested
         for name, parameter in network.named_parameters():
             if name.endswith("second.1.weight") or name == "pooling.query":
@@ -41,7 +45,7 @@ def network() -> SpatialNetStudent:
 
 
 @pytest.fixture(scope="module")
-def graph(network: SpatialNetStudent) -> bytes:
+def graph(network: SpatialNet) -> bytes:
     return export_onnx(network, SPEC)
 
 
@@ -50,11 +54,11 @@ def images() -> np.ndarray:
     return golden_images(None, SPEC.input)
 
 
-def test_the_graph_equals_torch_on_real_images(network: SpatialNetStudent, graph: bytes, images: np.ndarray) -> None:
+def test_the_graph_equals_torch_on_real_images(network: SpatialNet, graph: bytes, images: np.ndarray) -> None:
     assert check_parity(graph, reference(network, SPEC, images), images) <= PARITY
 
 
-def test_another_network_fails_the_parity_check(graph: bytes, images: np.ndarray, network: SpatialNetStudent) -> None:
+def test_another_network_fails_the_parity_check(graph: bytes, images: np.ndarray, network: SpatialNet) -> None:
     answers = reference(network, SPEC, images)
     answers["land_use"] = answers["land_use"] + 0.01
     with pytest.raises(BuildError, match=r"differs from torch by 1\.00e-02 in 'land_use'"):
@@ -84,10 +88,10 @@ def test_the_graph_is_what_compilers_like(graph: bytes) -> None:
     assert b".py" not in graph
 
 
-def test_a_checkpoint_goes_through_to_a_bundle(network: SpatialNetStudent, tmp_path: Path) -> None:
+def test_a_checkpoint_goes_through_to_a_bundle(network: SpatialNet, tmp_path: Path) -> None:
     provenance = Provenance(created="", tool="tests", source="random weights", command="pytest")
-    save_student(tmp_path / "student.pt", network, "student-2m", SPEC, provenance)
-    loaded, spec, origin = load_student(tmp_path / "student.pt")
+    save_network(tmp_path / "student.pt", network, "student-2m", SPEC, provenance)
+    loaded, spec, origin = load_network(tmp_path / "student.pt")
     assert spec == SPEC
     assert origin == provenance
     assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), loaded.state_dict().values(), strict=True))
@@ -97,11 +101,37 @@ def test_a_checkpoint_goes_through_to_a_bundle(network: SpatialNetStudent, tmp_p
     assert len(bundle.manifest.golden.frames) >= 8
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\x80\x02c__builtin__\neval\n."])
-def test_a_checkpoint_that_is_none_is_refused_and_runs_nothing(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "student.pt").write_bytes(content)
-    with pytest.raises(Refused, match="not a checkpoint that can be read safely"):
-        load_student(tmp_path / "student.pt")
-    torch.save({"weights": {}}, tmp_path / "other.pt")
-    with pytest.raises(Refused, match="not a student checkpoint"):
-        load_student(tmp_path / "other.pt")
+def test_a_quantity_comes_out_in_its_unit_and_inside_its_range(graph: bytes, images: np.ndarray, network: SpatialNet) -> None:
+    counts = load_backend("onnxruntime").open(graph, SPEC, 1).infer(images)["count"]
+    x = normalise(images)
+    np.testing.assert_allclose(counts, 100 * torch.sigmoid(network(x)["count"]).detach().numpy(), atol=1e-3)
+
+
+def test_a_group_whose_pixels_are_zero_is_absent(images: np.ndarray) -> None:
+    """The graph finds out by itself which bands an image has, one image at a time."""
+    torch.manual_seed(0)
+    spec = msgspec.structs.replace(SPEC, input=InputSpec(height=64, width=64, groups=groups_named(("rgb", "thermal"))))
+    network = SpatialNet("student-1m", {task.name: task.width for task in spec.tasks}, 64, spec.input.groups).eval()
+    torch.nn.init.normal_(network.backbone.embedding.absent)
+    both = np.concatenate([images, 255 - images[..., :1]], axis=3)
+    both[1, ..., 3] = 0
+    content = export_onnx(network, spec)
+    check_parity(content, reference(network, spec, both), both)
+    x = normalise(both)
+    with torch.inference_mode():
+        expected = network(x, torch.tensor([[1.0, 1.0], [1.0, 0.0], *[[1.0, 1.0]] * (len(x) - 2)]))["land_use"]
+    outputs = load_backend("onnxruntime").open(content, spec, 1).infer(both)["land_use"]
+    np.testing.assert_allclose(outputs, (expected / 1.7).softmax(1).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("backbone", ["student-1m", "student-3m", "student-6m", "spatialnet-vit", "timm:vit_tiny_patch16_224"])
+def test_every_network_exports_with_norms_and_activations_as_single_nodes(backbone: str, images: np.ndarray) -> None:
+    torch.manual_seed(0)
+    network = SpatialNet(backbone, {task.name: task.width for task in SPEC.tasks}, 64).eval()
+    content = export_onnx(network, SPEC)
+    check_parity(content, reference(network, SPEC, images), images)
+    kinds = [node.op_type for node in onnx.load_from_string(content).graph.node]
+    depth = PRESETS[backbone].depth if backbone in PRESETS else 12
+    assert kinds.count("LayerNormalization") == 2 * depth + 1
+    assert kinds.count("Gelu") == depth
+    assert "BatchNormalization" not in kinds

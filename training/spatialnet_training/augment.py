@@ -1,10 +1,14 @@
 """Augmentation for overhead images: there is no up, so the eight symmetries of the square come first.
 
-Geometry is one affine warp from the stored image straight to the training size; colour, haze and erasing follow on
-the float batch.
+Geometry is one affine warp from the stored image straight to the training size; colour, haze, noise and erasing follow on the float
+batch; mixing pairs comes last. Every image has a random generator of its own, so that a batch is the same however many processes
+share it.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -19,7 +23,7 @@ from spatialnet_edge.spec import IMAGENET_MEAN, IMAGENET_STD
 def warp(image: NDArray[np.uint8], size: int, rng: Generator, strength: float = 1.0) -> NDArray[np.uint8]:
     """A random crop of 60 to 100 % of the side (at full strength), slightly stretched, in one of the eight orientations.
 
-    Returns uint8 `[size, size, 3]`.
+    Returns uint8 `[size, size, bands]`.
     """
     height, width = image.shape[:2]
     side = rng.uniform(1 - 0.4 * strength, 1.0)
@@ -31,46 +35,94 @@ def warp(image: NDArray[np.uint8], size: int, rng: Generator, strength: float = 
         axes = axes[:, ::-1]  # transpose the output: with the two signs, all eight symmetries
     offset = centre - axes @ np.full(2, size / 2) + axes.sum(axis=1) * 0.5 - 0.5
     matrix = np.column_stack([axes, offset])
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    warped = cv2.warpAffine(image, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
-    return np.asarray(warped, np.uint8)
+    parts = [
+        cv2.warpAffine(
+            np.ascontiguousarray(image[..., first : first + 4]),  # OpenCV warps up to four bands at a time
+            matrix,
+            (size, size),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REFLECT_101,
+        ).reshape(size, size, -1)
+        for first in range(0, image.shape[2], 4)
+    ]
+    return np.asarray(np.concatenate(parts, axis=2) if len(parts) > 1 else parts[0], np.uint8)
 
 
-def plain(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """The resize that deployment does: area averaging when shrinking, bilinear when growing."""
-    if image.shape[:2] == (size, size):
-        return image
-    shrinking = image.shape[0] > size
-    resized = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR)
-    return np.asarray(resized, np.uint8)
+def band_statistics(bands: int) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each band in grey levels: ImageNet's for red, green and blue, the middle of the range for others."""
+    mean = [*IMAGENET_MEAN, *([0.5] * bands)][:bands]
+    std = [*IMAGENET_STD, *([0.25] * bands)][:bands]
+    return torch.tensor(mean) * 255, torch.tensor(std) * 255
 
 
 def normalise(batch: NDArray[np.uint8]) -> Tensor:
-    """uint8 `[N, H, W, 3]` to float32 `[N, 3, H, W]`, channels last in memory."""
+    """uint8 `[N, H, W, bands]` to float32 `[N, bands, H, W]`, channels last in memory."""
     x = torch.from_numpy(batch).permute(0, 3, 1, 2).float()
-    mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1) * 255
-    std = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1) * 255
-    return (x - mean) / std
+    mean, std = band_statistics(x.shape[1])
+    return (x - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)
 
 
-def colour(x: Tensor, rng: Generator, strength: float = 1.0) -> Tensor:
-    """Gain and offset for each band (illumination, sensor), haze, in units of the normalised pixel."""
-    batch = x.shape[0]
+def recolour(x: Tensor, rngs: Sequence[Generator], strength: float = 1.0) -> Tensor:
+    """Gain and offset for each band (illumination, sensor), haze and noise, in units of the normalised pixel."""
+    bands = x.shape[1]
+    gain, offset, haze = np.empty((len(x), bands)), np.empty((len(x), bands)), np.empty((len(x), 1))
+    for index, rng in enumerate(rngs):
+        gain[index] = 1 + strength * (rng.uniform(0.75, 1.25) * rng.uniform(0.93, 1.07, bands) - 1)
+        offset[index] = strength * (rng.uniform(-0.3, 0.3) + rng.uniform(-0.1, 0.1, bands))
+        haze[index] = strength * rng.uniform(0.0, 0.25) * (rng.random() < 0.2)
+    shaped = [torch.from_numpy(each.astype(np.float32))[:, :, None, None] for each in (gain, offset, haze)]
+    x = (x * shaped[0] + shaped[1]) * (1 - shaped[2]) + 1.5 * shaped[2]
+    for index, rng in enumerate(rngs):
+        if rng.random() < 0.15 * strength:
+            noise = rng.standard_normal(x.shape[1:], dtype=np.float32) * np.float32(rng.uniform(0.02, 0.15))
+            x[index] += torch.from_numpy(noise)
+    return x
 
-    def draw(low: float, high: float, bands: int) -> Tensor:
-        return torch.from_numpy(rng.uniform(low, high, (batch, bands, 1, 1)).astype(np.float32))
 
-    gain = 1 + strength * (draw(0.75, 1.25, 1) * draw(0.93, 1.07, 3) - 1)
-    offset = strength * (draw(-0.3, 0.3, 1) + draw(-0.1, 0.1, 3))
-    haze = strength * draw(0.0, 0.25, 1) * (draw(0.0, 1.0, 1) < 0.2)
-    return (x * gain + offset) * (1 - haze) + 1.5 * haze
-
-
-def erase(x: Tensor, rng: Generator, strength: float = 1.0) -> Tensor:
+def erase(x: Tensor, rngs: Sequence[Generator], strength: float = 1.0) -> Tensor:
     """Blank one rectangle of up to a quarter of the area in a quarter of the images at full strength (Zhong et al. 2017)."""
     size = x.shape[-1]
-    for index in np.flatnonzero(rng.random(x.shape[0]) < 0.25 * strength):
-        height, width = rng.integers(size // 8, size // 2, 2)
-        top, left = rng.integers(0, size - height), rng.integers(0, size - width)
-        x[index, :, top : top + height, left : left + width] = 0
+    for index, rng in enumerate(rngs):
+        if rng.random() < 0.25 * strength:
+            height, width = rng.integers(size // 8, size // 2, 2)
+            top, left = rng.integers(0, size - height), rng.integers(0, size - width)
+            x[index, :, top : top + height, left : left + width] = 0
     return x
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """How a batch was mixed: each image is `share` itself and the rest its neighbour, the second of the pair that it is in."""
+
+    share: float
+
+    @staticmethod
+    def partner(values: Tensor) -> Tensor:
+        """Of each row, the other of its pair."""
+        return values.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+
+
+def mixup(x: Tensor, rng: Generator, alpha: float) -> tuple[Tensor, Mix]:
+    """Blend each image with its neighbour (Zhang et al. 2017, arXiv 1710.09412)."""
+    mix = Mix(float(rng.beta(alpha, alpha)))
+    return torch.lerp(mix.partner(x), x, mix.share), mix
+
+
+def cutmix(x: Tensor, rng: Generator) -> tuple[Tensor, Mix]:
+    """Paste a rectangle of its neighbour into each image (Yun et al. 2019, arXiv 1905.04899)."""
+    size = x.shape[-1]
+    side = int(size * np.sqrt(rng.uniform(0.1, 0.5)))
+    top, left = rng.integers(0, size - side + 1, 2)
+    mixed = x.clone()
+    area = (slice(None), slice(None), slice(top, top + side), slice(left, left + side))
+    mixed[area] = Mix.partner(x)[area]
+    return mixed, Mix(1 - side * side / (size * size))
+
+
+def drop_groups(groups: int, rngs: Sequence[Generator], probability: float) -> Tensor:
+    """Which band groups each image has: float `[N, groups]` of 0 and 1, at least one in each row."""
+    present = np.ones((len(rngs), groups), np.float32)
+    for row, rng in zip(present, rngs, strict=True):
+        row[rng.random(groups) < probability] = 0
+        row[rng.integers(groups)] = 1
+    return torch.from_numpy(present)

@@ -1,4 +1,4 @@
-"""A trained student on disk: weights, shape and contract, without pickled code."""
+"""A trained network on disk: weights, shape and contract, without pickled code."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import torch
 from spatialnet_edge.errors import Refused, first_line
 from spatialnet_edge.manifest import Provenance
 from spatialnet_edge.spec import ModelSpec
-from spatialnet_training.model import PRESETS, SpatialNetStudent
+from spatialnet_training.model import SpatialNet
 
-FORMAT = "spatialnet-student-1"
+FORMAT = "spatialnet-network-2"
 
 
-def save_student(path: Path, network: SpatialNetStudent, preset: str, spec: ModelSpec, provenance: Provenance) -> None:
-    """Write a checkpoint that `load_student` reads; atomic."""
+def save_network(path: Path, network: SpatialNet, backbone: str, spec: ModelSpec, provenance: Provenance) -> None:
+    """Write a checkpoint that `load_network` reads; atomic."""
     state = {
         "format": FORMAT,
-        "preset": preset,
+        "backbone": backbone,
         "spec": msgspec.json.encode(spec).decode(),
         "provenance": msgspec.json.encode(provenance).decode(),
         "weights": network.state_dict(),
@@ -29,19 +29,20 @@ def save_student(path: Path, network: SpatialNetStudent, preset: str, spec: Mode
     partial.replace(path)
 
 
-def load_student(path: Path) -> tuple[SpatialNetStudent, ModelSpec, Provenance]:
+def load_network(path: Path) -> tuple[SpatialNet, ModelSpec, Provenance]:
     """Read a checkpoint; tensors and plain values only, no code is run.
 
     Raises:
-        Refused: missing, damaged, or not a student of this format.
+        Refused: missing, damaged, or not a network of this format.
+        MissingExtra: its backbone needs timm, which is not installed.
     """
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # torch raises anything from OSError to UnpicklingError here
         raise Refused(f"{path}: not a checkpoint that can be read safely: {first_line(error)}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise Refused(f"{path}: not a student checkpoint ({FORMAT}); 'spatialnet-edge train' writes one as student.pt")
+        raise Refused(f"{path}: not a checkpoint of this version ({FORMAT}); 'spatialnet-edge train' writes one as network.pt")
     spec = msgspec.json.decode(state["spec"], type=ModelSpec)
-    network = SpatialNetStudent(PRESETS[state["preset"]], {t.name: t.width for t in spec.tasks}, spec.input.height)
+    network = SpatialNet(state["backbone"], {t.name: t.width for t in spec.tasks}, spec.input.height, spec.input.groups)
     network.load_state_dict(state["weights"])
     return network.eval(), spec, msgspec.json.decode(state["provenance"], type=Provenance)

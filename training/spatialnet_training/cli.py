@@ -1,8 +1,10 @@
-"""The command of this room: `train`."""
+"""The command `train`."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -13,47 +15,77 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from spatialnet_edge.errors import UsageError
+from spatialnet_edge.spec import Multiclass
+from spatialnet_training.bands import groups_named
 from spatialnet_training.config import TrainConfig, load_config
-from spatialnet_training.datasets import TrainingData, load_own, load_published
-from spatialnet_training.run import stored_side
+from spatialnet_training.datasets import TrainingData, load_published
+from spatialnet_training.own_data import load_own
+from spatialnet_training.run import Watcher, stored_side
 from spatialnet_training.run import train as run_training
 
 
 def train(
     data: Annotated[
         Path | None,
-        typer.Option(help="Your own images: a folder or zip with <class>/<image>. Starts from the shipped student."),
+        typer.Option(help="Your own images: a folder or zip with <class>/<image>, or a CSV. Starts from the shipped student."),
     ] = None,
     config: Annotated[str, typer.Option(help="A TOML file, or the name of a shipped configuration.")] = "",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Override the configuration: key=value or section.key=value.")
+    ] = None,
     data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets of the configuration.")] = Path("data"),
-    out: Annotated[Path, typer.Option(help="Folder for the checkpoints, the log and student.pt.")] = Path("runs/student"),
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoints, the log and network.pt.")] = Path("runs/student"),
+    backbone: Annotated[str, typer.Option(help="A preset, or timm:NAME; overrides the configuration.")] = "",
     start: Annotated[
         str, typer.Option(help="A checkpoint to start from; 'scratch' for none. Default with --data: the shipped student.")
     ] = "",
+    labels: Annotated[str, typer.Option(help="With --data: the only labels to accept, comma-separated.")] = "",
 ) -> None:
-    """Train a student. Started again with the same --out, it goes on where it stopped."""
-    chosen = read_config(config or ("folder" if data else "student"))
+    """Train a network. Started again with the same --out, it goes on where it stopped."""
+    overrides = [*(set_ or []), *([f'backbone="{backbone}"'] if backbone else [])]
+    chosen = read_config(config or ("folder" if data else "student"), tuple(overrides))
     console = Console(stderr=True)
-    side = stored_side(chosen)
+    side, groups = stored_side(chosen), groups_named(chosen.groups)
+    begin = starting_point(start, own=data is not None and not backbone)
     if data is not None:
-        images = load_own(data, side)
+        images = load_own(data, side, groups, tuple(each.strip() for each in labels.split(",") if each.strip()))
     else:
-        images = load_published({name: data_root / file for name, file in chosen.data.items()}, side)
+        images = load_published({name: data_root / file for name, file in chosen.data.items()}, side, groups)
     describe(images, console)
-    columns = (TextColumn("epoch"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("", total=chosen.epochs)
-
-        def report(figures: dict[str, float]) -> None:
-            progress.update(bar, completed=figures["epoch"])
-            held_out = "  ".join(f"{key[5:]} {value:.1%}" for key, value in figures.items() if key.startswith("tune/"))
-            console.print(f"epoch {figures['epoch']:.0f}  loss {figures['loss']:.3f}  held out: {held_out}", highlight=False)
-
-        command = "spatialnet-edge " + " ".join(sys.argv[1:])
-        student = run_training(chosen, images, out, command, report, starting_point(start, own=data is not None))
+    command = "spatialnet-edge " + " ".join(sys.argv[1:])
+    network = run_training(chosen, images, out, command, ConsoleWatcher(console, chosen.epochs), begin)
     for name in images.broken:
         console.print(f"skipped {name}: not an image", style="yellow", highlight=False)
-    print(student)
+    print(network)
+
+
+class ConsoleWatcher(Watcher):
+    """A progress bar for each epoch, and a line of figures after it."""
+
+    def __init__(self, console: Console, epochs: int) -> None:
+        self.console = console
+        self.epochs = epochs
+
+    @contextmanager
+    def steps(self, epoch: int, count: int) -> Iterator[Callable[[], None]]:
+        columns = (
+            TextColumn("{task.description}"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            bar = progress.add_task(f"epoch {epoch + 1} of {self.epochs}", total=count)
+            yield lambda: progress.advance(bar)
+
+    def epoch(self, figures: dict[str, float]) -> None:
+        held_out = "  ".join(f"{key[5:]} {value:.1%}" for key, value in figures.items() if key.startswith("tune/"))
+        self.console.print(
+            f"epoch {figures['epoch']:.0f}  {figures['images_per_second']:.0f} images/s  loss {figures['loss']:.3f}  "
+            f"held out: {held_out}",
+            highlight=False,
+        )
 
 
 def starting_point(start: str, own: bool) -> Path | None:
@@ -73,23 +105,24 @@ def starting_point(start: str, own: bool) -> Path | None:
 
 
 def describe(images: TrainingData, console: Console) -> None:
-    """How many images there are, and how unevenly the classes of a single data set are filled."""
+    """How many images there are, and, of a single data set, how unevenly the classes are filled."""
     console.print(f"training on {', '.join(images.summary)}; {len(images.tune)} held out to calibrate", highlight=False)
-    if len(images.labels) > 1:
-        return
-    ((head, names),) = images.labels.items()
-    counts = np.bincount(images.train.targets[head], minlength=len(names))
-    rarest, commonest = int(counts.argmin()), int(counts.argmax())
-    if counts[commonest] > 5 * max(1, counts[rarest]):
-        console.print(
-            f"imbalance: {counts[commonest]} images of {names[commonest]}, {counts[rarest]} of {names[rarest]}; "
-            f"expect the rare class to be missed more often",
-            style="yellow",
-            highlight=False,
-        )
+    for task in images.tasks if len(images.train.data_sets) == 1 else ():
+        if not isinstance(task, Multiclass):
+            continue
+        values = images.train.targets[task.name].astype(np.int64)
+        counts = np.bincount(values[values >= 0], minlength=task.width)
+        rarest, commonest = int(counts.argmin()), int(counts.argmax())
+        if counts[commonest] > 5 * max(1, counts[rarest]):
+            console.print(
+                f"imbalance in {task.name}: {counts[commonest]} images of {task.labels[commonest]}, {counts[rarest]} of "
+                f"{task.labels[rarest]}; expect the rare class to be missed more often",
+                style="yellow",
+                highlight=False,
+            )
 
 
-def read_config(name: str) -> TrainConfig:
+def read_config(name: str, overrides: tuple[str, ...] = ()) -> TrainConfig:
     """A configuration by path or by the name of a shipped one.
 
     Raises:
@@ -100,6 +133,6 @@ def read_config(name: str) -> TrainConfig:
     if not path.is_file():
         raise UsageError(f"no configuration '{name}'; shipped: {', '.join(p.stem for p in sorted(shipped.glob('*.toml')))}")
     try:
-        return load_config(path)
+        return load_config(path, overrides)
     except ValueError as error:
         raise UsageError(f"{path}: {error}") from error

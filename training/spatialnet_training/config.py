@@ -1,46 +1,106 @@
-"""One TOML file says everything that a training run depends on."""
+"""One TOML file says everything that a training run depends on; the command line can override any of it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import msgspec
 
+from spatialnet_edge.errors import UsageError
+
 Positive = Annotated[int, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Above0 = Annotated[float, msgspec.Meta(gt=0)]
 
 
-class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Immutable, and strict about names that it does not know."""
+
+
+class Stage(Section, frozen=True):
     """A number of epochs at one image size (progressive resizing); the last ones may augment, mix and sample otherwise."""
 
     size: Positive
     epochs: Positive
     augmentation: Share = 1.0
     mixup_share: Share | None = None
+    cutmix_share: Share | None = None
     sampling_power: Share | None = None
 
 
-class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """See `configs/` for commented examples."""
+class Distillation(Section, frozen=True):
+    """What a student learns from besides the labels (Hinton et al. 2015, arXiv 1503.02531).
+
+    Attributes:
+        teachers: checkpoints, whose probabilities are averaged; `self` is the run's own averaged weights (Tarvainen and Valpola
+            2017, arXiv 1703.01780).
+        share: of the loss that comes from the teachers, on labelled images.
+        temperature: softens both distributions.
+        elsewhere: weight of a head's soft labels on images that have no label for that head.
+        relations: weight of the loss on how alike the images of a batch are to each other (Tung and Mori 2019, arXiv 1907.09682).
+        unlabelled: a folder or zip of any pictures, which the teachers label.
+        unlabelled_share: of every batch that comes from there.
+    """
+
+    teachers: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    share: Share = 0.7
+    temperature: Above0 = 2.0
+    elsewhere: Share = 0.1
+    relations: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    unlabelled: str = ""
+    unlabelled_share: Share = 0.25
+
+
+class TrainConfig(Section, frozen=True):
+    """See `configs/` for commented examples.
+
+    Attributes:
+        backbone: a preset of `backbones.PRESETS`, or `timm:NAME`.
+        weights: of a timm backbone: a local file, `hub`, or empty for none.
+        groups: band groups of the input, as `bands.GROUPS` names them.
+        group_dropout: how often each group but one is withheld in training, so that a missing one is answered at run time.
+        adapt: what learns: `full`; `frozen`: pooling and heads; `probe`: the heads alone, over the mean of the tokens.
+        layer_decay: learning rate of each layer over that of the layer above it (Clark et al. 2020, arXiv 2003.10555).
+        sampling_power: a data set's share of an epoch is its size to this power.
+        balance: of the tasks' losses: `fixed` weights, `uncertainty` (Kendall et al. 2018, arXiv 1705.07115) or `pcgrad` (Yu et
+            al. 2020, arXiv 2001.06782).
+        compile: with torch.compile; worth it for runs of more than some minutes.
+        precision: as Lightning Fabric names it: `32-true`, `bf16-mixed`, …
+    """
 
     name: str
-    preset: str
+    backbone: str
     data: dict[str, str]
     stages: Annotated[tuple[Stage, ...], msgspec.Meta(min_length=1)]
+    weights: str = ""
+    groups: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("rgb",)
+    group_dropout: Share = 0.0
+    adapt: Literal["full", "frozen", "probe"] = "full"
+    layer_decay: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
     seed: int = 0
     epoch_images: Positive = 20_000
     sampling_power: Share = 0.6
     batch: Positive = 128
-    learning_rate: float = 1.5e-3
+    learning_rate: Above0 = 1.5e-3
     weight_decay: float = 0.05
     warmup_share: Share = 0.05
     label_smoothing: Share = 0.1
-    mixup_alpha: float = 0.2
+    mixup_alpha: Above0 = 0.2
     mixup_share: Share = 0.5
+    cutmix_share: Share = 0.0
     ema_decay: Share = 0.998
+    balance: Literal["fixed", "uncertainty", "pcgrad"] = "fixed"
     task_weights: dict[str, float] = {}
+    distillation: Distillation | None = None
     compile: bool = False
+    precision: str = "32-true"
+
+    def __post_init__(self) -> None:
+        if self.batch % 2:
+            raise ValueError(f"batch is {self.batch}; images are mixed in pairs, so give an even number")
+        if odd := [stage.size for stage in self.stages if stage.size % 16]:
+            raise ValueError(f"a stage has size {odd[0]}; give a multiple of 16")
 
     @property
     def size(self) -> int:
@@ -58,17 +118,36 @@ class TrainConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             if epoch < stage.epochs:
                 break
             epoch -= stage.epochs
-        return msgspec.structs.replace(
-            stage,
-            mixup_share=self.mixup_share if stage.mixup_share is None else stage.mixup_share,
-            sampling_power=self.sampling_power if stage.sampling_power is None else stage.sampling_power,
-        )
-
-    def size_at(self, epoch: int) -> int:
-        """Image side in pixels at an epoch counted from 0."""
-        return self.stage_at(epoch).size
+        unsaid = [each for each in ("mixup_share", "cutmix_share", "sampling_power") if getattr(stage, each) is None]
+        return msgspec.structs.replace(stage, **{each: getattr(self, each) for each in unsaid})
 
 
-def load_config(path: Path) -> TrainConfig:
-    """Read and check a TOML file."""
-    return msgspec.toml.decode(path.read_bytes(), type=TrainConfig)
+def load_config(path: Path, overrides: tuple[str, ...] = ()) -> TrainConfig:
+    """Read and check a TOML file.
+
+    Args:
+        overrides: `key=value` with the value as TOML writes it; `distillation.share=0.5` reaches into a section. A value that is
+            not TOML is taken as text.
+
+    Raises:
+        UsageError: an override without `=`.
+        ValueError: not TOML, an unknown key, or a value out of range; the message names the key.
+    """
+    tree: dict[str, Any] = msgspec.toml.decode(path.read_bytes())
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise UsageError(f"--set {override}: give key=value, such as --set learning_rate=1e-3")
+        section = tree
+        *outer, last = key.strip().split(".")
+        for name in outer:
+            section = section.setdefault(name, {})
+        section[last] = toml_value(text.strip())
+    return msgspec.convert(tree, TrainConfig)
+
+
+def toml_value(text: str) -> Any:
+    try:
+        return msgspec.toml.decode(f"value = {text}".encode())["value"]
+    except msgspec.DecodeError:
+        return text

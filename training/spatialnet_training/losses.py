@@ -4,34 +4,90 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 UNLABELLED = -1
-"""Marks a missing label: in class indices as is, in multilabel rows in every column."""
+"""Marks a missing label: in class indices as is, in rows of numbers in every column."""
+
+
+def labelled_rows(target: Tensor) -> Tensor:
+    """Which images have a label: bool `[N]`."""
+    return target != UNLABELLED if target.ndim == 1 else target[:, 0] != UNLABELLED
 
 
 def task_loss(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
     """Sum of one task's loss over the labelled images, divided by the batch size, so that every image weighs the same.
 
     Args:
-        logits: `[N, labels]`.
-        target: int64 `[N]` of class indices (cross-entropy with label smoothing), or float `[N, labels]` of 0 and 1
-            (mean binary cross-entropy over the labels); `UNLABELLED` where there is none.
+        logits: `[N, outputs]`.
+        target: int64 `[N]` of class indices (cross-entropy with label smoothing), or float `[N, outputs]` in 0 to 1 (mean binary
+            cross-entropy: for labels that may be true together, and for quantities as a share of their range, as in Papke and
+            Wooldridge 1996); `UNLABELLED` where there is none.
         smoothing: label smoothing for class indices (Szegedy et al. 2015).
     """
     if target.ndim == 1:
         total = F.cross_entropy(logits, target, ignore_index=UNLABELLED, label_smoothing=smoothing, reduction="sum")
     else:
-        labelled = (target[:, :1] != UNLABELLED).to(logits.dtype)
         each = F.binary_cross_entropy_with_logits(logits, target.clamp(min=0), reduction="none")
-        total = (each.mean(dim=1, keepdim=True) * labelled).sum()
+        total = (each.mean(dim=1) * labelled_rows(target)).sum()
     return total / logits.shape[0]
 
 
-def multi_task_loss(
-    logits: Mapping[str, Tensor], targets: Mapping[str, Tensor], weights: Mapping[str, float], smoothing: float
-) -> Tensor:
-    """Weighted sum of the tasks' losses."""
-    losses = [weights[task] * task_loss(logits[task], targets[task], smoothing) for task in weights]
-    return sum(losses[1:], losses[0])
+def task_losses(logits: Mapping[str, Tensor], targets: Mapping[str, Tensor], smoothing: float) -> dict[str, Tensor]:
+    """`task_loss` of every task that has targets."""
+    return {task: task_loss(logits[task], target, smoothing) for task, target in targets.items()}
+
+
+def soft_loss(student: Tensor, teacher: Tensor, single_label: bool, temperature: float, weight: Tensor) -> Tensor:
+    """How far the student's softened probabilities are from the teacher's (Hinton et al. 2015), as a mean over the batch.
+
+    Args:
+        student: logits `[N, outputs]`.
+        teacher: probabilities `[N, outputs]`, already softened by `temperature`.
+        single_label: softmax rather than a sigmoid for each output.
+        weight: of each image, `[N]`.
+    """
+    scaled = student / temperature
+    if single_label:
+        each = F.kl_div(F.log_softmax(scaled, dim=1), teacher, reduction="none").sum(dim=1)
+    else:
+        entropy = F.binary_cross_entropy(teacher, teacher, reduction="none")
+        each = (F.binary_cross_entropy_with_logits(scaled, teacher, reduction="none") - entropy).mean(dim=1)
+    return (each * weight).mean() * temperature**2
+
+
+def relation_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Images that the teacher sees as alike should be alike to the student, whatever the widths of the two.
+
+    (Similarity-preserving distillation, Tung and Mori 2019, arXiv 1907.09682.)
+
+    Args:
+        student, teacher: pooled features `[N, tasks, width]`; the widths may differ.
+    """
+
+    def similarity(pooled: Tensor) -> Tensor:
+        features = F.normalize(pooled.flatten(1), dim=1)
+        return F.normalize(features @ features.T, dim=1)
+
+    return (similarity(student) - similarity(teacher)).square().sum() / len(student)
+
+
+def project_conflicts(gradients: list[Tensor], order: list[list[int]]) -> Tensor:
+    """The sum of the tasks' gradients, each without what opposes another's (PCGrad, Yu et al. 2020, algorithm 1).
+
+    Args:
+        gradients: one flat vector for each task.
+        order: for each task, the order in which it meets the others; random, so that no task is favoured.
+    """
+    projected: list[Tensor] = []
+    for index, gradient in enumerate(gradients):
+        own = gradient.clone()
+        for other in order[index]:
+            against = gradients[other]
+            overlap = torch.dot(own, against)
+            if other != index and overlap < 0:
+                own -= overlap / against.square().sum() * against
+        projected.append(own)
+    return torch.stack(projected).sum(dim=0)

@@ -1,35 +1,51 @@
-"""One training run from a configuration to a student: load, train, calibrate, save."""
+"""One training run from a configuration to a network: load, train, calibrate, save."""
 
 from __future__ import annotations
 
-import json
+import csv
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
+from msgspec.structs import replace
 from torch import Tensor
 
 from spatialnet_edge import __version__
-from spatialnet_edge.errors import UsageError, first_line
+from spatialnet_edge.errors import UsageError
 from spatialnet_edge.manifest import Provenance
-from spatialnet_edge.spec import RGB, InputSpec, ModelSpec, Multiclass, Multilabel, Task
+from spatialnet_edge.spec import InputSpec, ModelSpec, Multiclass, Multilabel, Task
+from spatialnet_training.bands import groups_named
 from spatialnet_training.calibration import abstention, fit_temperature
-from spatialnet_training.checkpoint import load_student, save_student
+from spatialnet_training.checkpoint import load_network, save_network
 from spatialnet_training.config import TrainConfig
-from spatialnet_training.datasets import Samples, TrainingData
-from spatialnet_training.model import PRESETS, SpatialNetStudent
+from spatialnet_training.datasets import TrainingData, load_unlabelled
+from spatialnet_training.distil import SELF
+from spatialnet_training.model import SpatialNet
+from spatialnet_training.samples import Samples
 from spatialnet_training.trainer import Trainer, accuracies, predict
+from spatialnet_training.transfer import answers, transfer
 
-Report = Callable[[dict[str, float]], None]
+NETWORK, LAST, LOG = "network.pt", "last.ckpt", "log.csv"
 
 STORED_SIDE = 128
 """Images wait in memory no larger than this, in pixels: 25,000 of them take about one gigabyte."""
 
 
 def stored_side(config: TrainConfig) -> int:
-    return max(STORED_SIDE, config.size)
+    return max(STORED_SIDE, *(stage.size for stage in config.stages))
+
+
+class Watcher:
+    """What a run tells of itself; this one is silent."""
+
+    def steps(self, epoch: int, count: int) -> AbstractContextManager[Callable[[], None]]:
+        """Entered for every epoch; what it gives is called after each of `count` steps."""
+        return nullcontext(lambda: None)
+
+    def epoch(self, figures: dict[str, float]) -> None:
+        """The figures of an epoch."""
 
 
 def train(
@@ -37,89 +53,110 @@ def train(
     data: TrainingData,
     out: Path,
     command: str,
-    report: Report = lambda figures: None,
+    watcher: Watcher | None = None,
     start: Path | None = None,
 ) -> Path:
     """Train, resuming from `out/last.ckpt` when it is there.
 
     Args:
         command: what the user typed, for the record.
-        report: told the figures of each epoch.
-        start: a student checkpoint whose weights, but for the heads, are where training starts; None for from scratch.
+        start: a checkpoint to start from; None for random or pretrained weights, as the configuration says.
 
     Returns:
-        The path of `student.pt`: averaged weights, calibrated temperatures, the model's contract.
+        The path of `network.pt`: averaged weights, calibrated temperatures, the model's contract.
 
     Raises:
-        UsageError: an unknown preset.
+        UsageError: an unknown backbone or group, or a teacher of other labels.
     """
-    if config.preset not in PRESETS:
-        raise UsageError(f"no preset '{config.preset}'; there are {', '.join(PRESETS)}")
-    out.mkdir(parents=True, exist_ok=True)
+    watcher = watcher or Watcher()
+    groups = groups_named(config.groups)
     torch.manual_seed(config.seed)
-    heads = {task: len(names) for task, names in data.labels.items()}
-    network = SpatialNetStudent(PRESETS[config.preset], heads, config.size)
+    outputs = {task.name: task.width for task in data.tasks}
+    network = SpatialNet(config.backbone, outputs, config.size, groups, config.weights)
     if start is not None:
-        transfer(network, start)
-    trainer = Trainer(config, network, data.train)
-    last = out / "last.ckpt"
-    if last.exists():
-        trainer.load(last)
+        transfer(network, data.tasks, start)
+    settings = config.distillation
+    teachers = [load_teacher(Path(each), data.tasks) for each in (settings.teachers if settings else ()) if each != SELF]
+    unlabelled = None
+    if settings and settings.unlabelled:
+        unlabelled = load_unlabelled(Path(settings.unlabelled), stored_side(config), groups)
+    trainer = Trainer(config, network, data.train, teachers, unlabelled)
+    out.mkdir(parents=True, exist_ok=True)
+    if (out / LAST).exists():
+        trainer.load(out / LAST)
     while trainer.epoch < config.epochs:
-        figures = trainer.train_epoch()
-        held_out = accuracies(predict(trainer.averaged.module, data.tune, config.size_at(trainer.epoch - 1)), data.tune)
+        with watcher.steps(trainer.epoch, len(trainer.loader)) as advance:
+            figures = trainer.train_epoch(advance)
+        size = config.stage_at(trainer.epoch - 1).size
+        held_out = accuracies(predict(trainer.averaged.module, data.tune, size, groups), data.tune)
         figures |= {f"tune/{task}": value for task, value in held_out.items()}
-        with (out / "log.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps({key: round(value, 5) for key, value in figures.items()}) + "\n")
-        trainer.save(last)
-        report(figures)
+        if trainer.fabric.is_global_zero:
+            append(out / LOG, figures)
+            watcher.epoch(figures)
+        trainer.save(out / LAST)
     network.load_state_dict(trainer.averaged.module.state_dict())
-    spec = calibrated_spec(config, data.labels, predict(network, data.tune, config.size), data.tune)
+    logits = predict(network, data.tune, config.size, groups)
+    given = InputSpec(height=config.size, width=config.size, groups=groups)
+    spec = ModelSpec(name=config.name, input=given, tasks=tuple(calibrated(t, logits[t.name], data.tune) for t in data.tasks))
     provenance = Provenance(
         created=time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
         tool=f"spatialnet-edge {__version__}, torch {torch.__version__}",
-        source="from scratch" if start is None else f"started from {start.name}",
+        source=origin(config, start),
         command=command,
-        data=data.summary,
+        data=(*data.summary, *(() if unlabelled is None else (f"{unlabelled.data_sets[0]}: {len(unlabelled)} unlabelled",))),
         licence=data.licence,
     )
-    save_student(out / "student.pt", network, config.preset, spec, provenance)
-    return out / "student.pt"
+    if trainer.fabric.is_global_zero:
+        save_network(out / NETWORK, network, config.backbone, spec, provenance)
+    trainer.fabric.barrier()
+    return out / NETWORK
 
 
-def transfer(network: SpatialNetStudent, start: Path) -> None:
-    """Take over every weight but those of the heads and their queries, which belong to other tasks.
+def origin(config: TrainConfig, start: Path | None) -> str:
+    """Where the weights come from, in words."""
+    source = f"started from {start.name}" if start else "from scratch"
+    if config.weights and not start:
+        source = f"started from {Path(config.weights).name}"
+    if config.distillation:
+        names = [Path(each).parent.name if each != SELF else "itself" for each in config.distillation.teachers]
+        source += f", distilled from {', '.join(names)}"
+    return source
+
+
+def load_teacher(path: Path, tasks: tuple[Task, ...]) -> SpatialNet:
+    """A checkpoint whose heads mean what the student's mean.
 
     Raises:
-        UsageError: the checkpoint is of another shape.
+        UsageError: it has no task in common, or one with other labels.
+        Refused: it cannot be read.
     """
-    source, _, _ = load_student(start)
-    kept = {k: v for k, v in source.state_dict().items() if not k.startswith("heads.") and k != "pooling.query"}
-    own = network.state_dict()
-    if kept["positions"].shape != own["positions"].shape:
-        grid = own["positions"].shape[-2:]
-        kept["positions"] = F.interpolate(kept["positions"], grid, mode="bicubic", align_corners=False)
-    try:
-        network.load_state_dict(own | kept)
-    except RuntimeError as error:
-        raise UsageError(
-            f"{start}: not of this preset's shape ({first_line(error)}); choose the preset it was made with"
-        ) from error
+    network, spec, _ = load_network(path)
+    wanted = dict(answers(task) for task in tasks)
+    shared = [task for task in spec.tasks if task.name in wanted]
+    if not shared:
+        raise UsageError(f"{path}: teaches {', '.join(t.name for t in spec.tasks)}; the student learns {', '.join(wanted)}")
+    if other := [task.name for task in shared if wanted[task.name] != answers(task)[1]]:
+        raise UsageError(f"{path}: its labels of '{other[0]}' are not the student's, or in another order")
+    return network
 
 
-def calibrated_spec(
-    config: TrainConfig, labels: dict[str, tuple[str, ...]], logits: dict[str, Tensor], tune: Samples
-) -> ModelSpec:
-    """The model's contract, with temperature and abstention of each head from the held-out training images."""
-    tasks: list[Task] = []
-    for name, names in labels.items():
-        target = torch.from_numpy(tune.targets[name])
-        temperature = fit_temperature(logits[name], target)
-        if target.ndim == 1:
-            probabilities = (logits[name] / temperature).softmax(dim=1)
-            least = abstention(probabilities, target)
-            tasks.append(Multiclass(name=name, labels=names, temperature=temperature, abstain_below=least))
-        else:
-            tasks.append(Multilabel(name=name, labels=names, temperature=temperature, thresholds=(0.5,) * len(names)))
-    given = InputSpec(height=config.size, width=config.size, groups=(RGB,))
-    return ModelSpec(name=config.name, input=given, tasks=tuple(tasks))
+def append(log: Path, figures: dict[str, float]) -> None:
+    """Add one epoch to the log, a CSV with a header."""
+    new = not log.exists()
+    with log.open("a", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(figures))
+        if new:
+            writer.writeheader()
+        writer.writerow({key: round(value, 5) for key, value in figures.items()})
+
+
+def calibrated(task: Task, logits: Tensor, tune: Samples) -> Task:
+    """The task with temperature and abstention from the held-out training images."""
+    target = torch.from_numpy(tune.targets[task.name])
+    if isinstance(task, Multiclass):
+        temperature = fit_temperature(logits, target)
+        least = abstention((logits / temperature).softmax(dim=1), target)
+        return replace(task, temperature=temperature, abstain_below=least)
+    if isinstance(task, Multilabel):
+        return replace(task, temperature=fit_temperature(logits, target))
+    return task

@@ -12,7 +12,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from spatialnet_training.datasets import held_out
+from spatialnet_training.samples import held_out
 
 PER_CLASS = 30
 SETS = {"eurosat": "eurosat_rgb.zip", "ucmerced": "ucmerced.zip"}

@@ -1,0 +1,86 @@
+"""Augmentation: geometry stays inside the image, mixing keeps count, randomness belongs to the image."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spatialnet_training.augment import Mix, cutmix, drop_groups, erase, mixup, normalise, recolour, warp
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([32, 48, 96]))
+def test_a_warp_stays_inside_the_image(seed: int, size: int) -> None:
+    rows, columns = np.mgrid[0:100, 0:100].astype(np.uint8)
+    image = np.dstack([columns, rows, np.full_like(rows, 200)])
+    warped = warp(image, size, np.random.default_rng(seed)).astype(int)
+    assert warped.shape == (size, size, 3)
+    assert (warped[..., 2] == 200).all()
+    horizontal, vertical = np.ptp(warped[..., 0]), np.ptp(warped[..., 1])
+    assert min(horizontal, vertical) >= 45
+    assert max(horizontal, vertical) <= 99
+    gradient = np.abs(np.diff(warped[..., 0], axis=1)).mean(), np.abs(np.diff(warped[..., 0], axis=0)).mean()
+    assert min(gradient) == pytest.approx(0, abs=0.1)  # axis-parallel: one of the eight symmetries, no reflection inside
+
+
+def test_all_eight_symmetries_occur() -> None:
+    rows, columns = np.mgrid[0:64, 0:64]
+    image = np.repeat((2 * columns + rows)[..., None], 3, axis=2).astype(np.uint8)  # steeper to the right than downwards
+    seen = set()
+    for seed in range(100):
+        warped = warp(image, 16, np.random.default_rng(seed))[..., 0].astype(float)
+        down, right = np.gradient(warped)[0].mean(), np.gradient(warped)[1].mean()
+        seen.add((down > 0, right > 0, abs(right) > abs(down)))
+    assert len(seen) == 8
+
+
+def test_more_than_four_bands_are_warped_alike() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (40, 40, 1), np.uint8)
+    warped = warp(np.repeat(image, 13, axis=2), 32, np.random.default_rng(5))
+    assert warped.shape == (32, 32, 13)
+    assert (warped == warped[..., :1]).all()
+
+
+def test_an_image_is_augmented_alike_in_whatever_batch_it_is() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
+
+    def augmented(rows: slice) -> torch.Tensor:
+        rngs = [np.random.default_rng([1, index]) for index in range(6)[rows]]
+        return erase(recolour(normalise(pixels[rows]), rngs), rngs)
+
+    whole = augmented(slice(0, 6))
+    assert torch.equal(whole[4:], augmented(slice(4, 6)))
+    assert not torch.allclose(whole, normalise(pixels), atol=0.05)
+
+
+def test_no_strength_leaves_colour_alone() -> None:
+    x = normalise(np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8))
+    rngs = [np.random.default_rng(index) for index in range(4)]
+    torch.testing.assert_close(recolour(x.clone(), rngs, 0.0), x)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**31))
+def test_cutmix_says_how_much_of_each_image_is_left(seed: int) -> None:
+    x = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 3, 32, 32).contiguous()
+    mixed, mix = cutmix(x, np.random.default_rng(seed))
+    for row, neighbour in ((0, 1), (1, 0), (2, 3), (3, 2)):
+        assert float((mixed[row] == x[row]).float().mean()) == pytest.approx(mix.share)
+        assert set(mixed[row].unique().tolist()) <= {float(row), float(neighbour)}
+
+
+def test_mixup_blends_each_image_with_its_neighbour() -> None:
+    x = torch.tensor([0.0, 10.0, 20.0, 40.0]).view(4, 1, 1, 1)
+    mixed, mix = mixup(x, np.random.default_rng(3), 0.4)
+    expected = mix.share * x + (1 - mix.share) * torch.tensor([10.0, 0.0, 40.0, 20.0]).view(4, 1, 1, 1)
+    torch.testing.assert_close(mixed, expected)
+    assert Mix.partner(torch.tensor([1, 2, 3, 4])).tolist() == [2, 1, 4, 3]
+
+
+def test_at_least_one_group_of_bands_is_left() -> None:
+    rngs = [np.random.default_rng(index) for index in range(200)]
+    present = drop_groups(3, rngs, 0.9)
+    assert (present.sum(dim=1) >= 1).all()
+    assert present.mean() < 0.6
+    assert (drop_groups(2, rngs, 0.0) == 1).all()

@@ -1,0 +1,93 @@
+"""Bands beyond red, green and blue: from files, derived, absent."""
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+
+from conftest import SAMPLES
+from spatialnet_edge.errors import SourceRefused
+from spatialnet_edge.frames import fit
+from spatialnet_edge.labelled import Tree, open_labelled
+from spatialnet_edge.spec import RGB, InputSpec
+from spatialnet_training.bands import SENTINEL_2, decode, groups_named, synthetic_thermal
+from spatialnet_training.samples import load_image
+
+
+def geotiff(levels: np.ndarray, planar: bool = False) -> bytes:
+    """Thirteen bands of 16-bit reflectance, as EuroSAT's multispectral edition has them."""
+    buffer = io.BytesIO()
+    image = levels.transpose(2, 0, 1) if planar else levels
+    tifffile.imwrite(buffer, image, photometric="minisblack", planarconfig="separate" if planar else "contig")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("planar", [False, True])
+def test_thirteen_bands_are_named_scaled_and_grouped(planar: bool) -> None:
+    levels = np.zeros((20, 24, 13), np.uint16)
+    for index, _ in enumerate(SENTINEL_2):
+        levels[..., index] = 100 * (index + 1)
+    levels[0, 0, 3] = 9000  # a cloud
+    groups = groups_named(("rgb", "swir", "nir", "thermal"))
+    image = load_image(geotiff(levels, planar), 64, groups)
+    assert image is not None
+    assert image.shape == (20, 24, 7)
+    expected = [400, 300, 200, 1200, 1300, 800]
+    np.testing.assert_array_equal(image[5, 5, :6], np.round(np.array(expected) * 255 / 4000))
+    assert image[0, 0, 0] == 255
+    assert (image[..., 6] == 0).all()  # no thermal band: absent
+
+
+def test_a_large_geotiff_shrinks_with_all_its_bands() -> None:
+    levels = np.random.default_rng(0).integers(0, 4000, (100, 50, 13), np.uint16)
+    image = load_image(geotiff(levels), 40, groups_named(("rgb", "red_edge", "nir", "swir", "atmosphere")))
+    assert image is not None
+    assert image.shape == (40, 20, 13)
+
+
+def test_a_photograph_gives_colour_and_what_can_be_derived_from_it() -> None:
+    labelled = open_labelled(SAMPLES / "eurosat.zip")
+    encoded = next(iter(Tree(SAMPLES / "eurosat.zip").read(labelled.files[:1])))
+    image = decode(encoded, groups_named(("synthetic_thermal", "rgb", "nir")))
+    assert image is not None
+    np.testing.assert_array_equal(image[..., 1:4], cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)[..., ::-1])
+    np.testing.assert_array_equal(image[..., :1], synthetic_thermal(image[..., 1:4]))
+    assert (image[..., 4] == 0).all()
+    assert decode(b"no image", (RGB,)) is None
+    assert decode(b"II*\0 broken", (RGB,)) is None  # tifffile warns in its log
+
+
+def test_the_synthetic_thermal_band_is_cool_over_vegetation_and_warm_over_roofs() -> None:
+    colours = np.array([[[60, 110, 50], [190, 170, 150], [20, 50, 90]]], np.uint8).repeat(30, axis=0).repeat(30, axis=1)
+    thermal = synthetic_thermal(colours)[..., 0].astype(float)
+    forest, roof, water = thermal[:, 10:20].mean(), thermal[:, 40:50].mean(), thermal[:, 70:80].mean()
+    assert roof > water + 30
+    assert roof > forest + 30
+
+
+def test_a_frame_of_colour_alone_is_fitted_beside_zeros_for_absent_groups() -> None:
+    groups = groups_named(("nir", "rgb", "swir"))
+    spec = InputSpec(height=32, width=32, groups=groups)
+    image = np.random.default_rng(0).integers(1, 256, (40, 50, 6), np.uint8)
+    fitted = fit(np.ascontiguousarray(image[..., 1:4]), spec)
+    assert fitted.shape == (32, 32, 6)
+    np.testing.assert_array_equal(fitted[..., 1:4], fit(image, spec)[..., 1:4])
+    assert (fitted[..., [0, 4, 5]] == 0).all()
+    with pytest.raises(SourceRefused, match=r"an image of 4 bands; this model takes 6: nir \(1\), rgb \(3\), swir \(2\)"):
+        fit(image[..., :4].copy(), spec)
+    with pytest.raises(SourceRefused, match="an image of 3 bands; this model takes 2"):
+        fit(image[..., :3].copy(), InputSpec(height=32, width=32, groups=groups_named(("swir",))))
+
+
+def test_one_band_keeps_its_axis() -> None:
+    spec = InputSpec(height=16, width=16, groups=groups_named(("thermal",)))
+    assert fit(np.zeros((40, 40, 1), np.uint8), spec).shape == (16, 16, 1)
+
+
+def test_a_tiff_beside_photographs_is_found(tmp_path: Path) -> None:
+    (tmp_path / "Forest").mkdir()
+    (tmp_path / "Forest" / "1.tif").write_bytes(geotiff(np.zeros((8, 8, 13), np.uint16)))
+    assert open_labelled(tmp_path).files == ("Forest/1.tif",)

@@ -1,0 +1,78 @@
+"""Published data sets, joined by the taxonomy."""
+
+import csv
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spatialnet_edge.errors import DataRefused
+from spatialnet_training.datasets import load_split, load_unlabelled
+from spatialnet_training.losses import UNLABELLED
+from spatialnet_training.samples import held_out
+from spatialnet_training.taxonomy import OBJECTS, load_taxonomy
+from training_fixtures import SOURCES
+
+TAXONOMY = load_taxonomy()
+
+
+def test_the_taxonomy_covers_every_class_with_one_of_twenty_land_uses() -> None:
+    assert TAXONOMY.data_sets == ("eurosat", "ucmerced", "rsscn7", "aid")
+    assert [len(TAXONOMY.classes(name)) for name in TAXONOMY.data_sets] == [10, 21, 7, 30]
+    assert len(TAXONOMY.land_use_labels) == 20
+    assert set(TAXONOMY.settlement.values()) == {"rural", "urban"}
+    assert TAXONOMY.settlement["aid", "Park"] == "urban"
+    assert TAXONOMY.settlement["ucmerced", "golfcourse"] == "rural"
+
+
+def test_the_taxonomy_matches_the_real_data_sets(shared_data) -> None:
+    names = {"eurosat": "eurosat_rgb", "ucmerced": "ucmerced", "rsscn7": "rsscn7", "aid": "aid_multilabel"}
+    for data_set, file in names.items():
+        with zipfile.ZipFile(shared_data(f"{file}.zip")) as archive:
+            folders = {
+                entry.split("/")[1] for entry in archive.namelist() if entry.startswith("images/") and entry.count("/") == 2
+            }
+            assert folders == set(TAXONOMY.classes(data_set))
+            if "objects.csv" in archive.namelist():
+                header = next(csv.reader(archive.read("objects.csv").decode().splitlines()))
+                assert tuple(header[1:]) == OBJECTS
+
+
+def test_splits_are_disjoint_and_labels_partial(data_root: Path) -> None:
+    sources = {name: data_root / f"{name}.zip" for name in SOURCES}
+    parts = {split: load_split(sources, TAXONOMY, split, 64) for split in ("train", "tune", "val")}
+    assert sum(len(part) for part in parts.values()) == 360
+    assert len(parts["tune"]) >= 5
+    train_part = parts["train"]
+    aerial = train_part.data_set == 1
+    assert (train_part.targets["land_use_eurosat"][aerial] == UNLABELLED).all()
+    assert (train_part.targets["land_use_eurosat"][~aerial] != UNLABELLED).all()
+    assert (train_part.targets["objects"][~aerial] == UNLABELLED).all()
+    assert set(np.unique(train_part.targets["objects"][aerial])) == {0, 1}
+    assert (train_part.targets["settlement"] != UNLABELLED).all()
+
+
+def test_the_held_out_rule_is_the_one_that_the_samples_were_made_with() -> None:
+    for archive in SOURCES.values():
+        with zipfile.ZipFile(archive) as source:
+            assert all(held_out(name) for name in source.namelist() if name.endswith(".jpg"))
+
+
+def test_the_count_is_that_of_the_objects_labels(data_root: Path) -> None:
+    samples = load_split({"ucmerced": data_root / "ucmerced.zip"}, TAXONOMY, "train", 32)
+    counted = (samples.targets["objects"] == 1).sum(axis=1)
+    np.testing.assert_allclose(samples.targets["object_kinds"][:, 0] * len(OBJECTS), counted, atol=1e-5)
+
+
+def test_unlabelled_pictures_come_from_any_folder_and_depth(tmp_path: Path, data_root: Path) -> None:
+    with zipfile.ZipFile(data_root / "eurosat.zip") as archive:
+        archive.extractall(tmp_path / "some" / "where")
+    (tmp_path / "some" / "broken.png").write_bytes(b"no image")
+    samples = load_unlabelled(tmp_path / "some", 32)
+    assert len(samples) > 100
+    assert samples.targets == {}
+    assert samples.broken == [f"{tmp_path / 'some'}: broken.png"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataRefused, match="no image that can be read among 0 files"):
+        load_unlabelled(tmp_path / "empty", 32)

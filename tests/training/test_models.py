@@ -1,0 +1,207 @@
+"""The networks: sizes, shapes, positions, missing bands, timm's own, what starts from what."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from msgspec.structs import replace
+
+from spatialnet_edge.errors import Refused, UsageError
+from spatialnet_edge.manifest import Provenance
+from spatialnet_edge.spec import RGB, InputSpec, ModelSpec, Multiclass
+from spatialnet_training.backbones import PRESETS, Encoder, EncoderShape
+from spatialnet_training.bands import groups_named
+from spatialnet_training.checkpoint import load_network, save_network
+from spatialnet_training.model import SpatialNet
+from spatialnet_training.timm_backbone import TimmBackbone, import_timm, load_weights
+from spatialnet_training.trainer import parameter_groups
+from spatialnet_training.transfer import transfer
+from training_fixtures import TINY_RUN
+
+MILLIONS = {"student-1m": 1, "student-2m": 2, "student-3m": 3, "student-6m": 6, "spatialnet-vit": 38}
+
+
+def count(network: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_has_the_size_it_is_named_after(name: str) -> None:
+    network = SpatialNet(name, {"a": 20}, 96)
+    assert count(network) / 1e6 == pytest.approx(MILLIONS[name], rel=0.2)
+    assert network(torch.zeros(2, 3, 96, 96))["a"].shape == (2, 20)
+
+
+def test_the_teacher_is_the_published_encoder() -> None:
+    shape = PRESETS["spatialnet-vit"]
+    encoder = Encoder(shape, (RGB,), 64)
+    assert (shape.width, shape.depth, shape.width // shape.head_width) == (512, 12, 8)
+    assert encoder.embedding.convolutions["rgb"].kernel_size == (16, 16)
+    assert encoder(torch.zeros(1, 3, 64, 64)).shape == (1, 16, 512)
+
+
+def test_every_width_is_a_multiple_of_eight() -> None:
+    for shape in PRESETS.values():
+        assert all(width % 8 == 0 for width in (shape.width, shape.head_width, *shape.stem))
+        assert shape.width % shape.head_width == 0
+
+
+@pytest.mark.parametrize("name", ["student-1m", "spatialnet-vit"])
+def test_positions_interpolate_to_other_sizes(name: str) -> None:
+    network = SpatialNet(name, {"a": 2}, 96).eval()
+    for size in (32, 64, 96, 128):
+        assert network(torch.zeros(1, 3, size, size))["a"].shape == (1, 2)
+
+
+def test_registers_and_absent_positions_can_be_tried() -> None:
+    shape = EncoderShape(width=32, depth=1, mlp_ratio=2, stem=(8, 8, 8), residuals=(0, 0, 0), positions=False, registers=3)
+    encoder = Encoder(shape, (RGB,), 64).eval()
+    x = torch.randn(1, 3, 64, 64)
+    assert encoder(x).shape == (1, 16, 32)
+    assert encoder.positions is None
+
+
+def test_without_positions_a_transformer_knows_no_place() -> None:
+    """With plain patches and no positions, tokens only move with their patches; with positions they change."""
+    torch.manual_seed(0)
+    x = torch.randn(1, 3, 32, 32)
+    swapped = torch.cat([x[..., 16:], x[..., :16]], dim=-1)
+    for positions in (False, True):
+        encoder = Encoder(EncoderShape(width=32, depth=1, mlp_ratio=2, positions=positions), (RGB,), 32).eval()
+        before, after = encoder(x)[0, 0], encoder(swapped)[0, 1]
+        assert torch.allclose(before, after, atol=1e-5) is not positions
+
+
+@pytest.mark.parametrize("name", ["student-1m", "spatialnet-vit"])
+def test_an_absent_group_is_answered_and_its_pixels_do_not_matter(name: str) -> None:
+    torch.manual_seed(0)
+    groups = groups_named(("rgb", "thermal"))
+    network = SpatialNet(name, {"a": 2}, 32, groups).eval()
+    x = torch.randn(2, 4, 32, 32)
+    other = x.clone()
+    other[:, 3] += 5
+    present = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    before, after = network(x, present)["a"], network(other, present)["a"]
+    assert torch.equal(before[0], after[0])
+    assert not torch.allclose(before[1], after[1])
+    assert torch.equal(network(x)["a"], network(x, torch.ones(2, 2))["a"])
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+def test_a_network_of_timm_is_a_backbone(name: str) -> None:
+    size = 224 if name.startswith("swin") else 64
+    network = SpatialNet(f"timm:{name}", {"a": 5, "b": 3}, size).eval()
+    answers = network(torch.randn(2, 3, size, size))
+    assert {task: values.shape for task, values in answers.items()} == {"a": (2, 5), "b": (2, 3)}
+    layers = network.backbone.layers()
+    assert sum(len(layer) for layer in layers) == len(list(network.backbone.parameters()))
+    assert len(layers) > 5
+
+
+def test_a_network_of_timm_takes_other_bands_too() -> None:
+    groups = groups_named(("rgb", "nir"))
+    network = SpatialNet("timm:tf_efficientnet_lite0", {"a": 5}, 64, groups).eval()
+    x = torch.randn(1, 4, 64, 64)
+    other = x.clone()
+    other[:, 3] = 9
+    absent = torch.tensor([[1.0, 0.0]])
+    assert torch.equal(network(x, absent)["a"], network(other, absent)["a"])
+    assert not torch.equal(network(x)["a"], network(other)["a"])
+
+
+def test_weights_of_a_file_are_taken_by_name_or_in_order(tmp_path: Path) -> None:
+    source = import_timm().create_model("tf_efficientnet_lite0", num_classes=7)
+    torch.save(source.state_dict(), tmp_path / "named.pt")
+    renamed = {f"x{index}": value for index, value in enumerate(source.state_dict().values())}
+    torch.save(renamed, tmp_path / "renamed.pt")
+    for file in ("named.pt", "renamed.pt"):
+        backbone = TimmBackbone("tf_efficientnet_lite0", (RGB,), 64, str(tmp_path / file))
+        assert torch.equal(backbone.network.conv_head.weight, source.conv_head.weight)
+        assert torch.equal(backbone.network.bn2.running_mean, source.bn2.running_mean)
+    torch.save({"x": torch.zeros(3)}, tmp_path / "other.pt")
+    with pytest.raises(UsageError, match="1 tensors that fit neither by name nor by order"):
+        load_weights(source, tmp_path / "other.pt")
+    with pytest.raises(UsageError, match="no weights that can be read safely"):
+        load_weights(source, tmp_path / "missing.pt")
+
+
+def test_an_unknown_backbone_names_those_there_are() -> None:
+    with pytest.raises(UsageError, match=r"no preset 'huge'; there are student-1m, .*timm:NAME"):
+        SpatialNet("huge", {"a": 2}, 32)
+    with pytest.raises(UsageError, match="timm has no network 'resnet51'"):
+        SpatialNet("timm:resnet51", {"a": 2}, 32)
+    with pytest.raises(UsageError, match="no band group 'x-ray'"):
+        groups_named(("rgb", "x-ray"))
+
+
+@pytest.mark.parametrize(
+    ("adapt", "learning"), [("full", {"backbone", "pooling", "heads"}), ("frozen", {"pooling", "heads"}), ("probe", {"heads"})]
+)
+def test_what_learns_is_what_was_asked_for(adapt: str, learning: set[str]) -> None:
+    network = SpatialNet("student-1m", {"a": 2}, 32)
+    groups = parameter_groups(network, replace(TINY_RUN, adapt=adapt))
+    chosen = {id(parameter) for group in groups for parameter in group["params"]}
+    assert {name.split(".")[0] for name, parameter in network.named_parameters() if id(parameter) in chosen} == learning
+    assert all(parameter.requires_grad == (id(parameter) in chosen) for parameter in network.parameters())
+
+
+def test_learning_rates_fall_towards_the_pixels() -> None:
+    network = SpatialNet("student-1m", {"a": 2}, 32)
+    groups = parameter_groups(network, replace(TINY_RUN, layer_decay=0.5))
+    scale = {id(parameter): group["scale"] for group in groups for parameter in group["params"]}
+    depth = PRESETS["student-1m"].depth
+    assert scale[id(network.heads["a"].weight)] == 1
+    assert scale[id(network.backbone.blocks[-1].qkv.weight)] == 0.5**2  # below the last norm
+    assert scale[id(network.backbone.blocks[0].qkv.weight)] == 0.5 ** (depth + 1)
+    assert scale[id(network.backbone.embedding.convolutions["rgb"].weight)] == 0.5 ** (depth + 2)
+    decay = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
+    assert decay[id(network.backbone.positions)] == decay[id(network.pooling.query)] == 0
+    assert decay[id(network.pooling.key.weight)] == TINY_RUN.weight_decay
+
+
+def tasks(**labels: tuple[str, ...]) -> tuple[Multiclass, ...]:
+    return tuple(Multiclass(name=name, labels=each) for name, each in labels.items())
+
+
+def test_a_network_starts_from_another_ones_weights_and_from_its_heads_where_they_mean_the_same(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    old_tasks = tasks(same=("x", "y", "z"), other=("x", "y"))
+    old = SpatialNet("student-1m", {task.name: task.width for task in old_tasks}, 96)
+    torch.nn.init.normal_(old.pooling.query)
+    spec = ModelSpec(name="old", input=InputSpec(height=96, width=96, groups=(RGB,)), tasks=old_tasks)
+    save_network(tmp_path / "old.pt", old, "student-1m", spec, Provenance(created="", tool="", source=""))
+    new_tasks = tasks(new=("p", "q"), other=("y", "x"), same=("x", "y", "z"))
+    new = SpatialNet("student-1m", {task.name: task.width for task in new_tasks}, 64)
+    head = new.heads["other"].weight.clone()
+    transfer(new, new_tasks, tmp_path / "old.pt")
+    assert torch.equal(new.backbone.blocks[0].qkv.weight, old.backbone.blocks[0].qkv.weight)
+    assert torch.equal(new.heads["same"].weight, old.heads["same"].weight)
+    assert torch.equal(new.pooling.query[2], old.pooling.query[0])
+    assert torch.equal(new.heads["other"].weight, head)  # its labels stand in another order
+    assert (new.pooling.query[:2] == 0).all()
+    assert new.backbone.positions.shape[-1] == 4
+    with pytest.raises(UsageError, match="choose the one it was made with"):
+        transfer(SpatialNet("student-2m", {"new": 2}, 64), new_tasks[:1], tmp_path / "old.pt")
+
+
+def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
+    groups = groups_named(("rgb", "synthetic_thermal"))
+    network = SpatialNet("timm:vit_tiny_patch16_224", {"a": 2}, 32, groups)
+    spec = ModelSpec(name="m", input=InputSpec(height=32, width=32, groups=groups), tasks=tasks(a=("x", "y")))
+    origin = Provenance(created="today", tool="tests", source="nothing")
+    save_network(tmp_path / "network.pt", network, "timm:vit_tiny_patch16_224", spec, origin)
+    loaded, read, provenance = load_network(tmp_path / "network.pt")
+    assert (read, provenance) == (spec, origin)
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 4, 32, 32), dtype=np.float32))
+    torch.testing.assert_close(loaded(x)["a"], network.eval()(x)["a"])
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\x80\x02c__builtin__\neval\n."])
+def test_a_checkpoint_that_is_none_is_refused_and_runs_nothing(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "network.pt").write_bytes(content)
+    with pytest.raises(Refused, match="not a checkpoint that can be read safely"):
+        load_network(tmp_path / "network.pt")
+    torch.save({"weights": {}}, tmp_path / "other.pt")
+    with pytest.raises(Refused, match="not a checkpoint of this version"):
+        load_network(tmp_path / "other.pt")

@@ -1,0 +1,126 @@
+"""A user's own labels: folders, tables, and the mistakes that are found before training."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from spatialnet_edge.cli.app import app
+from spatialnet_edge.errors import DataRefused
+from spatialnet_edge.spec import Multiclass, Multilabel, Regression
+from spatialnet_training.losses import UNLABELLED
+from spatialnet_training.own_data import load_own
+from training_fixtures import own_images
+
+
+def test_a_users_own_folder_is_split_and_broken_images_are_named(tmp_path: Path) -> None:
+    data = load_own(own_images(tmp_path), 64)
+    assert data.tasks == (Multiclass(name="land_use", labels=("Forest", "SeaLake")),)
+    assert 140 < len(data.train) < 175
+    assert 3 <= len(data.tune) < 20
+    assert [name.endswith("Forest/0_broken.jpg") for name in data.broken] == [True]
+    assert data.summary == (f"mine: {len(data.train)} images",)
+
+
+def test_a_folder_that_cannot_be_trained_on_says_why(tmp_path: Path) -> None:
+    with pytest.raises(DataRefused, match="no labelled image found"):
+        load_own(tmp_path, 64)
+    (tmp_path / "few" / "a").mkdir(parents=True)
+    (tmp_path / "few" / "a" / "1.jpg").write_bytes(b"x")
+    with pytest.raises(DataRefused, match="one class, 'a'"):
+        load_own(tmp_path / "few", 64)
+    (tmp_path / "few" / "b").mkdir()
+    (tmp_path / "few" / "b" / "2.jpg").write_bytes(b"x")
+    with pytest.raises(DataRefused, match="give at least a few dozen"):
+        load_own(tmp_path / "few", 64)
+
+
+def write_table(tmp_path: Path, mistake: str = "") -> Path:
+    """Words, two columns of 0 and 1, a quantity, a split; one cell of each kind is empty."""
+    folder = own_images(tmp_path, broken=False)
+    files = sorted(folder.rglob("*.jpg"))
+    rows = ["path,split,Cover,ships,trees,boats seen"]
+    for index, file in enumerate(files):
+        kind = file.parent.name
+        cover = mistake if mistake and index == 0 else kind
+        split = "val" if index % 5 == 0 else "train"
+        rows.append(
+            f"{file.relative_to(tmp_path)},{split},{cover},{int(kind == 'SeaLake')},{int(kind == 'Forest')},{index % 7}"
+        )
+    rows[2] = rows[2].split(",")[0] + ",train,,,,"
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path / "labels.csv"
+
+
+def test_a_table_gives_one_head_for_each_kind_of_column(tmp_path: Path) -> None:
+    data = load_own(write_table(tmp_path), 64)
+    assert data.tasks == (
+        Multiclass(name="cover", labels=("Forest", "SeaLake")),
+        Regression(name="boats_seen", unit="boats seen", low=0, high=6),
+        Multilabel(name="objects", labels=("ships", "trees"), thresholds=(0.5, 0.5)),
+    )
+    samples = data.train
+    assert set(np.unique(samples.targets["cover"])) == {UNLABELLED, 0, 1}
+    assert (samples.targets["objects"][:, 0] == UNLABELLED).sum() == 1
+    quantity = samples.targets["boats_seen"]
+    assert quantity[quantity != UNLABELLED].max() == pytest.approx(1)
+    sea = samples.targets["cover"] == 1
+    assert (samples.targets["objects"][sea] == [1, 0]).all()
+
+
+def test_a_typing_error_is_found_before_training(tmp_path: Path) -> None:
+    with pytest.raises(DataRefused, match=r"1 images of 'Forrest' and .* of 'Forest'; if that is a typing error"):
+        load_own(write_table(tmp_path, "Forrest"), 64)
+
+
+def test_labels_that_are_named_are_not_guessed_at(tmp_path: Path) -> None:
+    table = write_table(tmp_path, "Forrest")
+    assert load_own(table, 64, labels=("Forest", "Forrest", "SeaLake")).tasks[0].width == 3
+    with pytest.raises(DataRefused, match="1 images of 'Forrest', which --labels does not name"):
+        load_own(table, 64, labels=("Forest", "SeaLake"))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "has nothing; expected a header with 'path'"),
+        ("file,kind\na.jpg,b\n", "has file, kind; expected a header with 'path'"),
+        ("path,kind\nnowhere.jpg,b\n", "names 1 files that are not there, the first nowhere.jpg"),
+        ("path\nhere.jpg\n", "no column of labels"),
+        ("path,kind\nhere.jpg,b\nhere.jpg,b\n", "column 'kind' says the same everywhere"),
+        ("path,kind\nhere.jpg,3\nhere.jpg,b\n", "column 'kind' has numbers and 'b'"),
+    ],
+)
+def test_a_table_that_cannot_be_used_says_why(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "here.jpg").write_bytes(b"x")
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(DataRefused, match=says):
+        load_own(tmp_path / "labels.csv", 64)
+
+
+def test_the_train_command_goes_from_a_folder_to_a_bundle_that_knows_its_classes(tmp_path: Path) -> None:
+    folder, out = own_images(tmp_path), tmp_path / "run"
+    for extra in range(150):  # uneven on purpose
+        (folder / "SeaLake" / f"again_{extra}.jpg").write_bytes(
+            next(iter(sorted((folder / "SeaLake").glob("0_*")))).read_bytes()
+        )
+    for file in sorted((folder / "Forest").glob("[12]_*")):
+        file.unlink()
+    arguments = ["train", "--data", folder, "--out", out, "--set", "stages=[{size=32, epochs=2}]", "--set", "epoch_images=128"]
+    result = CliRunner().invoke(
+        app, [str(argument) for argument in [*arguments, "--set", "batch=16", "--set", "ema_decay=0.9"]]
+    )
+    assert result.exit_code == 0, result.output
+    assert "0_broken.jpg: not an image" in result.output
+    assert "imbalance in land_use" in result.output
+    bundle = tmp_path / "mine.snb"
+    result = CliRunner().invoke(app, ["build", str(out / "network.pt"), "--labelled", str(folder), "-o", str(bundle)])
+    assert result.exit_code == 0, result.output
+    report = tmp_path / "report.json"
+    result = CliRunner().invoke(app, ["evaluate", str(bundle), str(folder), "--json", str(report)])
+    assert result.exit_code == 0, result.output
+    (head,) = json.loads(report.read_text())["heads"]
+    assert head["labels"] == ["Forest", "SeaLake"]
+    assert head["accuracy"] > 0.9

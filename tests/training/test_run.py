@@ -1,0 +1,270 @@
+"""Whole runs, small enough for a CPU: resumed, shared by two processes, taught, balanced."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from msgspec.structs import replace
+
+from spatialnet_edge.errors import DataRefused, UsageError
+from spatialnet_edge.spec import Multiclass, Multilabel, Regression
+from spatialnet_training.batches import Loader, draw_epoch
+from spatialnet_training.checkpoint import load_network
+from spatialnet_training.cli import read_config
+from spatialnet_training.config import Distillation, Stage, load_config
+from spatialnet_training.datasets import TrainingData, load_published, load_split, published_tasks
+from spatialnet_training.model import SpatialNet
+from spatialnet_training.run import Watcher, train
+from spatialnet_training.taxonomy import load_taxonomy
+from spatialnet_training.trainer import Trainer, predict
+from training_fixtures import TINY_RUN
+
+TAXONOMY = load_taxonomy()
+SHIPPED = ("folder", "student", "teacher-lite0")
+
+
+@pytest.fixture(scope="module")
+def data(data_root: Path) -> TrainingData:
+    return load_published({name: data_root / file for name, file in TINY_RUN.data.items()}, 64)
+
+
+@pytest.fixture(scope="module")
+def teacher(data: TrainingData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(TINY_RUN, data, tmp_path_factory.mktemp("teacher"), "test")
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    first, second = (load_network(path)[0].state_dict().values() for path in (a, b))
+    return all(torch.equal(x, y) for x, y in zip(first, second, strict=True))
+
+
+def test_sampling_gives_small_sets_their_share(data_root: Path) -> None:
+    samples = load_split({name: data_root / file for name, file in TINY_RUN.data.items()}, TAXONOMY, "train", 32)
+    shares = {}
+    for power in (0.0, 0.6, 1.0):
+        drawn = draw_epoch(samples.data_set, 2, 1000, power, np.random.default_rng(0))
+        shares[power] = float((samples.data_set[drawn] == 1).mean())
+        assert len(drawn) == 1000
+    assert shares[0.0] == pytest.approx(0.5, abs=0.01)
+    assert shares[1.0] == pytest.approx((samples.data_set == 1).mean(), abs=0.01)
+    assert shares[1.0] < shares[0.6] < shares[0.0]
+
+
+def test_two_processes_see_the_halves_of_the_same_batches(data: TrainingData) -> None:
+    config = replace(TINY_RUN, stages=(Stage(size=32, epochs=1, mixup_share=0.5, cutmix_share=0.5),), group_dropout=0.3)
+    whole = Loader(config, data.train).epoch(0)
+    halves = zip(*(Loader(config, data.train, rank=rank, processes=2).epoch(0) for rank in (0, 1)), strict=True)
+    for batch, (first, second) in zip(whole, halves, strict=True):
+        assert torch.equal(batch.x, torch.cat([first.x, second.x]))
+        assert batch.mix == first.mix == second.mix is not None
+        for task, target in batch.targets.items():
+            assert torch.equal(target, torch.cat([first.targets[task], second.targets[task]]))
+
+
+def test_a_run_interrupted_and_resumed_is_the_same_bit_for_bit(data: TrainingData, teacher: Path, tmp_path: Path) -> None:
+    class Interrupt(Watcher):
+        def epoch(self, figures: dict[str, float]) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(TINY_RUN, data, tmp_path / "parts", "test", Interrupt())
+    # a kill while the checkpoint is being written leaves the one before it, or none
+    again = train(TINY_RUN, data, tmp_path / "parts", "test")
+    assert same_weights(again, teacher)
+    _, spec, provenance = load_network(again)
+    assert spec == load_network(teacher)[1]
+    assert provenance.data[0].startswith("eurosat: ")
+    assert provenance.source == "from scratch"
+    assert spec.input.shape == (48, 48, 3)
+    assert [task.name for task in spec.tasks] == [task.name for task in published_tasks(TAXONOMY, ("eurosat", "ucmerced"))]
+    kinds = {"objects": Multilabel, "object_kinds": Regression}
+    assert all(isinstance(task, kinds.get(task.name, Multiclass)) for task in spec.tasks)
+
+
+def test_resuming_after_the_first_epoch_changes_nothing(data: TrainingData, teacher: Path, tmp_path: Path) -> None:
+    class StopAfterSaving(Watcher):
+        def steps(self, epoch: int, count: int):  # type: ignore[no-untyped-def]
+            if epoch == 1 and not (tmp_path / "second").exists():
+                raise KeyboardInterrupt
+            return super().steps(epoch, count)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(TINY_RUN, data, tmp_path / "parts", "test", StopAfterSaving())
+    assert (tmp_path / "parts" / "last.ckpt").exists()
+    assert same_weights(train(TINY_RUN, data, tmp_path / "parts", "test"), teacher)
+    with (tmp_path / "parts" / "log.csv").open() as file:
+        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
+
+
+TWO_PROCESSES = """
+import sys
+from pathlib import Path
+import msgspec, torch
+from spatialnet_training.config import Stage, TrainConfig
+from spatialnet_training.datasets import load_published
+from spatialnet_training.run import train
+torch.set_num_threads(1)
+root, out, balance = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+config = TrainConfig(name="two", backbone="spatialnet-vit", data={"eurosat": "eurosat.zip", "ucmerced": "ucmerced.zip"},
+    stages=(Stage(size=32, epochs=1, cutmix_share=0.3),), epoch_images=32, batch=8, learning_rate=1e-4, balance=balance)
+train(config, load_published({n: root / f for n, f in config.data.items()}, 32), out, "test")
+"""
+
+
+@pytest.mark.parametrize("balance", ["uncertainty", "pcgrad"])
+def test_two_processes_learn_what_one_does(data_root: Path, tmp_path: Path, balance: str) -> None:
+    """The teacher has no batch statistics, so the sums are the same but for their order."""
+    script = tmp_path / "two.py"
+    script.write_text(TWO_PROCESSES)
+    environment = {key: value for key, value in os.environ.items() if key != "WORLD_SIZE"} | {"OMP_NUM_THREADS": "1"}
+    arguments = [str(script), str(data_root)]
+    subprocess.run([sys.executable, *arguments, str(tmp_path / "one"), balance], check=True, env=environment)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
+    subprocess.run([*launcher, *arguments, str(tmp_path / "two"), balance], check=True, env=environment, timeout=200)
+    one, two = (load_network(tmp_path / name / "network.pt")[0].state_dict() for name in ("one", "two"))
+    for name, value in one.items():
+        torch.testing.assert_close(value, two[name], atol=2e-5, rtol=2e-3, msg=lambda text, name=name: f"{name}: {text}")
+    assert len((tmp_path / "two" / "log.csv").read_text().splitlines()) == 2
+
+
+def test_training_learns(data_root: Path) -> None:
+    """A few images of EuroSAT are learnt within seconds: the loop, the loss and the averaged weights work together."""
+    samples = load_split({"eurosat": data_root / "eurosat.zip"}, TAXONOMY, "train", 64).subset(range(0, 200, 3))
+    config = replace(TINY_RUN, stages=(Stage(size=32, epochs=12),), epoch_images=64, mixup_share=0.0, ema_decay=0.8)
+    torch.manual_seed(0)
+    outputs = {task.name: task.width for task in published_tasks(TAXONOMY, ("eurosat",))}
+    trainer = Trainer(config, SpatialNet(config.backbone, outputs, 32), samples)
+    losses = [trainer.train_epoch()["loss"] for _ in range(config.epochs)]
+    assert losses[-1] < 0.75 * losses[0]
+    answers = predict(trainer.averaged.module, samples, 32)["land_use_eurosat"].argmax(1).numpy()
+    assert (answers == samples.targets["land_use_eurosat"]).mean() > 0.4  # chance is 0.1 to 0.2
+    assert math.isclose(trainer.rate(), 0, abs_tol=1e-9)
+
+
+def agreement(student: Path, teacher: Path, data: TrainingData) -> float:
+    answers = [predict(load_network(path)[0], data.train, 48)["land_use"].softmax(1) for path in (student, teacher)]
+    return float((answers[0] - answers[1]).abs().sum(1).mean())
+
+
+def test_a_student_becomes_like_its_teachers_without_any_label(
+    data: TrainingData, data_root: Path, teacher: Path, tmp_path: Path
+) -> None:
+    """Only soft labels, half of the pictures from a folder that nobody labelled, an ensemble of the same teacher twice."""
+    base = replace(TINY_RUN, seed=5, stages=(Stage(size=48, epochs=6),), mixup_share=0.0, ema_decay=0.8, learning_rate=3e-3)
+    settings = Distillation(
+        teachers=(str(teacher), str(teacher)), share=1.0, relations=10.0, elsewhere=1.0,
+        unlabelled=str(data_root / "ucmerced.zip"), unlabelled_share=0.5,
+    )  # fmt: skip
+    taught = train(replace(base, distillation=settings), data, tmp_path / "taught", "test")
+    alone = train(base, data, tmp_path / "alone", "test")
+    assert agreement(taught, teacher, data) < 0.5 * agreement(alone, teacher, data)
+    origin = load_network(taught)[2]
+    assert "distilled from" in origin.source
+    assert any("unlabelled" in each for each in origin.data)
+
+
+def test_a_student_may_teach_itself(data: TrainingData, teacher: Path, tmp_path: Path) -> None:
+    config = replace(TINY_RUN, distillation=Distillation(teachers=("self",), share=0.5))
+    network = train(config, data, tmp_path, "test")
+    assert load_network(network)[2].source == "from scratch, distilled from itself"
+    assert not same_weights(network, teacher)
+
+
+def test_a_teacher_of_other_labels_is_refused(data: TrainingData, teacher: Path, tmp_path: Path) -> None:
+    config = replace(TINY_RUN, distillation=Distillation(teachers=(str(teacher),)))
+    reordered = replace(data.tasks[0], labels=tuple(reversed(data.tasks[0].labels)))
+    other = TrainingData((reordered, *data.tasks[1:]), data.train, data.tune, "")
+    with pytest.raises(UsageError, match="its labels of 'land_use' are not the student's"):
+        train(config, other, tmp_path, "test")
+    mine = TrainingData((Multiclass(name="mine", labels=("a", "b")),), data.train, data.tune, "")
+    with pytest.raises(UsageError, match=r"teaches land_use, .*; the student learns mine"):
+        train(config, mine, tmp_path, "test")
+
+
+@pytest.mark.parametrize("balance", ["uncertainty", "pcgrad"])
+def test_other_balances_of_the_tasks_learn_too(data: TrainingData, balance: str) -> None:
+    config = replace(TINY_RUN, balance=balance, stages=(Stage(size=32, epochs=4),), mixup_share=0.0)
+    torch.manual_seed(0)
+    trainer = Trainer(config, SpatialNet(config.backbone, {t.name: t.width for t in data.tasks}, 32), data.train)
+    losses = [trainer.train_epoch()["loss"] for _ in range(4)]
+    assert losses[-1] < losses[0]
+    assert bool((trainer.log_variances != 0).any()) == (balance == "uncertainty")
+
+
+def test_a_frozen_backbone_stays_as_it_was(data: TrainingData, teacher: Path, tmp_path: Path) -> None:
+    config = replace(TINY_RUN, adapt="frozen", seed=9)
+    network = load_network(train(config, data, tmp_path, "test", start=teacher))[0].state_dict()
+    for name, value in load_network(teacher)[0].state_dict().items():
+        if name.startswith("backbone."):
+            assert torch.equal(network[name], value), name
+    assert not torch.equal(network["heads.land_use.weight"], load_network(teacher)[0].state_dict()["heads.land_use.weight"])
+
+
+def test_a_missing_modality_is_learnt_and_survives_the_checkpoint(data_root: Path, tmp_path: Path) -> None:
+    groups = ("rgb", "synthetic_thermal")
+    config = replace(TINY_RUN, groups=groups, group_dropout=0.3, data={"eurosat": "eurosat.zip"})
+    from spatialnet_training.bands import groups_named
+
+    two = load_published({"eurosat": data_root / "eurosat.zip"}, 64, groups_named(groups))
+    assert two.train.images[0].shape[2] == 4
+    network, spec, _ = load_network(train(config, two, tmp_path, "test"))
+    assert spec.input.channels == 4
+    assert float(network.backbone.embedding.absent.detach().abs().sum()) > 0
+
+
+def test_a_configuration_is_checked_before_anything_is_loaded(data: TrainingData, tmp_path: Path) -> None:
+    text = 'name = "x"\nbackbone = "student-2m"\nstages = [{ size = 32, epochs = 1 }]\nlerning_rate = 1\n[data]\n'
+    (tmp_path / "typo.toml").write_text(text)
+    with pytest.raises(UsageError, match="lerning_rate"):
+        read_config(str(tmp_path / "typo.toml"))
+    (tmp_path / "odd.toml").write_text(text.replace("lerning_rate = 1", "batch = 33"))
+    with pytest.raises(UsageError, match="give an even number"):
+        read_config(str(tmp_path / "odd.toml"))
+    (tmp_path / "size.toml").write_text(text.replace("size = 32", "size = 40").replace("lerning_rate", "learning_rate"))
+    with pytest.raises(UsageError, match="give a multiple of 16"):
+        read_config(str(tmp_path / "size.toml"))
+    with pytest.raises(UsageError, match=r"shipped: .*student"):
+        read_config("nowhere")
+    with pytest.raises(UsageError, match="no preset 'huge'"):
+        train(replace(TINY_RUN, backbone="huge"), data, tmp_path / "run", "")
+    with pytest.raises(DataRefused, match="no such data set"):
+        load_published({"eurosat": tmp_path / "nowhere.zip"}, 32)
+    with pytest.raises(UsageError, match="no data set 'mars'"):
+        load_published({"mars": tmp_path}, 32)
+
+
+def test_the_command_line_overrides_any_key(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text('name = "x"\nbackbone = "student-2m"\nstages = [{ size = 32, epochs = 1 }]\n[data]\n')
+    overrides = ("seed=7", "backbone=timm:resnet18", "task_weights.objects = 2.5", 'distillation.teachers=["a.pt"]')
+    config = load_config(tmp_path / "run.toml", overrides)
+    assert (config.seed, config.backbone, config.task_weights) == (7, "timm:resnet18", {"objects": 2.5})
+    assert config.distillation == Distillation(teachers=("a.pt",))
+    with pytest.raises(UsageError, match="give key=value"):
+        load_config(tmp_path / "run.toml", ("seed",))
+    with pytest.raises(ValueError, match="sneed"):
+        load_config(tmp_path / "run.toml", ("sneed=1",))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_configuration_is_valid(name: str) -> None:
+    config = read_config(name)
+    assert config.epochs > 0
+
+
+def test_every_shipped_configuration_is_in_the_list_above() -> None:
+    import spatialnet_training
+
+    folder = Path(spatialnet_training.__file__).parent / "configs"
+    assert {path.stem for path in folder.glob("*.toml")} == set(SHIPPED)

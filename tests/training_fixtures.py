@@ -1,0 +1,57 @@
+"""The shipped samples as two data sets with splits, a run that takes seconds, and a user's own folder."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from spatialnet_training.config import Stage, TrainConfig
+
+torch.set_num_threads(1)  # the same sums in the same order
+
+SAMPLES = Path(__file__).resolve().parents[1] / "optimize" / "spatialnet_optimize" / "samples"
+SOURCES = {"eurosat": SAMPLES / "eurosat.zip", "ucmerced": SAMPLES / "ucmerced.zip"}
+
+TINY_RUN = TrainConfig(
+    name="tiny run",
+    backbone="student-1m",
+    data={"eurosat": "eurosat.zip", "ucmerced": "ucmerced.zip"},
+    stages=(Stage(size=32, epochs=1), Stage(size=48, epochs=1, cutmix_share=0.5)),
+    epoch_images=48,
+    batch=16,
+)
+
+
+@pytest.fixture(scope="session")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three files in four train, the others validate."""
+    root = tmp_path_factory.mktemp("data")
+    for name, archive in SOURCES.items():
+        with zipfile.ZipFile(archive) as source, zipfile.ZipFile(root / f"{name}.zip", "w") as target:
+            files = [entry for entry in source.namelist() if entry.endswith(".jpg")]
+            for entry in source.namelist():
+                # the samples are held-out images by their path; a new path puts them on both sides of that rule
+                renamed = entry if entry.endswith(".csv") else entry.replace(".jpg", "_.jpg")
+                content = source.read(entry)
+                if entry == "objects.csv":
+                    content = content.replace(b".jpg", b"_.jpg")
+                target.writestr(renamed, content)
+            rows = [f"{f.replace('.jpg', '_.jpg')},{'val' if i % 4 == 0 else 'train'}" for i, f in enumerate(files)]
+            target.writestr("splits.csv", "path,split\n" + "\n".join(rows) + "\n")
+    return root
+
+
+def own_images(tmp_path: Path, broken: bool = True) -> Path:
+    """Two classes of the shipped samples as a user would lay them out, three copies under other names."""
+    with zipfile.ZipFile(SAMPLES / "eurosat.zip") as archive:
+        for kind in ("Forest", "SeaLake"):
+            (tmp_path / "mine" / kind).mkdir(parents=True)
+            for copy in range(3):
+                for name in [entry for entry in archive.namelist() if f"/{kind}/" in entry]:
+                    (tmp_path / "mine" / kind / f"{copy}_{Path(name).name}").write_bytes(archive.read(name))
+    if broken:
+        (tmp_path / "mine" / "Forest" / "0_broken.jpg").write_bytes(b"no image")
+    return tmp_path / "mine"

@@ -1,0 +1,177 @@
+"""A user's own labelled images: a folder or zip with `<class>/<image>`, or a CSV of paths and columns."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from spatialnet_edge.errors import DataRefused
+from spatialnet_edge.labelled import SPLITS, Tree, open_labelled
+from spatialnet_edge.spec import RGB, BandGroup, Multiclass, Multilabel, Regression, Task
+from spatialnet_training.datasets import TrainingData
+from spatialnet_training.samples import Collector, load_image, part_of
+
+LOOKS_LIKE = 0.8
+"""Two names this much alike (difflib's ratio) may be one name and a slip of the keyboard …"""
+
+RARE = 0.05
+"""… when one of them has less than this share of the other's images."""
+
+LICENCE = "that of the images it was trained on"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One image before it is read.
+
+    Attributes:
+        labels: task name to what `Collector.add` takes.
+        split: `train` or `val` where the user said so.
+    """
+
+    file: str
+    labels: dict[str, object]
+    split: str | None
+
+
+def load_own(path: Path, longest: int, groups: tuple[BandGroup, ...] = (RGB,), labels: Sequence[str] = ()) -> TrainingData:
+    """Read a user's images and labels; files that are no images are named in `TrainingData.broken`.
+
+    Args:
+        labels: the only class names to be accepted; empty to accept what is there, unless it looks like a typing error.
+
+    Raises:
+        DataRefused: no labelled images, a single class, a label that is not expected or looks mistyped, or too few images to hold
+            any out.
+    """
+    tree, tasks, rows = from_csv(path) if path.suffix.lower() == ".csv" else from_folders(path)
+    for task in tasks:
+        if isinstance(task, Multiclass):
+            counts = Counter(str(row.labels[task.name]) for row in rows if task.name in row.labels)
+            check_labels(path, task.name, counts, labels)
+    parts = {part: Collector(tasks, (path.stem,)) for part in ("train", "tune")}
+    chosen = [(row, part_of(row.file, row.split)) for row in rows]
+    chosen = [(row, part) for row, part in chosen if part in parts]
+    for (row, part), encoded in zip(chosen, tree.read([row.file for row, _ in chosen]), strict=True):
+        image = load_image(encoded, longest, groups)
+        if image is None:
+            parts[part].broken.append(f"{path}: {row.file}")
+        else:
+            parts[part].add(image, row.labels)
+    train, tune = (parts[part].samples() for part in ("train", "tune"))
+    if not len(train) or not len(tune):
+        raise DataRefused(
+            f"{path}: {len(rows)} images leave {len(train)} to train and {len(tune)} to calibrate on; "
+            f"one in twenty is held out, so give at least a few dozen"
+        )
+    return TrainingData(tasks, train, tune, LICENCE)
+
+
+def from_folders(path: Path) -> tuple[Tree, tuple[Task, ...], list[Row]]:
+    """The folder above an image names its class; there is one head, `land_use`."""
+    images = open_labelled(path)
+    names = images.class_names
+    if len(names) < 2:
+        raise DataRefused(f"{path}: one class, '{''.join(names)}'; a classifier needs at least two class folders")
+    published = {row["path"]: row["split"] for row in images.tree.table(SPLITS)} if images.has_splits else {}
+    rows = [
+        Row(file, {"land_use": kind}, published.get(file)) for file, kind in zip(images.files, images.classes, strict=True)
+    ]
+    return images.tree, (Multiclass(name="land_use", labels=names),), rows
+
+
+def from_csv(path: Path) -> tuple[Tree, tuple[Task, ...], list[Row]]:
+    """A table with a column `path` (relative to the table), perhaps `split`, and one column for each thing to learn.
+
+    A column of words is a categorical head. Columns of only 0 and 1 together are the labels of one head, `objects`. Any other
+    column of numbers is a quantity. An empty cell is an unknown label.
+    """
+    tree = Tree(path.parent)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            table = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataRefused(f"{path}: cannot be read as a table in UTF-8: {error}") from error
+    if not table or "path" not in table[0]:
+        found = ", ".join(table[0]) if table else "nothing"
+        raise DataRefused(f"{path}: has {found}; expected a header with 'path' and at least one column of labels, and rows")
+    if missing := [row["path"] for row in table if not (path.parent / row["path"]).is_file()]:
+        raise DataRefused(f"{path}: names {len(missing)} files that are not there, the first {missing[0]}")
+    columns = {name: [row[name] or "" for row in table] for name in table[0] if name not in ("path", "split")}
+    kinds = {name: kind_of(path, name, cells) for name, cells in columns.items()}
+    binary = [name for name, kind in kinds.items() if kind == "binary"]
+    tasks: list[Task] = []
+    for name, kind in kinds.items():
+        known = [cell for cell in columns[name] if cell]
+        if kind == "words":
+            tasks.append(Multiclass(name=head_name(name), labels=tuple(sorted(set(known)))))
+        elif kind == "numbers":
+            values = [float(cell) for cell in known]
+            tasks.append(Regression(name=head_name(name), unit=name, low=min(0.0, *values), high=max(values)))
+    if binary:
+        tasks.append(Multilabel(name="objects", labels=tuple(binary), thresholds=(0.5,) * len(binary)))
+    if not tasks:
+        raise DataRefused(f"{path}: has no column of labels beside 'path' and 'split'")
+    rows: list[Row] = []
+    for row in table:
+        labels: dict[str, object] = {head_name(n): row[n] for n, kind in kinds.items() if kind != "binary" and row[n]}
+        if binary and all(row[name] for name in binary):
+            labels["objects"] = {name: float(row[name]) for name in binary}
+        rows.append(Row(row["path"], labels, row.get("split") or None))
+    return tree, tuple(tasks), rows
+
+
+def head_name(column: str) -> str:
+    """A column's name as a head's: lower case, underscores."""
+    return "".join(c if c.isalnum() else "_" for c in column.strip().lower())
+
+
+def kind_of(path: Path, name: str, cells: Sequence[str]) -> str:
+    """`words`, `binary` or `numbers`.
+
+    Raises:
+        DataRefused: nothing is known in this column, or words stand among numbers.
+    """
+    known = [cell for cell in cells if cell]
+    if len(set(known)) < 2:
+        raise DataRefused(f"{path}: column '{name}' says the same everywhere; remove it, or give images that differ in it")
+    numbers = [cell for cell in known if is_number(cell)]
+    if not numbers:
+        return "words"
+    if len(numbers) < len(known):
+        word = next(cell for cell in known if not is_number(cell))
+        raise DataRefused(f"{path}: column '{name}' has numbers and '{word}'; give one or the other")
+    return "binary" if {float(cell) for cell in known} == {0.0, 1.0} else "numbers"
+
+
+def is_number(cell: str) -> bool:
+    try:
+        return float(cell) == float(cell)  # not NaN
+    except ValueError:
+        return False
+
+
+def check_labels(path: Path, task: str, counts: Counter[str], allowed: Sequence[str] = ()) -> None:
+    """Find labels that nobody meant, before hours are spent on them.
+
+    Raises:
+        DataRefused: a label is not among those allowed, or is rare and nearly spelt as a common one.
+    """
+    if allowed:
+        if unknown := sorted(set(counts) - set(allowed)):
+            raise DataRefused(
+                f"{path}: '{task}' has {counts[unknown[0]]} images of '{unknown[0]}', which --labels does not name"
+            )
+        return
+    for name, count in counts.items():
+        others = [other for other in counts if other != name and count < RARE * counts[other]]
+        alike = [o for o in others if difflib.SequenceMatcher(None, name.casefold(), o.casefold()).ratio() >= LOOKS_LIKE]
+        if alike:
+            raise DataRefused(
+                f"{path}: '{task}' has {count} images of '{name}' and {counts[alike[0]]} of '{alike[0]}'; if that is a typing "
+                f"error, mend it; if not, name every label with --labels"
+            )

@@ -1,0 +1,51 @@
+"""Start a network from another one's weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from spatialnet_edge.errors import UsageError, first_line
+from spatialnet_edge.spec import Multiclass, Multilabel, Task
+from spatialnet_training.checkpoint import load_network
+from spatialnet_training.model import SpatialNet
+
+
+def transfer(network: SpatialNet, tasks: tuple[Task, ...], start: Path) -> None:
+    """Take over the backbone and the pooling, and the query and head of each task that has the same name and labels.
+
+    Args:
+        tasks: of `network`, in the order of its heads.
+
+    Raises:
+        UsageError: the checkpoint has another backbone.
+    """
+    source, spec, _ = load_network(start)
+    kept = {k: v for k, v in source.state_dict().items() if not k.startswith("heads.") and k != "pooling.query"}
+    own = network.state_dict()
+    place = "backbone.positions"
+    if place in kept and place in own and kept[place].shape[-2:] != own[place].shape[-2:]:
+        kept[place] = F.interpolate(kept[place], own[place].shape[-2:], mode="bicubic", align_corners=False)
+    query = torch.zeros_like(own["pooling.query"])
+    before = {answers(task): index for index, task in enumerate(spec.tasks)}
+    for index, task in enumerate(tasks):
+        if (old := before.get(answers(task))) is not None and source.pooling.query.shape[1] == query.shape[1]:
+            query[index] = source.pooling.query[old].detach()
+            kept |= {k: v for k, v in source.state_dict().items() if k.startswith(f"heads.{task.name}.")}
+    if set(kept) - set(own):
+        raise UsageError(
+            f"{start}: has {min(set(kept) - set(own))}, which this backbone has not; choose the one it was made with"
+        )
+    try:
+        network.load_state_dict(own | kept | {"pooling.query": query})
+    except RuntimeError as error:
+        raise UsageError(
+            f"{start}: not of this backbone's shape ({first_line(error)}); choose the one it was made with"
+        ) from error
+
+
+def answers(task: Task) -> tuple[str, tuple[str, ...]]:
+    """What makes two heads the same: the name and the labels."""
+    return task.name, task.labels if isinstance(task, Multiclass | Multilabel) else ()
