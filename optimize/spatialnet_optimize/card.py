@@ -7,35 +7,33 @@ split of each data set, and writes `NAME.md`, `NAME.json` and the plots beside e
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
 from spatialnet_edge.api import load
 from spatialnet_edge.bundle import Bundle
-from spatialnet_edge.errors import DataRefused
 from spatialnet_edge.labelled import LabelledImages, Truth, open_labelled, truths
 from spatialnet_edge.spec import ModelSpec, Multiclass
 from spatialnet_optimize.cli import figures
 from spatialnet_optimize.measure import Score, decode_images, judge, predict
+from spatialnet_training.plots import Confusion, plot_confusions, plot_curves
+from spatialnet_training.published import data_sets
 from spatialnet_training.taxonomy import Taxonomy, load_taxonomy
 
-FILES = {"eurosat": "eurosat_rgb.zip", "ucmerced": "ucmerced.zip", "rsscn7": "rsscn7.zip", "aid": "aid_multilabel.zip"}
 SPLIT = "val"
 
 
 def card(
     bundle: Annotated[str, typer.Argument(help="The exported bundle.")],
     data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets.")],
-    log: Annotated[Path | None, typer.Option(help="log.jsonl of the training run, for its curves.")] = None,
+    log: Annotated[Path | None, typer.Option(help="log.csv of the training run, for its curves.")] = None,
     notes: Annotated[Path | None, typer.Option(help="Markdown to put into the card: hardware, time, what to know.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The card, NAME.md; figures and plots go beside it.")] = Path(
         "card.md"
@@ -45,10 +43,8 @@ def card(
     taxonomy = load_taxonomy()
     results: dict[str, list[Score]] = {}
     with load(bundle, threads=1) as model:
-        for name, file in track(FILES.items(), "evaluate", console=Console(stderr=True)):
-            if not (data_root / file).exists():
-                raise DataRefused(f"{data_root / file}: not there; the card needs every data set")
-            images = open_labelled(data_root / file, SPLIT)
+        for name, path in track(data_sets(data_root).items(), "evaluate", console=Console(stderr=True)):
+            images = open_labelled(path, SPLIT)
             pixels = decode_images(images, model.bundle.spec.input)
             outputs = predict(model.opened.engine, pixels.images)
             known = [*truths(images, model.bundle.spec), *mapped(images, model.bundle.spec, taxonomy, name)]
@@ -94,7 +90,7 @@ def write(output: Path, bundle: Bundle, results: dict[str, list[Score]], log: Pa
         "data_sets": {data_set: [figures(each) for each in scores] for data_set, scores in results.items()},
     }
     output.with_suffix(".json").write_text(json.dumps(record) + "\n", encoding="utf-8")
-    plot_confusion(output.with_name(f"{name}.confusion.png"), results)
+    plot_confusions(output.with_name(f"{name}.confusion.png"), [*own_heads(results)])
     curves = ""
     if log is not None:
         plot_curves(output.with_name(f"{name}.curves.png"), log)
@@ -134,65 +130,10 @@ Per-label figures and every confusion matrix: [{name}.json]({name}.json).
     output.write_text(text, encoding="utf-8")
 
 
-def plot_confusion(path: Path, results: dict[str, list[Score]]) -> None:
-    """The confusion matrix of each data set's own head, rows being the truth, in per cent of the row."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    shown = [
-        (data_set, each) for data_set, scores in results.items() for each in scores if each.task == f"land_use_{data_set}"
-    ]
-    figure, axes = pyplot.subplots(2, 2, figsize=(17, 16), layout="constrained")
-    for axis, (data_set, each) in zip(axes.flat, shown, strict=True):
-        table = np.array(each.confusion, float)
-        share = 100 * table / table.sum(axis=1, keepdims=True).clip(min=1)
-        axis.imshow(share, cmap="Blues", vmin=0, vmax=100)
-        axis.set_xticks(range(len(each.labels)), each.labels, rotation=90)
-        axis.set_yticks(range(len(each.labels)), each.labels)
-        axis.set_title(f"{data_set}: {each.images} images, accuracy {each.metrics['accuracy']:.2%}")
-        axis.set_xlabel("answer")
-        axis.set_ylabel("truth")
-        annotate(axis, share)
-    figure.savefig(path, dpi=70)
-    pyplot.close(figure)
-
-
-def annotate(axis: Any, share: NDArray[np.float64]) -> None:
-    size = 9 if len(share) <= 10 else 6.5
-    for row, column in zip(*np.nonzero(share >= 0.5), strict=True):
-        colour = "white" if share[row, column] > 55 else "black"
-        axis.text(column, row, f"{share[row, column]:.0f}", ha="center", va="center", color=colour, fontsize=size)
-
-
-def plot_curves(path: Path, log: Path) -> None:
-    """Loss and held-out accuracy over the epochs."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    epochs = [row["epoch"] for row in rows]
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(13, 4.5), layout="constrained")
-    left.plot(epochs, [row["loss"] for row in rows], color="tab:red")
-    left.set(title="training loss", xlabel="epoch")
-    for key in sorted(key for key in rows[0] if key.startswith("tune/")):
-        right.plot(epochs, [100 * row[key] for row in rows], label=key.removeprefix("tune/"))
-    right.set(title="accuracy on held-out training images, averaged weights", xlabel="epoch", ylabel="%", ylim=(0, 100))
-    right.legend(fontsize=8, loc="lower right")
-    for axis in (left, right):
-        axis.grid(alpha=0.3)
-        mark_sizes(axis, rows)
-    figure.savefig(path, dpi=80)
-    pyplot.close(figure)
-
-
-def mark_sizes(axis: Any, rows: Sequence[dict[str, float]]) -> None:
-    """A line where the image size changes."""
-    for before, after in pairwise(rows):
-        if before["size"] != after["size"]:
-            axis.axvline(before["epoch"] + 0.5, color="grey", linestyle="--")
-            place = (before["epoch"] + 0.7, axis.get_ylim()[0])
-            axis.annotate(f"{after['size']:.0f} px", place, fontsize=8, color="grey")
+def own_heads(results: dict[str, list[Score]]) -> Iterator[Confusion]:
+    """The confusion matrix of each data set's own head."""
+    for data_set, scores in results.items():
+        for each in scores:
+            if each.task == f"land_use_{data_set}":
+                title = f"{data_set}: {each.images} images, accuracy {each.metrics['accuracy']:.2%}"
+                yield Confusion(title, each.labels, np.array(each.confusion, np.int64))

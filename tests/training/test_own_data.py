@@ -108,7 +108,7 @@ def test_the_train_command_goes_from_a_folder_to_a_bundle_that_knows_its_classes
         )
     for file in sorted((folder / "Forest").glob("[12]_*")):
         file.unlink()
-    arguments = ["train", "--data", folder, "--out", out, "--set", "stages=[{size=32, epochs=2}]", "--set", "epoch_images=128"]
+    arguments = ["train", "--data", folder, "--out", out, "--set", "stages=[{size=32, epochs=4}]", "--set", "epoch_images=128"]
     result = CliRunner().invoke(
         app, [str(argument) for argument in [*arguments, "--set", "batch=16", "--set", "ema_decay=0.9"]]
     )

@@ -114,7 +114,7 @@ from spatialnet_training.datasets import load_published
 from spatialnet_training.run import train
 torch.set_num_threads(1)
 root, out, balance = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-config = TrainConfig(name="two", backbone="spatialnet-vit", data={"eurosat": "eurosat.zip", "ucmerced": "ucmerced.zip"},
+config = TrainConfig(name="two", backbone="timm:vit_tiny_patch16_224", data={"eurosat": "eurosat.zip", "ucmerced": "ucmerced.zip"},
     stages=(Stage(size=32, epochs=1, cutmix_share=0.3),), epoch_images=32, batch=8, learning_rate=1e-4, balance=balance)
 train(config, load_published({n: root / f for n, f in config.data.items()}, 32), out, "test")
 """
@@ -122,7 +122,7 @@ train(config, load_published({n: root / f for n, f in config.data.items()}, 32),
 
 @pytest.mark.parametrize("balance", ["uncertainty", "pcgrad"])
 def test_two_processes_learn_what_one_does(data_root: Path, tmp_path: Path, balance: str) -> None:
-    """The teacher has no batch statistics, so the sums are the same but for their order."""
+    """A plain ViT has no batch statistics, so the sums are the same but for their order."""
     script = tmp_path / "two.py"
     script.write_text(TWO_PROCESSES)
     environment = {key: value for key, value in os.environ.items() if key != "WORLD_SIZE"} | {"OMP_NUM_THREADS": "1"}
@@ -268,3 +268,14 @@ def test_every_shipped_configuration_is_in_the_list_above() -> None:
 
     folder = Path(spatialnet_training.__file__).parent / "configs"
     assert {path.stem for path in folder.glob("*.toml")} == set(SHIPPED)
+
+
+def test_a_runs_card_says_what_it_reaches_and_how_it_was_made(teacher: Path) -> None:
+    page = (teacher.parent / "card.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    for said in ("student-1m", "land_use_ucmerced", "seed", "epoch_images = 48", "cutmix_share = 0.5", "eurosat: "):
+        assert said in page
+    assert (teacher.parent / "curves.png").stat().st_size > 10_000
+    assert (teacher.parent / "confusion.png").stat().st_size > 10_000
+    assert "{{" not in page
+    assert "http" not in page

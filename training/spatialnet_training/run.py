@@ -23,6 +23,8 @@ from spatialnet_training.config import TrainConfig
 from spatialnet_training.datasets import TrainingData, load_unlabelled
 from spatialnet_training.distil import SELF
 from spatialnet_training.model import SpatialNet
+from spatialnet_training.plots import read_log
+from spatialnet_training.run_card import write_card
 from spatialnet_training.samples import Samples
 from spatialnet_training.trainer import Trainer, accuracies, predict
 from spatialnet_training.transfer import answers, transfer
@@ -63,7 +65,8 @@ def train(
         start: a checkpoint to start from; None for random or pretrained weights, as the configuration says.
 
     Returns:
-        The path of `network.pt`: averaged weights, calibrated temperatures, the model's contract.
+        The path of `network.pt`: averaged weights, calibrated temperatures, the model's contract. `log.csv`, `card.html` and its
+        plots stand beside it.
 
     Raises:
         UsageError: an unknown backbone or group, or a teacher of other labels.
@@ -108,6 +111,11 @@ def train(
     )
     if trainer.fabric.is_global_zero:
         save_network(out / NETWORK, network, config.backbone, spec, provenance)
+        parameters = sum(parameter.numel() for parameter in network.parameters())
+        seconds = sum(row["seconds"] for row in read_log(out / LOG))
+        write_card(
+            out, config, spec, provenance, parameters, logits, data.tune, accuracies(logits, data.tune), seconds, out / LOG
+        )
     trainer.fabric.barrier()
     return out / NETWORK
 

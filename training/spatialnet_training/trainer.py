@@ -197,6 +197,7 @@ class Trainer:
             "size": self.config.stage_at(self.epoch - 1).size,
             "loss": float(np.mean(losses)),
             "learning_rate": self.rate(),
+            "seconds": seconds,
             "images_per_second": len(losses) * self.config.batch / seconds,
         }
 

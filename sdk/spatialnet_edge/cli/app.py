@@ -42,7 +42,7 @@ class Row:
 
 
 OPTIMIZE = ("onnx", "sklearn", "scipy")
-TRAINING = ("torch", "matplotlib", "onnx", "onnxscript", "sklearn")
+TRAINING = ("torch", "lightning_fabric", "matplotlib", "onnx", "onnxscript", "sklearn")
 COMMANDS: dict[str, Row] = {
     "build": Row("spatialnet_optimize.cli:build", "Build the fastest bundle that passes the gates.", "optimize", OPTIMIZE),
     "run": Row("spatialnet_edge.cli.run:run", "Classify every frame of a source."),
@@ -51,7 +51,13 @@ COMMANDS: dict[str, Row] = {
     "doctor": Row("spatialnet_edge.cli.doctor:doctor", "Say what works on this machine, and how to mend what does not."),
     "bench": Row("spatialnet_benchmarks.cli:bench", "Measure latency and throughput on this machine."),
     "targets": Row("spatialnet_optimize.targets:show", "List the devices that a bundle can be built for."),
-    "train": Row("spatialnet_training.cli:train", "Train a student.", "training", TRAINING),
+    "train": Row("spatialnet_training.cli:train", "Train a network, on your images or on data sets.", "training", TRAINING),
+    "baseline": Row(
+        "spatialnet_training.baseline:baseline", "Judge traditional features on the same data.", "training", TRAINING
+    ),
+    "duplicates": Row(
+        "spatialnet_training.near_duplicates:duplicates", "Count near duplicates over splits.", "training", TRAINING
+    ),
     "card": Row("spatialnet_optimize.card:card", "Measure a model on its data sets and write its card.", "training", TRAINING),
     "export": Row("spatialnet_optimize.cli_export:export", "Turn a checkpoint into a portable bundle.", "training", TRAINING),
 }

@@ -1,0 +1,88 @@
+"""Pictures of a run: its curves, and what its network confuses."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Confusion:
+    """How often each label was answered for each true one.
+
+    Attributes:
+        table: counts `[labels, labels]`, rows are the truth.
+    """
+
+    title: str
+    labels: tuple[str, ...]
+    table: NDArray[np.int64]
+
+
+def figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any, NDArray[Any]]:
+    """pyplot, a figure and its axes, drawn without a screen."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    made, axes = pyplot.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    return pyplot, made, axes
+
+
+def plot_confusions(path: Path, confusions: Sequence[Confusion]) -> None:
+    """Confusion matrices side by side, in per cent of the truth."""
+    columns = min(2, len(confusions))
+    rows = ceil(len(confusions) / columns)
+    pyplot, made, axes = figure(rows, columns, (8.5 * columns, 8 * rows))
+    for axis in axes.flat[len(confusions) :]:
+        axis.axis("off")
+    for axis, each in zip(axes.flat, confusions, strict=False):
+        share = 100 * each.table / each.table.sum(axis=1, keepdims=True).clip(min=1)
+        axis.imshow(share, cmap="Blues", vmin=0, vmax=100)
+        axis.set_xticks(range(len(each.labels)), each.labels, rotation=90)
+        axis.set_yticks(range(len(each.labels)), each.labels)
+        axis.set(title=each.title, xlabel="answer", ylabel="truth")
+        size = 9 if len(share) <= 10 else 6.5
+        for row, column in zip(*np.nonzero(share >= 0.5), strict=True):
+            colour = "white" if share[row, column] > 55 else "black"
+            axis.text(column, row, f"{share[row, column]:.0f}", ha="center", va="center", color=colour, fontsize=size)
+    made.savefig(path, dpi=70)
+    pyplot.close(made)
+
+
+def read_log(log: Path) -> list[dict[str, float]]:
+    """The rows of a run's `log.csv`."""
+    with log.open(encoding="utf-8", newline="") as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def plot_curves(path: Path, log: Path) -> None:
+    """Loss and held-out accuracy over the epochs."""
+    rows = read_log(log)
+    epochs = [row["epoch"] for row in rows]
+    pyplot, made, axes = figure(1, 2, (13, 4.5))
+    left, right = axes[0]
+    left.plot(epochs, [row["loss"] for row in rows], color="tab:red", marker="." if len(rows) < 30 else None)
+    left.set(title="training loss", xlabel="epoch")
+    for key in sorted(key for key in rows[0] if key.startswith("tune/")):
+        right.plot(epochs, [100 * row[key] for row in rows], label=key.removeprefix("tune/"))
+    right.set(title="accuracy on held-out training images, averaged weights", xlabel="epoch", ylabel="%", ylim=(0, 101))
+    right.legend(fontsize=8, loc="lower right")
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+        for before, after in pairwise(rows):
+            if before["size"] != after["size"]:
+                axis.axvline(before["epoch"] + 0.5, color="grey", linestyle="--")
+                place = (before["epoch"] + 0.7, axis.get_ylim()[0])
+                axis.annotate(f"{after['size']:.0f} px", place, fontsize=8, color="grey")
+    made.savefig(path, dpi=80)
+    pyplot.close(made)

@@ -1,0 +1,30 @@
+"""Where the published data sets lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from spatialnet_edge.errors import DataRefused, UsageError
+
+FILES = {"eurosat": "eurosat_rgb.zip", "ucmerced": "ucmerced.zip", "rsscn7": "rsscn7.zip", "aid": "aid_multilabel.zip"}
+"""Data set to its file below the data root."""
+
+
+def data_sets(root: Path, only: str = ",".join(FILES)) -> dict[str, Path]:
+    """Data set to its path.
+
+    Args:
+        only: names, comma-separated.
+
+    Raises:
+        UsageError: no such data set.
+        DataRefused: its file is missing.
+    """
+    names = [name.strip() for name in only.split(",") if name.strip()]
+    if unknown := [name for name in names if name not in FILES]:
+        raise UsageError(f"no data set '{unknown[0]}'; there are {', '.join(FILES)}")
+    paths = {name: root / FILES[name] for name in names}
+    for path in paths.values():
+        if not path.exists():
+            raise DataRefused(f"{path}: not there; give the folder that holds the data sets with --data-root")
+    return paths
