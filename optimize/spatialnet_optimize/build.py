@@ -173,7 +173,7 @@ def measure_candidates(
                 figure = judge(spec, truth, answers, pixels.kept).headline
                 accuracy[name][f"{truth.task} ({images.tree.path.stem})"] = figure
     step(f"latency: {len(engines)} candidates in turn on {GATE_THREADS} thread")
-    timed = dict(zip(engines, latencies(list(engines.values()), golden_frames[0]), strict=True))
+    timed = dict(zip(engines, latencies(list(engines.values()), [golden_frames[0]] * len(engines)), strict=True))
     measured: list[Measured] = []
     for name, engine in engines.items():
         answers = predict(engine, golden_frames)

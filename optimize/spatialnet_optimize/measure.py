@@ -194,18 +194,20 @@ class Latency:
     p99_ms: float
 
 
-def latencies(engines: Sequence[Engine], image: NDArray[np.uint8], rounds: int = 200, warm_up: int = 20) -> list[Latency]:
-    """Time several engines on the same image, in turn within each round, so that the machine's moods hit all alike."""
-    batch = image[None]
-    for engine in engines:
+def latencies(
+    engines: Sequence[Engine], images: Sequence[NDArray[np.uint8]], rounds: int = 200, warm_up: int = 20
+) -> list[Latency]:
+    """Time several engines, each on its own image, in turn within each round, so that the machine's moods hit all alike."""
+    batches = [image[None] for image in images]
+    for engine, batch in zip(engines, batches, strict=True):
         for _ in range(warm_up):
             engine.infer(batch)
-    times = np.array([list(_one_round(engines, batch)) for _ in range(rounds)])
+    times = np.array([list(_one_round(engines, batches)) for _ in range(rounds)])
     return [Latency(*(float(v) * 1e3 for v in np.percentile(times[:, column], (50, 99)))) for column in range(len(engines))]
 
 
-def _one_round(engines: Sequence[Engine], batch: NDArray[np.uint8]) -> Iterator[float]:
-    for engine in engines:
+def _one_round(engines: Sequence[Engine], batches: Sequence[NDArray[np.uint8]]) -> Iterator[float]:
+    for engine, batch in zip(engines, batches, strict=True):
         start = time.perf_counter()
         engine.infer(batch)
         yield time.perf_counter() - start

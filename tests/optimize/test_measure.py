@@ -92,6 +92,6 @@ def test_splits_of_the_full_set(shared_data) -> None:
 
 def test_latencies_tell_a_slow_engine_from_a_fast_one() -> None:
     image = np.zeros(TINY.input.shape, np.uint8)
-    fast, slow = latencies([FakeEngine(TINY), FakeEngine(TINY, delay_s=0.005)], image, rounds=10, warm_up=1)
+    fast, slow = latencies([FakeEngine(TINY), FakeEngine(TINY, delay_s=0.005)], [image, image], rounds=10, warm_up=1)
     assert slow.p50_ms > fast.p50_ms + 4
     assert slow.p99_ms >= slow.p50_ms

@@ -20,13 +20,13 @@ from torch import Tensor
 from spatialnet_edge.spec import IMAGENET_MEAN, IMAGENET_STD
 
 
-def warp(image: NDArray[np.uint8], size: int, rng: Generator, strength: float = 1.0) -> NDArray[np.uint8]:
-    """A random crop of 60 to 100 % of the side (at full strength), slightly stretched, in one of the eight orientations.
+def warp(image: NDArray[np.uint8], size: int, rng: Generator, strength: float = 1.0, least: float = 0.6) -> NDArray[np.uint8]:
+    """A random crop, slightly stretched, in one of the eight orientations.
 
-    Returns uint8 `[size, size, bands]`.
+    At full strength the crop has `least` to 100 % of the side. Returns uint8 `[size, size, bands]`.
     """
     height, width = image.shape[:2]
-    side = rng.uniform(1 - 0.4 * strength, 1.0)
+    side = rng.uniform(1 - (1 - least) * strength, 1.0)
     stretch = np.exp(rng.uniform(-0.15, 0.15) * strength)
     crop = np.array([min(side * stretch, 1.0) * width, min(side / stretch, 1.0) * height])
     centre = np.array([width, height]) / 2 + (np.array([width, height]) - crop) * rng.uniform(-0.5, 0.5, 2)

@@ -18,7 +18,7 @@ exporter keeps as one node: all of it fuses in TensorRT and in ONNX Runtime.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -38,9 +38,11 @@ class Backbone(Protocol):
 
     Attributes:
         width: of a token.
+        task_queries: whether each task may pool the tokens with a query of its own.
     """
 
     width: int
+    task_queries: bool
 
     def __call__(self, x: Tensor, present: Tensor | None = None) -> Tensor:
         """`x`: float `[N, bands, H, W]`; `present`: `[N, groups]` of 0 and 1. Returns `[N, tokens, width]`."""
@@ -59,6 +61,7 @@ class EncoderShape:
         stem: channels of the convolution stages, each halving the image; empty for the plain 16×16 patches of a ViT.
         residuals: residual blocks in each stage.
         positions: whether tokens know where they are.
+        task_queries: whether each task pools the tokens with a query of its own, rather than all with their mean.
         registers: tokens that belong to no place.
     """
 
@@ -70,6 +73,7 @@ class EncoderShape:
     residuals: tuple[int, ...] = ()
     positions: bool = True
     registers: int = 0
+    task_queries: bool = True
 
 
 PRESETS: dict[str, EncoderShape] = {
@@ -80,6 +84,17 @@ PRESETS: dict[str, EncoderShape] = {
     # the encoder as published (arXiv 2506.22501)
     "spatialnet-vit": EncoderShape(width=512, depth=12, mlp_ratio=4, head_width=64),
 }
+
+
+_BASE = PRESETS["student-1m"]
+ABLATED: dict[str, EncoderShape] = {
+    "student-1m/patches": replace(_BASE, stem=(), residuals=()),
+    "student-1m/no-positions": replace(_BASE, positions=False),
+    "student-1m/registers": replace(_BASE, registers=4),
+    "student-1m/mean-pooling": replace(_BASE, task_queries=False),
+    "student-1m/no-attention": replace(_BASE, depth=0),
+}
+"""The smallest student with one thing changed: what `spatialnet-edge ablate` compares, and nothing else uses."""
 
 
 class Encoder(nn.Module):
@@ -93,6 +108,7 @@ class Encoder(nn.Module):
     def __init__(self, shape: EncoderShape, groups: tuple[BandGroup, ...], size: int) -> None:
         super().__init__()
         self.width = shape.width
+        self.task_queries = shape.task_queries
         if shape.stem:
             first, *others = shape.stem
             self.embedding = GroupEmbedding(groups, first, kernel=3, stride=2, bias=False)
@@ -145,6 +161,6 @@ def build_backbone(name: str, groups: tuple[BandGroup, ...], size: int, weights:
         from spatialnet_training.timm_backbone import TimmBackbone
 
         return TimmBackbone(name.removeprefix("timm:"), groups, size, weights)
-    if name not in PRESETS:
+    if name not in PRESETS | ABLATED:
         raise UsageError(f"no preset '{name}'; there are {', '.join(PRESETS)}, and timm:NAME for any network of timm")
-    return Encoder(PRESETS[name], groups, size)
+    return Encoder((PRESETS | ABLATED)[name], groups, size)

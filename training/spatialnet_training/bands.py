@@ -13,6 +13,9 @@ from spatialnet_edge.spec import RGB, BandGroup
 
 GROUPS: dict[str, BandGroup] = {
     "rgb": RGB,
+    "red": BandGroup(name="red", bands=("red",)),
+    "green": BandGroup(name="green", bands=("green",)),
+    "blue": BandGroup(name="blue", bands=("blue",)),
     "nir": BandGroup(name="nir", bands=("nir",)),
     "red_edge": BandGroup(name="red_edge", bands=("red_edge_1", "red_edge_2", "red_edge_3", "red_edge_4")),
     "swir": BandGroup(name="swir", bands=("swir_1", "swir_2")),

@@ -95,7 +95,10 @@ class Loader:
         indices = range(own.start, own.stop)
         rngs = [default_rng([config.seed, epoch, first + index, 1]) for index in indices]
         pixels = np.stack(
-            [warp(samples[i][int(rows[i])], stage.size, rng, stage.augmentation) for i, rng in zip(indices, rngs, strict=True)]
+            [
+                warp(samples[i][int(rows[i])], stage.size, rng, stage.augmentation, config.least_crop)
+                for i, rng in zip(indices, rngs, strict=True)
+            ]
         )
         x = erase(recolour(normalise(pixels), rngs, stage.augmentation), rngs, stage.augmentation)
         present = drop_groups(len(config.groups), rngs, config.group_dropout) if config.group_dropout else None

@@ -63,6 +63,7 @@ class TrainConfig(Section, frozen=True):
         adapt: what learns: `full`; `frozen`: pooling and heads; `probe`: the heads alone, over the mean of the tokens.
         layer_decay: learning rate of each layer over that of the layer above it (Clark et al. 2020, arXiv 2003.10555).
         sampling_power: a data set's share of an epoch is its size to this power.
+        least_crop: side of the smallest crop over that of the image, at full augmentation: the range of scales.
         balance: of the tasks' losses: `fixed` weights, `uncertainty` (Kendall et al. 2018, arXiv 1705.07115) or `pcgrad` (Yu et
             al. 2020, arXiv 2001.06782).
         compile: with torch.compile; worth it for runs of more than some minutes.
@@ -86,6 +87,7 @@ class TrainConfig(Section, frozen=True):
     weight_decay: float = 0.05
     warmup_share: Share = 0.05
     label_smoothing: Share = 0.1
+    least_crop: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.6
     mixup_alpha: Above0 = 0.2
     mixup_share: Share = 0.5
     cutmix_share: Share = 0.0

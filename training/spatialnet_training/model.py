@@ -29,6 +29,8 @@ class SpatialNet(nn.Module):
         self.backbone = build_backbone(backbone, groups, size, weights)
         width = int(self.backbone.width)  # type: ignore[arg-type]  # torch's stubs make every attribute a tensor or a module
         self.pooling = TaskPooling(len(tasks), width)
+        if not self.backbone.task_queries:
+            self.pooling.requires_grad_(False)  # its zero queries are the mean over the tokens
         self.heads = nn.ModuleDict({name: nn.Linear(width, outputs) for name, outputs in tasks.items()})
 
     def forward(self, x: Tensor, present: Tensor | None = None) -> dict[str, Tensor]:

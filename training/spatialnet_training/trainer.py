@@ -44,6 +44,18 @@ class WithFeatures(nn.Module):
         return pooled, self.network.answer(pooled)
 
 
+class WithPresence(nn.Module):
+    """A network that is told, for every image, which groups of bands are there."""
+
+    def __init__(self, network: SpatialNet, present: Sequence[bool]) -> None:
+        super().__init__()
+        self.network = network
+        self.present = torch.tensor(present, dtype=torch.float32)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return self.network(x, self.present.to(x.device).expand(len(x), -1))
+
+
 def make_fabric(precision: str) -> Fabric:
     """The devices of this machine, or this process's share when `torchrun` started it."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
@@ -145,10 +157,8 @@ class Trainer:
         if config.balance == "uncertainty":
             self.log_variances = nn.Parameter(torch.zeros(len(samples.targets), device=self.fabric.device))
             groups.append({"params": [self.log_variances], "weight_decay": 0.0, "scale": 1.0})
-        step = WithFeatures(self.network)
-        compiled: Any = torch.compile(step, dynamic=False) if config.compile else step
         optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
-        self.forward, self.optimiser = self.fabric.setup(compiled, optimiser)
+        self.forward, self.optimiser = self.fabric.setup(self._compiled(WithFeatures(self.network)), optimiser)
         average = get_ema_multi_avg_fn(config.ema_decay)
         self.averaged = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
         self.teachers = [self._teacher(each) for each in teachers]
@@ -159,7 +169,11 @@ class Trainer:
 
     def _teacher(self, network: SpatialNet) -> nn.Module:
         network.requires_grad_(False)
-        return WithFeatures(network.eval().to(self.fabric.device, memory_format=torch.channels_last))  # pyright: ignore[reportCallIssue]
+        placed = network.eval().to(self.fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        return self._compiled(WithFeatures(placed))
+
+    def _compiled(self, network: nn.Module) -> nn.Module:
+        return cast(nn.Module, torch.compile(network, dynamic=False)) if self.config.compile else network
 
     @property
     def steps(self) -> int:

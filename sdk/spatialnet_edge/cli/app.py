@@ -58,7 +58,14 @@ COMMANDS: dict[str, Row] = {
     "duplicates": Row(
         "spatialnet_training.near_duplicates:duplicates", "Count near duplicates over splits.", "training", TRAINING
     ),
+    "ablate": Row("spatialnet_training.ablation:ablate", "Say what each part of the network is worth.", "training", TRAINING),
+    "modalities": Row(
+        "spatialnet_training.modalities:modalities", "Judge a network with bands missing.", "training", TRAINING
+    ),
     "card": Row("spatialnet_optimize.card:card", "Measure a model on its data sets and write its card.", "training", TRAINING),
+    "front": Row(
+        "spatialnet_optimize.front:front", "Plot accuracy against latency over networks and sizes.", "training", TRAINING
+    ),
     "export": Row("spatialnet_optimize.cli_export:export", "Turn a checkpoint into a portable bundle.", "training", TRAINING),
 }
 

@@ -1,0 +1,139 @@
+"""Which network at which input size: accuracy against latency, measured on this machine.
+
+Judged on held-out training images, since it is there to choose by; what is chosen is then judged once on the validation images by
+`spatialnet-edge card`.
+"""
+
+from __future__ import annotations
+
+import json as jsonlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from msgspec.structs import replace
+from rich.console import Console
+from rich.table import Table
+
+from spatialnet_edge.backends import Engine, load_backend
+from spatialnet_edge.errors import UsageError
+from spatialnet_edge.frames import fit
+from spatialnet_edge.spec import InputSpec, ModelSpec
+from spatialnet_optimize.export import export_onnx
+from spatialnet_optimize.measure import latencies, predict
+from spatialnet_training.checkpoint import load_network
+from spatialnet_training.datasets import load_split
+from spatialnet_training.plots import figure
+from spatialnet_training.published import data_sets
+from spatialnet_training.samples import Samples
+from spatialnet_training.taxonomy import load_taxonomy
+
+STORED_SIDE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One network at one input size.
+
+    Attributes:
+        accuracy: mean over the data sets' own heads, 0 to 1.
+        p50_ms: median of one image on one thread of this machine.
+        best: no other point is both faster and at least as accurate.
+    """
+
+    name: str
+    size: int
+    parameters: int
+    accuracy: float
+    p50_ms: float
+    best: bool = False
+
+
+def on_front(points: Sequence[Point]) -> list[Point]:
+    """The points in order of latency, those that no other beats marked."""
+    found: list[Point] = []
+    highest = -1.0
+    for point in sorted(points, key=lambda each: (each.p50_ms, -each.accuracy)):
+        found.append(Point(point.name, point.size, point.parameters, point.accuracy, point.p50_ms, point.accuracy > highest))
+        highest = max(highest, point.accuracy)
+    return found
+
+
+def accuracy(engine: Engine, given: InputSpec, samples: Samples) -> float:
+    """Mean over the data sets of the accuracy of each one's own head."""
+    outputs = predict(engine, np.stack([fit(image, given) for image in samples.images]))
+    figures: list[float] = []
+    for name in samples.data_sets:
+        target = samples.targets[f"land_use_{name}"]
+        known = target != -1
+        figures.append(float((outputs[f"land_use_{name}"].argmax(axis=1)[known] == target[known]).mean()))
+    return float(np.mean(figures))
+
+
+def measure(checkpoints: Sequence[Path], sizes: Sequence[int], samples: Samples) -> list[Point]:
+    """Export every network at every size; judge each, then time all of them in turn."""
+    engines: list[Engine] = []
+    specs: list[ModelSpec] = []
+    points: list[Point] = []
+    for checkpoint in checkpoints:
+        network, spec, _ = load_network(checkpoint)
+        parameters = sum(parameter.numel() for parameter in network.parameters())
+        for size in sizes:
+            resized = replace(spec, input=replace(spec.input, height=size, width=size))
+            engines.append(load_backend("onnxruntime").open(export_onnx(network, resized), resized, 1))
+            specs.append(resized)
+            label = f"{checkpoint.parent.name} {size}"
+            points.append(Point(label, size, parameters, accuracy(engines[-1], resized.input, samples), 0.0))
+    images = [fit(samples.images[0], spec.input) for spec in specs]
+    timed = latencies(engines, images)
+    for engine in engines:
+        engine.close()
+    return [Point(p.name, p.size, p.parameters, p.accuracy, t.p50_ms) for p, t in zip(points, timed, strict=True)]
+
+
+def plot(path: Path, points: Sequence[Point]) -> None:
+    """Accuracy over latency, the front as a line."""
+    pyplot, made, axes = figure(1, 1, (9, 6))
+    axis = axes[0, 0]
+    best = [point for point in points if point.best]
+    axis.plot([p.p50_ms for p in best], [100 * p.accuracy for p in best], color="tab:blue", alpha=0.5, zorder=1)
+    for point in points:
+        axis.scatter(point.p50_ms, 100 * point.accuracy, color="tab:blue" if point.best else "tab:grey", zorder=2)
+        axis.annotate(point.name, (point.p50_ms, 100 * point.accuracy), xytext=(6, 5), textcoords="offset points", fontsize=9)
+    axis.set(xlabel="latency of one image, one thread, ms (median)", ylabel="accuracy, mean over the data sets, %")
+    axis.set_title("accuracy against latency, FP32 in ONNX Runtime")
+    axis.margins(x=0.15, y=0.1)
+    axis.grid(alpha=0.3)
+    made.savefig(path, dpi=90)
+    pyplot.close(made)
+
+
+def front(
+    checkpoints: Annotated[list[Path], typer.Argument(help="network.pt of one or more runs.")],
+    data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets.")],
+    sizes: Annotated[str, typer.Option(help="Input sides in pixels, multiples of 16, comma-separated.")] = "64,96,128",
+    output: Annotated[Path, typer.Option("--output", "-o", help="The plot; the figures go beside it as JSON.")] = Path(
+        "front.png"
+    ),
+) -> None:
+    """Judge and time networks at several input sizes on this machine, and plot which are worth their time."""
+    try:
+        sides = [int(each) for each in sizes.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--sizes {sizes}: give whole numbers with commas, such as 64,96,128") from error
+    if odd := [side for side in sides if side < 16 or side % 16]:
+        raise UsageError(f"--sizes {sizes}: {odd[0]} is not a multiple of 16")
+    samples = load_split(data_sets(data_root), load_taxonomy(), "tune", STORED_SIDE)
+    with Console(stderr=True).status(f"{len(checkpoints)} networks at {len(sides)} sizes, {len(samples)} held-out images"):
+        points = on_front(measure(checkpoints, sides, samples))
+    table = Table("network, size", "parameters", "accuracy", "p50", "", title=f"{len(samples)} held-out training images")
+    for p in points:
+        cells = (p.name, f"{p.parameters / 1e6:.2f} M", f"{p.accuracy:.2%}", f"{p.p50_ms:.2f} ms", "front" if p.best else "")
+        table.add_row(*cells)
+    Console().print(table)
+    plot(output, points)
+    record = [{"name": p.name, "accuracy": round(p.accuracy, 5), "p50_ms": round(p.p50_ms, 3), "best": p.best} for p in points]
+    output.with_suffix(".json").write_text(jsonlib.dumps(record, indent=1) + "\n", encoding="utf-8")

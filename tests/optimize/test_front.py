@@ -1,0 +1,45 @@
+"""Accuracy against latency."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from spatialnet_edge.cli.app import app
+from spatialnet_optimize.front import Point, on_front
+from spatialnet_training import published
+from spatialnet_training.datasets import load_published
+from spatialnet_training.run import train
+from training_fixtures import TINY_RUN
+
+
+def test_the_front_is_what_nothing_else_beats() -> None:
+    points = [Point("slow good", 1, 1, 0.9, 5.0), Point("fast", 1, 1, 0.7, 1.0), Point("slow bad", 1, 1, 0.6, 4.0)]
+    points.append(Point("same, slower", 1, 1, 0.9, 6.0))
+    assert [(point.name, point.best) for point in on_front(points)] == [
+        ("fast", True),
+        ("slow bad", False),
+        ("slow good", True),
+        ("same, slower", False),
+    ]
+
+
+def test_the_command_measures_every_size(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("rsscn7", "aid"):
+        monkeypatch.delitem(published.FILES, name)
+    for name in ("eurosat", "ucmerced"):
+        monkeypatch.setitem(published.FILES, name, f"{name}.zip")
+    data = load_published({name: data_root / f"{name}.zip" for name in ("eurosat", "ucmerced")}, 64)
+    network = train(TINY_RUN, data, tmp_path / "run", "test")
+    output = tmp_path / "front.png"
+    arguments = ["front", str(network), "--data-root", str(data_root), "--sizes", "32,96", "-o", str(output)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    small, large = json.loads(output.with_suffix(".json").read_text())
+    assert small["name"] == "run 32"
+    assert small["best"]
+    assert large["p50_ms"] > small["p50_ms"]
+    assert output.stat().st_size > 5000
+    result = CliRunner().invoke(app, [*arguments[:5], "30", "-o", str(output)])
+    assert "30 is not a multiple of 16" in str(result.exception)
