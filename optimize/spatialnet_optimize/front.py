@@ -27,7 +27,7 @@ from spatialnet_optimize.measure import latencies, predict
 from spatialnet_training.checkpoint import load_network
 from spatialnet_training.datasets import load_split
 from spatialnet_training.plots import figure
-from spatialnet_training.published import data_sets
+from spatialnet_training.published import FILES, data_sets
 from spatialnet_training.samples import Samples
 from spatialnet_training.taxonomy import load_taxonomy
 
@@ -94,6 +94,19 @@ def measure(checkpoints: Sequence[Path], sizes: Sequence[int], samples: Samples)
     return [Point(p.name, p.size, p.parameters, p.accuracy, t.p50_ms) for p, t in zip(points, timed, strict=True)]
 
 
+def judged(checkpoints: Sequence[Path]) -> list[str]:
+    """The data sets that every network has a head for.
+
+    Raises:
+        UsageError: there is none.
+    """
+    heads = [{task.name for task in load_network(checkpoint)[1].tasks} for checkpoint in checkpoints]
+    names = [name for name in FILES if all(f"land_use_{name}" in each for each in heads)]
+    if not names:
+        raise UsageError(f"no published data set has a head in every one of {', '.join(map(str, checkpoints))}")
+    return names
+
+
 def plot(path: Path, points: Sequence[Point]) -> None:
     """Accuracy over latency, the front as a line."""
     pyplot, made, axes = figure(1, 1, (9, 6))
@@ -126,7 +139,7 @@ def front(
         raise UsageError(f"--sizes {sizes}: give whole numbers with commas, such as 64,96,128") from error
     if odd := [side for side in sides if side < 16 or side % 16]:
         raise UsageError(f"--sizes {sizes}: {odd[0]} is not a multiple of 16")
-    samples = load_split(data_sets(data_root), load_taxonomy(), "tune", STORED_SIDE)
+    samples = load_split(data_sets(data_root, ",".join(judged(checkpoints))), load_taxonomy(), "tune", STORED_SIDE)
     with Console(stderr=True).status(f"{len(checkpoints)} networks at {len(sides)} sizes, {len(samples)} held-out images"):
         points = on_front(measure(checkpoints, sides, samples))
     table = Table("network, size", "parameters", "accuracy", "p50", "", title=f"{len(samples)} held-out training images")

@@ -26,8 +26,6 @@ def test_the_front_is_what_nothing_else_beats() -> None:
 
 
 def test_the_command_measures_every_size(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("rsscn7", "aid"):
-        monkeypatch.delitem(published.FILES, name)
     for name in ("eurosat", "ucmerced"):
         monkeypatch.setitem(published.FILES, name, f"{name}.zip")
     data = load_published({name: data_root / f"{name}.zip" for name in ("eurosat", "ucmerced")}, 64)

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from spatialnet_edge.errors import MissingExtra
 from spatialnet_training.datasets import load_split
-from spatialnet_training.published import FILES, data_sets
+from spatialnet_training.published import data_sets
 from spatialnet_training.taxonomy import load_taxonomy
 
 BITS = 6
@@ -97,7 +97,7 @@ def structured(images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
 
 def duplicates(
     data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets.")],
-    only: Annotated[str, typer.Option(help="Data sets, comma-separated.")] = ",".join(FILES),
+    only: Annotated[str, typer.Option(help="Data sets, comma-separated; all by default.")] = "",
     json: Annotated[Path | None, typer.Option(help="Write the counts to this file.")] = None,
 ) -> None:
     """Count validation images that nearly stand among the training images, by perceptual hash."""

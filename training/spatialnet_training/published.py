@@ -10,17 +10,17 @@ FILES = {"eurosat": "eurosat_rgb.zip", "ucmerced": "ucmerced.zip", "rsscn7": "rs
 """Data set to its file below the data root."""
 
 
-def data_sets(root: Path, only: str = ",".join(FILES)) -> dict[str, Path]:
+def data_sets(root: Path, only: str = "") -> dict[str, Path]:
     """Data set to its path.
 
     Args:
-        only: names, comma-separated.
+        only: names, comma-separated; empty for all.
 
     Raises:
         UsageError: no such data set.
         DataRefused: its file is missing.
     """
-    names = [name.strip() for name in only.split(",") if name.strip()]
+    names = [name.strip() for name in only.split(",") if name.strip()] or [*FILES]
     if unknown := [name for name in names if name not in FILES]:
         raise UsageError(f"no data set '{unknown[0]}'; there are {', '.join(FILES)}")
     paths = {name: root / FILES[name] for name in names}
