@@ -16,6 +16,7 @@ from spatialnet_edge.bundle import MODEL, Bundle
 from spatialnet_edge.errors import DataRefused, UsageError
 from spatialnet_edge.labelled import LabelledImages, open_labelled, truths
 from spatialnet_edge.manifest import BuildRecord, CandidateRecord, EngineRecord
+from spatialnet_edge.results import difference
 from spatialnet_edge.spec import IMAGE_INPUT, ModelSpec
 from spatialnet_optimize.compile_rtx import compile_plan
 from spatialnet_optimize.gates import GOLDEN_TOLERANCE, REFERENCE, Decision, Measured, decide
@@ -179,14 +180,14 @@ def measure_candidates(
         answers = predict(engine, golden_frames)
         if not agreements[name]:
             agreements[name].append(agreement(spec, answers, golden_expected))
-        difference = max(float(np.abs(answers[t.name] - golden_expected[t.name]).max()) for t in spec.tasks)
+        largest = max(difference(task, answers[task.name], golden_expected[task.name]) for task in spec.tasks)
         measured.append(
             Measured(
                 name=name,
                 content=contents[name],
                 accuracy=accuracy[name],
                 agreement=float(np.mean(agreements[name])),
-                golden_difference=difference,
+                golden_difference=largest,
                 p50_ms=timed[name].p50_ms,
                 p99_ms=timed[name].p99_ms,
             )

@@ -62,6 +62,11 @@ def mapped(images: LabelledImages, spec: ModelSpec, taxonomy: Taxonomy, data_set
         if head.name in tables and isinstance(head, Multiclass):
             answers = [head.labels.index(tables[head.name][data_set, kind]) for kind in images.classes]
             found.append(Truth(head.name, rows, np.array(answers, np.int64)))
+        elif head.name == "object_kinds":
+            labelled = [row for row in rows if images.files[row] in images.objects]
+            counts = [[sum(images.objects[images.files[row]].values())] for row in labelled]
+            if labelled:
+                found.append(Truth(head.name, np.array(labelled, np.int64), np.array(counts, np.float32)))
     return found
 
 
@@ -78,8 +83,8 @@ class Line:
         m = self.metrics
         cells = [f"{100 * m[k]:.2f}" if k in m else "—" for k in ("accuracy", "macro_f1", "mean_average_precision")]
         answered = f"{100 * m['accuracy_of_answered']:.2f} of {100 * m['answered']:.1f}" if "answered" in m else "—"
-        error = f"{m['expected_calibration_error']:.3f}"
-        return f"| {self.data_set} | `{self.head}` | {self.images} | {' | '.join(cells)} | {answered} | {error} |"
+        errors = [f"{m[k]:.3f}" if k in m else "—" for k in ("expected_calibration_error", "mean_absolute_error")]
+        return f"| {self.data_set} | `{self.head}` | {self.images} | {' | '.join([*cells, answered, *errors])} |"
 
 
 def write(output: Path, bundle: Bundle, results: dict[str, list[Score]], log: Path | None, notes: Path | None) -> None:
@@ -119,8 +124,8 @@ Measured on the exported graph in FP32, on the `{SPLIT}` images of the AiTLAS sp
 calibration or selection. "Answered right" is the accuracy, in per cent, where the head does not abstain, and the share of
 images that it answers.
 
-| data set | head | images | accuracy % | macro F1 % | mAP % | answered right | calibration error |
-|---|---|---|---|---|---|---|---|
+| data set | head | images | accuracy % | macro F1 % | mAP % | answered right | calibration error | mean error |
+|---|---|---|---|---|---|---|---|---|
 {chr(10).join(lines)}
 
 Per-label figures and every confusion matrix: [{name}.json]({name}.json).

@@ -141,10 +141,11 @@ def figures(each: Score) -> dict[str, Any]:
 
 
 def score_table(scores: list[Score], title: str) -> Table:
-    table = Table("head", "images", "accuracy", "macro F1", "mAP", "calibration error", title=title)
+    table = Table("head", "images", "accuracy", "macro F1", "mAP", "calibration error", "mean error", title=title)
     for each in scores:
         m = each.metrics
         shown = [m.get(name, np.nan) for name in ("accuracy", "macro_f1", "mean_average_precision")]
         cells = ["—" if np.isnan(value) else f"{value:.2%}" for value in shown]
-        table.add_row(each.task, str(each.images), *cells, f"{m['expected_calibration_error']:.3f}")
+        errors = [f"{m[key]:.3f}" if key in m else "—" for key in ("expected_calibration_error", "mean_absolute_error")]
+        table.add_row(each.task, str(each.images), *cells, *errors)
     return table

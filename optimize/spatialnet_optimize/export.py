@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from spatialnet_edge.errors import BuildError
+from spatialnet_edge.results import difference
 from spatialnet_edge.spec import IMAGE_INPUT, ModelSpec, Multiclass, Multilabel, Regression, Task
 from spatialnet_training.augment import band_statistics
 
@@ -110,15 +111,17 @@ def reference(network: nn.Module, spec: ModelSpec, images: NDArray[np.uint8]) ->
     return {task.name: values.numpy() for task, values in zip(spec.tasks, outputs, strict=True)}
 
 
-def check_parity(content: bytes, expected: dict[str, NDArray[np.float32]], images: NDArray[np.uint8]) -> float:
-    """The largest difference in probability between the graph and torch.
+def check_parity(
+    content: bytes, spec: ModelSpec, expected: dict[str, NDArray[np.float32]], images: NDArray[np.uint8]
+) -> float:
+    """The largest difference between the graph and torch; see `results.difference`.
 
     Raises:
         BuildError: it is over `PARITY`.
     """
     session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
     outputs = dict(zip(expected, session.run(list(expected), {IMAGE_INPUT: images}), strict=True))
-    differences = {name: float(np.abs(np.asarray(outputs[name]) - expected[name]).max()) for name in expected}
+    differences = {task.name: difference(task, np.asarray(outputs[task.name]), expected[task.name]) for task in spec.tasks}
     worst = max(differences, key=lambda name: differences[name])
     if not differences[worst] <= PARITY:
         raise BuildError(

@@ -42,7 +42,7 @@ def export_checkpoint(checkpoint: Path, output: Path, golden: Path | None, seria
     images = golden_images(golden, spec.input)
     graph = export_onnx(network, spec)
     answers = reference(network, spec, images)
-    check_parity(graph, answers, images)
+    check_parity(graph, spec, answers, images)
     provenance = replace(provenance, created=now(), tool=TOOL, source=f"{checkpoint.name}, trained {provenance.source}")
     return portable_bundle(output, spec, graph, images, answers, provenance, serial)
 

@@ -17,7 +17,7 @@ from spatialnet_edge.backends import Engine
 from spatialnet_edge.errors import DataRefused
 from spatialnet_edge.frames import fit
 from spatialnet_edge.labelled import LabelledImages, Truth
-from spatialnet_edge.spec import InputSpec, ModelSpec, Multiclass
+from spatialnet_edge.spec import InputSpec, ModelSpec, Multiclass, Regression
 from spatialnet_training.bands import decode
 
 Outputs = Mapping[str, NDArray[np.float32]]
@@ -90,7 +90,8 @@ class Score:
     """One head on one set of labelled images.
 
     Attributes:
-        headline: accuracy for a multiclass head, mean average precision for a multilabel one; 0 to 1.
+        headline: accuracy for a multiclass head, mean average precision for a multilabel one, for a quantity 1 less its mean
+            absolute error as a share of the range; 0 to 1.
         metrics: every figure by name.
         confusion: int `[labels, labels]`, rows are the truth; for multiclass heads.
     """
@@ -111,7 +112,11 @@ def score(spec: ModelSpec, truth: Truth, probabilities: NDArray[np.float32]) -> 
         probabilities: float32 `[N, labels]` for the truth's images.
     """
     head = spec.task(truth.task)
-    labels = head.labels  # type: ignore[union-attr]
+    if isinstance(head, Regression):
+        error = float(np.abs(probabilities - truth.values).mean())
+        headline = 1 - error / (head.high - head.low)
+        return Score(truth.task, len(probabilities), headline, {"mean_absolute_error": error})
+    labels = head.labels
     if isinstance(head, Multiclass):
         answers = probabilities.argmax(axis=1)
         present = np.unique(truth.values)
@@ -127,7 +132,7 @@ def score(spec: ModelSpec, truth: Truth, probabilities: NDArray[np.float32]) -> 
         table = confusion_matrix(truth.values, answers, labels=np.arange(len(labels)))
         per_label = {labels[i]: float(right[truth.values == i].mean()) for i in present}
         return Score(truth.task, len(answers), metrics["accuracy"], metrics, labels, table.tolist(), per_label)
-    thresholds = np.array(head.thresholds, np.float32)  # type: ignore[union-attr]
+    thresholds = np.array(head.thresholds, np.float32)
     answers = probabilities >= thresholds
     positive = truth.values > 0.5
     judged = [i for i in range(len(labels)) if positive[:, i].any()]

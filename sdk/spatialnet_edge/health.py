@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from spatialnet_edge.backends import Engine
 from spatialnet_edge.bundle import Bundle
 from spatialnet_edge.errors import GoldenTestFailed
+from spatialnet_edge.results import difference
 
 
 @dataclass(frozen=True, slots=True)
 class GoldenTest:
-    """The largest difference in probability over all golden frames, and the task it was in."""
+    """The largest difference over all golden frames (see `results.difference`), and the task it was in."""
 
     difference: float
     task: str
@@ -32,11 +31,9 @@ def golden_test(bundle: Bundle, engine: Engine) -> GoldenTest:
     for index, frame in enumerate(frames):
         outputs = engine.infer(frame[None])
         for task in bundle.spec.tasks:
-            difference = float(np.abs(outputs[task.name][0] - expected[task.name][index]).max())
-            if np.isnan(difference):
-                difference = float("inf")
-            if difference >= worst:
-                worst, where = difference, task.name
+            found = difference(task, outputs[task.name][0], expected[task.name][index])
+            if found >= worst:
+                worst, where = found, task.name
     return GoldenTest(worst, where, bundle.manifest.golden.tolerance, len(frames))
 
 

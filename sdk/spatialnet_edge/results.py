@@ -149,6 +149,16 @@ class FrameResult:
         return record
 
 
+def difference(task: Task, found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """The largest difference between two answers of a task: of probabilities as they are, of a quantity as a share of its range.
+
+    Infinite where an answer is not a number.
+    """
+    span = task.high - task.low if isinstance(task, Regression) else 1.0
+    largest = float(np.abs(found - expected).max()) / span
+    return float("inf") if np.isnan(largest) else largest
+
+
 class Smoother:
     """Exponential averaging of the probabilities over time, before decoding.
 

@@ -55,14 +55,14 @@ def images() -> np.ndarray:
 
 
 def test_the_graph_equals_torch_on_real_images(network: SpatialNet, graph: bytes, images: np.ndarray) -> None:
-    assert check_parity(graph, reference(network, SPEC, images), images) <= PARITY
+    assert check_parity(graph, SPEC, reference(network, SPEC, images), images) <= PARITY
 
 
 def test_another_network_fails_the_parity_check(graph: bytes, images: np.ndarray, network: SpatialNet) -> None:
     answers = reference(network, SPEC, images)
     answers["land_use"] = answers["land_use"] + 0.01
     with pytest.raises(BuildError, match=r"differs from torch by 1\.00e-02 in 'land_use'"):
-        check_parity(graph, answers, images)
+        check_parity(graph, SPEC, answers, images)
 
 
 def test_pixels_in_probabilities_out(graph: bytes, images: np.ndarray) -> None:
@@ -116,7 +116,7 @@ def test_a_group_whose_pixels_are_zero_is_absent(images: np.ndarray) -> None:
     both = np.concatenate([images, 255 - images[..., :1]], axis=3)
     both[1, ..., 3] = 0
     content = export_onnx(network, spec)
-    check_parity(content, reference(network, spec, both), both)
+    check_parity(content, spec, reference(network, spec, both), both)
     x = normalise(both)
     with torch.inference_mode():
         expected = network(x, torch.tensor([[1.0, 1.0], [1.0, 0.0], *[[1.0, 1.0]] * (len(x) - 2)]))["land_use"]
@@ -129,7 +129,7 @@ def test_every_network_exports_with_norms_and_activations_as_single_nodes(backbo
     torch.manual_seed(0)
     network = SpatialNet(backbone, {task.name: task.width for task in SPEC.tasks}, 64).eval()
     content = export_onnx(network, SPEC)
-    check_parity(content, reference(network, SPEC, images), images)
+    check_parity(content, SPEC, reference(network, SPEC, images), images)
     kinds = [node.op_type for node in onnx.load_from_string(content).graph.node]
     depth = PRESETS[backbone].depth if backbone in PRESETS else 12
     assert kinds.count("LayerNormalization") == 2 * depth + 1

@@ -95,3 +95,10 @@ def test_latencies_tell_a_slow_engine_from_a_fast_one() -> None:
     fast, slow = latencies([FakeEngine(TINY), FakeEngine(TINY, delay_s=0.005)], [image, image], rounds=10, warm_up=1)
     assert slow.p50_ms > fast.p50_ms + 4
     assert slow.p99_ms >= slow.p50_ms
+
+
+def test_a_quantity_is_scored_by_its_mean_error() -> None:
+    truth = Truth("level", np.arange(2), np.array([[100.0], [200.0]], np.float32))
+    found = score(TINY, truth, np.array([[110.0], [170.0]], np.float32))
+    assert found.metrics == {"mean_absolute_error": pytest.approx(20)}
+    assert found.headline == pytest.approx(1 - 20 / 255)

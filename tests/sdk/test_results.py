@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from conftest import TINY
 from spatialnet_edge.frames import Frame, Pose, fit, quality
-from spatialnet_edge.results import Classification, Presence, Quantity, Smoother, assemble, decode
+from spatialnet_edge.results import Classification, Presence, Quantity, Smoother, assemble, decode, difference
 from spatialnet_edge.spec import RGB, InputSpec
 
 BLANK = np.zeros((4, 4, 3), np.uint8)
@@ -113,3 +113,10 @@ def test_fit_averages_rather_than_picks() -> None:
 @pytest.mark.parametrize(("level", "flags"), [(3, ("dark",)), (252, ("saturated",)), (120, ())])
 def test_frames_without_a_picture_are_flagged(level: int, flags: tuple[str, ...]) -> None:
     assert quality(np.full((32, 32, 3), level, np.uint8)) == flags
+
+
+def test_answers_differ_by_probability_or_by_a_share_of_the_range() -> None:
+    shade, _, level = TINY.tasks
+    assert difference(shade, np.float32([0.2, 0.8]), np.float32([0.3, 0.7])) == pytest.approx(0.1)
+    assert difference(level, np.float32([100]), np.float32([151])) == pytest.approx(0.2)
+    assert difference(level, np.float32([np.nan]), np.float32([1])) == float("inf")
