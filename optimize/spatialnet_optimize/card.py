@@ -17,8 +17,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from spatialnet_edge.api import load
-from spatialnet_edge.bundle import Bundle
+from spatialnet_edge.api import Model, load
 from spatialnet_edge.labelled import LabelledImages, Truth, open_labelled, truths
 from spatialnet_edge.spec import ModelSpec, Multiclass
 from spatialnet_optimize.cli import figures
@@ -49,7 +48,7 @@ def card(
             outputs = predict(model.opened.engine, pixels.images)
             known = [*truths(images, model.bundle.spec), *mapped(images, model.bundle.spec, taxonomy, name)]
             results[name] = [judge(model.bundle.spec, truth, outputs, pixels.kept) for truth in known]
-        write(output, model.bundle, results, log, notes)
+        write(output, model, results, log, notes)
     print(output)
 
 
@@ -87,8 +86,8 @@ class Line:
         return f"| {self.data_set} | `{self.head}` | {self.images} | {' | '.join([*cells, answered, *errors])} |"
 
 
-def write(output: Path, bundle: Bundle, results: dict[str, list[Score]], log: Path | None, notes: Path | None) -> None:
-    name = output.stem
+def write(output: Path, model: Model, results: dict[str, list[Score]], log: Path | None, notes: Path | None) -> None:
+    name, bundle, engine = output.stem, model.bundle, model.opened.record
     record = {
         "bundle_sha256": bundle.sha256,
         "split": SPLIT,
@@ -120,7 +119,7 @@ Trained on:
 
 ## What every head reaches
 
-Measured on the exported graph in FP32, on the `{SPLIT}` images of the AiTLAS splits, none of which was used for training,
+Measured on `{engine.path}` ({engine.precision}, {engine.backend}), on the `{SPLIT}` images of the AiTLAS splits, none of which was used for training,
 calibration or selection. "Answered right" is the accuracy, in per cent, where the head does not abstain, and the share of
 images that it answers.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 import socket
@@ -23,6 +22,7 @@ from spatialnet_training.cli import read_config
 from spatialnet_training.config import Distillation, Stage, load_config
 from spatialnet_training.datasets import TrainingData, load_published, load_split, published_tasks
 from spatialnet_training.model import SpatialNet
+from spatialnet_training.plots import read_log
 from spatialnet_training.run import Watcher, train
 from spatialnet_training.taxonomy import load_taxonomy
 from spatialnet_training.trainer import Trainer, predict
@@ -77,9 +77,10 @@ def test_a_run_interrupted_and_resumed_is_the_same_bit_for_bit(data: TrainingDat
 
     with pytest.raises(KeyboardInterrupt):
         train(TINY_RUN, data, tmp_path / "parts", "test", Interrupt())
-    # a kill while the checkpoint is being written leaves the one before it, or none
+    (tmp_path / "parts" / "log.csv").unlink()  # as a kill between the two would leave it
     again = train(TINY_RUN, data, tmp_path / "parts", "test")
     assert same_weights(again, teacher)
+    assert [row["epoch"] for row in read_log(again.parent / "log.csv")] == [1, 2]
     _, spec, provenance = load_network(again)
     assert spec == load_network(teacher)[1]
     assert provenance.data[0].startswith("eurosat: ")
@@ -101,8 +102,7 @@ def test_resuming_after_the_first_epoch_changes_nothing(data: TrainingData, teac
         train(TINY_RUN, data, tmp_path / "parts", "test", StopAfterSaving())
     assert (tmp_path / "parts" / "last.ckpt").exists()
     assert same_weights(train(TINY_RUN, data, tmp_path / "parts", "test"), teacher)
-    with (tmp_path / "parts" / "log.csv").open() as file:
-        assert [row["epoch"] for row in csv.DictReader(file)] == ["1", "2"]
+    assert [row["epoch"] for row in read_log(tmp_path / "parts" / "log.csv")] == [1, 2]
 
 
 TWO_PROCESSES = """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -23,7 +23,6 @@ from spatialnet_training.config import TrainConfig
 from spatialnet_training.datasets import TrainingData, load_unlabelled
 from spatialnet_training.distil import SELF
 from spatialnet_training.model import SpatialNet
-from spatialnet_training.plots import read_log
 from spatialnet_training.run_card import write_card
 from spatialnet_training.samples import Samples
 from spatialnet_training.trainer import Trainer, accuracies, predict
@@ -93,10 +92,11 @@ def train(
         size = config.stage_at(trainer.epoch - 1).size
         held_out = accuracies(predict(trainer.averaged.module, data.tune, size, groups), data.tune)
         figures |= {f"tune/{task}": value for task, value in held_out.items()}
-        if trainer.fabric.is_global_zero:
-            append(out / LOG, figures)
-            watcher.epoch(figures)
+        trainer.history.append(figures)
         trainer.save(out / LAST)
+        if trainer.fabric.is_global_zero:
+            write_log(out / LOG, trainer.history)
+            watcher.epoch(figures)
     network.load_state_dict(trainer.averaged.module.state_dict())
     logits = predict(network, data.tune, config.size, groups)
     given = InputSpec(height=config.size, width=config.size, groups=groups)
@@ -112,7 +112,8 @@ def train(
     if trainer.fabric.is_global_zero:
         save_network(out / NETWORK, network, config.backbone, spec, provenance)
         parameters = sum(parameter.numel() for parameter in network.parameters())
-        seconds = sum(row["seconds"] for row in read_log(out / LOG))
+        write_log(out / LOG, trainer.history)  # also when there was nothing left to train
+        seconds = sum(figures["seconds"] for figures in trainer.history)
         write_card(
             out, config, spec, provenance, parameters, logits, data.tune, accuracies(logits, data.tune), seconds, out / LOG
         )
@@ -148,14 +149,12 @@ def load_teacher(path: Path, tasks: tuple[Task, ...]) -> SpatialNet:
     return network
 
 
-def append(log: Path, figures: dict[str, float]) -> None:
-    """Add one epoch to the log, a CSV with a header."""
-    new = not log.exists()
-    with log.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(figures))
-        if new:
-            writer.writeheader()
-        writer.writerow({key: round(value, 5) for key, value in figures.items()})
+def write_log(log: Path, history: Sequence[dict[str, float]]) -> None:
+    """One row an epoch, as the checkpoint has them: a run that was killed and resumed has no row twice."""
+    with log.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(history[0]))
+        writer.writeheader()
+        writer.writerows({key: round(value, 5) for key, value in figures.items()} for figures in history)
 
 
 def calibrated(task: Task, logits: Tensor, tune: Samples) -> Task:

@@ -127,7 +127,7 @@ def accuracies(logits: dict[str, Tensor], samples: Samples) -> dict[str, float]:
 
 
 class Trainer:
-    """Owns what a checkpoint must hold: weights, averaged weights, optimiser, epoch.
+    """Owns what a checkpoint must hold: weights, averaged weights, optimiser, epoch, and the figures of the epochs before.
 
     Args:
         network: of `config`'s shape, on the CPU.
@@ -166,6 +166,7 @@ class Trainer:
             self.teachers.append(WithFeatures(self.averaged.module))  # pyright: ignore[reportArgumentType] (a copy of `network`)
         self.epoch = 0
         self.step = 0
+        self.history: list[dict[str, float]] = []
 
     def _teacher(self, network: SpatialNet) -> nn.Module:
         network.requires_grad_(False)
@@ -291,6 +292,7 @@ class Trainer:
             "log_variances": self.log_variances.detach(),
             "epoch": self.epoch,
             "step": self.step,
+            "history": self.history,
         }
         partial = path.with_suffix(".partial")
         torch.save(state, partial)
@@ -303,4 +305,4 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         with torch.no_grad():
             self.log_variances.copy_(state["log_variances"])
-        self.epoch, self.step = state["epoch"], state["step"]
+        self.epoch, self.step, self.history = state["epoch"], state["step"], state["history"]
