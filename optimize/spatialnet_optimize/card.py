@@ -120,8 +120,8 @@ Trained on:
 ## What every head reaches
 
 Measured on `{engine.path}` ({engine.precision}, {engine.backend}), on the `{SPLIT}` images of the AiTLAS splits, none of which
-was used for training, calibration or selection. "Answered right" is the accuracy, in per cent, where the head does not abstain, and the share of
-images that it answers.
+was used for training, calibration or selection. "Answered right" is the accuracy, in per cent, where the head does not abstain, and
+the share of images that it answers.
 
 | data set | head | images | accuracy % | macro F1 % | mAP % | answered right | calibration error | mean error |
 |---|---|---|---|---|---|---|---|---|
