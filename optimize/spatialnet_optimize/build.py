@@ -15,14 +15,15 @@ from spatialnet_edge.backends import CheckedEngine, Engine, load_backend
 from spatialnet_edge.bundle import MODEL, Bundle
 from spatialnet_edge.errors import DataRefused, UsageError
 from spatialnet_edge.labelled import LabelledImages, open_labelled, truths
-from spatialnet_edge.manifest import BuildRecord, CandidateRecord, EngineRecord
+from spatialnet_edge.manifest import BuildRecord, EngineRecord
 from spatialnet_edge.results import difference
 from spatialnet_edge.spec import IMAGE_INPUT, ModelSpec
-from spatialnet_optimize.compile_rtx import compile_plan
+from spatialnet_optimize.calibration import Calibration, from_folder, from_labelled, split_off
+from spatialnet_optimize.candidates import FORMS, NEEDS_CALIBRATION, NOT_RUN_ON_A_CPU
+from spatialnet_optimize.compile_rtx import compile_passing
 from spatialnet_optimize.gates import GOLDEN_TOLERANCE, REFERENCE, Decision, Measured, decide
 from spatialnet_optimize.measure import agreement, decode_images, judge, latencies, predict
 from spatialnet_optimize.package import built_bundle, machine
-from spatialnet_optimize.quantise import int8_dynamic
 from spatialnet_optimize.targets import find_target
 
 Step = Callable[[str], None]
@@ -42,6 +43,7 @@ class Job:
         labelled: folders or zips of labelled images for the accuracy gate; empty for the shipped samples.
         budget: points of accuracy that a candidate may lose on any head.
         heads: keep these alone; empty for all.
+        calibration: a folder of real images for static INT8; None to set some of the labelled ones aside.
     """
 
     model: Bundle
@@ -50,6 +52,7 @@ class Job:
     labelled: tuple[Path, ...] = ()
     budget: float = 0.5
     heads: tuple[str, ...] = ()
+    calibration: Path | None = None
 
 
 def shipped_samples() -> tuple[Path, ...]:
@@ -69,23 +72,27 @@ def build(job: Job, step: Step = lambda text: None) -> tuple[Bundle, Decision]:
     check_output(job)
     spec = keep_heads(job.model.spec, job.heads)
     portable = job.model.read(MODEL) if not job.heads else prune(job.model.read(MODEL), spec)
-    contents = {REFERENCE: portable}
-    if "int8-dynamic" in target.precisions:
-        step("quantise: dynamic INT8 of the linear layers")
-        contents["int8-dynamic"] = int8_dynamic(portable)
     sets, problems = usable_sets(job.labelled or shipped_samples(), spec, bool(job.labelled))
-    for problem in problems:
+    calibration, sets = calibrate(job, spec, sets)
+    calibrated = any(form in NEEDS_CALIBRATION for form in target.precisions)
+    for problem in (*problems, *(calibration.warnings if calibrated else ())):
         step(f"warning: {problem}")
-    decision = decide(measure_candidates(contents, spec, job.model, sets, step), job.budget)
-    tolerance = GOLDEN_TOLERANCE[decision.winner.name]
-    engines = preferred_engines(decision)
+    contents: dict[str, bytes] = {}
+    for form in target.precisions:
+        description, make = FORMS[form]
+        step(f"{form}: {description}")
+        contents[form] = make(portable, calibration)
+    judged = {form: content for form, content in contents.items() if form not in NOT_RUN_ON_A_CPU}
+    measured = measure_candidates(judged, spec, job.model, sets, step)
     libraries = {"onnxruntime": str(ort.__version__)}
     if target.compile == "tensorrt_rtx":
         step("compile: TensorRT for RTX (no GPU needed)")
-        plan, version = compile_plan(portable, *spec.input.shape)
+        decision, engines, version = compile_passing(contents, measured, spec, job.budget)
         libraries["tensorrt_rtx"] = version
-        engines = {rtx_record(version): plan, **engines}
-        decision = with_plan(decision, plan, version)
+    else:
+        decision = decide(measured, job.budget)
+        engines = preferred_engines(decision)
+    tolerance = GOLDEN_TOLERANCE[decision.winner.name]
     step("write: hash, golden vectors, manifest")
     record = BuildRecord(
         target=name,
@@ -93,7 +100,7 @@ def build(job: Job, step: Step = lambda text: None) -> tuple[Bundle, Decision]:
         libraries=libraries,
         budget_points=job.budget,
         labelled_images=sum(len(each) for each in sets),
-        calibration="none needed: dynamic quantisation",
+        calibration=calibration.origin if calibrated else "none needed",
         candidates=decision.records,
         reason=decision.reason,
     )
@@ -196,29 +203,10 @@ def measure_candidates(
     return measured
 
 
-def rtx_record(version: str) -> EngineRecord:
-    return EngineRecord(
-        path="engines/rtx.fp32.plan",
-        backend="tensorrt_rtx",
-        precision="fp32",
-        device="any RTX GPU",
-        library_version=version,
-        portable=False,
-    )
-
-
-def with_plan(decision: Decision, plan: bytes, version: str) -> Decision:
-    """The decision with the compiled plan as a further candidate, which only the device itself can time."""
-    record = CandidateRecord(
-        name="rtx plan fp32",
-        size=len(plan),
-        accuracy={},
-        loss_points=0.0,
-        agreement=0.0,
-        latency_ms=0.0,
-        latency_p99_ms=0.0,
-        chosen=True,
-        verdict=f"compiled with TensorRT for RTX {version}; not run here",
-    )
-    reason = f"the plan comes first on a machine that can run it; elsewhere {decision.reason}"
-    return Decision(decision.winner, reason, (*decision.records, record))
+def calibrate(job: Job, spec: ModelSpec, sets: list[LabelledImages]) -> tuple[Calibration, list[LabelledImages]]:
+    """The calibration images, and the labelled ones that are left to judge by."""
+    golden, _ = job.model.golden()
+    if job.calibration is not None:
+        return from_folder(job.calibration, spec.input, golden), sets
+    aside, judged = split_off(sets)
+    return from_labelled(aside, spec.input, golden), judged

@@ -30,7 +30,7 @@ from spatialnet_optimize.build import Job
 from spatialnet_optimize.build import build as run_build
 from spatialnet_optimize.measure import Score, decode_images, judge, predict
 
-BUILD_STEPS = {"here": 7, "cpu": 7, "rtx": 7}
+BUILD_STEPS = {"here": 8, "cpu": 8, "rtx": 10}
 
 
 def build(
@@ -47,16 +47,19 @@ def build(
     ] = None,
     budget: Annotated[float, typer.Option(min=0, help="Points of accuracy that a candidate may lose on any head.")] = 0.5,
     heads: Annotated[str, typer.Option(help="Keep these heads alone, separated by commas.")] = "",
+    calibration: Annotated[
+        Path | None, typer.Option(help="Folder of real images for static INT8. Default: a third of the labelled ones.")
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Also write the build's report as JSON to this file.")] = None,
 ) -> None:
     """Build the fastest bundle that passes the gates, and say why it is the one."""
     console = Console(stderr=True)
     started = time.monotonic()
     kept = tuple(name.strip() for name in heads.split(",") if name.strip())
-    job = Job(open_model(model, output), target, output, tuple(labelled or ()), budget, kept)
+    job = Job(open_model(model, output), target, output, tuple(labelled or ()), budget, kept, calibration)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("open the model", total=BUILD_STEPS.get(target, 7))
+        task = progress.add_task("open the model", total=BUILD_STEPS.get(target, 8))
 
         def step(text: str) -> None:
             progress.update(task, description=text, advance=1)

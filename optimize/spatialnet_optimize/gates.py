@@ -16,7 +16,7 @@ REFERENCE = "fp32"
 WORTHWHILE = 0.95
 """A candidate replaces a more precise one only if it needs at most this share of its time."""
 
-GOLDEN_TOLERANCE = {"fp32": 0.002, "int8-dynamic": 0.05}
+GOLDEN_TOLERANCE = {"fp32": 0.002, "fp16": 0.02, "bf16": 0.05, "int8-dynamic": 0.05, "int8-static": 0.15, "int8-qdq": 0.15}
 """Largest difference in probability from the FP32 reference on the golden frames, for each precision."""
 
 
@@ -106,18 +106,20 @@ def decide(candidates: Sequence[Measured], budget: float) -> Decision:
     reason = f"{winner.name} at {winner.p50_ms:.2f} ms is the fastest that keeps its accuracy" + (
         f" ({others})" if others else ""
     )
-    records = tuple(
-        CandidateRecord(
-            name=each.name,
-            size=len(each.content),
-            accuracy={key: round(value, 5) for key, value in each.accuracy.items()},
-            loss_points=round(loss_points(each, reference), 3) if each.runs_here else 0.0,
-            agreement=round(each.agreement, 5),
-            latency_ms=round(each.p50_ms, 4),
-            latency_p99_ms=round(each.p99_ms, 4),
-            chosen=each is winner,
-            verdict=verdicts[each.name],
-        )
-        for each in candidates
-    )
+    records = tuple(record(each, reference, each is winner, verdicts[each.name]) for each in candidates)
     return Decision(winner, reason, records)
+
+
+def record(each: Measured, reference: Measured, chosen: bool, verdict: str) -> CandidateRecord:
+    """What the report keeps of a candidate."""
+    return CandidateRecord(
+        name=each.name,
+        size=len(each.content),
+        accuracy={key: round(value, 5) for key, value in each.accuracy.items()},
+        loss_points=round(loss_points(each, reference), 3) if each.runs_here else 0.0,
+        agreement=round(each.agreement, 5),
+        latency_ms=round(each.p50_ms, 4),
+        latency_p99_ms=round(each.p99_ms, 4),
+        chosen=chosen,
+        verdict=verdict,
+    )

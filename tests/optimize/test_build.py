@@ -31,10 +31,11 @@ def built(student: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def test_the_report_has_every_candidate_with_its_reason(built: Bundle) -> None:
     report = built.manifest.build
     assert report is not None
-    assert [record.name for record in report.candidates] == ["fp32", "int8-dynamic"]
+    assert [record.name for record in report.candidates] == ["fp32", "int8-dynamic", "int8-static"]
     assert sum(record.chosen for record in report.candidates) == 1
     assert all(record.verdict and record.latency_ms > 0 for record in report.candidates)
-    assert report.labelled_images == 360
+    assert report.labelled_images == 240  # a third of the samples was set aside
+    assert report.calibration == "84 images set aside from eurosat.zip, ucmerced.zip"
     heads = {"land_use_eurosat (eurosat)", "land_use_ucmerced (ucmerced)", "objects (ucmerced)"}
     assert all(set(record.accuracy) == heads for record in report.candidates)
     winner = next(record for record in report.candidates if record.chosen)
@@ -94,7 +95,16 @@ def test_a_real_plan_is_built_without_a_gpu_and_the_graph_stands_behind_it(stude
     assert (record.backend, record.portable) == ("tensorrt_rtx", False)
     assert record.library_version
     assert len(bundle.read(record.path)) > 1_000_000
-    assert "not run here" in decision.records[-1].verdict
+    assert record.precision == "fp16"
+    verdicts = {each.name: each.verdict for each in decision.records}
+    assert list(verdicts) == ["fp32", "fp16", "bf16", "int8-qdq"]
+    assert "not timed: no GPU" in verdicts["fp16"]
+    assert "not judged" in verdicts["bf16"]
+    sizes = {each.name: each.size for each in decision.records}
+    assert sizes["fp16"] < 0.75 * sizes["fp32"]
+    assert sizes["bf16"] < 0.75 * sizes["fp32"]
+    assert sizes["int8-qdq"] < 0.85 * sizes["fp32"]
+    assert all(each.agreement > 0.96 for each in decision.records if each.name != "bf16")
     with spatialnet_edge.load(bundle.path) as model:
         assert model.opened.record.path == "model.onnx"
         assert len(model.opened.passed_over) == 1
@@ -114,8 +124,8 @@ def test_a_model_of_ones_own_builds_with_ones_own_images(tmp_path: Path, image_f
     built, decision = build(Job(bundle, "cpu", tmp_path / "out.snb", labelled=(image_folder,)), steps.append)
     assert decision.records[0].accuracy == {"shade (images)": 1.0}
     assert built.manifest.build is not None
-    assert built.manifest.build.labelled_images == 7
-    assert not [step for step in steps if step.startswith("warning")]
+    assert built.manifest.build.labelled_images == 4
+    assert "warning: 2 calibration images; below 64 the ranges of INT8 are left to chance" in steps
 
 
 def test_without_labels_that_fit_the_build_says_that_accuracy_is_not_gated(tmp_path: Path) -> None:
@@ -150,4 +160,4 @@ def test_the_command_builds_reports_and_the_report_is_in_the_bundle(tmp_path: Pa
     assert "why: " in result.output
     written = json.loads(report.read_text(encoding="utf-8"))
     assert written["identity"] == open_bundle(out).sha256
-    assert {candidate["name"] for candidate in written["build"]["candidates"]} == {"fp32", "int8-dynamic"}
+    assert {candidate["name"] for candidate in written["build"]["candidates"]} == {"fp32", "int8-dynamic", "int8-static"}

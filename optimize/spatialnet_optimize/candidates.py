@@ -1,0 +1,35 @@
+"""The forms of the portable graph that a target may run, from precise to less precise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from spatialnet_optimize.calibration import Calibration
+from spatialnet_optimize.gates import REFERENCE
+from spatialnet_optimize.precision import to_bf16, to_fp16
+from spatialnet_optimize.quantise import int8_dynamic, int8_static
+
+Make = Callable[[bytes, Calibration], bytes]
+METHOD = "entropy"
+"""How the ranges of activations are chosen. Percentiles cut what this model needs: 0.33 in a probability on a golden frame, where
+entropy and the plain maximum came to 0.06."""
+
+FORMS: dict[str, tuple[str, Make]] = {
+    REFERENCE: ("the portable graph", lambda content, calibration: content),
+    "fp16": ("cast to FP16; norms, softmax and answers stay FP32", lambda content, calibration: to_fp16(content)),
+    "bf16": ("cast to BF16; norms, softmax and answers stay FP32", lambda content, calibration: to_bf16(content)),
+    "int8-dynamic": ("dynamic INT8 of the linear layers", lambda content, calibration: int8_dynamic(content)),
+    "int8-static": (
+        "static INT8 of convolutions and linear layers",
+        lambda content, calibration: int8_static(content, calibration.images, "cpu", method=METHOD),
+    ),
+    "int8-qdq": (
+        "INT8 Q/DQ of convolutions and linear layers, as TensorRT wants it",
+        lambda content, calibration: int8_static(content, calibration.images, "tensorrt", method=METHOD),
+    ),
+}
+"""Name to what it is and how it is made from the portable graph."""
+
+NEEDS_CALIBRATION = ("int8-static", "int8-qdq")
+NOT_RUN_ON_A_CPU = ("bf16",)
+"""ONNX Runtime has no CPU kernels for these: they cannot be judged without the device."""

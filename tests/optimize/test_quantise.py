@@ -1,0 +1,195 @@
+"""Sixteen and eight bits: what is cast and quantised, what is not, and that the gate sees a bad one."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto
+
+from conftest import SAMPLES
+from spatialnet_edge.bundle import Bundle, open_bundle
+from spatialnet_edge.errors import BuildError, DataRefused
+from spatialnet_edge.labelled import open_labelled
+from spatialnet_edge.spec import IMAGE_INPUT
+from spatialnet_optimize.build import measure_candidates
+from spatialnet_optimize.calibration import UNLIKE, checked, from_folder, from_labelled, split_off, unlikeness
+from spatialnet_optimize.compile_rtx import compile_plan
+from spatialnet_optimize.gates import refusal
+from spatialnet_optimize.precision import head_layers, to_bf16, to_fp16
+from spatialnet_optimize.quantise import int8_static, linear_layers, smooth
+from spatialnet_optimize.sensitivity import Sensitivity, most_that_pass, sensitivities
+
+
+@pytest.fixture(scope="module")
+def student() -> Bundle:
+    return open_bundle("builtin:student")
+
+
+@pytest.fixture(scope="module")
+def graph(student: Bundle) -> bytes:
+    return student.read("model.onnx")
+
+
+@pytest.fixture(scope="module")
+def images(student: Bundle) -> np.ndarray:
+    sets = [open_labelled(SAMPLES / f"{name}.zip") for name in ("eurosat", "ucmerced")]
+    aside, _ = split_off(sets)
+    return from_labelled(aside, student.spec.input, student.golden()[0]).images
+
+
+def run(graph: bytes, images: np.ndarray) -> dict[str, np.ndarray]:
+    session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, {IMAGE_INPUT: images}), strict=True))
+
+
+def kinds_in(graph: bytes, data_type: int) -> set[str]:
+    """The operators that give a tensor of this type, as shape inference says."""
+    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(graph))
+    types = {value.name: value.type.tensor_type.elem_type for value in (*model.graph.value_info, *model.graph.output)}
+    return {node.op_type for node in model.graph.node if types.get(node.output[0]) == data_type}
+
+
+@pytest.mark.parametrize(("cast", "kind"), [(to_fp16, TensorProto.FLOAT16), (to_bf16, TensorProto.BFLOAT16)])
+def test_what_needs_range_stays_in_fp32(graph: bytes, cast, kind: int) -> None:
+    converted = cast(graph)
+    assert {"Conv", "MatMul", "Gemm", "Gelu"} <= kinds_in(converted, kind)
+    assert not {"LayerNormalization", "Softmax", "Sigmoid", "Div"} & kinds_in(converted, kind)
+    assert len(converted) < 0.55 * len(graph)
+    outputs = onnx.load_from_string(converted).graph.output
+    assert {output.type.tensor_type.elem_type for output in outputs} == {TensorProto.FLOAT}
+
+
+def test_fp16_answers_as_fp32_does(student: Bundle, graph: bytes) -> None:
+    frames, expected = student.golden()
+    found = run(to_fp16(graph), frames)
+    assert max(np.abs(found[task.name] - expected[task.name]).max() for task in student.spec.tasks[:5]) < 0.01
+
+
+def test_heads_and_attention_are_never_quantised(graph: bytes) -> None:
+    model = onnx.load_from_string(graph)
+    layers = linear_layers(graph)
+    kinds = {node.name: node for node in model.graph.node}
+    assert {kinds[name].op_type for name in layers} == {"Conv", "MatMul"}
+    assert len(head_layers(model)) == len(model.graph.output)
+    assert not set(head_layers(model)) & set(layers)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    assert all(kinds[name].input[1] in weights for name in layers)
+
+
+@pytest.mark.parametrize("scheme", ["cpu", "tensorrt"])
+def test_static_int8_is_what_its_backend_wants(graph: bytes, images: np.ndarray, scheme: str) -> None:
+    layers = linear_layers(graph)[-4:]
+    quantised = onnx.load_from_string(int8_static(graph, images[:8], scheme, layers, "minmax"))  # type: ignore[arg-type]
+    constants = {tensor.name: tensor for tensor in quantised.graph.initializer}
+    points = [node for node in quantised.graph.node if node.op_type == "QuantizeLinear"]
+    assert len(points) == len({node.input[0] for node in points}) >= 3
+    kinds = {constants[node.input[2]].data_type for node in points}
+    assert kinds == {TensorProto.INT8 if scheme == "tensorrt" else TensorProto.UINT8}
+    if scheme == "tensorrt":
+        assert all(not onnx.numpy_helper.to_array(constants[node.input[2]]).any() for node in points)  # symmetric
+    assert not any(tensor.data_type == TensorProto.INT32 and "bias" in name for name, tensor in constants.items())
+    assert int8_static(graph, images[:8], scheme, []) == graph  # type: ignore[arg-type]
+
+
+def test_smoothing_changes_the_weights_and_not_the_answers(student: Bundle, graph: bytes, images: np.ndarray) -> None:
+    smoothed = smooth(graph, images[:16])
+    assert smoothed != graph
+    before, after = run(graph, images[:16]), run(smoothed, images[:16])
+    assert max(np.abs(before[name] - after[name]).max() for name in before) < 1e-4
+
+
+def test_a_deliberately_bad_quantisation_is_caught(student: Bundle, graph: bytes) -> None:
+    """Everything, from a single image that is nearly black."""
+    dark = np.full((1, *student.spec.input.shape), 3, np.uint8)
+    bad = int8_static(graph, dark, "cpu", method="minmax")
+    sets = [open_labelled(SAMPLES / "eurosat.zip")]
+    reference, measured = measure_candidates(
+        {"fp32": graph, "int8-static": bad}, student.spec, student, sets, lambda text: None
+    )
+    assert "accuracy: loses" in refusal(measured, reference, 0.5)
+
+
+def test_int8_and_fp16_keep_their_accuracy_on_a_thousand_images(
+    student: Bundle, graph: bytes, images: np.ndarray, shared_data
+) -> None:
+    """ONNX Runtime simulates both; the images are EuroSAT's, every fifth of its validation split."""
+    every = open_labelled(shared_data("eurosat_rgb.zip"), "val")
+    from dataclasses import replace
+
+    sets = [replace(every, files=every.files[::5], classes=every.classes[::5])]
+    assert len(sets[0]) > 1000
+    contents = {"fp32": graph, "fp16": to_fp16(graph)}
+    contents |= {"int8-static": int8_static(graph, images, "cpu", method="entropy")}
+    contents |= {"int8-qdq": int8_static(graph, images, "tensorrt", method="entropy")}
+    reference, *others = measure_candidates(contents, student.spec, student, sets, lambda text: None)
+    assert [refusal(each, reference, 0.5) for each in others] == ["", "", ""]
+
+
+def test_the_search_finds_the_most_layers_that_pass() -> None:
+    ranked = [Sensitivity(f"layer {index}", index / 10) for index in range(9)]
+    for allowed in range(10):
+        asked: list[int] = []
+
+        def passes(layers, allowed: int = allowed, asked: list[int] = asked) -> bool:
+            asked.append(len(layers))
+            return len(layers) <= allowed
+
+        assert len(most_that_pass(ranked, passes)) == min(allowed, 9)
+        assert len(asked) <= 4
+
+
+def test_layers_are_ranked_by_what_they_change(student: Bundle, graph: bytes, images: np.ndarray, monkeypatch) -> None:
+    from spatialnet_optimize import sensitivity
+
+    few = [*linear_layers(graph)[:2], linear_layers(graph)[-1]]
+    monkeypatch.setattr(sensitivity, "linear_layers", lambda content: few)
+    steps: list[str] = []
+    ranked = sensitivities(graph, student.spec, images[:12], "tensorrt", steps.append)
+    assert {each.layer for each in ranked} == set(few)
+    assert [each.change for each in ranked] == sorted(each.change for each in ranked)
+    assert ranked[0].change > 0
+    assert steps[-1] == "sensitivity: layer 3 of 3"
+
+
+def test_calibration_images_are_not_judged_by(student: Bundle) -> None:
+    sets = [open_labelled(SAMPLES / "eurosat.zip")]
+    (aside,), (judged,) = split_off(sets)
+    assert not set(aside.files) & set(judged.files)
+    assert sorted((*aside.files, *judged.files)) == sorted(sets[0].files)
+    assert len(aside.classes) == len(aside.files)
+
+
+def test_few_or_strange_calibration_images_give_a_warning_with_the_figure(
+    student: Bundle, images: np.ndarray, tmp_path: Path
+) -> None:
+    golden, _ = student.golden()
+    assert checked(images, "samples", golden).warnings == ()
+    assert "12 calibration images" in checked(images[:12], "few", golden).warnings[0]
+    noise = np.random.default_rng(0).integers(0, 256, (70, *student.spec.input.shape), np.uint8)
+    assert unlikeness(noise, golden) > UNLIKE
+    assert "deviations from the model's golden frames" in checked(noise, "noise", golden).warnings[0]
+    with pytest.raises(DataRefused, match="no picture to calibrate with"):
+        from_folder(tmp_path, student.spec.input, golden)
+
+
+def test_a_folder_of_pictures_calibrates(student: Bundle, image_folder: Path) -> None:
+    found = from_folder(image_folder, student.spec.input, student.golden()[0])
+    assert found.images.shape[1:] == student.spec.input.shape
+    assert "images of images" in found.origin
+
+
+def test_nvidias_parser_names_what_it_does_not_take(graph: bytes, images: np.ndarray) -> None:
+    """The scheme for the CPU has 32-bit biases behind DequantizeLinear; that for TensorRT has not."""
+    pytest.importorskip("tensorrt_rtx")
+    layers = linear_layers(graph)[:1]
+    with pytest.raises(BuildError, match="DequantizeLinear"):
+        compile_plan(int8_static(graph, images[:4], "cpu", layers, "minmax"), *decoded_shape())
+    plan, _ = compile_plan(int8_static(graph, images[:4], "tensorrt", layers, "minmax"), *decoded_shape())
+    assert len(plan) > 100_000
+
+
+def decoded_shape() -> tuple[int, int, int]:
+    return open_bundle("builtin:student").spec.input.shape
