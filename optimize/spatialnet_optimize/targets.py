@@ -1,16 +1,21 @@
-"""The devices that a bundle can be built for: rows of `targets.toml`."""
+"""The devices that a bundle can be built for: rows of `targets.toml`, and of a file of the user's own."""
 
 from __future__ import annotations
 
 from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
 
 import msgspec
+import typer
 from rich.console import Console
 from rich.table import Table
 
 from spatialnet_edge.errors import EngineUnavailable, UsageError
 
 HERE = "here"
+OLDEST_TENSORRT = (10, 3)
+"""What we drive: strongly typed networks, as TensorRT 10.3 to 11.4 have them."""
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -18,9 +23,15 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     description: str
     compile: str
-    precisions: tuple[str, ...]
-    compute_capability: str = ""
-    tensorrt: str = ""
+    precisions: tuple[str, ...] = ()
+    hardware: tuple[str, ...] = ()
+    compute_capability: tuple[str, ...] = ()
+    memory_gb: float = 0
+    bandwidth: float = 0
+    tera_ops: dict[str, float] = {}
+    dla: int = 0
+    jetpack: str = ""
+    tensorrt: tuple[str, ...] = ()
 
     @property
     def buildable(self) -> bool:
@@ -28,38 +39,107 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         return bool(self.precisions)
 
 
-def load_targets() -> dict[str, Target]:
-    """Name to row, in the file's order."""
+def load_targets(extra: Path | None = None) -> dict[str, Target]:
+    """Name to row, in the file's order.
+
+    Args:
+        extra: a TOML file of the user's own, whose rows are added, or replace ours.
+
+    Raises:
+        UsageError: that file is missing or wrong; the message names the key.
+    """
     text = files("spatialnet_optimize").joinpath("targets.toml").read_bytes()
-    return msgspec.toml.decode(text, type=dict[str, Target])
+    rows = msgspec.toml.decode(text, type=dict[str, Target])
+    if extra is not None:
+        try:
+            rows |= msgspec.toml.decode(extra.read_bytes(), type=dict[str, Target])
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{extra}: no table of targets: {error}; see targets.toml in the package for the keys") from error
+    return rows
 
 
-def find_target(name: str) -> tuple[str, Target]:
+def find_target(name: str, extra: Path | None = None) -> tuple[str, Target]:
     """The row of this name; `here` is what this machine can run, which for now is its CPU.
 
     Raises:
         UsageError: no such target.
         EngineUnavailable: known, but this version cannot build for it.
     """
-    targets = load_targets()
+    targets = load_targets(extra)
     resolved = "cpu" if name == HERE else name
     if resolved not in targets:
         raise UsageError(f"no target '{name}'; there are {', '.join([HERE, *targets])}; see 'spatialnet-edge targets'")
     target = targets[resolved]
     if not target.buildable:
         possible = ", ".join(key for key, row in targets.items() if row.buildable)
+        if target.tensorrt and version(target.tensorrt[-1]) < OLDEST_TENSORRT:
+            raise EngineUnavailable(
+                f"target '{name}' ({target.description}) ends at TensorRT {target.tensorrt[-1]} (JetPack {target.jetpack}); the "
+                f"oldest that can be driven is {'.'.join(map(str, OLDEST_TENSORRT))}; build for cpu, whose bundle runs there"
+            )
         raise EngineUnavailable(
-            f"target '{name}' ({target.description}) needs NVIDIA's TensorRT {target.tensorrt} on the device itself, which this "
-            f"version does not drive yet; build for {possible}, whose portable graph runs there on the CPU"
+            f"target '{name}' ({target.description}) needs NVIDIA's TensorRT {' to '.join(target.tensorrt)} on the device itself, "
+            f"which this version does not drive yet; build for {possible}, whose portable graph runs there on the CPU"
         )
     return resolved, target
 
 
-def show() -> None:
+def version(text: str) -> tuple[int, ...]:
+    """`11.4.1` as numbers that compare."""
+    return tuple(int(part) for part in text.split(".") if part.isdigit())
+
+
+def check_request(name: str, target: Target, precision: str = "", dla: bool = False, tensorrt: str = "") -> None:
+    """Refuse what the device cannot do, before any work.
+
+    Args:
+        precision: one of `fp32`, `fp16`, `bf16`, `int8`, `fp8`; empty for any.
+        dla: whether the deep-learning accelerator is asked for.
+        tensorrt: the release on the device, if known.
+
+    Raises:
+        UsageError: one line that says why, and what to use.
+    """
+    if precision and precision not in target.hardware:
+        fastest = next(each for each in ("fp16", "int8", "fp32") if each in target.hardware)
+        why = "FP8 needs compute capability 8.9 or later" if precision == "fp8" else f"it has {', '.join(target.hardware)}"
+        has = (
+            f" and this has {', '.join(target.compute_capability)}" if precision == "fp8" and target.compute_capability else ""
+        )
+        raise UsageError(f"{precision} on {name} ({target.description}): {why}{has}; use {fastest}")
+    if not dla:
+        return
+    if not target.dla:
+        raise UsageError(f"DLA on {name} ({target.description}): it has none; leave out --dla")
+    release = version(tensorrt)
+    if release and (10, 7) < release[:2] < (11, 4):
+        raise UsageError(
+            f"DLA with TensorRT {tensorrt}: releases after 10.7 and before 11.4.1 cannot drive it; use 10.3 to 10.7, or leave "
+            f"out --dla"
+        )
+    if release[:2] >= (11, 4) and name != "agx-orin":
+        raise UsageError(f"DLA with TensorRT {tensorrt}: 11.4.1 drives that of AGX Orin alone, not of {name}; leave out --dla")
+
+
+def show(
+    targets: Annotated[Path | None, typer.Option(help="A TOML file with rows of your own.")] = None,
+) -> None:
     """List the devices that a bundle can be built for."""
-    table = Table("target", "device", "compiled by", "compute capability", "TensorRT", "candidates")
-    table.add_row(HERE, "This machine, found out by itself", "", "", "", "")
-    for name, row in load_targets().items():
-        tried = ", ".join(row.precisions) or "[yellow]not in this version[/]"
-        table.add_row(name, row.description, row.compile, row.compute_capability, row.tensorrt, tried)
+    heads = ("target", "device", "compute", "memory", "GB/s", "10¹² op/s (dense)", "DLA", "JetPack", "TensorRT", "candidates")
+    table = Table(*heads)
+    table.add_row(HERE, "This machine, found out by itself")
+    for name, row in load_targets(targets).items():
+        operations = ", ".join(f"{precision} {value:g}" for precision, value in row.tera_ops.items())
+        table.add_row(
+            name,
+            row.description,
+            ", ".join(row.compute_capability),
+            f"{row.memory_gb:g} GB" if row.memory_gb else "",
+            f"{row.bandwidth:g}" if row.bandwidth else "",
+            operations,
+            str(row.dla or ""),
+            row.jetpack,
+            " to ".join(dict.fromkeys(row.tensorrt)),
+            ", ".join(row.precisions) or "[yellow]cost only[/]",
+        )
     Console().print(table)

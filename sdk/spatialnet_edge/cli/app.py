@@ -51,6 +51,7 @@ COMMANDS: dict[str, Row] = {
     "doctor": Row("spatialnet_edge.cli.doctor:doctor", "Say what works on this machine, and how to mend what does not."),
     "bench": Row("spatialnet_benchmarks.cli:bench", "Measure latency and throughput on this machine."),
     "targets": Row("spatialnet_optimize.targets:show", "List the devices that a bundle can be built for."),
+    "cost": Row("spatialnet_optimize.cost:cost", "Predict latency on devices that are not at hand.", "optimize", OPTIMIZE),
     "train": Row("spatialnet_training.cli:train", "Train a network, on your images or on data sets.", "training", TRAINING),
     "baseline": Row(
         "spatialnet_training.baseline:baseline", "Judge traditional features on the same data.", "training", TRAINING
