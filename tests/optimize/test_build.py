@@ -13,9 +13,9 @@ from conftest import CLIP, SAMPLES, TINY, tiny_graph, write_tiny_bundle
 from spatialnet_edge.bundle import Bundle, open_bundle
 from spatialnet_edge.errors import BuildError, DataRefused, EngineUnavailable, UsageError
 from spatialnet_optimize.build import Job, build, measure_candidates
-from spatialnet_optimize.compile_rtx import compile_plan
 from spatialnet_optimize.gates import refusal
 from spatialnet_optimize.quantise import int8_dynamic
+from spatialnet_optimize.tensorrt_plan import RTX, build_plan
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_the_compiler_names_the_node_that_it_refuses() -> None:
     model = onnx.load_from_string(tiny_graph())
     model.graph.node[-1].op_type = "NoSuchOperator"
     with pytest.raises(BuildError, match="NoSuchOperator"):
-        compile_plan(model.SerializeToString(), *TINY.input.shape)
+        build_plan(RTX, model.SerializeToString(), TINY.input.shape)
 
 
 def test_a_model_of_ones_own_builds_with_ones_own_images(tmp_path: Path, image_folder: Path) -> None:

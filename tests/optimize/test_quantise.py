@@ -15,11 +15,11 @@ from spatialnet_edge.labelled import open_labelled
 from spatialnet_edge.spec import IMAGE_INPUT
 from spatialnet_optimize.build import measure_candidates
 from spatialnet_optimize.calibration import UNLIKE, checked, from_folder, from_labelled, split_off, unlikeness
-from spatialnet_optimize.compile_rtx import compile_plan
 from spatialnet_optimize.gates import refusal
 from spatialnet_optimize.precision import head_layers, to_bf16, to_fp16
 from spatialnet_optimize.quantise import int8_static, linear_layers, smooth
 from spatialnet_optimize.sensitivity import Sensitivity, most_that_pass, sensitivities
+from spatialnet_optimize.tensorrt_plan import RTX, build_plan
 
 
 @pytest.fixture(scope="module")
@@ -186,9 +186,9 @@ def test_nvidias_parser_names_what_it_does_not_take(graph: bytes, images: np.nda
     pytest.importorskip("tensorrt_rtx")
     layers = linear_layers(graph)[:1]
     with pytest.raises(BuildError, match="DequantizeLinear"):
-        compile_plan(int8_static(graph, images[:4], "cpu", layers, "minmax"), *decoded_shape())
-    plan, _ = compile_plan(int8_static(graph, images[:4], "tensorrt", layers, "minmax"), *decoded_shape())
-    assert len(plan) > 100_000
+        build_plan(RTX, int8_static(graph, images[:4], "cpu", layers, "minmax"), decoded_shape())
+    plan = build_plan(RTX, int8_static(graph, images[:4], "tensorrt", layers, "minmax"), decoded_shape())
+    assert len(plan.content) > 100_000
 
 
 def decoded_shape() -> tuple[int, int, int]:

@@ -1,0 +1,171 @@
+"""The module that drives NVIDIA's builders: against the real bindings of several releases, and with a real builder."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from spatialnet_edge.bundle import open_bundle
+from spatialnet_edge.errors import BuildError, EngineUnavailable, MissingExtra
+from spatialnet_optimize import tensorrt_plan
+from spatialnet_optimize.precision import to_bf16, to_fp16
+from spatialnet_optimize.tensorrt_plan import RTX, TENSORRT, PlanOptions, build_plan, load_library, trtexec
+
+CLASSES = {
+    "builder": "Builder",
+    "network": "INetworkDefinition",
+    "parser": "OnnxParser",
+    "first": "ParserError",
+    "config": "IBuilderConfig",
+    "profile": "IOptimizationProfile",
+    "cache": "ITimingCache",
+}
+"""What the module's variables are in the library."""
+
+RELEASES = ("tensorrt-cu12-bindings==10.3.0", "tensorrt-cu13-bindings==10.16.1.11", "tensorrt-cu13-bindings==11.4.0.106")
+
+
+def names_used() -> set[str]:
+    """Every `Class.member` of the library that the module mentions."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(inspect.getsource(tensorrt_plan))):
+        if not isinstance(node, ast.Attribute):
+            continue
+        path = ast.unparse(node)
+        root, _, rest = path.partition(".")
+        if root == "trt":
+            found.add(rest)
+        elif root in CLASSES and "." not in rest:
+            found.add(f"{CLASSES[root]}.{rest}")
+    return found
+
+
+def test_the_scan_sees_what_the_module_does() -> None:
+    used = names_used()
+    assert {
+        "Builder",
+        "OnnxParser",
+        "BuilderFlag.STRIP_PLAN",
+        "IBuilderConfig.set_timing_cache",
+        "ITimingCache.serialize",
+    } <= used
+    assert {"NetworkDefinitionCreationFlag.STRONGLY_TYPED", "INetworkDefinition.get_layer", "ParserError.desc"} <= used
+    assert len(used) > 30
+
+
+CHECK = """
+import sys, tensorrt_bindings as trt
+def has(path):
+    thing = trt
+    for part in path.split("."):
+        if not hasattr(thing, part):
+            return False
+        thing = getattr(thing, part)
+    return True
+print(trt.__version__)
+print(",".join(name for name in sys.argv[1:] if not has(name)))
+print("|".join((trt.IBuilderConfig.set_timing_cache.__doc__ or "").split()))
+print("|".join((trt.IOptimizationProfile.set_shape.__doc__ or "").split()))
+"""
+
+
+@pytest.fixture(scope="module", params=RELEASES)
+def bindings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Path]:
+    """NVIDIA's Python bindings, and a stub of the C functions that they take from libraries which are not on the index."""
+    if sys.version_info[:2] != (3, 11) or not sys.platform.startswith("linux") or not shutil.which("cc"):
+        pytest.skip("needs a C compiler, and the bindings are fetched for Python 3.11 on Linux")
+    folder = tmp_path_factory.mktemp("bindings")
+    fetch = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), request.param]
+    if subprocess.run(fetch, capture_output=True).returncode:
+        pytest.skip(f"{request.param} cannot be fetched here")
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+        wheel.extractall(folder)
+    library = folder / "tensorrt_bindings" / "tensorrt.so"
+    symbols = subprocess.run(["nm", "-D", "--undefined-only", library], check=True, capture_output=True, text=True).stdout
+    missing = re.findall(r"U ((?:create\w+_INTERNAL|get\w*PluginRegistry|getNv\w+|initLibNv\w+))$", symbols, re.MULTILINE)
+    assert len(missing) >= 9
+    source = folder / "stub.c"
+    source.write_text("".join(f"void *{name}(void) {{ return 0; }}\n" for name in missing))
+    major = re.search(r"==(\d+)", request.param)
+    assert major is not None
+    (folder / "stub").mkdir()
+    for name in ("nvinfer", "nvonnxparser", "nvinfer_plugin"):
+        target = folder / "stub" / f"lib{name}.so.{major[1]}"
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", str(target), str(source)], check=True)
+    return request.param.partition("==")[2], folder, folder / "stub"
+
+
+def test_every_name_that_is_used_exists_in_the_real_bindings(bindings: tuple[str, Path, Path]) -> None:
+    version, folder, stub = bindings
+    environment = os.environ | {"PYTHONPATH": str(folder), "LD_LIBRARY_PATH": str(stub)}
+    arguments = [sys.executable, "-c", CHECK, *sorted(names_used()), "BuilderFlag.NO_SUCH_FLAG"]
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found, absent, set_cache, set_shape = done.stdout.splitlines()
+    assert found.startswith(version.removesuffix(".post1"))
+    assert absent == "BuilderFlag.NO_SUCH_FLAG"  # and nothing else: the check can fail
+    assert "ignore_mismatch" in set_cache  # the second argument, given by place
+    assert all(name in set_shape for name in ("input", "min", "opt", "max"))
+
+
+@pytest.fixture(scope="module")
+def graph() -> bytes:
+    return open_bundle("builtin:student").read("model.onnx")
+
+
+SHAPE = open_bundle("builtin:student").spec.input.shape
+
+
+def test_a_real_builder_takes_every_option(graph: bytes) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    seen: list[tuple[str, int, int]] = []
+    plain = build_plan(RTX, graph, SHAPE, progress=lambda *step: seen.append(step))
+    assert plain.layers > 50
+    assert plain.version.count(".") >= 2
+    assert any(done == steps for _, done, steps in seen)
+    options = PlanOptions(batches=(1, 2, 4, 8), workspace_mb=256, level=3)
+    assert len(build_plan(RTX, graph, SHAPE, options).content) > 1_000_000
+
+
+def test_what_the_builder_cannot_do_here_is_an_error_with_its_words(graph: bytes) -> None:
+    """TensorRT for RTX 1.7 strips weights only where there is a GPU."""
+    pytest.importorskip("tensorrt_rtx")
+    try:
+        stripped = build_plan(RTX, graph, SHAPE, PlanOptions(strip_weights=True))
+    except BuildError as error:
+        assert "could not build the network: IBuilder::buildSerializedNetwork" in str(error)
+    else:
+        assert len(stripped.content) < 0.6 * len(build_plan(RTX, graph, SHAPE).content)
+
+
+@pytest.mark.parametrize("cast", [to_fp16, to_bf16])
+def test_sixteen_bits_build_a_smaller_plan(graph: bytes, cast) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    assert len(build_plan(RTX, cast(graph), SHAPE).content) < 0.75 * len(build_plan(RTX, graph, SHAPE).content)
+
+
+def test_what_nvidias_own_program_would_be_asked() -> None:
+    options = PlanOptions(batches=(4,), level=5, workspace_mb=512, version_compatible=True, strip_weights=True, dla_core=0)
+    assert trtexec(TENSORRT, (96, 96, 3), options) == (
+        "trtexec --onnx=model.onnx --stronglyTyped --shapes=image:4x96x96x3 --saveEngine=model.plan --builderOptimizationLevel=5 "
+        "--memPoolSize=workspace:512 --versionCompatible --stripWeights --useDLACore=0 --allowGPUFallback"
+    )
+    assert trtexec(RTX, (96, 96, 3)).startswith("tensorrt_rtx --onnx=")
+
+
+def test_an_absent_library_says_where_it_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    with pytest.raises(EngineUnavailable, match="comes with JetPack"):
+        load_library(TENSORRT)
+    with pytest.raises(MissingExtra, match="rtx"):
+        load_library(RTX)
