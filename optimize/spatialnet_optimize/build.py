@@ -43,6 +43,9 @@ class Job:
         labelled: folders or zips of labelled images for the accuracy gate; empty for the shipped samples.
         budget: points of accuracy that a candidate may lose on any head.
         heads: keep these alone; empty for all.
+        precision: try these forms alone besides the FP32 reference: `fp16`, `bf16` or `int8`; empty for all.
+        dla: build for the deep-learning accelerator.
+        targets: a file with rows of the user's own.
         calibration: a folder of real images for static INT8; None to set some of the labelled ones aside.
     """
 
@@ -53,6 +56,9 @@ class Job:
     budget: float = 0.5
     heads: tuple[str, ...] = ()
     calibration: Path | None = None
+    precision: str = ""
+    dla: bool = False
+    targets: Path | None = None
 
 
 def shipped_samples() -> tuple[Path, ...]:
@@ -68,7 +74,7 @@ def build(job: Job, step: Step = lambda text: None) -> tuple[Bundle, Decision]:
         EngineUnavailable: a target that this version cannot build for.
         BuildError: the graph does not reproduce its golden vectors here, or a compiler refused it.
     """
-    name, target = find_target(job.target)
+    name, target = find_target(job.target, job.targets, job.precision, job.dla)
     check_output(job)
     spec = keep_heads(job.model.spec, job.heads)
     portable = job.model.read(MODEL) if not job.heads else prune(job.model.read(MODEL), spec)
@@ -78,7 +84,7 @@ def build(job: Job, step: Step = lambda text: None) -> tuple[Bundle, Decision]:
     for problem in (*problems, *(calibration.warnings if calibrated else ())):
         step(f"warning: {problem}")
     contents: dict[str, bytes] = {}
-    for form in target.precisions:
+    for form in [each for each in target.precisions if each == REFERENCE or each.startswith(job.precision)]:
         description, make = FORMS[form]
         step(f"{form}: {description}")
         contents[form] = make(portable, calibration)

@@ -29,6 +29,8 @@ from spatialnet_edge.labelled import open_labelled, truths
 from spatialnet_optimize.build import Job
 from spatialnet_optimize.build import build as run_build
 from spatialnet_optimize.measure import Score, decode_images, judge, predict
+from spatialnet_optimize.targets import find_target
+from spatialnet_optimize.tensorrt_plan import RTX, trtexec
 
 BUILD_STEPS = {"here": 8, "cpu": 8, "rtx": 10}
 
@@ -50,13 +52,18 @@ def build(
     calibration: Annotated[
         Path | None, typer.Option(help="Folder of real images for static INT8. Default: a third of the labelled ones.")
     ] = None,
+    precision: Annotated[str, typer.Option(help="Try this besides FP32 alone: fp16, bf16 or int8.")] = "",
+    dla: Annotated[bool, typer.Option("--dla", help="Build for the deep-learning accelerator of the device.")] = False,
+    targets: Annotated[Path | None, typer.Option(help="A TOML file with targets of your own.")] = None,
     report: Annotated[Path | None, typer.Option(help="Also write the build's report as JSON to this file.")] = None,
 ) -> None:
     """Build the fastest bundle that passes the gates, and say why it is the one."""
     console = Console(stderr=True)
     started = time.monotonic()
     kept = tuple(name.strip() for name in heads.split(",") if name.strip())
-    job = Job(open_model(model, output), target, output, tuple(labelled or ()), budget, kept, calibration)
+    find_target(target, targets, precision, dla)  # before anything is read or exported
+    opened = open_model(model, output)
+    job = Job(opened, target, output, tuple(labelled or ()), budget, kept, calibration, precision, dla, targets)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("open the model", total=BUILD_STEPS.get(target, 8))
@@ -69,6 +76,8 @@ def build(
     out = Console()
     out.print(candidates(bundle.manifest))
     out.print(f"why: {decision.reason}", highlight=False)
+    if any(engine.backend == RTX.module for engine in bundle.manifest.engines):
+        out.print(f"the same plan with NVIDIA's own program: {trtexec(RTX, bundle.spec.input.shape)}", highlight=False)
     size = sum(record.size for record in bundle.manifest.files)
     out.print(
         f"[bold]{bundle.path}[/]: {size / 1e6:.1f} MB, identity {bundle.sha256[:16]}…, {time.monotonic() - started:.1f} s",

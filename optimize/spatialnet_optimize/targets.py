@@ -58,11 +58,14 @@ def load_targets(extra: Path | None = None) -> dict[str, Target]:
     return rows
 
 
-def find_target(name: str, extra: Path | None = None) -> tuple[str, Target]:
+def find_target(name: str, extra: Path | None = None, precision: str = "", dla: bool = False) -> tuple[str, Target]:
     """The row of this name; `here` is what this machine can run, which for now is its CPU.
 
+    Args:
+        extra, precision, dla: see `load_targets` and `check_request`.
+
     Raises:
-        UsageError: no such target.
+        UsageError: no such target, or it cannot do what is asked.
         EngineUnavailable: known, but this version cannot build for it.
     """
     targets = load_targets(extra)
@@ -70,6 +73,7 @@ def find_target(name: str, extra: Path | None = None) -> tuple[str, Target]:
     if resolved not in targets:
         raise UsageError(f"no target '{name}'; there are {', '.join([HERE, *targets])}; see 'spatialnet-edge targets'")
     target = targets[resolved]
+    check_request(resolved, target, precision, dla)
     if not target.buildable:
         possible = ", ".join(key for key, row in targets.items() if row.buildable)
         if target.tensorrt and version(target.tensorrt[-1]) < OLDEST_TENSORRT:

@@ -134,6 +134,11 @@ def test_without_labels_that_fit_the_build_says_that_accuracy_is_not_gated(tmp_p
     assert any("accuracy is not gated" in step for step in steps)
 
 
+def test_one_precision_alone_can_be_asked_for(tmp_path: Path) -> None:
+    job = Job(write_tiny_bundle(tmp_path / "tiny.snb"), "cpu", tmp_path / "out.snb", precision="fp32")
+    assert [record.name for record in build(job)[1].records] == ["fp32"]
+
+
 def test_what_cannot_be_built_is_refused_before_any_work(tmp_path: Path) -> None:
     bundle = write_tiny_bundle(tmp_path / "tiny.snb")
     job = Job(bundle, "cpu", tmp_path / "out.snb")
@@ -141,6 +146,10 @@ def test_what_cannot_be_built_is_refused_before_any_work(tmp_path: Path) -> None
         build(replace(job, target="toaster"))
     with pytest.raises(EngineUnavailable, match="Jetson Orin Nano"):
         build(replace(job, target="orin-nano"))
+    with pytest.raises(UsageError, match="fp8 on orin-nano"):
+        build(replace(job, target="orin-nano", precision="fp8"))
+    with pytest.raises(UsageError, match="DLA on cpu"):
+        build(replace(job, dla=True))
     with pytest.raises(UsageError, match="no head 'ships'; this model has shade, bands, level"):
         build(replace(job, heads=("ships",)))
     with pytest.raises(DataRefused, match="fit no head of tiny"):

@@ -13,6 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from spatialnet_edge.bundle import open_bundle
 from spatialnet_edge.errors import BuildError, EngineUnavailable, MissingExtra
@@ -136,15 +137,12 @@ def test_a_real_builder_takes_every_option(graph: bytes) -> None:
     assert len(build_plan(RTX, graph, SHAPE, options).content) > 1_000_000
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU the weights can be stripped")
 def test_what_the_builder_cannot_do_here_is_an_error_with_its_words(graph: bytes) -> None:
     """TensorRT for RTX 1.7 strips weights only where there is a GPU."""
     pytest.importorskip("tensorrt_rtx")
-    try:
-        stripped = build_plan(RTX, graph, SHAPE, PlanOptions(strip_weights=True))
-    except BuildError as error:
-        assert "could not build the network: IBuilder::buildSerializedNetwork" in str(error)
-    else:
-        assert len(stripped.content) < 0.6 * len(build_plan(RTX, graph, SHAPE).content)
+    with pytest.raises(BuildError, match="could not build the network: IBuilder::buildSerializedNetwork"):
+        build_plan(RTX, graph, SHAPE, PlanOptions(strip_weights=True))
 
 
 @pytest.mark.parametrize("cast", [to_fp16, to_bf16])
