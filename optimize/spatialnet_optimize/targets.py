@@ -104,7 +104,7 @@ def check_request(name: str, target: Target, precision: str = "", dla: bool = Fa
     Raises:
         UsageError: one line that says why, and what to use.
     """
-    if precision and precision not in target.hardware:
+    if precision and target.hardware and precision not in target.hardware:
         fastest = next(each for each in ("fp16", "int8", "fp32") if each in target.hardware)
         why = "FP8 needs compute capability 8.9 or later" if precision == "fp8" else f"it has {', '.join(target.hardware)}"
         has = (

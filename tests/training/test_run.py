@@ -279,3 +279,31 @@ def test_a_runs_card_says_what_it_reaches_and_how_it_was_made(teacher: Path) -> 
     assert (teacher.parent / "confusion.png").stat().st_size > 10_000
     assert "{{" not in page
     assert "http" not in page
+
+
+def test_torchrun_starts_the_command_and_one_process_speaks(data_root: Path, tmp_path: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "WORLD_SIZE"} | {"OMP_NUM_THREADS": "1"}
+    small = [
+        "stages=[{size=32, epochs=1}]",
+        "epoch_images=16",
+        "batch=8",
+        'data={eurosat="eurosat.zip"}',
+        "backbone=student-1m",
+    ]
+    overrides = [argument for each in small for argument in ("--set", each)]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "spatialnet_edge"]
+    arguments = [
+        *launcher,
+        "train",
+        "--data-root",
+        str(data_root),
+        "--out",
+        str(tmp_path / "run"),
+        "--config",
+        "ablation",
+        *overrides,
+    ]
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(tmp_path / "run" / "network.pt")]
+    assert done.stderr.count("training on eurosat") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,7 +45,8 @@ def train(
     """Train a network. Started again with the same --out, it goes on where it stopped."""
     overrides = [*(set_ or []), *([f'backbone="{backbone}"'] if backbone else [])]
     chosen = read_config(config or ("folder" if data else "student"), tuple(overrides))
-    console = Console(stderr=True)
+    first = os.environ.get("RANK", "0") == "0"  # of several processes, one speaks
+    console = Console(stderr=True, quiet=not first)
     side, groups = stored_side(chosen), groups_named(chosen.groups)
     begin = starting_point(start, own=data is not None and not backbone)
     if data is not None:
@@ -56,7 +58,8 @@ def train(
     network = run_training(chosen, images, out, command, ConsoleWatcher(console, chosen.epochs), begin)
     for name in images.broken:
         console.print(f"skipped {name}: not an image", style="yellow", highlight=False)
-    print(network)
+    if first:
+        print(network)
 
 
 class ConsoleWatcher(Watcher):

@@ -83,6 +83,8 @@ def train(
     if settings and settings.unlabelled:
         unlabelled = load_unlabelled(Path(settings.unlabelled), stored_side(config), groups)
     trainer = Trainer(config, network, data.train, teachers, unlabelled)
+    if not trainer.fabric.is_global_zero:
+        watcher = Watcher()  # one of several processes speaks
     out.mkdir(parents=True, exist_ok=True)
     if (out / LAST).exists():
         trainer.load(out / LAST)
