@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -104,6 +105,11 @@ def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_copy(tmp_path: Path) -> Bundle:
     """A bundle directory of the tiny model, to be damaged."""
     return write_tiny_bundle(tmp_path / "tiny")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_cache_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture

@@ -23,8 +23,9 @@ from spatialnet_optimize.candidates import FORMS, NEEDS_CALIBRATION, NOT_RUN_ON_
 from spatialnet_optimize.compile_rtx import compile_passing
 from spatialnet_optimize.gates import GOLDEN_TOLERANCE, REFERENCE, Decision, Measured, decide
 from spatialnet_optimize.measure import agreement, decode_images, judge, latencies, predict
-from spatialnet_optimize.package import built_bundle, machine
+from spatialnet_optimize.package import built_bundle
 from spatialnet_optimize.targets import find_target
+from spatialnet_training.machine import machine
 
 Step = Callable[[str], None]
 """Told what is being done, once for each step."""

@@ -28,6 +28,7 @@ from spatialnet_edge.errors import UsageError
 from spatialnet_edge.labelled import open_labelled, truths
 from spatialnet_optimize.build import Job
 from spatialnet_optimize.build import build as run_build
+from spatialnet_optimize.build_cache import remembered
 from spatialnet_optimize.measure import Score, decode_images, judge, predict
 from spatialnet_optimize.targets import find_target
 from spatialnet_optimize.tensorrt_plan import RTX, trtexec
@@ -55,6 +56,7 @@ def build(
     precision: Annotated[str, typer.Option(help="Try this besides FP32 alone: fp16, bf16 or int8.")] = "",
     dla: Annotated[bool, typer.Option("--dla", help="Build for the deep-learning accelerator of the device.")] = False,
     targets: Annotated[Path | None, typer.Option(help="A TOML file with targets of your own.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Build again even if the same build was done before.")] = False,
     report: Annotated[Path | None, typer.Option(help="Also write the build's report as JSON to this file.")] = None,
 ) -> None:
     """Build the fastest bundle that passes the gates, and say why it is the one."""
@@ -72,10 +74,11 @@ def build(
             progress.update(task, description=text, advance=1)
             console.print(("[yellow]" if text.startswith("warning") else "[dim]") + text + "[/]", highlight=False)
 
-        bundle, decision = run_build(job, step)
+        bundle = run_build(job, step)[0] if fresh else remembered(job, step)
     out = Console()
     out.print(candidates(bundle.manifest))
-    out.print(f"why: {decision.reason}", highlight=False)
+    if bundle.manifest.build is not None:
+        out.print(f"why: {bundle.manifest.build.reason}", highlight=False)
     if any(engine.backend == RTX.module for engine in bundle.manifest.engines):
         out.print(f"the same plan with NVIDIA's own program: {trtexec(RTX, bundle.spec.input.shape)}", highlight=False)
     size = sum(record.size for record in bundle.manifest.files)

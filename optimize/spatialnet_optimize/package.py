@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,7 +13,6 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from spatialnet_edge import __version__
-from spatialnet_edge.api import cores
 from spatialnet_edge.bundle import MODEL, Bundle, file_records, write_bundle
 from spatialnet_edge.manifest import BuildRecord, EngineRecord, Golden, Manifest, Provenance
 from spatialnet_edge.spec import ModelSpec
@@ -86,18 +84,3 @@ def portable_bundle(
 
 def now() -> str:
     return datetime.now(timezone.utc).replace(microsecond=0).isoformat()
-
-
-def machine() -> str:
-    """What this is built on, for the record."""
-    return f"{platform.system()} {platform.machine()}, {cores()} cores, {processor()}"
-
-
-def processor() -> str:
-    """The processor's own name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or "unknown processor"
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
-    return names[0] if names else "unknown processor"

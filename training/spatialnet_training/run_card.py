@@ -15,11 +15,11 @@ import torch
 from sklearn.metrics import confusion_matrix
 from torch import Tensor
 
-from spatialnet_edge.api import cores
 from spatialnet_edge.manifest import Provenance
 from spatialnet_edge.spec import ModelSpec, Multiclass, Multilabel
 from spatialnet_training.config import TrainConfig
 from spatialnet_training.losses import labelled_rows
+from spatialnet_training.machine import machine
 from spatialnet_training.plots import Confusion, plot_confusions, plot_curves
 from spatialnet_training.samples import Samples
 
@@ -109,7 +109,7 @@ def confusions(spec: ModelSpec, logits: dict[str, Tensor], tune: Samples) -> lis
 
 
 def facts(config: TrainConfig, provenance: Provenance, seconds: float) -> list[tuple[str, str]]:
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{processor()}, {cores()} cores"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else machine()
     return [
         ("command", provenance.command),
         ("seed", str(config.seed)),
@@ -120,16 +120,6 @@ def facts(config: TrainConfig, provenance: Provenance, seconds: float) -> list[t
         ("finished", provenance.created),
         ("licence", provenance.licence),
     ]
-
-
-def processor() -> str:
-    """The processor's name as Linux knows it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def encoded(picture: Path) -> str:

@@ -1,0 +1,103 @@
+"""A build that was done before is not done again: same model, options, images, libraries and machine give the same bundle.
+
+The cache is a folder of bundles, named by a hash of everything that a build depends on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import msgspec
+
+from spatialnet_edge import __version__
+from spatialnet_edge.bundle import Bundle, open_bundle
+from spatialnet_edge.errors import BundleError
+from spatialnet_optimize.build import Job, Step, build, shipped_samples
+from spatialnet_optimize.targets import find_target
+from spatialnet_training.machine import machine
+
+LIBRARIES = ("numpy", "onnx", "onnxruntime", "opencv-python-headless", "tensorrt-rtx-cu13", "tensorrt")
+MOST = 16
+"""Bundles that are kept; the one that was used longest ago goes first."""
+
+
+def cache_folder() -> Path:
+    """`$XDG_CACHE_HOME/spatialnet-edge/builds`, as the XDG Base Directory Specification has it."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spatialnet-edge" / "builds"
+
+
+def key(job: Job) -> str:
+    """What the build depends on, as one hash."""
+    name, target = find_target(job.target, job.targets, job.precision, job.dla)
+    parts = {
+        "tool": __version__,
+        "model": job.model.sha256,
+        "target": [name, msgspec.to_builtins(target)],
+        "options": [job.budget, job.heads, job.precision, job.dla, job.output.suffix == ".snb"],
+        "images": [[content_hash(path) for path in job.labelled or shipped_samples()], content_hash(job.calibration)],
+        "libraries": {library: installed(library) for library in LIBRARIES},
+        "machine": machine(),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def content_hash(path: Path | None) -> str:
+    """Of a file, or of every file below a folder with its name."""
+    if path is None or not path.exists():
+        return ""
+    digest = hashlib.sha256()
+    for file in files_below(path):
+        digest.update(f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode())
+        with file.open("rb") as content:
+            while block := content.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def files_below(path: Path) -> Iterator[Path]:
+    yield from sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+
+
+def installed(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return ""
+
+
+def remembered(job: Job, step: Step, make: Callable[[Job, Step], tuple[Bundle, object]] = build) -> Bundle:
+    """The bundle of this job: from the cache when it was built before and is still whole, else built and kept.
+
+    Only `.snb` files are kept. Raises as `build` does.
+    """
+    kept = cache_folder() / f"{key(job)}.snb"
+    if kept.exists() and job.output.suffix == ".snb":
+        try:
+            open_bundle(kept)
+        except BundleError:
+            kept.unlink()
+        else:
+            step("the same build was done before: taken from the cache (--fresh builds again)")
+            os.utime(kept)
+            copy(kept, job.output)
+            return open_bundle(job.output)
+    bundle, _ = make(job, step)
+    if job.output.suffix == ".snb":
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        copy(job.output, kept)
+        for old in sorted(kept.parent.glob("*.snb"), key=lambda each: each.stat().st_mtime)[:-MOST]:
+            old.unlink()
+    return bundle
+
+
+def copy(source: Path, target: Path) -> None:
+    """Whole or not at all."""
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.copyfile(source, partial)
+    partial.replace(target)

@@ -1,0 +1,61 @@
+"""What was built before is not built again, and whatever it depends on makes it another build."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from conftest import write_tiny_bundle
+from spatialnet_edge.bundle import open_bundle
+from spatialnet_optimize import build_cache
+from spatialnet_optimize.build import Job
+from spatialnet_optimize.build_cache import MOST, cache_folder, key, remembered
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_the_second_build_takes_a_tenth_of_the_time_and_gives_the_same_bytes(tmp_path: Path) -> None:
+    student = open_bundle("builtin:student")
+    job = Job(student, "cpu", tmp_path / "first.snb", precision="int8")
+    times: list[float] = []
+    for name in ("first.snb", "second.snb"):
+        started = time.perf_counter()
+        steps: list[str] = []
+        remembered(replace(job, output=tmp_path / name), steps.append)
+        times.append(time.perf_counter() - started)
+    assert times[1] < 0.1 * times[0]
+    assert "taken from the cache" in steps[0]
+    assert (tmp_path / "first.snb").read_bytes() == (tmp_path / "second.snb").read_bytes()
+
+
+def test_whatever_a_build_depends_on_changes_its_key(
+    tmp_path: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job(write_tiny_bundle(tmp_path / "tiny.snb"), "cpu", tmp_path / "out.snb")
+    keys = [key(job), key(replace(job, budget=1.0)), key(replace(job, target="rtx")), key(replace(job, heads=("shade",)))]
+    keys += [key(replace(job, precision="fp32")), key(replace(job, labelled=(image_folder,)))]
+    keys += [key(replace(job, calibration=image_folder)), key(replace(job, model=open_bundle("builtin:student")))]
+    (image_folder / "new").write_bytes(b"x")
+    keys.append(key(replace(job, labelled=(image_folder,))))
+    monkeypatch.setattr(build_cache, "installed", lambda library: "another version")
+    keys.append(key(job))
+    assert len(set(keys)) == len(keys)
+    assert key(job) == key(replace(job, output=tmp_path / "elsewhere.snb"))
+
+
+def test_a_damaged_entry_is_built_again_and_old_ones_go(tmp_path: Path) -> None:
+    job = Job(write_tiny_bundle(tmp_path / "tiny.snb"), "cpu", tmp_path / "out.snb", precision="fp32")
+    remembered(job, lambda text: None)
+    (entry,) = cache_folder().glob("*.snb")
+    entry.write_bytes(entry.read_bytes()[:-100])
+    for index in range(MOST + 3):
+        (cache_folder() / f"{index:03}.snb").write_bytes(b"old")
+    steps: list[str] = []
+    remembered(job, steps.append)
+    assert not any("cache" in step for step in steps)
+    assert open_bundle(entry).spec.name == "tiny"
+    assert len(list(cache_folder().glob("*.snb"))) == MOST
