@@ -1,8 +1,9 @@
-"""Labelled images on disk: a folder or a zip in which the folder above an image names its class.
+"""Labelled images on disk: a folder or a zip in which the folder above an image names its class, or a table.
 
     DIR/<class>/<name>.jpg      or      DIR/images/<class>/<name>.jpg
 
-Beside them may stand `splits.csv` (`path,split`) and `objects.csv` (`path` and one 0/1 column for each label).
+Beside them may stand `splits.csv` (`path,split`) and `objects.csv` (`path` and one 0/1 column for each label). A table is a CSV with
+a column `path`, relative to it, perhaps `split`, and one column for each head, or for each label of a head of many labels.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import csv
 import io
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from spatialnet_edge.errors import DataRefused
 from spatialnet_edge.sources import IMAGE_SUFFIXES
-from spatialnet_edge.spec import ModelSpec, Multiclass, Multilabel
+from spatialnet_edge.spec import ModelSpec, Multiclass, Multilabel, Task
 
 SPLITS, OBJECTS = "splits.csv", "objects.csv"
 
@@ -75,6 +76,7 @@ class LabelledImages:
         classes: the class of each image.
         objects: label to 0 or 1 for each image; rows of images that the table does not name are missing.
         has_splits: whether `splits.csv` stands beside the images.
+        columns: of a table, each file's row by the name of the head or label; empty for folders.
     """
 
     tree: Tree
@@ -82,6 +84,7 @@ class LabelledImages:
     classes: tuple[str, ...]
     objects: dict[str, dict[str, float]]
     has_splits: bool
+    columns: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -100,6 +103,8 @@ def open_labelled(path: Path, split: str = "") -> LabelledImages:
     Raises:
         DataRefused: no images, no class folders, or no such split.
     """
+    if path.suffix.lower() == ".csv":
+        return open_table(path, split)
     tree = Tree(path)
     names = tree.names()
     files = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
@@ -124,6 +129,46 @@ def open_labelled(path: Path, split: str = "") -> LabelledImages:
     return LabelledImages(tree, files_, classes, objects, SPLITS in names)
 
 
+def open_table(path: Path, split: str = "") -> LabelledImages:
+    """List the images of a table.
+
+    Raises:
+        DataRefused: no table, no column `path`, a file that is not there, or no image in the split.
+    """
+    rows = read_table(path)
+    if split:
+        rows = [row for row in rows if row.get("split") == split]
+    if not rows:
+        raise DataRefused(f"{path}: no row" + (f" of split '{split}'" if split else " below the header"))
+    columns = {row["path"]: {head_name(name): cell for name, cell in row.items() if name != "path"} for row in rows}
+    files = tuple(columns)
+    return LabelledImages(Tree(path.parent), files, ("",) * len(files), {}, "split" in rows[0], columns)
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV with a column `path`, all of whose files are there.
+
+    Raises:
+        DataRefused: it cannot be read, has no such column or no rows, or names a file that is not there.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            table = [{name: cell or "" for name, cell in row.items() if name} for row in csv.DictReader(file)]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataRefused(f"{path}: cannot be read as a table in UTF-8: {error}") from error
+    if not table or "path" not in table[0]:
+        found = ", ".join(table[0]) if table else "nothing"
+        raise DataRefused(f"{path}: has {found}; expected a header with 'path' and at least one column of labels, and rows")
+    if missing := [row["path"] for row in table if not (path.parent / row["path"]).is_file()]:
+        raise DataRefused(f"{path}: names {len(missing)} files that are not there, the first {missing[0]}")
+    return table
+
+
+def head_name(column: str) -> str:
+    """A column's name as a head's: lower case, underscores."""
+    return "".join(c if c.isalnum() else "_" for c in column.strip().lower())
+
+
 @dataclass(frozen=True, slots=True)
 class Truth:
     """What is right for one head: int64 `[N]` of label indices, or float32 `[N, labels]` of 0 and 1.
@@ -140,7 +185,8 @@ class Truth:
 def truths(images: LabelledImages, spec: ModelSpec, task: str = "") -> list[Truth]:
     """The heads of a model that these labels can judge.
 
-    A multiclass head fits when the class folders are among its labels, a multilabel head when `objects.csv` has its labels.
+    A multiclass head fits when the class folders are among its labels, a multilabel head when `objects.csv` has its labels; any
+    head when a table has its column, or its labels' columns.
 
     Args:
         task: this head alone; empty for every head that fits.
@@ -152,7 +198,11 @@ def truths(images: LabelledImages, spec: ModelSpec, task: str = "") -> list[Trut
     found: list[Truth] = []
     reasons: list[str] = []
     for head in wanted:
-        if isinstance(head, Multiclass):
+        if images.columns:
+            truth = from_columns(images, head)
+            found.extend(truth if isinstance(truth, list) else [])
+            reasons.extend([truth] if isinstance(truth, str) else [])
+        elif isinstance(head, Multiclass):
             unknown = [name for name in images.class_names if name not in head.labels]
             if unknown:
                 reasons.append(f"'{head.name}' has no label {', '.join(repr(name) for name in unknown[:3])}")
@@ -174,3 +224,23 @@ def truths(images: LabelledImages, spec: ModelSpec, task: str = "") -> list[Trut
             f"{images.tree.path}: its {len(images.class_names)} classes fit no head of {spec.name}: {'; '.join(reasons)}"
         )
     return found
+
+
+def from_columns(images: LabelledImages, head: Task) -> list[Truth] | str:
+    """What a table says of one head, from the rows in which every cell that it needs is filled; else why it says nothing."""
+    names = [head_name(label) for label in head.labels] if isinstance(head, Multilabel) else [head.name]
+    if absent := [name for name in names if name not in images.columns[images.files[0]]]:
+        return f"'{head.name}' needs a column '{absent[0]}'"
+    rows = [i for i, file in enumerate(images.files) if all(images.columns[file][name] for name in names)]
+    cells = [[images.columns[images.files[i]][name] for name in names] for i in rows]
+    if not rows:
+        return f"'{head.name}' has no filled cell in its column"
+    if isinstance(head, Multiclass):
+        if unknown := sorted({cell for (cell,) in cells} - set(head.labels)):
+            return f"'{head.name}' has no label {', '.join(repr(name) for name in unknown[:3])}"
+        return [Truth(head.name, np.array(rows, np.int64), np.array([head.labels.index(cell) for (cell,) in cells], np.int64))]
+    try:
+        values = np.array([[float(cell) for cell in row] for row in cells], np.float32)
+    except ValueError as error:
+        return f"'{head.name}' needs numbers: {error}"
+    return [Truth(head.name, np.array(rows, np.int64), values)]

@@ -124,3 +124,22 @@ def test_the_train_command_goes_from_a_folder_to_a_bundle_that_knows_its_classes
     (head,) = json.loads(report.read_text())["heads"]
     assert head["labels"] == ["Forest", "SeaLake"]
     assert head["accuracy"] > 0.9
+
+
+def test_a_table_trains_gates_and_judges_every_kind_of_head(tmp_path: Path) -> None:
+    table, out, bundle, report = write_table(tmp_path), tmp_path / "run", tmp_path / "mine.snb", tmp_path / "report.json"
+    small = ["stages=[{size=32, epochs=3}]", "epoch_images=128", "batch=16", "ema_decay=0.9"]
+    overrides = [argument for each in small for argument in ("--set", each)]
+    commands = [
+        ["train", "--data", str(table), "--out", str(out), *overrides],
+        ["build", str(out / "network.pt"), "--labelled", str(table), "-o", str(bundle), "--precision", "fp32"],
+        ["evaluate", str(bundle), str(table), "--split", "val", "--json", str(report)],
+    ]
+    for command in commands:
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, (command, result.output, result.exception)
+    heads = {head["task"]: head for head in json.loads(report.read_text())["heads"]}
+    assert set(heads) == {"cover", "boats_seen", "objects"}
+    assert heads["cover"]["accuracy"] > 0.8
+    assert heads["boats_seen"]["mean_absolute_error"] < 3  # of 0 to 6, and unlearnable: about the mean
+    assert heads["objects"]["mean_average_precision"] > 0.8

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spatialnet_edge.errors import DataRefused
-from spatialnet_edge.labelled import SPLITS, Tree, open_labelled
+from spatialnet_edge.labelled import SPLITS, Tree, head_name, open_labelled, read_table
 from spatialnet_edge.spec import RGB, BandGroup, Multiclass, Multilabel, Regression, Task
 from spatialnet_training.datasets import TrainingData
 from spatialnet_training.samples import Collector, load_image, part_of
@@ -91,17 +90,8 @@ def from_csv(path: Path) -> tuple[Tree, tuple[Task, ...], list[Row]]:
     column of numbers is a quantity. An empty cell is an unknown label.
     """
     tree = Tree(path.parent)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            table = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataRefused(f"{path}: cannot be read as a table in UTF-8: {error}") from error
-    if not table or "path" not in table[0]:
-        found = ", ".join(table[0]) if table else "nothing"
-        raise DataRefused(f"{path}: has {found}; expected a header with 'path' and at least one column of labels, and rows")
-    if missing := [row["path"] for row in table if not (path.parent / row["path"]).is_file()]:
-        raise DataRefused(f"{path}: names {len(missing)} files that are not there, the first {missing[0]}")
-    columns = {name: [row[name] or "" for row in table] for name in table[0] if name not in ("path", "split")}
+    table = read_table(path)
+    columns = {name: [row[name] for row in table] for name in table[0] if name not in ("path", "split")}
     kinds = {name: kind_of(path, name, cells) for name, cells in columns.items()}
     binary = [name for name, kind in kinds.items() if kind == "binary"]
     tasks: list[Task] = []
@@ -123,11 +113,6 @@ def from_csv(path: Path) -> tuple[Tree, tuple[Task, ...], list[Row]]:
             labels["objects"] = {name: float(row[name]) for name in binary}
         rows.append(Row(row["path"], labels, row.get("split") or None))
     return tree, tuple(tasks), rows
-
-
-def head_name(column: str) -> str:
-    """A column's name as a head's: lower case, underscores."""
-    return "".join(c if c.isalnum() else "_" for c in column.strip().lower())
 
 
 def kind_of(path: Path, name: str, cells: Sequence[str]) -> str:
