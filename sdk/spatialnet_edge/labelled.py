@@ -2,8 +2,8 @@
 
     DIR/<class>/<name>.jpg      or      DIR/images/<class>/<name>.jpg
 
-Beside them may stand `splits.csv` (`path,split`) and `objects.csv` (`path` and one 0/1 column for each label). A table is a CSV with
-a column `path`, relative to it, perhaps `split`, and one column for each head, or for each label of a head of many labels.
+Beside them may stand `splits.csv` (`path,split`) and `objects.csv` (`path` and one 0/1 column for each label). A table is a CSV
+with a column `path`, relative to it, perhaps `split`, and one column for each head, or for each label of a head of many labels.
 """
 
 from __future__ import annotations
