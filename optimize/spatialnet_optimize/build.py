@@ -15,15 +15,17 @@ from spatialnet_edge.backends import CheckedEngine, Engine, load_backend
 from spatialnet_edge.bundle import MODEL, Bundle
 from spatialnet_edge.errors import DataRefused, UsageError
 from spatialnet_edge.labelled import LabelledImages, open_labelled, truths
-from spatialnet_edge.manifest import BuildRecord, EngineRecord
+from spatialnet_edge.manifest import BuildRecord, EngineRecord, LayerSensitivity
 from spatialnet_edge.results import difference
 from spatialnet_edge.spec import IMAGE_INPUT, ModelSpec
 from spatialnet_optimize.calibration import Calibration, from_folder, from_labelled, split_off
-from spatialnet_optimize.candidates import FORMS, NEEDS_CALIBRATION, NOT_RUN_ON_A_CPU
+from spatialnet_optimize.candidates import FORMS, METHOD, NEEDS_CALIBRATION, NOT_RUN_ON_A_CPU, PARTIAL
 from spatialnet_optimize.compile_rtx import compile_passing
-from spatialnet_optimize.gates import GOLDEN_TOLERANCE, REFERENCE, Decision, Measured, decide
+from spatialnet_optimize.gates import GOLDEN_TOLERANCE, REFERENCE, Decision, Measured, decide, refusal
 from spatialnet_optimize.measure import agreement, decode_images, judge, latencies, predict
 from spatialnet_optimize.package import built_bundle
+from spatialnet_optimize.quantise import Scheme, int8_static
+from spatialnet_optimize.sensitivity import most_that_pass, sensitivities
 from spatialnet_optimize.targets import find_target
 from spatialnet_training.machine import machine
 
@@ -32,6 +34,10 @@ Step = Callable[[str], None]
 
 GATE_THREADS = 1
 """Latency is compared on one core: what a frame costs, whatever the number of cores."""
+
+
+SEARCH_IMAGES = 32
+"""Enough to rank the layers by; the gates judge what comes of it on all labelled images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,7 @@ class Job:
         precision: try these forms alone besides the FP32 reference: `fp16`, `bf16` or `int8`; empty for all.
         dla: build for the deep-learning accelerator.
         targets: a file with rows of the user's own.
+        search: also quantise as many layers as the budget allows, the least sensitive first.
         calibration: a folder of real images for static INT8; None to set some of the labelled ones aside.
     """
 
@@ -60,6 +67,7 @@ class Job:
     precision: str = ""
     dla: bool = False
     targets: Path | None = None
+    search: bool = False
 
 
 def shipped_samples() -> tuple[Path, ...]:
@@ -91,6 +99,11 @@ def build(job: Job, step: Step = lambda text: None) -> tuple[Bundle, Decision]:
         contents[form] = make(portable, calibration)
     judged = {form: content for form, content in contents.items() if form not in NOT_RUN_ON_A_CPU}
     measured = measure_candidates(judged, spec, job.model, sets, step)
+    sensitivity: tuple[LayerSensitivity, ...] = ()
+    if job.search:
+        scheme: Scheme = "tensorrt" if target.compile == "tensorrt_rtx" else "cpu"
+        contents[PARTIAL], sensitivity = search(portable, spec, calibration, scheme, job, sets, step)
+        measured = measure_candidates(judged | {PARTIAL: contents[PARTIAL]}, spec, job.model, sets, step)
     libraries = {"onnxruntime": str(ort.__version__)}
     if target.compile == "tensorrt_rtx":
         step("compile: TensorRT for RTX (no GPU needed)")
@@ -110,6 +123,7 @@ def build(job: Job, step: Step = lambda text: None) -> tuple[Bundle, Decision]:
         calibration=calibration.origin if calibrated else "none needed",
         candidates=decision.records,
         reason=decision.reason,
+        sensitivity=sensitivity,
     )
     return built_bundle(job.model, job.output, spec, portable, engines, tolerance, record), decision
 
@@ -217,3 +231,31 @@ def calibrate(job: Job, spec: ModelSpec, sets: list[LabelledImages]) -> tuple[Ca
         return from_folder(job.calibration, spec.input, golden), sets
     aside, judged = split_off(sets)
     return from_labelled(aside, spec.input, golden), judged
+
+
+def search(
+    portable: bytes,
+    spec: ModelSpec,
+    calibration: Calibration,
+    scheme: Scheme,
+    job: Job,
+    sets: list[LabelledImages],
+    step: Step,
+) -> tuple[bytes, tuple[LayerSensitivity, ...]]:
+    """Static INT8 of as many layers as the gates allow, the least sensitive first; and what each layer does alone."""
+    few = calibration.images[:SEARCH_IMAGES]
+    ranked = sensitivities(portable, spec, few, scheme, step)
+
+    def quantised(layers: Sequence[str]) -> bytes:
+        return int8_static(portable, calibration.images, scheme, layers, METHOD)
+
+    def passes(layers: Sequence[str]) -> bool:
+        contents = {REFERENCE: portable, PARTIAL: quantised(layers)}
+        reference, candidate = measure_candidates(contents, spec, job.model, sets, lambda text: None)
+        verdict = refusal(candidate, reference, job.budget)
+        step(f"search: {len(layers)} of {len(ranked)} layers: {verdict or 'passes'}")
+        return not verdict
+
+    kept = most_that_pass(ranked, passes)
+    record = tuple(LayerSensitivity(layer=s.layer, change=round(s.change, 7), quantised=s.layer in kept) for s in ranked)
+    return quantised(kept), record

@@ -39,7 +39,7 @@ def key(job: Job) -> str:
         "tool": __version__,
         "model": job.model.sha256,
         "target": [name, msgspec.to_builtins(target)],
-        "options": [job.budget, job.heads, job.precision, job.dla, job.output.suffix == ".snb"],
+        "options": [job.budget, job.heads, job.precision, job.dla, job.search, job.output.suffix == ".snb"],
         "images": [[content_hash(path) for path in job.labelled or shipped_samples()], content_hash(job.calibration)],
         "libraries": {library: installed(library) for library in LIBRARIES},
         "machine": machine(),

@@ -56,6 +56,10 @@ def build(
     precision: Annotated[str, typer.Option(help="Try this besides FP32 alone: fp16, bf16 or int8.")] = "",
     dla: Annotated[bool, typer.Option("--dla", help="Build for the deep-learning accelerator of the device.")] = False,
     targets: Annotated[Path | None, typer.Option(help="A TOML file with targets of your own.")] = None,
+    search: Annotated[
+        bool,
+        typer.Option("--search", help="Rank the layers by what INT8 does to each, and quantise as many as the budget allows."),
+    ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Build again even if the same build was done before.")] = False,
     report: Annotated[Path | None, typer.Option(help="Also write the build's report as JSON to this file.")] = None,
 ) -> None:
@@ -65,7 +69,7 @@ def build(
     kept = tuple(name.strip() for name in heads.split(",") if name.strip())
     find_target(target, targets, precision, dla)  # before anything is read or exported
     opened = open_model(model, output)
-    job = Job(opened, target, output, tuple(labelled or ()), budget, kept, calibration, precision, dla, targets)
+    job = Job(opened, target, output, tuple(labelled or ()), budget, kept, calibration, precision, dla, targets, search)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("open the model", total=BUILD_STEPS.get(target, 8))

@@ -16,7 +16,15 @@ REFERENCE = "fp32"
 WORTHWHILE = 0.95
 """A candidate replaces a more precise one only if it needs at most this share of its time."""
 
-GOLDEN_TOLERANCE = {"fp32": 0.002, "fp16": 0.02, "bf16": 0.05, "int8-dynamic": 0.05, "int8-static": 0.15, "int8-qdq": 0.15}
+GOLDEN_TOLERANCE = {
+    "fp32": 0.002,
+    "fp16": 0.02,
+    "bf16": 0.05,
+    "int8-dynamic": 0.05,
+    "int8-static": 0.15,
+    "int8-qdq": 0.15,
+    "int8-partial": 0.15,
+}
 """Largest difference in probability from the FP32 reference on the golden frames, for each precision."""
 
 

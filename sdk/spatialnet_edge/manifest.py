@@ -104,8 +104,25 @@ class CandidateRecord(Contract, frozen=True):
     verdict: str
 
 
+class LayerSensitivity(Contract, frozen=True):
+    """What INT8 does to one layer.
+
+    Attributes:
+        change: mean absolute change of all probabilities when this layer alone is quantised.
+        quantised: whether it is, in the candidate that the search found.
+    """
+
+    layer: str
+    change: float
+    quantised: bool
+
+
 class BuildRecord(Contract, frozen=True):
-    """The report of a build: on what machine, with which data, what was tried and why one was chosen."""
+    """The report of a build: on what machine, with which data, what was tried and why one was chosen.
+
+    Attributes:
+        sensitivity: from the least sensitive layer to the most; empty unless it was searched for.
+    """
 
     target: Label
     machine: str
@@ -115,6 +132,7 @@ class BuildRecord(Contract, frozen=True):
     calibration: str
     candidates: tuple[CandidateRecord, ...]
     reason: str
+    sensitivity: tuple[LayerSensitivity, ...] = ()
 
 
 class Manifest(Contract, frozen=True):

@@ -134,6 +134,32 @@ def test_without_labels_that_fit_the_build_says_that_accuracy_is_not_gated(tmp_p
     assert any("accuracy is not gated" in step for step in steps)
 
 
+def test_the_search_leaves_out_the_layers_that_hurt(tmp_path: Path, student: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that the gate allows are quantised, the least sensitive first, and the report has the curve."""
+    from spatialnet_optimize import build as module
+    from spatialnet_optimize import sensitivity
+    from spatialnet_optimize.quantise import linear_layers
+
+    few = linear_layers(student.read("model.onnx"))[::5]
+    monkeypatch.setattr(sensitivity, "linear_layers", lambda content: few)
+
+    steps: list[str] = []
+    job = Job(student, "cpu", tmp_path / "out.snb", precision="fp32", labelled=(SAMPLES / "ucmerced.zip",), search=True)
+    bundle, decision = build(job, steps.append)
+    assert [record.name for record in decision.records] == ["fp32", "int8-partial"]
+    assert bundle.manifest.build is not None
+    curve = bundle.manifest.build.sensitivity
+    assert {each.layer for each in curve} == set(few)
+    assert [each.change for each in curve] == sorted(each.change for each in curve)
+    quantised = [each.quantised for each in curve]
+    assert quantised == sorted(quantised, reverse=True)  # the least sensitive first
+    assert any(step.startswith("search: ") for step in steps)
+    monkeypatch.setattr(module, "refusal", lambda candidate, reference, budget: "never")
+    bundle, _ = build(job)
+    assert bundle.manifest.build is not None
+    assert not any(each.quantised for each in bundle.manifest.build.sensitivity)
+
+
 def test_one_precision_alone_can_be_asked_for(tmp_path: Path) -> None:
     job = Job(write_tiny_bundle(tmp_path / "tiny.snb"), "cpu", tmp_path / "out.snb", precision="fp32")
     assert [record.name for record in build(job)[1].records] == ["fp32"]
