@@ -8,10 +8,10 @@ OUT := demo_output
 .PHONY: demo test lint bench footprint schema clean
 
 demo: $(DEMO)/.installed
-	$(DEMO)/bin/spatialnet-edge build builtin:student --target here -o $(OUT)/landuse.snb --report $(OUT)/report.json
+	$(DEMO)/bin/spatialnet-edge build builtin:student --target here -o $(OUT)/landuse.snb --report $(OUT)/report.html
 	$(DEMO)/bin/spatialnet-edge run $(OUT)/landuse.snb samples/brighton_beach.mp4 --smooth 0.3 \
 		--json $(OUT)/results.jsonl --video $(OUT)/annotated.mp4
-	@echo "wrote $(OUT)/: landuse.snb report.json results.jsonl annotated.mp4"
+	@echo "wrote $(OUT)/: landuse.snb report.html results.jsonl annotated.mp4"
 
 test: $(TEST)/.installed lint
 	$(TEST)/bin/pytest

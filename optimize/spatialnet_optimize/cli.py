@@ -61,7 +61,9 @@ def build(
         typer.Option("--search", help="Rank the layers by what INT8 does to each, and quantise as many as the budget allows."),
     ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Build again even if the same build was done before.")] = False,
-    report: Annotated[Path | None, typer.Option(help="Also write the build's report as JSON to this file.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write the build's report to this file: .json, or .html to look at.")
+    ] = None,
 ) -> None:
     """Build the fastest bundle that passes the gates, and say why it is the one."""
     console = Console(stderr=True)
@@ -91,7 +93,7 @@ def build(
         highlight=False,
     )
     if report is not None:
-        report.write_bytes(jsonlib.dumps(report_of(bundle), indent=1).encode() + b"\n")
+        write_report(bundle, report)
 
 
 def open_model(model: str, output: Path) -> Bundle:
@@ -101,6 +103,16 @@ def open_model(model: str, output: Path) -> Bundle:
     from spatialnet_optimize.from_checkpoint import export_checkpoint
 
     return export_checkpoint(Path(model), output.with_name(f"{Path(model).stem}.portable.snb"), golden=None)
+
+
+def write_report(bundle: Bundle, path: Path) -> None:
+    """As a page where the name ends so, else as JSON."""
+    if path.suffix == ".html":
+        from spatialnet_optimize.report_page import write_page
+
+        write_page(bundle, path)
+    else:
+        path.write_bytes(jsonlib.dumps(report_of(bundle), indent=1).encode() + b"\n")
 
 
 def report_of(bundle: Bundle) -> dict[str, Any]:

@@ -196,3 +196,17 @@ def test_the_command_builds_reports_and_the_report_is_in_the_bundle(tmp_path: Pa
     written = json.loads(report.read_text(encoding="utf-8"))
     assert written["identity"] == open_bundle(out).sha256
     assert {candidate["name"] for candidate in written["build"]["candidates"]} == {"fp32", "int8-dynamic", "int8-static"}
+
+
+def test_the_report_is_a_page_that_needs_nothing_else(built: Bundle, student: Bundle, tmp_path: Path) -> None:
+    from spatialnet_optimize.report_page import write_page
+
+    write_page(built, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == 3  # no search, so no curve
+    for said in ("int8-static", "predicted, not measured", "84 images set aside", built.sha256[:16]):
+        assert said in page
+    assert "http" not in page
+    assert "{{" not in page
+    with pytest.raises(UsageError, match="has no build report"):
+        write_page(student, tmp_path / "none.html")

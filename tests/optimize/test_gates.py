@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from spatialnet_edge.errors import BuildError
-from spatialnet_optimize.gates import GOLDEN_TOLERANCE, Measured, decide, loss_points
+from spatialnet_optimize.gates import GOLDEN_TOLERANCE, Measured, decide, loss_points, refusal
 
 FP32 = Measured("fp32", b"x" * 100, {"land_use (a)": 0.90, "objects (b)": 0.80}, 1.0, 0.0, 10.0, 12.0)
 INT8 = replace(FP32, name="int8-dynamic", content=b"x" * 30, agreement=0.99, golden_difference=0.01, p50_ms=6.0)
@@ -51,3 +51,9 @@ def test_a_machine_that_computes_another_model_builds_nothing() -> None:
     for difference in (0.01, float("nan")):
         with pytest.raises(BuildError, match="differs from its golden vectors"):
             decide([replace(FP32, golden_difference=difference), INT8], 0.5)
+
+
+def test_a_loss_of_exactly_the_budget_passes() -> None:
+    reference = replace(FP32, accuracy={"a": 194 / 200})
+    assert refusal(replace(INT8, accuracy={"a": 193 / 200}), reference, 0.5) == ""
+    assert "loses 1.00" in refusal(replace(INT8, accuracy={"a": 192 / 200}), reference, 0.5)

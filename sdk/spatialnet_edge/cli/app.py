@@ -41,7 +41,7 @@ class Row:
             raise
 
 
-OPTIMIZE = ("onnx", "sklearn", "scipy")
+OPTIMIZE = ("onnx", "sklearn", "scipy", "jinja2", "matplotlib")
 TRAINING = ("torch", "lightning_fabric", "matplotlib", "onnx", "onnxscript", "sklearn")
 COMMANDS: dict[str, Row] = {
     "build": Row("spatialnet_optimize.cli:build", "Build the fastest bundle that passes the gates.", "optimize", OPTIMIZE),
