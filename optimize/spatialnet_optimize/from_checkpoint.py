@@ -43,7 +43,7 @@ def export_checkpoint(checkpoint: Path, output: Path, golden: Path | None, seria
     graph = export_onnx(network, spec)
     answers = reference(network, spec, images)
     check_parity(graph, spec, answers, images)
-    provenance = replace(provenance, created=now(), tool=TOOL, source=f"{checkpoint.name}, trained {provenance.source}")
+    provenance = replace(provenance, created=now(), tool=TOOL, source=f"{checkpoint.name} ({provenance.source})")
     return portable_bundle(output, spec, graph, images, answers, provenance, serial)
 
 

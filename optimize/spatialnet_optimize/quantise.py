@@ -6,10 +6,11 @@ all its accuracy, and Q/DQ around the attention breaks its fusion (NVIDIA's Tens
 
 from __future__ import annotations
 
+import io
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Literal
 
@@ -179,7 +180,7 @@ def forgotten_shapes(content: bytes) -> Iterator[tuple[onnx.ModelProto, Path]]:
     del model.graph.value_info[:]
     logging.getLogger().addFilter(_no_preprocessing_hint)
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):  # its calibrator prints
             yield model, Path(folder, "int8.onnx")
     finally:
         logging.getLogger().removeFilter(_no_preprocessing_hint)

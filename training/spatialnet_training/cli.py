@@ -53,7 +53,7 @@ def train(
         images = load_own(data, side, groups, tuple(each.strip() for each in labels.split(",") if each.strip()))
     else:
         images = load_published({name: data_root / file for name, file in chosen.data.items()}, side, groups)
-    describe(images, console)
+    describe(images, console, own=data is not None)
     command = "spatialnet-edge " + " ".join(sys.argv[1:])
     network = run_training(chosen, images, out, command, ConsoleWatcher(console, chosen.epochs), begin)
     for name in images.broken:
@@ -107,10 +107,10 @@ def starting_point(start: str, own: bool) -> Path | None:
     return path
 
 
-def describe(images: TrainingData, console: Console) -> None:
-    """How many images there are, and, of a single data set, how unevenly the classes are filled."""
+def describe(images: TrainingData, console: Console, own: bool) -> None:
+    """How many images there are, and, of a user's own, how unevenly the classes are filled."""
     console.print(f"training on {', '.join(images.summary)}; {len(images.tune)} held out to calibrate", highlight=False)
-    for task in images.tasks if len(images.train.data_sets) == 1 else ():
+    for task in images.tasks if own else ():
         if not isinstance(task, Multiclass):
             continue
         values = images.train.targets[task.name].astype(np.int64)

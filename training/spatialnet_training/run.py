@@ -125,7 +125,7 @@ def train(
 
 def origin(config: TrainConfig, start: Path | None) -> str:
     """Where the weights come from, in words."""
-    source = f"started from {start.name}" if start else "from scratch"
+    source = f"started from {start.parent.name}/{start.name}" if start else "from scratch"
     if config.weights and not start:
         source = f"started from {Path(config.weights).name}"
     if config.distillation:
