@@ -61,7 +61,7 @@ def run(
         record = model.opened.record
         console.print(
             f"[bold]{model.bundle.spec.name}[/] {record.precision} on {record.backend}; golden test passed "
-            f"(difference {model.golden.difference:.1e}, allowed {model.golden.tolerance:.0e})",
+            f"(difference {model.golden.difference:.4f}, allowed {model.golden.tolerance:.3f})",
             highlight=False,
         )
         sinks = open_sinks(opened_source, json, video, sink or [])
