@@ -1,6 +1,6 @@
 """What turns pixels into tokens: our own encoders, and any network of timm by name.
 
-What gives spatial awareness and context, and what an ablation on real data said of each (`docs/ablation.md`):
+What gives spatial awareness and context, and what an ablation on real data said of each (`docs/training.md`):
 
 - the **convolutional stem** (Xiao et al. 2021, arXiv 2106.14881) sees texture and edges below one token, and lets a small
   ViT learn from tens of thousands of images rather than millions;
