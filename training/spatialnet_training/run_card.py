@@ -55,7 +55,7 @@ def write_card(
         parameters: of the network.
         logits: of the held-out images, task to `[N, outputs]`.
         accuracies: of the held-out images, task to 0 to 1.
-        seconds: that the training took, all sessions together.
+        seconds: that the training took, before and after it was resumed.
     """
     plot_curves(out / CURVES, log)
     plot_confusions(out / CONFUSIONS, confusions(spec, logits, tune))
