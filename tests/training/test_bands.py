@@ -60,6 +60,23 @@ def test_a_photograph_gives_colour_and_what_can_be_derived_from_it() -> None:
     assert decode(b"II*\0 broken", (RGB,)) is None  # tifffile warns in its log
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_compressed_tiff_of_colours_is_what_opencv_makes_of_it(dtype: type) -> None:
+    """OpenCV writes it with LZW, which tifffile alone cannot read."""
+    image = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (12, 10, 3)).astype(dtype)
+    _, encoded = cv2.imencode(".tif", image)
+    found = decode(encoded.tobytes(), (RGB,))
+    np.testing.assert_array_equal(found, cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1])
+
+
+def test_thirteen_bands_give_colour_to_who_wants_no_more() -> None:
+    levels = np.zeros((8, 8, 13), np.uint16)
+    levels[..., SENTINEL_2.index("red")] = 4000
+    found = decode(geotiff(levels), (RGB,))
+    assert found is not None
+    assert found[0, 0].tolist() == [255, 0, 0]
+
+
 def test_the_synthetic_thermal_band_is_cool_over_vegetation_and_warm_over_roofs() -> None:
     colours = np.array([[[60, 110, 50], [190, 170, 150], [20, 50, 90]]], np.uint8).repeat(30, axis=0).repeat(30, axis=1)
     thermal = synthetic_thermal(colours)[..., 0].astype(float)

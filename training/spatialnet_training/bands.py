@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 
 import cv2
@@ -68,12 +69,13 @@ def decode(encoded: bytes, groups: tuple[BandGroup, ...]) -> NDArray[np.uint8] |
 
     A photograph gives red, green and blue; a TIFF of 13 bands is Sentinel-2's. A group that the file does not hold is derived
     where that is possible, else it is zero, which means "absent".
+
+    Where colour is enough OpenCV reads first, as the runtime's own sources do: it knows every compression of TIFF, but no more
+    than four bands.
     """
-    if is_tiff(encoded):
-        bands = read_tiff(encoded)
-    else:
-        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
-        bands = None if image is None else {name: image[..., 2 - index] for index, name in enumerate(RGB.bands)}
+    colour_is_enough = all(group.name in DERIVED or set(group.bands) <= set(RGB.bands) for group in groups)
+    first, second = (read_colour, read_tiff) if colour_is_enough else (read_tiff, read_colour)
+    bands = first(encoded) or second(encoded)
     if not bands:
         return None
     shape = next(iter(bands.values())).shape
@@ -88,22 +90,28 @@ def decode(encoded: bytes, groups: tuple[BandGroup, ...]) -> NDArray[np.uint8] |
     return np.concatenate(parts, axis=2)
 
 
+def read_colour(encoded: bytes) -> dict[str, NDArray[np.uint8]] | None:
+    """Red, green and blue of whatever OpenCV reads; None if it does not."""
+    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+    return None if image is None else {name: np.asarray(image[..., 2 - i], np.uint8) for i, name in enumerate(RGB.bands)}
+
+
 def is_tiff(encoded: bytes) -> bool:
     return encoded[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def read_tiff(encoded: bytes) -> dict[str, NDArray[np.uint8]] | None:
-    """The bands of a TIFF by name: 13 are Sentinel-2's, three or four are red, green, blue and near infrared.
+    """The bands of a TIFF by name: 13 are Sentinel-2's, three or four are red, green, blue and near infrared; None for others.
 
     Raises:
         MissingExtra: tifffile is not installed.
     """
-    import io
-
+    if not is_tiff(encoded):
+        return None
     try:
         import tifffile
     except ModuleNotFoundError as error:
-        raise MissingExtra("tifffile", "training") from error
+        raise MissingExtra("tifffile", "optimize") from error
     try:
         image = np.asarray(tifffile.imread(io.BytesIO(encoded)))
     except (ValueError, IndexError, tifffile.TiffFileError):
