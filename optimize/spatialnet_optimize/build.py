@@ -97,13 +97,12 @@ def build(job: Job, step: Step = lambda text: None) -> tuple[Bundle, Decision]:
         description, make = FORMS[form]
         step(f"{form}: {description}")
         contents[form] = make(portable, calibration)
-    judged = {form: content for form, content in contents.items() if form not in NOT_RUN_ON_A_CPU}
-    measured = measure_candidates(judged, spec, job.model, sets, step)
     sensitivity: tuple[LayerSensitivity, ...] = ()
     if job.search:
         scheme: Scheme = "tensorrt" if target.compile == "tensorrt_rtx" else "cpu"
         contents[PARTIAL], sensitivity = search(portable, spec, calibration, scheme, job, sets, step)
-        measured = measure_candidates(judged | {PARTIAL: contents[PARTIAL]}, spec, job.model, sets, step)
+    judged = {form: content for form, content in contents.items() if form not in NOT_RUN_ON_A_CPU}
+    measured = measure_candidates(judged, spec, job.model, sets, step)
     libraries = {"onnxruntime": str(ort.__version__)}
     if target.compile == "tensorrt_rtx":
         step("compile: TensorRT for RTX (no GPU needed)")

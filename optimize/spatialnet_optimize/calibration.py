@@ -10,11 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatialnet_edge.errors import DataRefused
-from spatialnet_edge.frames import Skipped, fit
 from spatialnet_edge.labelled import LabelledImages
-from spatialnet_edge.sources.images import find_images, read_image
 from spatialnet_edge.spec import InputSpec
-from spatialnet_optimize.measure import decode_images
+from spatialnet_optimize.measure import decode_images, pictures
 
 ENOUGH = 64
 """Fewer images than this leave ranges to chance."""
@@ -65,10 +63,7 @@ def from_folder(folder: Path, spec: InputSpec, golden: NDArray[np.uint8]) -> Cal
     Raises:
         DataRefused: none can be read.
     """
-    paths = find_images(folder)
-    taken = [paths[i] for i in np.linspace(0, len(paths) - 1, min(MOST, len(paths))).astype(int)] if paths else []
-    frames = [read_image(path, 0) for path in taken]
-    images = [fit(frame.pixels, spec) for frame in frames if not isinstance(frame, Skipped)]
+    images = pictures(folder, spec, MOST)
     if not images:
         raise DataRefused(f"{folder}: no picture to calibrate with; give a folder of at least {ENOUGH} real images")
     return checked(np.stack(images), f"{len(images)} images of {folder.name}", golden)

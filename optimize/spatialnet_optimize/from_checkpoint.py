@@ -10,12 +10,10 @@ from numpy.typing import NDArray
 
 from spatialnet_edge.bundle import Bundle
 from spatialnet_edge.errors import DataRefused, MissingExtra
-from spatialnet_edge.frames import Skipped, fit
 from spatialnet_edge.labelled import open_labelled
-from spatialnet_edge.sources.images import find_images, read_image
 from spatialnet_edge.spec import InputSpec
 from spatialnet_optimize.build import shipped_samples
-from spatialnet_optimize.measure import decode_images
+from spatialnet_optimize.measure import decode_images, pictures
 from spatialnet_optimize.package import TOOL, now, portable_bundle
 
 GOLDEN_FRAMES = 12
@@ -58,10 +56,7 @@ def golden_images(folder: Path | None, spec: InputSpec, count: int = GOLDEN_FRAM
         decoded = [decode_images(each, spec).images for each in labelled]
         pool = [images[np.linspace(0, len(images) - 1, count // len(decoded)).astype(int)] for images in decoded]
         return np.concatenate(pool)
-    paths = find_images(folder)
-    chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int)] if paths else []
-    frames = [read_image(path, 0) for path in chosen]
-    images = [fit(frame.pixels, spec) for frame in frames if not isinstance(frame, Skipped)]
+    images = pictures(folder, spec, count)
     if len(images) < 8:
         raise DataRefused(f"{folder}: {len(images)} images can be decoded; golden vectors need at least 8 real images")
     return np.stack(images)

@@ -7,7 +7,7 @@ Judged on held-out training images, since it is there to choose by; what is chos
 from __future__ import annotations
 
 import json as jsonlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -21,17 +21,21 @@ from rich.table import Table
 from spatialnet_edge.backends import Engine, load_backend
 from spatialnet_edge.errors import UsageError
 from spatialnet_edge.frames import fit
+from spatialnet_edge.manifest import Provenance
 from spatialnet_edge.spec import InputSpec, ModelSpec
 from spatialnet_optimize.export import export_onnx
 from spatialnet_optimize.measure import latencies, predict
 from spatialnet_training.checkpoint import load_network
 from spatialnet_training.datasets import load_split
+from spatialnet_training.model import SpatialNet
 from spatialnet_training.plots import figure
 from spatialnet_training.published import FILES, data_sets
 from spatialnet_training.samples import Samples
 from spatialnet_training.taxonomy import load_taxonomy
 
 STORED_SIDE = 256
+Loaded = tuple[SpatialNet, ModelSpec, Provenance]
+"""As `load_network` gives it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +77,12 @@ def accuracy(engine: Engine, given: InputSpec, samples: Samples) -> float:
     return float(np.mean(figures))
 
 
-def measure(checkpoints: Sequence[Path], sizes: Sequence[int], samples: Samples) -> list[Point]:
+def measure(networks: Mapping[Path, Loaded], sizes: Sequence[int], samples: Samples) -> list[Point]:
     """Export every network at every size; judge each, then time all of them in turn."""
     engines: list[Engine] = []
     specs: list[ModelSpec] = []
     points: list[Point] = []
-    for checkpoint in checkpoints:
-        network, spec, _ = load_network(checkpoint)
+    for checkpoint, (network, spec, _) in networks.items():
         parameters = sum(parameter.numel() for parameter in network.parameters())
         for size in sizes:
             resized = replace(spec, input=replace(spec.input, height=size, width=size))
@@ -94,16 +97,16 @@ def measure(checkpoints: Sequence[Path], sizes: Sequence[int], samples: Samples)
     return [Point(p.name, p.size, p.parameters, p.accuracy, t.p50_ms) for p, t in zip(points, timed, strict=True)]
 
 
-def judged(checkpoints: Sequence[Path]) -> list[str]:
+def judged(networks: Mapping[Path, Loaded]) -> list[str]:
     """The data sets that every network has a head for.
 
     Raises:
         UsageError: there is none.
     """
-    heads = [{task.name for task in load_network(checkpoint)[1].tasks} for checkpoint in checkpoints]
+    heads = [{task.name for task in spec.tasks} for _, spec, _ in networks.values()]
     names = [name for name in FILES if all(f"land_use_{name}" in each for each in heads)]
     if not names:
-        raise UsageError(f"no published data set has a head in every one of {', '.join(map(str, checkpoints))}")
+        raise UsageError(f"no published data set has a head in every one of {', '.join(map(str, networks))}")
     return names
 
 
@@ -139,9 +142,10 @@ def front(
         raise UsageError(f"--sizes {sizes}: give whole numbers with commas, such as 64,96,128") from error
     if odd := [side for side in sides if side < 16 or side % 16]:
         raise UsageError(f"--sizes {sizes}: {odd[0]} is not a multiple of 16")
-    samples = load_split(data_sets(data_root, ",".join(judged(checkpoints))), load_taxonomy(), "tune", STORED_SIDE)
+    networks = {checkpoint: load_network(checkpoint) for checkpoint in checkpoints}
+    samples = load_split(data_sets(data_root, ",".join(judged(networks))), load_taxonomy(), "tune", STORED_SIDE)
     with Console(stderr=True).status(f"{len(checkpoints)} networks at {len(sides)} sizes, {len(samples)} held-out images"):
-        points = on_front(measure(checkpoints, sides, samples))
+        points = on_front(measure(networks, sides, samples))
     table = Table("network, size", "parameters", "accuracy", "p50", "", title=f"{len(samples)} held-out training images")
     for p in points:
         cells = (p.name, f"{p.parameters / 1e6:.2f} M", f"{p.accuracy:.2%}", f"{p.p50_ms:.2f} ms", "front" if p.best else "")

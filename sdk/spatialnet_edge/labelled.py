@@ -200,8 +200,10 @@ def truths(images: LabelledImages, spec: ModelSpec, task: str = "") -> list[Trut
     for head in wanted:
         if images.columns:
             truth = from_columns(images, head)
-            found.extend(truth if isinstance(truth, list) else [])
-            reasons.extend([truth] if isinstance(truth, str) else [])
+            if isinstance(truth, Truth):
+                found.append(truth)
+            else:
+                reasons.append(truth)
         elif isinstance(head, Multiclass):
             unknown = [name for name in images.class_names if name not in head.labels]
             if unknown:
@@ -226,7 +228,7 @@ def truths(images: LabelledImages, spec: ModelSpec, task: str = "") -> list[Trut
     return found
 
 
-def from_columns(images: LabelledImages, head: Task) -> list[Truth] | str:
+def from_columns(images: LabelledImages, head: Task) -> Truth | str:
     """What a table says of one head, from the rows in which every cell that it needs is filled; else why it says nothing."""
     names = [head_name(label) for label in head.labels] if isinstance(head, Multilabel) else [head.name]
     if absent := [name for name in names if name not in images.columns[images.files[0]]]:
@@ -238,9 +240,9 @@ def from_columns(images: LabelledImages, head: Task) -> list[Truth] | str:
     if isinstance(head, Multiclass):
         if unknown := sorted({cell for (cell,) in cells} - set(head.labels)):
             return f"'{head.name}' has no label {', '.join(repr(name) for name in unknown[:3])}"
-        return [Truth(head.name, np.array(rows, np.int64), np.array([head.labels.index(cell) for (cell,) in cells], np.int64))]
+        return Truth(head.name, np.array(rows, np.int64), np.array([head.labels.index(cell) for (cell,) in cells], np.int64))
     try:
         values = np.array([[float(cell) for cell in row] for row in cells], np.float32)
     except ValueError as error:
         return f"'{head.name}' needs numbers: {error}"
-    return [Truth(head.name, np.array(rows, np.int64), values)]
+    return Truth(head.name, np.array(rows, np.int64), values)

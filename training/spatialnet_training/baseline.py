@@ -23,10 +23,9 @@ from spatialnet_edge.api import cores
 from spatialnet_edge.errors import MissingExtra
 from spatialnet_training.datasets import load_split
 from spatialnet_training.published import data_sets
-from spatialnet_training.samples import Samples
+from spatialnet_training.samples import STORED_SIDE, Samples
 from spatialnet_training.taxonomy import load_taxonomy
 
-STORED_SIDE = 128
 HOG_SIDE = 64
 PENALTY = 10.0
 """C of the support vector machine; not tuned on `val`."""

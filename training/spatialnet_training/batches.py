@@ -13,7 +13,7 @@ from torch import Tensor
 
 from spatialnet_training.augment import Mix, cutmix, drop_groups, erase, mixup, normalise, recolour, warp
 from spatialnet_training.config import Stage, TrainConfig
-from spatialnet_training.datasets import Samples
+from spatialnet_training.samples import Samples
 
 
 @dataclass(frozen=True, slots=True)

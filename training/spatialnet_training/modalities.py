@@ -15,11 +15,9 @@ from spatialnet_edge.spec import BandGroup
 from spatialnet_training.checkpoint import load_network
 from spatialnet_training.datasets import load_split
 from spatialnet_training.published import data_sets
-from spatialnet_training.samples import Samples
+from spatialnet_training.samples import STORED_SIDE, Samples
 from spatialnet_training.taxonomy import load_taxonomy
 from spatialnet_training.trainer import WithPresence, accuracies, predict
-
-STORED_SIDE = 128
 
 
 def withheld(groups: tuple[BandGroup, ...]) -> list[tuple[str, ...]]:

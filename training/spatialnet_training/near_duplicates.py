@@ -22,6 +22,7 @@ from rich.table import Table
 from spatialnet_edge.errors import MissingExtra
 from spatialnet_training.datasets import load_split
 from spatialnet_training.published import data_sets
+from spatialnet_training.samples import STORED_SIDE
 from spatialnet_training.taxonomy import load_taxonomy
 
 BITS = 6
@@ -29,8 +30,6 @@ BITS = 6
 
 LEAST_DEVIATION = 6.0
 """Grey levels; below this the hash of an image is that of its noise."""
-
-STORED_SIDE = 128
 
 
 def hashes(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint64]:

@@ -24,14 +24,11 @@ from spatialnet_training.datasets import TrainingData, load_unlabelled
 from spatialnet_training.distil import SELF
 from spatialnet_training.model import SpatialNet
 from spatialnet_training.run_card import write_card
-from spatialnet_training.samples import Samples
+from spatialnet_training.samples import STORED_SIDE, Samples
 from spatialnet_training.trainer import Trainer, accuracies, predict
 from spatialnet_training.transfer import answers, transfer
 
 NETWORK, LAST, LOG = "network.pt", "last.ckpt", "log.csv"
-
-STORED_SIDE = 128
-"""Images wait in memory no larger than this, in pixels: 25,000 of them take about one gigabyte."""
 
 
 def stored_side(config: TrainConfig) -> int:

@@ -15,6 +15,9 @@ from spatialnet_edge.spec import RGB, BandGroup, Multiclass, Multilabel, Regress
 from spatialnet_training.bands import decode
 from spatialnet_training.losses import UNLABELLED
 
+STORED_SIDE = 128
+"""Images wait in memory no larger than this, in pixels: 25,000 of them take about one gigabyte."""
+
 Targets = dict[str, NDArray[np.generic]]
 
 

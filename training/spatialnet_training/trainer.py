@@ -24,12 +24,10 @@ from spatialnet_edge.spec import RGB, BandGroup, InputSpec
 from spatialnet_training.augment import Mix, normalise
 from spatialnet_training.batches import Batch, Loader
 from spatialnet_training.config import TrainConfig
-from spatialnet_training.datasets import Samples
 from spatialnet_training.distil import SELF, distillation_loss, teach
 from spatialnet_training.losses import labelled_rows, project_conflicts, task_losses
 from spatialnet_training.model import SpatialNet
-
-Log = Callable[[dict[str, float]], None]
+from spatialnet_training.samples import Samples
 
 
 class WithFeatures(nn.Module):
@@ -153,9 +151,8 @@ class Trainer:
         groups = parameter_groups(network, config)
         self.task_weights = {task: config.task_weights.get(task, 1.0) for task in samples.targets}
         self.single_label = {task: values.ndim == 1 for task, values in samples.targets.items()}
-        self.log_variances = nn.Parameter(torch.zeros(len(samples.targets)))
+        self.log_variances = nn.Parameter(torch.zeros(len(samples.targets), device=self.fabric.device))
         if config.balance == "uncertainty":
-            self.log_variances = nn.Parameter(torch.zeros(len(samples.targets), device=self.fabric.device))
             groups.append({"params": [self.log_variances], "weight_decay": 0.0, "scale": 1.0})
         optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
         self.forward, self.optimiser = self.fabric.setup(self._compiled(WithFeatures(self.network)), optimiser)
