@@ -18,6 +18,7 @@ import msgspec
 from spatialnet_edge import __version__
 from spatialnet_edge.bundle import Bundle, open_bundle
 from spatialnet_edge.errors import BundleError
+from spatialnet_edge.trust import Trust
 from spatialnet_optimize.build import Job, Step, build, shipped_samples
 from spatialnet_optimize.targets import find_target
 from spatialnet_training.machine import machine
@@ -71,6 +72,10 @@ def installed(library: str) -> str:
         return ""
 
 
+OURS = Trust(allow_unsigned=True)
+"""What this machine has just built cannot be signed yet."""
+
+
 def remembered(job: Job, step: Step, make: Callable[[Job, Step], tuple[Bundle, object]] = build) -> Bundle:
     """The bundle of this job: from the cache when it was built before and is still whole, else built and kept.
 
@@ -79,14 +84,14 @@ def remembered(job: Job, step: Step, make: Callable[[Job, Step], tuple[Bundle, o
     kept = cache_folder() / f"{key(job)}.snb"
     if kept.exists() and job.output.suffix == ".snb":
         try:
-            open_bundle(kept)
+            open_bundle(kept, OURS)
         except BundleError:
             kept.unlink()
         else:
             step("the same build was done before: taken from the cache (--fresh builds again)")
             os.utime(kept)
             copy(kept, job.output)
-            return open_bundle(job.output)
+            return open_bundle(job.output, OURS)
     bundle, _ = make(job, step)
     if job.output.suffix == ".snb":
         kept.parent.mkdir(parents=True, exist_ok=True)

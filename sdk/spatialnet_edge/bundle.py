@@ -3,8 +3,7 @@
 Order of trust, each step before the next: size cap → signature → exact file set → hash of the very buffer that is used → parse →
 golden test on probabilities. No pickle, no external data, no code.
 
-The signature's place is `manifest.sig`. This version does not check signatures: a bundle that carries one is reported as
-`unchecked`, never as trusted.
+The signature stands in `manifest.sig`; who may sign is said in `trust.py`.
 """
 
 from __future__ import annotations
@@ -24,10 +23,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from spatialnet_edge.durable import sync_folder
 from spatialnet_edge.errors import BundleError
 from spatialnet_edge.manifest import MAX_MANIFEST_BYTES, FileRecord, Manifest, decode_manifest, encode_manifest
 from spatialnet_edge.spec import ModelSpec
 from spatialnet_edge.stores import ZIP_MAGIC, DirectoryStore, Store, ZipStore
+from spatialnet_edge.trust import MAX_SIGNATURE_BYTES, Trust, trust_here
 
 MANIFEST, SIGNATURE, MODEL = "manifest.json", "manifest.sig", "model.onnx"
 MAX_BUNDLE_BYTES = 2 << 30
@@ -46,7 +47,7 @@ class Bundle:
         path: where it lies.
         manifest: see `manifest.py`.
         sha256: of the raw manifest, which names every other hash: the bundle's identity.
-        signature: `unsigned` or `unchecked`.
+        signature: `signed by KEY`, `shipped with this version`, `unsigned`, or `unchecked` (by a key unknown here).
     """
 
     path: Path
@@ -119,11 +120,12 @@ def locate(name: str | Path) -> Path:
     return path
 
 
-def open_bundle(name: str | Path) -> Bundle:
+def open_bundle(name: str | Path, trust: Trust | None = None) -> Bundle:
     """Open a bundle in the order of trust; nothing but the manifest is parsed.
 
     Args:
-        name: path of a `.snb` file or a bundle directory, or `builtin:student`.
+        name: path of a `.snb` file or a bundle directory, or `builtin:student`, which is trusted as this package is.
+        trust: who may sign; None for what `trust_here` says.
 
     Raises:
         BundleError: with the first thing that is wrong.
@@ -137,6 +139,11 @@ def open_bundle(name: str | Path) -> Bundle:
     if total > MAX_BUNDLE_BYTES:
         raise BundleError(f"{path}: holds {total} bytes; at most {MAX_BUNDLE_BYTES} are allowed")
     raw = store.read(MANIFEST, MAX_MANIFEST_BYTES)
+    if str(name).startswith(BUILTIN_PREFIX):
+        signature = "shipped with this version"
+    else:
+        sealed = store.read(SIGNATURE, MAX_SIGNATURE_BYTES) if SIGNATURE in sizes else None
+        signature = (trust or trust_here()).check(str(path), raw, sealed)
     manifest = decode_manifest(raw, str(path))
     listed = {record.path: record.size for record in manifest.files}
     present = {name: size for name, size in sizes.items() if name not in (MANIFEST, SIGNATURE)}
@@ -144,7 +151,6 @@ def open_bundle(name: str | Path) -> Bundle:
         raise BundleError(f"{path}: '{extra[0]}' is not listed in the manifest; remove it or rebuild the bundle")
     if missing := sorted(listed.keys() - present.keys()):
         raise BundleError(f"{path}: '{missing[0]}' is listed in the manifest and missing; copy the bundle again")
-    signature = "unchecked" if SIGNATURE in sizes else "unsigned"
     bundle = Bundle(path, store, manifest, hashlib.sha256(raw).hexdigest(), signature)
     for record in manifest.files:
         bundle.read(record.path)
@@ -162,13 +168,28 @@ def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> 
         manifest: its `files` must be what `file_records(files)` gives.
         files: path in the bundle to content.
     """
-    everything = {MANIFEST: encode_manifest(manifest), **files}
+    write_raw(path, {MANIFEST: encode_manifest(manifest), **files})
+    return open_bundle(path, Trust(allow_unsigned=True))
+
+
+def contents(bundle: Bundle) -> dict[str, bytes]:
+    """Every file of a bundle as it lies there, hashed once more: the manifest, its signature if any, and what it lists."""
+    raw = bundle.store.read(MANIFEST, MAX_MANIFEST_BYTES)
+    if hashlib.sha256(raw).hexdigest() != bundle.sha256:
+        raise BundleError(f"{bundle.path}: {MANIFEST} was changed after the bundle was opened; open it again")
+    found = {MANIFEST: raw}
+    if SIGNATURE in bundle.store.sizes():
+        found[SIGNATURE] = bundle.store.read(SIGNATURE, MAX_SIGNATURE_BYTES)
+    return found | {record.path: bundle.read(record.path) for record in bundle.manifest.files}
+
+
+def write_raw(path: Path, files: Mapping[str, bytes]) -> None:
+    """Put files where `path` is, as `write_bundle` says, without looking at them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".snb":
-        _replace_file(path, everything)
+        _replace_file(path, files)
     else:
-        _replace_directory(path, everything)
-    return open_bundle(path)
+        _replace_directory(path, files)
 
 
 def file_records(files: Mapping[str, bytes]) -> tuple[FileRecord, ...]:
@@ -227,6 +248,7 @@ def _replace_file(path: Path, files: Mapping[str, bytes]) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
+        sync_folder(path.parent)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -244,6 +266,8 @@ def _replace_directory(path: Path, files: Mapping[str, bytes]) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+        for folder in (temporary, *(each for each in temporary.rglob("*") if each.is_dir())):
+            sync_folder(folder)
         os.chmod(temporary, 0o755)
         if path.exists():
             retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
@@ -252,6 +276,7 @@ def _replace_directory(path: Path, files: Mapping[str, bytes]) -> None:
             shutil.rmtree(retired)
         else:
             os.replace(temporary, path)
+        sync_folder(path.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

@@ -13,6 +13,7 @@ from spatialnet_edge.bundle import Bundle, open_bundle
 from spatialnet_edge.errors import UsageError
 from spatialnet_edge.manifest import Manifest, encode_manifest, manifest_schema
 from spatialnet_edge.spec import Multiclass, Multilabel, Regression, Task
+from spatialnet_edge.trust import open_trust
 
 
 def inspect(
@@ -26,7 +27,7 @@ def inspect(
         return
     if not bundle:
         raise UsageError("name a bundle to inspect, or give --schema")
-    opened = open_bundle(bundle)
+    opened = open_bundle(bundle, open_trust(allow_unsigned=True))
     if json:
         typer.echo(encode_manifest(opened.manifest).decode(), nl=False)
         return

@@ -1,0 +1,50 @@
+"""What is written survives a power cut: a file is whole or as it was before, and its folder knows about it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and new files in a folder permanent (`fsync` of the directory, open(2))."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_durably(path: Path, content: bytes, sync: bool = True) -> None:
+    """Replace a file by one atomic rename.
+
+    Args:
+        sync: wait until it is on the disk; False for what a restart writes anew anyway.
+
+    Raises:
+        OSError: and the old content is still there.
+    """
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+        if sync:
+            sync_folder(path.parent)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def point_link(link: Path, target: str) -> None:
+    """Let a symbolic link point elsewhere by one atomic rename."""
+    temporary = link.with_name(f".{link.name}.new")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    os.replace(temporary, link)
+    sync_folder(link.parent)
