@@ -18,6 +18,7 @@ class Ledger:
         self._captured = 0
         self._emitted = 0
         self._skipped: Counter[str] = Counter()
+        self._missed = 0
 
     def capture(self) -> None:
         with self._lock:
@@ -30,6 +31,15 @@ class Ledger:
     def skip(self, reason: str) -> None:
         with self._lock:
             self._skipped[reason] += 1
+
+    def miss(self, frames: int) -> None:
+        """Frames that the source's own numbering says there were and that never arrived; they do not count as captured."""
+        with self._lock:
+            self._missed += frames
+
+    @property
+    def missed(self) -> int:
+        return self._missed
 
     @property
     def captured(self) -> int:
@@ -51,7 +61,8 @@ class Ledger:
             return self._captured - self._emitted - self._skipped.total()
 
     def to_dict(self) -> dict[str, Any]:
-        return {"captured": self.captured, "emitted": self.emitted, "skipped": self.skipped, "in_flight": self.in_flight}
+        counts = {"captured": self.captured, "emitted": self.emitted, "skipped": self.skipped}
+        return counts | {"in_flight": self.in_flight, "missed": self.missed}
 
     def __str__(self) -> str:
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.skipped.items()) or "0"

@@ -7,8 +7,9 @@ two-core computer is busy on both cores; results leave in the order in which the
 from __future__ import annotations
 
 import time
+import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Thread
@@ -28,16 +29,53 @@ from spatialnet_edge.sources import Source
 
 MAX_INVALID_IN_A_ROW = 3
 """One invalid answer may be a bad frame; three are a broken engine."""
+MAX_CONSTANT = 10
+"""Different pictures with the same answer to the last bit: no working network does that ten times."""
+TICK_S = 0.5
+"""The loop comes round at least so often, frames or not."""
+
+
+def stop(error: EngineError) -> None:
+    """What is done about an engine that cannot be trusted, unless somebody knows better: nothing more is emitted."""
+    raise error
+
+
+def admit_all(frame: Frame) -> str:
+    return ""
+
+
+def nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a service does inside the loop.
+
+    Attributes:
+        tick: called in every round, at least every `TICK_S`, by the thread that emits.
+        admit: why a frame is not to be classified (a ledger's reason), or empty. Called before the engine.
+        distrust: called when the engine gave nothing usable several times in a row; raises to stop, returns to go on.
+    """
+
+    tick: Callable[[], None] = nothing
+    admit: Callable[[Frame], str] = admit_all
+    distrust: Callable[[EngineError], None] = stop
 
 
 @dataclass(frozen=True, slots=True)
 class Inferred:
-    """What a worker hands back: one row for each task, or why there is none."""
+    """What a worker hands back: one row for each task, or why there is none.
+
+    Attributes:
+        thumbprint: a checksum of the pixels that the engine saw.
+    """
 
     frame: Frame
     rows: Probabilities
     quality: tuple[str, ...]
     engine_ms: float
+    thumbprint: int = 0
     invalid: InvalidOutput | None = None
 
 
@@ -49,10 +87,24 @@ class Pipeline:
         policy: `every`, `latest` or `queue:N`.
         smoothing_s: half-life of the temporal smoothing in seconds; 0 for none.
         workers: frames in the engine at once; more than 1 only with a re-entrant engine.
+        deadline_s: from capture to the complete result.
+        drop_late: skip frames that are late, as `late`; otherwise they are emitted and marked.
     """
 
-    def __init__(self, engine: Engine, policy: str = "every", smoothing_s: float = 0.0, workers: int = 1) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        policy: str = "every",
+        smoothing_s: float = 0.0,
+        workers: int = 1,
+        deadline_s: float = float("inf"),
+        drop_late: bool = False,
+        hooks: Hooks | None = None,
+    ) -> None:
         self.engine = engine
+        self.deadline_s = deadline_s
+        self.drop_late = drop_late
+        self.hooks = hooks or Hooks()
         self.policy = parse_policy(policy)
         self.smoothing_s = smoothing_s
         self.workers = workers if engine.reentrant else 1
@@ -88,23 +140,23 @@ class Pipeline:
         inbox: Inbox[Frame] = Inbox(self.policy.capacity, self.policy.drop_oldest)
         capture = Capture(source, inbox, self.ledger)
         smoother = Smoother(self.smoothing_s)
-        invalid_in_a_row = 0
+        doubts = Doubts()
         capture.start()
         try:
             with ThreadPoolExecutor(self.workers, "engine") as pool:
                 for inferred in self._in_order(inbox, pool):
-                    if inferred.invalid is not None:
+                    if why := doubts.about(inferred):
                         self.ledger.skip("invalid_output")
-                        invalid_in_a_row += 1
-                        if invalid_in_a_row >= MAX_INVALID_IN_A_ROW:
-                            raise EngineError(
-                                f"{invalid_in_a_row} invalid answers in a row; the last: {inferred.invalid}"
-                            ) from inferred.invalid
+                        if doubts.too_many:
+                            self.hooks.distrust(EngineError(f"{doubts.in_a_row} invalid answers in a row; the last: {why}"))
+                            doubts = Doubts()
                         continue
-                    invalid_in_a_row = 0
                     frame = inferred.frame
                     rows = smoother.update(inferred.rows, frame.seconds)
-                    result = assemble(self.engine.spec, frame, rows, inferred.engine_ms, inferred.quality)
+                    result = assemble(self.engine.spec, frame, rows, inferred.engine_ms, inferred.quality, self.deadline_s)
+                    if result.late and self.drop_late:
+                        self.ledger.skip("late")
+                        continue
                     self.ledger.emit()
                     yield result
         finally:
@@ -123,10 +175,14 @@ class Pipeline:
         ahead = 1 if self.policy.name == "latest" else 2
         try:
             while True:
+                self.hooks.tick()
                 while len(pending) < ahead * self.workers:
-                    frame = inbox.get(timeout=0 if pending else 0.5)
+                    frame = inbox.get(timeout=0 if pending else TICK_S)
                     if frame is None:
                         break
+                    if reason := self._declined(frame):
+                        self.ledger.skip(reason)
+                        continue
                     pending.append(pool.submit(self._infer, frame))
                 if pending:
                     inferred = pending[0].result()  # stays in `pending` if it raises, to be counted below
@@ -139,6 +195,11 @@ class Pipeline:
                 future.cancel()
                 self.ledger.skip("stopped")
 
+    def _declined(self, frame: Frame) -> str:
+        if self.drop_late and time.monotonic_ns() - frame.captured_ns > self.deadline_s * 1e9:
+            return "late"
+        return self.hooks.admit(frame)
+
     def _infer(self, frame: Frame) -> Inferred:
         pixels = fit(frame.pixels, self.engine.spec.input)
         flags = quality(pixels)
@@ -146,10 +207,39 @@ class Pipeline:
         try:
             outputs = self.engine.infer(pixels[None])
         except InvalidOutput as error:
-            return Inferred(frame, {}, flags, (time.perf_counter() - start) * 1e3, error)
+            return Inferred(frame, {}, flags, (time.perf_counter() - start) * 1e3, invalid=error)
         engine_ms = (time.perf_counter() - start) * 1e3
         rows: dict[str, NDArray[np.float32]] = {name: values[0] for name, values in outputs.items()}
-        return Inferred(frame, rows, flags, engine_ms)
+        return Inferred(frame, rows, flags, engine_ms, zlib.adler32(pixels.data))
+
+
+class Doubts:
+    """Counts answers that cannot be right: those that break the contract, and those that never change."""
+
+    def __init__(self) -> None:
+        self.in_a_row = 0
+        self._last: Inferred | None = None
+        self._same = 0
+
+    def about(self, inferred: Inferred) -> str:
+        """Why this answer is not to be believed; empty when there is no reason."""
+        why = "" if inferred.invalid is None else str(inferred.invalid)
+        if not why and self._is_constant(inferred):
+            why = f"the same answer, to the last bit, for {self._same + 1} different frames"
+        self.in_a_row = self.in_a_row + 1 if why else 0
+        return why
+
+    @property
+    def too_many(self) -> bool:
+        return self.in_a_row >= MAX_INVALID_IN_A_ROW
+
+    def _is_constant(self, inferred: Inferred) -> bool:
+        before, self._last = self._last, inferred
+        if before is None or before.invalid is not None or before.thumbprint == inferred.thumbprint or inferred.quality:
+            return self._same >= MAX_CONSTANT
+        same = all(np.array_equal(row, before.rows[name]) for name, row in inferred.rows.items())
+        self._same = self._same + 1 if same else 0
+        return self._same >= MAX_CONSTANT
 
 
 class Capture(Thread):
@@ -164,10 +254,16 @@ class Capture(Thread):
 
     def run(self) -> None:
         try:
+            last = -1
             for item in self._source:
                 self._ledger.capture()
+                is_next, before, last = item.seq > last, last, max(item.seq, last)
+                self._ledger.miss(max(0, item.seq - before - 1))
                 if isinstance(item, Skipped):
                     self._ledger.skip(item.reason)
+                    continue
+                if not is_next:
+                    self._ledger.skip("out_of_order")
                     continue
                 dropped = self._inbox.put(item)
                 if dropped is item:

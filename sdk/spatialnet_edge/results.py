@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import assert_never
 
+from spatialnet_edge.clock import boot_id
 from spatialnet_edge.frames import Frame
 from spatialnet_edge.spec import ModelSpec, Multiclass, Multilabel, Regression, Task
 
@@ -104,6 +105,7 @@ class FrameResult:
         engine_ms: time inside the engine.
         emitted_ns: monotonic clock at which the result was complete.
         quality: flags such as `dark`; the answer is given all the same.
+        late: complete only after the deadline.
     """
 
     frame: Frame
@@ -111,6 +113,7 @@ class FrameResult:
     engine_ms: float
     emitted_ns: int
     quality: tuple[str, ...] = ()
+    late: bool = False
 
     @property
     def seq(self) -> int:
@@ -138,9 +141,11 @@ class FrameResult:
             "source": self.source,
             "captured_unix": round(self.frame.captured_unix, 6),
             "captured_ns": self.frame.captured_ns,
+            "boot": boot_id(),
             "age_ms": round(self.age_ms, 3),
             "engine_ms": round(self.engine_ms, 3),
             "quality": list(self.quality),
+            "late": self.late,
             "predictions": {name: answer.to_dict() for name, answer in self.predictions.items()},
         }
         if self.frame.pose is not None:
@@ -192,7 +197,19 @@ class Smoother:
         return self._state
 
 
-def assemble(spec: ModelSpec, frame: Frame, rows: Probabilities, engine_ms: float, quality: tuple[str, ...]) -> FrameResult:
-    """Decode every task of one frame."""
+def assemble(
+    spec: ModelSpec,
+    frame: Frame,
+    rows: Probabilities,
+    engine_ms: float,
+    quality: tuple[str, ...],
+    deadline_s: float = float("inf"),
+) -> FrameResult:
+    """Decode every task of one frame.
+
+    Args:
+        deadline_s: from capture to the complete result; later ones are marked `late`.
+    """
     predictions = {task.name: decode(task, rows[task.name]) for task in spec.tasks}
-    return FrameResult(frame, predictions, engine_ms, time.monotonic_ns(), quality)
+    now = time.monotonic_ns()
+    return FrameResult(frame, predictions, engine_ms, now, quality, now - frame.captured_ns > deadline_s * 1e9)

@@ -20,7 +20,9 @@ Probability: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Temperature: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=100)]
 Side: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=8192)]
 
-RESERVED = frozenset({"seq", "source", "frame", "age_ms", "engine_ms", "quality", "predictions", "to_dict"})
+RESERVED = frozenset(
+    {"seq", "source", "frame", "age_ms", "engine_ms", "emitted_ns", "quality", "late", "predictions", "to_dict"}
+)
 """Attributes of a frame's result, which no task may be named after."""
 
 

@@ -70,8 +70,8 @@ def test_every_frame_comes_out_in_order(workers: int) -> None:
 
 
 def test_skipped_frames_are_in_the_ledger_by_reason() -> None:
-    items = frames(4)
-    items[1:1] = [Skipped(9, "decode_error", ""), Skipped(9, "empty", "")]
+    items = frames(6)
+    items[1:3] = [Skipped(1, "decode_error", ""), Skipped(2, "empty", "")]
     pipeline = Pipeline(fake())
     list(pipeline.stream(ListSource(items)))
     assert pipeline.ledger.skipped == {"decode_error": 1, "empty": 1}

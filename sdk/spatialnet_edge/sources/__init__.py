@@ -9,6 +9,7 @@
 | `rtsp://…`, `http://…` | a network stream |
 | `gst:PIPELINE` | a GStreamer pipeline that ends before the sink |
 | `synthetic:frames=300&size=640x480` | frames made on the spot, for tests and benchmarks |
+| `faulty:ok*30,hang|ok*30` | a camera that fails as told, to see what a payload does then |
 | `NAME:REST` | whatever an installed package adds under the entry point `spatialnet_edge.sources` |
 """
 
@@ -57,6 +58,7 @@ SOURCES: dict[str, Plugin] = {
     "image": Plugin("spatialnet_edge.sources.images:ImageSource"),
     "folder": Plugin("spatialnet_edge.sources.images:FolderSource"),
     "gst": Plugin("spatialnet_edge.sources.gstreamer:GStreamerSource"),
+    "faulty": Plugin("spatialnet_edge.sources.faulty:FaultySource"),
     "synthetic": Plugin("spatialnet_edge.sources.synthetic:SyntheticSource"),
 }
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from typing import final
+from collections.abc import Callable, Iterator
+from typing import Any, final
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from spatialnet_edge.errors import SourceLost, SourceRefused
 from spatialnet_edge.frames import Frame, Skipped
@@ -62,6 +63,7 @@ class CameraSource:
 
     def __init__(self, rest: str) -> None:
         self.uri = rest
+        self.place: Place | None = None
         self._capture = cv2.VideoCapture(int(rest))
         if not self._capture.isOpened():
             raise SourceRefused(
@@ -72,7 +74,7 @@ class CameraSource:
         self.fps = self._capture.get(cv2.CAP_PROP_FPS) or None
 
     def __iter__(self) -> Iterator[Frame | Skipped]:
-        yield from read_frames(self._capture, self.uri)
+        yield from read_frames(self._capture, self.uri, place=self.place)
         raise SourceLost(f"camera {self.uri}: stopped giving frames; results up to here are kept")
 
     def close(self) -> None:
@@ -88,6 +90,7 @@ class StreamSource:
 
     def __init__(self, rest: str) -> None:
         self.uri = rest
+        self.place: Place | None = None
         limits = [
             cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, STREAM_TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, STREAM_TIMEOUT_MS
         ]  # fmt: skip
@@ -99,28 +102,53 @@ class StreamSource:
         self.fps = self._capture.get(cv2.CAP_PROP_FPS) or None
 
     def __iter__(self) -> Iterator[Frame | Skipped]:
-        yield from read_frames(self._capture, self.uri)
+        yield from read_frames(self._capture, self.uri, place=self.place)
         raise SourceLost(f"{self.uri}: the stream ended; results up to here are kept")
 
     def close(self) -> None:
         self._capture.release()
 
 
-def read_frames(capture: cv2.VideoCapture, uri: str, fps: float | None = None) -> Iterator[Frame | Skipped]:
+Place = Callable[[tuple[int, ...]], NDArray[np.uint8] | None]
+"""Gives memory for a picture of this shape, or None; so that a picture is decoded to where it is wanted."""
+
+
+def read_frames(
+    capture: cv2.VideoCapture, uri: str, fps: float | None = None, place: Place | None = None
+) -> Iterator[Frame | Skipped]:
     """Frames until the capture has no more. OpenCV gives BGR; the frame shows it as RGB without copying.
 
     Args:
         fps: of a recording, which gives each frame its position; None for live sources.
+        place: asked for memory before each picture but the first.
     """
     seq = 0
+    shape: tuple[int, ...] = ()
     while True:
-        arrived, image = capture.read()
+        target = place(shape) if place is not None and shape else None
+        arrived, image = capture.read(target) if target is not None else capture.read()
         if not arrived:
             return
-        if image.size == 0:
-            yield Skipped(seq, "empty", f"{uri}: frame {seq} is empty")
-        elif image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            yield Skipped(seq, "format", f"{uri}: frame {seq} is {image.dtype} {image.shape}; expected uint8 (H, W, 3)")
-        else:
-            yield Frame(np.asarray(image, np.uint8)[..., ::-1], seq, uri, position_s=seq / fps if fps else None)
+        item = checked_frame(np.asarray(image), seq, uri, seq / fps if fps else None)
+        if isinstance(item, Frame):
+            shape = item.pixels.shape
+        yield item
         seq += 1
+
+
+def checked_frame(image: NDArray[Any], seq: int, uri: str, position_s: float | None = None) -> Frame | Skipped:
+    """What a camera gave, if it is a picture.
+
+    Args:
+        image: uint8 `[H, W, 3]`, BGR, becomes a frame; grey or with a fourth channel it is converted. Anything else is skipped:
+            nobody knows how a 16-bit sensor wants to be seen.
+    """
+    if image.size == 0:
+        return Skipped(seq, "empty", f"{uri}: frame {seq} is empty")
+    if image.dtype == np.uint8 and (image.ndim == 2 or image.shape[2] == 1):
+        image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
+    elif image.dtype == np.uint8 and image.shape[2] == 4:
+        image = cv2.cvtColor(image, cv2.COLOR_BGRA2BGR)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        return Skipped(seq, "format", f"{uri}: frame {seq} is {image.dtype} {image.shape}; expected uint8 (H, W, 3)")
+    return Frame(np.asarray(image, np.uint8)[..., ::-1], seq, uri, position_s=position_s)

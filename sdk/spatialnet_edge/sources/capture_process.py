@@ -1,0 +1,174 @@
+"""The process that reads a camera, so that a driver that hangs or crashes takes nothing else with it.
+
+Started by `supervised.py` as `python -m spatialnet_edge.sources.capture_process DESCRIPTOR URI`.
+"""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import os
+import signal
+import socket
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatialnet_edge.errors import Refused, SpatialNetError
+from spatialnet_edge.frames import Frame, Skipped
+from spatialnet_edge.sources import Source, open_source
+from spatialnet_edge.sources.shared import (
+    SLOTS,
+    Delivered,
+    Ended,
+    GivenUp,
+    Memory,
+    Opened,
+    RingMade,
+    decode_release,
+    encode,
+    make_memory,
+)
+
+FROZEN_LIMIT_S = 10.0
+"""A camera that shows the same picture for so long is taken for lost, and opened anew."""
+FROZEN_ROWS = 8
+"""One row in so many is compared: sensor noise alone makes two pictures differ everywhere."""
+PR_SET_PDEATHSIG = 1
+
+
+@final
+class FrozenDetector:
+    """Says whether a picture is the one before, to the last bit; a live sensor never gives the same twice."""
+
+    def __init__(self) -> None:
+        self._seen = -1
+        self.since = time.monotonic()
+
+    def is_frozen(self, pixels: NDArray[np.uint8]) -> bool:
+        now = zlib.adler32(np.ascontiguousarray(pixels[::FROZEN_ROWS]).data)
+        if now == self._seen:
+            return True
+        self._seen = now
+        self.since = time.monotonic()
+        return False
+
+
+@final
+class Sender:
+    """Puts frames into free slots and says so; without a free slot, the frame is given up as `overrun`."""
+
+    def __init__(self, home: socket.socket) -> None:
+        self._home = home
+        self._memory: Memory | None = None
+        self._free: list[int] = []
+
+    def place(self, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
+        """Where the next picture may be decoded to, so that it need not be copied; None when no slot is free or fits."""
+        self._take_back()
+        memory = self._memory
+        if memory is None or not self._free or int(np.prod(shape)) > memory.slot_bytes:
+            return None
+        return memory.view(self._free[-1], shape)
+
+    def send(self, frame: Frame) -> None:
+        pixels = frame.pixels
+        bgr = pixels.strides[-1] < 0
+        stored: NDArray[np.uint8] = np.asarray(pixels[..., ::-1] if bgr else pixels)
+        memory = self._memory
+        if memory is None or stored.nbytes > memory.slot_bytes:
+            memory = self._new_ring(stored.nbytes)
+        self._take_back()
+        if not self._free:
+            self.give_up(Skipped(frame.seq, "overrun", "every slot is still in use: a sink keeps frames"))
+            return
+        slot = self._free.pop()
+        target = memory.view(slot, stored.shape)
+        if stored.ctypes.data != target.ctypes.data:
+            target[...] = stored
+        pose = None
+        if frame.pose is not None:
+            pose = tuple(float(getattr(frame.pose, name)) for name in frame.pose.__slots__)
+        height, width, bands = stored.shape
+        message = Delivered(
+            memory.generation, slot, frame.seq, (height, width, bands), bgr,
+            frame.captured_ns, frame.captured_unix, frame.position_s, pose,
+        )  # fmt: skip
+        self._home.send(encode(message))
+
+    def give_up(self, skipped: Skipped) -> None:
+        self._home.send(encode(GivenUp(skipped.seq, skipped.reason, skipped.detail[:2000])))
+
+    def _new_ring(self, slot_bytes: int) -> Memory:
+        generation = 0 if self._memory is None else self._memory.generation + 1
+        self._memory, descriptor = make_memory(slot_bytes, generation)
+        self._free = list(range(SLOTS))
+        message = encode(RingMade(generation, slot_bytes))
+        self._home.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))])
+        os.close(descriptor)
+        return self._memory
+
+    def _take_back(self) -> None:
+        while True:
+            try:
+                message = self._home.recv(4096, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            if not message:
+                raise BrokenPipeError("the runtime is gone")
+            release = decode_release(message)
+            if self._memory is not None and release.generation == self._memory.generation:
+                self._free.append(release.slot)
+
+
+def deliver(source: Source, sender: Sender) -> Ended:
+    """Send everything that a source gives until it ends."""
+    detector = FrozenDetector()
+    for item in items(source):
+        if isinstance(item, Skipped):
+            sender.give_up(item)
+        elif source.live and detector.is_frozen(item.pixels):
+            frozen_s = time.monotonic() - detector.since
+            if frozen_s > FROZEN_LIMIT_S:
+                return Ended("lost", f"{source.uri}: the same picture for {frozen_s:.0f} s")
+            sender.give_up(Skipped(item.seq, "frozen", f"{source.uri}: frame {item.seq} is the one before, bit for bit"))
+        else:
+            sender.send(item)
+    return Ended()
+
+
+def items(source: Source) -> Iterator[Frame | Skipped]:
+    """The source's frames, one at a time, so that the slot of one is used before the next is read."""
+    yield from source
+
+
+def die_with_parent() -> None:
+    """Let the kernel end this process when the runtime dies, however that happens (prctl(2), PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def main(descriptor: int, uri: str) -> None:
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the runtime, which then ends us
+    home = socket.socket(fileno=descriptor)
+    sender = Sender(home)
+    try:
+        source = open_source(uri)
+        if hasattr(source, "place"):
+            source.place = sender.place  # pyright: ignore[reportAttributeAccessIssue]
+        home.send(encode(Opened(source.fps, source.length)))
+        end = deliver(source, sender)
+    except BrokenPipeError:
+        return
+    except SpatialNetError as error:
+        end = Ended("refused" if isinstance(error, Refused) else "lost", str(error)[:4000])
+    home.send(encode(end))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])

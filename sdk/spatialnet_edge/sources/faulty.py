@@ -1,0 +1,93 @@
+"""A camera that fails as it is told to: to see what a payload does before a real camera shows it.
+
+`faulty:ok*30,frozen*5,lost|hang|ok*100` plays one script for each time it is opened, one after the other, the last one again and
+again; which one is next is kept in the file that `FAULTY_STATE` names. Steps:
+
+| step | what happens |
+|---|---|
+| `ok`, `frozen`, `wide` | a frame; the one before once more; a frame of another size |
+| `empty`, `grey`, `deep`, `again` | a frame of 0×0; grey; of 16 bits; with the number of the one before |
+| `absent`, `slow` | at open: no such camera; opening takes 60 s |
+| `hang`, `crash`, `lost` | `read()` never returns; the process dies of SIGSEGV; the camera says that it is gone |
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatialnet_edge.errors import SourceLost, SourceRefused
+from spatialnet_edge.frames import Frame, Skipped
+from spatialnet_edge.sources.video import checked_frame
+
+STATE_VARIABLE = "FAULTY_STATE"
+INTERVAL_S = 0.01
+HEIGHT, WIDTH = 48, 64
+
+
+@final
+class FaultySource:
+    """See the module."""
+
+    live = True
+    length = None
+    fps = None
+
+    def __init__(self, rest: str) -> None:
+        self.uri = f"faulty:{rest}"
+        scripts = rest.split("|")
+        state = Path(os.environ.get(STATE_VARIABLE) or os.devnull)
+        lives = int(state.read_text() or 0) if state.is_file() else 0
+        if state != Path(os.devnull):
+            state.write_text(str(lives + 1))
+        self._steps = scripts[min(lives, len(scripts) - 1)].split(",")
+        if self._steps == ["absent"]:
+            raise SourceRefused(f"{self.uri}: no camera there")
+        if self._steps[0] == "slow":
+            time.sleep(60)
+
+    def __iter__(self) -> Iterator[Frame | Skipped]:
+        seq = -1
+        image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+        noise = np.random.default_rng(0)
+        for step in self._steps:
+            name, _, times = step.partition("*")
+            for _ in range(int(times or 1)):
+                time.sleep(INTERVAL_S)
+                seq += name != "again"
+                if name in ("ok", "again"):
+                    image = noise.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+                yield checked_frame(self._picture(name, image, noise), seq, self.uri)
+
+    def _picture(self, name: str, image: NDArray[Any], noise: np.random.Generator) -> NDArray[Any]:
+        match name:
+            case "ok" | "again" | "frozen":
+                return image
+            case "empty":
+                return image[:0]
+            case "grey":
+                return image[..., 0]
+            case "deep":
+                return image.astype(np.uint16) << 8
+            case "wide":
+                return noise.integers(0, 256, (HEIGHT * 2, WIDTH * 2, 3), np.uint8)
+            case "hang":
+                time.sleep(3600)
+            case "crash":
+                signal.signal(signal.SIGSEGV, signal.SIG_DFL)
+                os.kill(os.getpid(), signal.SIGSEGV)
+            case "lost":
+                raise SourceLost(f"{self.uri}: unplugged")
+            case _:
+                raise SourceRefused(f"{self.uri}: no step '{name}'")
+        return image
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,207 @@
+"""A source that comes back: its capture process is killed when it hangs, started again when it dies, and waited for.
+
+OpenCV's `read()` can block for ever inside a driver, and nothing in the same process can end that (OpenCV issues 4780, 18116). So
+cameras and streams are read in a process of their own (`capture_process.py`), whose silence is the alarm.
+"""
+
+from __future__ import annotations
+
+import array
+import random
+import select
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Lock
+from typing import TypeAlias, final
+
+from typing_extensions import assert_never
+
+from spatialnet_edge.errors import SourceLost, SourceRefused, SpatialNetError
+from spatialnet_edge.frames import Frame, Skipped
+from spatialnet_edge.sources.shared import (
+    MAX_MESSAGE,
+    Delivered,
+    Ended,
+    GivenUp,
+    Memory,
+    Message,
+    Opened,
+    RingMade,
+    decode_message,
+    frame_of,
+    socket_pair,
+)
+
+Report = Callable[[str, str], None]
+"""Called with an event's name and one line about it."""
+
+
+Life: TypeAlias = Generator[Frame | Skipped, None, tuple[str, SpatialNetError] | None]
+"""What one capture process gives, and in the end the event that ended it; None at the source's own end."""
+
+
+def unheard(kind: str, detail: str) -> None:
+    """A report that nobody reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a camera may be silent, in seconds.
+
+    Attributes:
+        opening: from the start of the capture process to the open source.
+        silence: between two frames, at the least; a slow camera gets three of its intervals.
+        first_wait, longest_wait: between tries to open it again; doubled each time, with a tenth of chance.
+        forever: try again without end; otherwise what ends the first time raises.
+    """
+
+    opening: float = 15.0
+    silence: float = 1.5
+    first_wait: float = 0.5
+    longest_wait: float = 30.0
+    forever: bool = True
+
+
+@final
+class SupervisedSource:
+    """Any source by its URI, in a process of its own.
+
+    Args:
+        report: told `camera_open`, `camera_lost`, `camera_hung` and `camera_absent`.
+    """
+
+    def __init__(self, uri: str, patience: Patience | None = None, report: Report = unheard, live: bool = True) -> None:
+        self.uri = uri
+        self.length: int | None = None
+        self.fps: float | None = None
+        self.live = live
+        self._patience = patience or Patience()
+        self._report = report
+        self._closed = Event()
+        self._lock = Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._seq = 0
+        self._open = False
+
+    @property
+    def delivering(self) -> bool:
+        """Whether the source is open now."""
+        return self._open
+
+    def __iter__(self) -> Iterator[Frame | Skipped]:
+        wait = self._patience.first_wait
+        while not self._closed.is_set():
+            seen = self._seq
+            failure = yield from self._life()
+            self._open = False
+            if failure is None or self._closed.is_set():
+                return
+            kind, error = failure
+            self._report(kind, str(error))
+            if not self._patience.forever:
+                raise error
+            if self._seq > seen:
+                wait = self._patience.first_wait
+            if kind != "camera_hung":  # a new process costs enough time by itself
+                self._pause(wait * random.uniform(0.9, 1.1))
+                wait = min(wait * 2, self._patience.longest_wait)
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, but not longer than until a camera that was gone is plugged in again."""
+        device = Path(f"/dev/video{self.uri}") if self.uri.isdigit() else None
+        was_there = device is not None and device.exists()
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not self._closed.wait(min(left, 0.5)):
+            if device is not None and device.exists() != was_there:
+                return
+
+    def close(self) -> None:
+        """End the capture process; the iteration ends with it."""
+        self._closed.set()
+        with self._lock:
+            if self._process is not None:
+                self._process.kill()
+
+    def _life(self) -> Life:
+        """One capture process from start to end; returns None at a source's own end, else what happened."""
+        home, theirs = socket_pair()
+        command = [sys.executable, "-m", "spatialnet_edge.sources.capture_process", str(theirs.fileno()), self.uri]
+        with self._lock:
+            if self._closed.is_set():
+                return None
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        theirs.close()
+        try:
+            return (yield from self._listen(home))
+        finally:
+            self._process.kill()
+            self._process.wait()
+            with suppress(OSError):
+                home.shutdown(socket.SHUT_RDWR)
+
+    def _listen(self, home: socket.socket) -> Life:
+        memory: Memory | None = None
+        base, limit = self._seq, self._patience.opening
+        while True:
+            received = receive(home, limit)
+            if received is None:
+                what = f"no frame for {limit:.1f} s" if self._open else f"not open after {limit:.0f} s"
+                return "camera_hung", SourceLost(f"{self.uri}: {what}; its capture process was ended and is started again")
+            message, descriptor = received
+            match message:
+                case Opened(fps, length):
+                    self.fps, self.length, self._open = fps, length, True
+                    self._report("camera_open", self.uri)
+                    limit = max(self._patience.silence, 3 / fps if fps else 0.0)
+                case RingMade(generation, slot_bytes):
+                    memory = mapped(descriptor, slot_bytes, generation)
+                case Delivered():
+                    assert memory is not None
+                    self._seq = base + message.seq + 1
+                    yield frame_of(message, memory, home, base + message.seq, self.uri)
+                case GivenUp(seq, reason, detail):
+                    self._seq = base + seq + 1
+                    yield Skipped(base + seq, reason, detail)
+                case Ended("", _):
+                    return None
+                case Ended("refused", detail):
+                    return "camera_absent", SourceRefused(detail)
+                case Ended(_, detail):
+                    return "camera_lost", SourceLost(detail or f"{self.uri}: its capture process died")
+                case _:
+                    assert_never(message)
+
+
+def receive(home: socket.socket, limit: float) -> tuple[Message, int] | None:
+    """The next message and the descriptor that came with it (-1 for none); None after `limit` seconds of silence."""
+    deadline = time.monotonic() + limit
+    ready, _, _ = select.select([home], [], [], max(0.0, deadline - time.monotonic()))
+    if not ready:
+        return None
+    space = socket.CMSG_SPACE(array.array("i").itemsize)
+    try:
+        content, ancillary, _, _ = home.recvmsg(MAX_MESSAGE, space)
+    except ConnectionError:
+        content, ancillary = b"", []
+    if not content:
+        return Ended("lost"), -1
+    descriptors = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+    return decode_message(content), descriptors[0] if descriptors else -1
+
+
+def mapped(descriptor: int, slot_bytes: int, generation: int) -> Memory:
+    import os
+
+    try:
+        return Memory(descriptor, slot_bytes, generation)
+    finally:
+        os.close(descriptor)
