@@ -26,6 +26,7 @@ from spatialnet_edge.pipeline import Pipeline
 from spatialnet_edge.results import FrameResult
 from spatialnet_edge.sinks import Sink
 from spatialnet_edge.sources import Source, open_source
+from spatialnet_edge.trust import Trust
 
 
 def cores() -> int:
@@ -57,19 +58,23 @@ class Model:
         self.opened.engine.close()
 
 
-def load(bundle: str | Path, backend: str = "", threads: int = 0) -> Model:
+def load(
+    bundle: str | Path, backend: str = "", threads: int = 0, *, trust: Trust | None = None, fallback: bool = True
+) -> Model:
     """Open a bundle, verify it, start the best engine for this machine and run the golden test.
 
     Args:
         bundle: a `.snb` file, a bundle directory, or `builtin:student`.
         backend: force one, such as `onnxruntime`.
         threads: for one inference on a CPU; 0 for one a core.
+        trust: who may sign; None for the keys of this computer, if it has any.
+        fallback: whether another engine of the bundle may stand in for the preferred one.
 
     Raises:
         BundleError, EngineUnavailable, GoldenTestFailed: refused, and why.
     """
-    opened_bundle = open_bundle(bundle)
-    opened = open_engine(opened_bundle, backend, threads)
+    opened_bundle = open_bundle(bundle, trust)
+    opened = open_engine(opened_bundle, backend, threads, fallback)
     return Model(opened_bundle, opened, require_golden(opened_bundle, opened.engine))
 
 

@@ -7,6 +7,8 @@
     │   ├── GoldenTestFailed       the engine does not reproduce the bundle's golden vectors
     │   ├── EngineUnavailable      no backend here can run what the bundle holds
     │   ├── SourceRefused          the source does not exist, is empty, or is not what it claims to be
+    │   ├── SinkRefused            a sink's file or folder cannot be written
+    │   ├── Busy                   another process holds the device
     │   ├── DataRefused            labelled images that cannot be used as asked
     │   └── MissingExtra           an optional library is not installed
     └── RunError               1   failed while running; what was written so far stays readable
@@ -51,6 +53,14 @@ class EngineUnavailable(Refused):
 
 
 class SourceRefused(Refused):
+    pass
+
+
+class SinkRefused(Refused):
+    pass
+
+
+class Busy(Refused):
     pass
 
 

@@ -37,6 +37,7 @@ class Frame:
         captured_unix: wall clock, seconds since 1970 (UTC); for people, never for intervals.
         position_s: seconds from the start of a recording; None for live sources and stills.
         pose: where the camera was, if known.
+        footprint: the corners of what the frame shows, (longitude, latitude) in degrees (WGS 84), anticlockwise; empty if unknown.
     """
 
     pixels: NDArray[np.uint8]
@@ -46,6 +47,7 @@ class Frame:
     captured_unix: float = field(default_factory=time.time)
     position_s: float | None = None
     pose: Pose | None = None
+    footprint: tuple[tuple[float, float], ...] = ()
 
     @property
     def seconds(self) -> float:

@@ -151,6 +151,8 @@ class FrameResult:
         if self.frame.pose is not None:
             pose = self.frame.pose
             record["pose"] = {name: getattr(pose, name) for name in pose.__slots__}
+        if self.frame.footprint:
+            record["footprint"] = self.frame.footprint
         return record
 
 

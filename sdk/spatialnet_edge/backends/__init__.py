@@ -91,13 +91,14 @@ def load_backend(name: str) -> Backend:
     return backend
 
 
-def open_engine(bundle: Bundle, backend: str = "", threads: int = 0) -> Opened:
+def open_engine(bundle: Bundle, backend: str = "", threads: int = 0, fallback: bool = True) -> Opened:
     """Open the most preferred form of the model that runs here.
 
     Args:
         bundle: whose files were verified; the bytes that are loaded are hashed once more.
         backend: take this backend alone; empty for the bundle's order of preference.
         threads: for one inference on a CPU; 0 for one a core.
+        fallback: False refuses as soon as the preferred form cannot run here.
 
     Raises:
         EngineUnavailable: nothing in the bundle runs here, with the reason for each form.
@@ -109,6 +110,8 @@ def open_engine(bundle: Bundle, backend: str = "", threads: int = 0) -> Opened:
     for record in records:
         if backend and record.backend != backend:
             continue
+        if passed_over and not fallback:
+            break
         try:
             loaded = load_backend(record.backend)
         except MissingExtra as error:

@@ -4,6 +4,8 @@
 |---|---|
 | `jsonl:log.jsonl`, `jsonl:-` | one JSON object a line; `-` is standard output |
 | `video:out.mp4` | the frames with the answers drawn on them |
+| `log:FOLDER` | lines with a CRC-32 in segments under a cap, on the disk within a second |
+| `geojson:places.geojsonl` | one GeoJSON feature a frame that knows where it was taken |
 | `null:` | nowhere |
 | `NAME:REST` | whatever an installed package adds under the entry point `spatialnet_edge.sinks` |
 
@@ -21,7 +23,11 @@ from spatialnet_edge.results import FrameResult
 
 
 class Sink(Protocol):
-    """Takes results one by one; `close` flushes and may be called twice."""
+    """Takes results one by one; `close` flushes and may be called twice.
+
+    A sink may have an attribute `wants_pixels`: False lets the frames' memory go before they are queued. It may have a method
+    `flush`, which is called about twice a second while there is nothing to write.
+    """
 
     def write(self, result: FrameResult) -> None: ...
 
@@ -31,6 +37,8 @@ class Sink(Protocol):
 SINKS: Mapping[str, Plugin] = {
     "jsonl": Plugin("spatialnet_edge.sinks.jsonl:JsonlSink"),
     "video": Plugin("spatialnet_edge.sinks.video:VideoSink"),
+    "log": Plugin("spatialnet_edge.sinks.log:LogSink"),
+    "geojson": Plugin("spatialnet_edge.sinks.geojson:GeoJsonSink"),
     "null": Plugin("spatialnet_edge.sinks.memory:NullSink"),
 }
 
@@ -40,7 +48,7 @@ def open_sink(uri: str) -> Sink:
 
     Raises:
         UsageError: no such sink.
-        SinkError: it cannot be opened for writing.
+        SinkRefused: it cannot be opened for writing.
         MissingExtra: its library is not installed.
     """
     scheme, colon, rest = uri.partition(":")

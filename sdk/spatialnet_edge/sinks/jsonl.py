@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
-from spatialnet_edge.errors import SinkError
+import msgspec
+
+from spatialnet_edge.errors import SinkError, SinkRefused
 from spatialnet_edge.results import FrameResult
+
+encode_json = msgspec.json.Encoder().encode
 
 
 @final
-class JsonlSink:
-    """Appends nothing, overwrites the file: one run, one log. `-` is standard output."""
+class JsonLines:
+    """Appends nothing, overwrites the file: one run, one log. `-` is standard output.
 
-    def __init__(self, rest: str) -> None:
-        self._where = rest or "-"
+    Raises:
+        SinkRefused: the file cannot be written.
+    """
+
+    def __init__(self, where: str) -> None:
+        self._where = where or "-"
         self._closed = False
         try:
             if self._where == "-":
@@ -26,18 +34,40 @@ class JsonlSink:
                 Path(self._where).parent.mkdir(parents=True, exist_ok=True)
                 self._descriptor = os.open(self._where, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         except OSError as error:
-            raise SinkError(f"{self._where}: cannot be written: {error.strerror}; choose another path") from error
+            raise SinkRefused(
+                f"{self._where}: cannot be written by user {os.geteuid()}: {error.strerror}; choose another path"
+            ) from error
 
-    def write(self, result: FrameResult) -> None:
-        line = json.dumps(result.to_dict(), ensure_ascii=False, separators=(",", ":")) + "\n"
-        remaining = memoryview(line.encode())
+    def write(self, record: Mapping[str, Any], what: str) -> None:
+        """Write one object; `what` names it in the error.
+
+        Raises:
+            SinkError: the disk is full, or the reader of a pipe is gone.
+        """
+        remaining = memoryview(encode_json(record) + b"\n")
         try:
             while remaining:  # a pipe may take less than it was offered
                 remaining = remaining[os.write(self._descriptor, remaining) :]
         except OSError as error:
-            raise SinkError(f"{self._where}: writing frame {result.seq} failed: {error.strerror}") from error
+            raise SinkError(f"{self._where}: writing {what} failed: {error.strerror}") from error
 
     def close(self) -> None:
         if not self._closed:
             self._closed = True
             os.close(self._descriptor)
+
+
+@final
+class JsonlSink:
+    """Every result as one object; see `FrameResult.to_dict`."""
+
+    wants_pixels = False
+
+    def __init__(self, rest: str) -> None:
+        self._lines = JsonLines(rest)
+
+    def write(self, result: FrameResult) -> None:
+        self._lines.write(result.to_dict(), f"frame {result.seq}")
+
+    def close(self) -> None:
+        self._lines.close()

@@ -26,6 +26,8 @@ class MemorySink:
 class NullSink:
     """Forgets."""
 
+    wants_pixels = False
+
     def __init__(self, rest: str = "") -> None:
         pass
 

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from threading import Thread
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from threading import Event, Thread
 from typing import final
 
-from spatialnet_edge.errors import SinkError, SpatialNetError
+import numpy as np
+
+from spatialnet_edge.errors import SinkError, SpatialNetError, first_line
 from spatialnet_edge.inbox import Inbox
 from spatialnet_edge.results import FrameResult
 from spatialnet_edge.sinks import Sink
 
 CAPACITY = 64
+CAPACITY_WITH_PIXELS = 8
+"""A frame of a camera takes megabytes."""
+IDLE_S = 0.5
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
+NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 
 @final
@@ -20,36 +30,65 @@ class QueuedSink:
     Args:
         wait: for recorded footage, True: when the queue is full the pipeline waits and nothing is lost. For live sources,
             False: the oldest result in the queue is dropped and counted.
+        reopen: opens the sink anew after it failed, again and again, with growing pauses; results meanwhile are dropped when the
+            queue is full. Without it, the first failure is raised by the next `write`.
+        report: told `sink_failed` and `sink_back`.
 
     Attributes:
         dropped: results that the sink never saw.
     """
 
-    def __init__(self, sink: Sink, wait: bool, capacity: int = CAPACITY) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        wait: bool,
+        capacity: int = 0,
+        reopen: Callable[[], Sink] | None = None,
+        report: Callable[[str, str], None] | None = None,
+        name: str = "sink",
+    ) -> None:
         self.dropped = 0
-        self._sink = sink
-        self._inbox: Inbox[FrameResult] = Inbox(capacity, drop_oldest=not wait)
+        self.name = name
+        self._sink: Sink | None = sink
+        self._wants_pixels = bool(getattr(sink, "wants_pixels", True))
+        size = capacity or (CAPACITY_WITH_PIXELS if self._wants_pixels and not wait else CAPACITY)
+        self._inbox: Inbox[FrameResult] = Inbox(size, drop_oldest=not wait)
+        self._reopen = reopen
+        self._report = report
         self._failure: Exception | None = None
-        self._thread = Thread(target=self._work, name="sink", daemon=True)
+        self._stopping = Event()
+        self._thread = Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
     def write(self, result: FrameResult) -> None:
         """Queue a result.
 
         Raises:
-            SinkError: the sink failed earlier.
+            SinkError: the sink failed earlier and is not opened anew.
         """
         if self._failure is not None:
             raise self._translated() from self._failure
+        if not self._wants_pixels:
+            result = replace(result, frame=replace(result.frame, pixels=NO_PIXELS))
         if self._inbox.put(result) is not None:
             self.dropped += 1
 
-    def close(self) -> None:
-        """Let the sink finish what is queued, then close it; raises `SinkError` if it had failed."""
+    def close(self, timeout: float | None = None) -> None:
+        """Let the sink finish what is queued, then close it.
+
+        Args:
+            timeout: seconds; a sink that takes longer is left behind, and what it still had counts as dropped.
+
+        Raises:
+            SinkError: the sink had failed.
+        """
         if self._inbox.finished and not self._thread.is_alive():
             return
+        self._stopping.set()
         self._inbox.close()
-        self._thread.join()
+        self._thread.join(timeout)
+        if self._thread.is_alive():
+            self.dropped += len(self._inbox)
         if self._failure is not None:
             raise self._translated() from self._failure
 
@@ -57,14 +96,53 @@ class QueuedSink:
         try:
             try:
                 while not self._inbox.finished:
-                    result = self._inbox.get()
-                    if result is not None:
-                        self._sink.write(result)
+                    result = self._inbox.get(timeout=IDLE_S)
+                    if result is None:
+                        self._flush()
+                    else:
+                        self._write(result)
             finally:
-                self._sink.close()
+                if self._sink is not None:
+                    self._sink.close()
         except Exception as error:
             self._failure = error
             self._inbox.close()
+
+    def _write(self, result: FrameResult) -> None:
+        assert self._sink is not None
+        try:
+            self._sink.write(result)
+        except Exception as error:
+            if self._reopen is None:
+                raise
+            self.dropped += 1
+            self._tell("sink_failed", f"{self.name}: {first_line(error)}")
+            self._open_again()
+
+    def _flush(self) -> None:
+        flush = getattr(self._sink, "flush", None)
+        if flush is not None:
+            flush()
+
+    def _open_again(self) -> None:
+        assert self._reopen is not None
+        assert self._sink is not None
+        with suppress(Exception):
+            self._sink.close()
+        self._sink = None
+        wait = FIRST_WAIT_S
+        while self._sink is None:
+            if self._stopping.wait(wait):
+                self.dropped += len(self._inbox)
+                raise SinkError(f"{self.name}: could not be opened again before the end")
+            wait = min(wait * 2, LONGEST_WAIT_S)
+            with suppress(Exception):
+                self._sink = self._reopen()
+        self._tell("sink_back", f"{self.name}: opened again; {self.dropped} results dropped so far")
+
+    def _tell(self, kind: str, detail: str) -> None:
+        if self._report is not None:
+            self._report(kind, detail)
 
     def _translated(self) -> SpatialNetError:
         if isinstance(self._failure, SpatialNetError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import final
 
@@ -9,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialnet_edge.errors import SinkError
+from spatialnet_edge.errors import SinkError, SinkRefused
 from spatialnet_edge.results import Classification, FrameResult
 
 DEFAULT_FPS = 30.0
@@ -33,11 +34,13 @@ class VideoSink:
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
         if self._path.suffix.lower() not in (".mp4", ".avi"):
-            raise SinkError(f"{rest}: the overlay video is written as .mp4 or .avi; found '{self._path.suffix}'")
+            raise SinkRefused(f"{rest}: the overlay video is written as .mp4 or .avi; found '{self._path.suffix}'")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise SinkError(f"{rest}: cannot be written: {error.strerror}; choose another path") from error
+            raise SinkRefused(
+                f"{rest}: cannot be written by user {os.geteuid()}: {error.strerror}; choose another path"
+            ) from error
 
     def write(self, result: FrameResult) -> None:
         pixels = result.frame.pixels

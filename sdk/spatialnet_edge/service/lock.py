@@ -1,0 +1,39 @@
+"""One process a device: two engines on one board take each other's memory and time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from spatialnet_edge.errors import Busy
+
+
+@contextmanager
+def device_lock(path: Path) -> Generator[None, None, None]:
+    """Hold a lock as long as this process lives (flock(2): the kernel lets it go, whatever ends the process).
+
+    Raises:
+        Busy: another process holds it, with its id; or the file cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise Busy(
+            f"{path}: cannot be written by user {os.geteuid()}: {error.strerror}; give the folder to this user"
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+        os.close(descriptor)
+        raise Busy(f"{path}: held by pid {holder}; stop that process, or give this one another 'device'") from error
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    try:
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,112 @@
+"""Is it still the same model? One golden frame at a time, for ever; and the whole test when in doubt.
+
+Memory of a payload computer flips bits. Checksums over the weights would find that, but ONNX Runtime repacks the weights into
+memory that it does not show (decision 0011), so what is checked is what counts: the answers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from threading import Lock
+from typing import final
+
+from spatialnet_edge.backends import Engine
+from spatialnet_edge.bundle import Bundle
+from spatialnet_edge.errors import EngineError, GoldenTestFailed
+from spatialnet_edge.health import require_golden
+from spatialnet_edge.results import difference
+
+
+@final
+class Sentinel:
+    """Guards one engine that several pipelines may share.
+
+    Args:
+        period_s: in which every golden frame is asked once.
+        reload: gives a new engine from the verified bundle.
+        report: told `golden_failed`, `engine_reloaded` and `unverified`.
+
+    Attributes:
+        engine: the one to use; another one after a reload.
+        verified_ns: monotonic time of the beginning of the last round that passed whole: what was emitted later than the round in
+            which a failure shows is `unverified`.
+    """
+
+    def __init__(
+        self, bundle: Bundle, engine: Engine, period_s: float, reload: Callable[[], Engine], report: Callable[[str, str], None]
+    ) -> None:
+        self.engine = engine
+        self.rounds = 0
+        self.verified_ns = self._round_ns = time.monotonic_ns()
+        self._bundle = bundle
+        self._frames, self._expected = bundle.golden()
+        self._every_s = period_s / len(self._frames)
+        self._next_s = time.monotonic() + self._every_s
+        self._index = 0
+        self._reloads = 0
+        self._reload = reload
+        self._report = report
+        self._lock = Lock()
+
+    def watch(self) -> None:
+        """Ask one golden frame, if it is time.
+
+        Raises:
+            EngineError: the engine is wrong, and so is the one that was loaded anew.
+        """
+        now = time.monotonic()
+        if now < self._next_s or not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._next_s = now + self._every_s
+            if found := self._wrong(self._index):
+                self._replace(EngineError(found))
+                return
+            self._index = (self._index + 1) % len(self._frames)
+            if self._index == 0:
+                self.verified_ns, self._round_ns = self._round_ns, time.monotonic_ns()
+                self.rounds += 1
+        finally:
+            self._lock.release()
+
+    def distrust(self, error: EngineError) -> None:
+        """The whole test now; an engine that passes it keeps its place, since then it is the frames that are odd.
+
+        Raises:
+            EngineError: as `watch`.
+        """
+        with self._lock:
+            try:
+                require_golden(self._bundle, self.engine)
+            except (GoldenTestFailed, EngineError) as failed:
+                self._replace(EngineError(f"{error}; and {failed}"))
+            else:
+                self._report("doubt", f"{error}; the golden test passed all the same")
+
+    def _wrong(self, index: int) -> str:
+        try:
+            outputs = self.engine.infer(self._frames[index][None])
+        except EngineError as error:
+            return str(error)
+        tolerance = self._bundle.manifest.golden.tolerance
+        for task in self._bundle.spec.tasks:
+            found = difference(task, outputs[task.name][0], self._expected[task.name][index])
+            if not found <= tolerance:
+                return f"golden frame {index}: '{task.name}' differs by {found:.4f}; allowed {tolerance:.4f}"
+        return ""
+
+    def _replace(self, error: EngineError) -> None:
+        self._report("golden_failed", str(error))
+        self._report("unverified", f"results emitted since monotonic {self.verified_ns} ns may be wrong")
+        if self._reloads:
+            raise EngineError(f"{error}; it was loaded anew once already: this computer cannot be trusted with it") from error
+        self._reloads += 1
+        self.engine = self._reload()
+        try:
+            require_golden(self._bundle, self.engine)
+        except GoldenTestFailed as failed:
+            raise EngineError(f"{error}; loaded anew, {failed}") from failed
+        self._index = 0
+        self.verified_ns = self._round_ns = time.monotonic_ns()
+        self._report("engine_reloaded", f"{self._bundle.path}: passes the golden test again")

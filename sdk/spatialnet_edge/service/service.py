@@ -1,0 +1,232 @@
+"""From a configuration to a running service, and its way out."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+
+import msgspec
+
+from spatialnet_edge import __version__
+from spatialnet_edge.api import Model, cores, load
+from spatialnet_edge.backends import Engine, open_engine
+from spatialnet_edge.backends.batching import BatchingEngine
+from spatialnet_edge.bundle import open_bundle
+from spatialnet_edge.clock import boot_id, since_boot
+from spatialnet_edge.durable import write_durably
+from spatialnet_edge.errors import BundleError, EngineError, Refused, RunError, SinkRefused
+from spatialnet_edge.service.config import ServiceConfig
+from spatialnet_edge.service.events import Events
+from spatialnet_edge.service.governor import Governor
+from spatialnet_edge.service.lane import Lane, open_sinks
+from spatialnet_edge.service.lock import device_lock
+from spatialnet_edge.service.sentinel import Sentinel
+from spatialnet_edge.service.starts import WITHIN_S, count_start, forget_starts
+from spatialnet_edge.service.status import Health
+from spatialnet_edge.service.watchdog import Watchdog, notify
+from spatialnet_edge.slots import Slots
+from spatialnet_edge.trust import Trust, open_trust
+
+ROUND_S = 1.0
+DRAIN_S = 4.0
+"""For the way out; a second less than what is promised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The model that was chosen.
+
+    Attributes:
+        safe: whether this is the last good bundle on the portable graph, after a crash loop.
+    """
+
+    model: Model
+    on_trial: bool
+    safe: bool
+
+
+def serve(config: ServiceConfig, stop: Event) -> None:
+    """Run until `stop` is set or every source has ended.
+
+    Raises:
+        Refused: before any work: configuration, bundle, device or folder; restarting will not help.
+        RunError: the engine cannot be trusted any more; restarting may help.
+    """
+    root = Path(config.root)
+    with ExitStack() as cleanup:
+        cleanup.enter_context(device_lock(root / f"{config.device}.lock"))
+        events = Events(root / "events")
+        cleanup.callback(events.close)
+        events("start", f"spatialnet-edge {__version__}, pid {os.getpid()}")
+        try:
+            safe = count_start(root)
+        except OSError as error:
+            raise SinkRefused(f"{root}: cannot be written by user {os.geteuid()}: {error.strerror}") from error
+        started = choose_model(config, safe, events)
+        cleanup.enter_context(started.model)
+        for reason in started.model.opened.passed_over:
+            events("engine_passed_over", reason)
+        if Service(config, started, events).run(stop):
+            forget_starts(root)
+        events("stop", "every frame on its way came out")
+
+
+def choose_model(config: ServiceConfig, safe: bool, events: Events) -> Started:
+    """The bundle to fly, opened, verified and tested. A trial that is refused is taken back, and the one before flies."""
+    trust = open_trust(Path(config.trust) if config.trust else None, config.allow_unsigned)
+    if config.bundle:
+        return Started(load_model(config, config.bundle, trust, safe), on_trial=False, safe=safe)
+    slots = Slots(Path(config.root))
+    last_good = slots.last_good
+    if safe and last_good is not None:
+        events("safe_mode", f"too many starts in a short time: {last_good} on the portable graph")
+        return Started(load_model(config, last_good, trust, safe), on_trial=False, safe=True)
+    while True:
+        path, on_trial = slots.choose()
+        try:
+            return Started(load_model(config, path, trust, safe=False), on_trial, safe=False)
+        except (Refused, EngineError) as error:
+            if not on_trial:
+                raise
+            events("trial_refused", f"{error}; the bundle before flies")
+            slots.reject_trial()
+
+
+def load_model(config: ServiceConfig, bundle: str | Path, trust: Trust, safe: bool) -> Model:
+    backend = "onnxruntime" if safe else config.engine.backend
+    threads = config.engine.threads
+    return load(bundle, backend, threads, trust=trust, fallback=config.engine.fallback)
+
+
+class Service:
+    """The lanes of a configuration on one engine, and the eye on all of them."""
+
+    def __init__(self, config: ServiceConfig, started: Started, events: Events) -> None:
+        self._config = config
+        self._started = started
+        self._events = events
+        self._began = time.monotonic()
+        self._good = not started.on_trial
+        self.lanes: list[Lane] = []
+        self._slots = Slots(Path(config.root))
+        model = started.model
+        self._sentinel = Sentinel(
+            model.bundle, self._shared(model.opened.engine), config.health.golden_s, self._reload, events
+        )
+        self._governor = Governor(config.limits, events)
+        self._write_health("STARTING")
+        sinks = [open_sinks(section, events) for section in config.sources]
+        self._watchdog = Watchdog([section.uri for section in config.sources], config.health.hang_s)
+        workers = cores() if self._sentinel.engine.reentrant and len(config.sources) > 1 else 1
+        self.lanes = [
+            Lane(section, each, self._sentinel, self._governor, self._watchdog, workers, events)
+            for section, each in zip(config.sources, sinks, strict=True)
+        ]
+
+    def run(self, stop: Event) -> bool:
+        """Until stopped; returns whether it lasted long enough, or ended well enough, for its start to be forgotten.
+
+        Raises:
+            RunError: a lane failed.
+        """
+        for lane in self.lanes:
+            lane.start()
+        notify("READY=1")
+        try:
+            while any(lane.running for lane in self.lanes) and not self._failures() and not stop.wait(ROUND_S):
+                self._look_around()
+        finally:
+            notify("STOPPING=1")
+            self._watchdog.leave_within(DRAIN_S + 1)
+            self._write_health("STOPPING")
+            deadline = time.monotonic() + DRAIN_S
+            for lane in self.lanes:
+                lane.stop()
+            for lane in self.lanes:
+                lane.join(deadline)
+            self._write_health("STOPPED")
+            self._watchdog.close()
+        if failures := self._failures():
+            self._events("failed", str(failures[0]))
+            raise RunError(str(failures[0])) from failures[0]
+        return True
+
+    def _look_around(self) -> None:
+        self._governor.watch()
+        up = time.monotonic() - self._began
+        if not self._good and up > self._config.health.mark_good_s and any(lane.emitted for lane in self.lanes):
+            self._good = True
+            try:
+                self._slots.mark_good()
+                self._events("marked_good", f"serial {self._started.model.bundle.manifest.serial} flies from now on")
+            except (OSError, BundleError) as error:
+                self._events("not_marked_good", str(error))
+        if up > WITHIN_S:
+            with suppress(OSError):
+                forget_starts(Path(self._config.root))
+        self._events.flush()
+        why = self._missing()
+        state = "SAFE" if self._started.safe else "DEGRADED" if why else "READY"
+        self._write_health(state)
+        notify(f"STATUS={state} {'; '.join(why)}")
+
+    def _missing(self) -> tuple[str, ...]:
+        """What keeps the service from being all that it should be."""
+        silent = [f"no frames from {lane.name}" for lane in self.lanes if lane.running and not lane.delivering]
+        slowed = ["hot or low on power"] if self._governor.slowed else []
+        passed = ["the preferred engine was passed over"] if self._started.model.opened.passed_over else []
+        return (*silent, *slowed, *passed)
+
+    def _failures(self) -> list[Exception]:
+        return [lane.failure for lane in self.lanes if lane.failure is not None]
+
+    def _shared(self, engine: Engine) -> Engine:
+        settings = self._config.engine
+        if settings.batch == 1 or len(self._config.sources) == 1:
+            return engine
+        return BatchingEngine(engine, settings.batch, settings.batch_wait_ms / 1e3)
+
+    def _reload(self) -> Engine:
+        """From the disk, with every hash checked again."""
+        model = self._started.model
+        bundle = open_bundle(model.bundle.path, Trust(allow_unsigned=True))
+        if bundle.sha256 != model.bundle.sha256:
+            raise EngineError(f"{bundle.path}: another bundle lies there now")
+        return self._shared(open_engine(bundle, model.opened.record.backend, self._config.engine.threads).engine)
+
+    def _write_health(self, state: str) -> None:
+        model = self._started.model
+        lanes = self.lanes
+        health = Health(
+            state=state,
+            why=self._missing() if lanes else (),
+            pid=os.getpid(),
+            boot=boot_id(),
+            at_s=round(since_boot(), 3),
+            up_s=round(time.monotonic() - self._began, 1),
+            unix=round(time.time(), 3),
+            bundle=str(model.bundle.path),
+            sha256=model.bundle.sha256,
+            serial=model.bundle.manifest.serial,
+            on_trial=self._started.on_trial and not self._good,
+            engine=f"{model.opened.record.precision} on {model.opened.record.backend}",
+            golden_rounds=self._sentinel.rounds,
+            temperature_c=self._governor.seen.hottest_c,
+            battery=self._governor.seen.battery,
+            events=dict(self._events.counts),
+            sources={lane.name: lane.figures() for lane in lanes},
+        )
+        path = Path(self._config.health.file)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_durably(path, msgspec.json.encode(health) + b"\n", sync=False)
+        except OSError as error:
+            if state == "STARTING":
+                raise SinkRefused(
+                    f"{path}: the health file cannot be written by user {os.geteuid()}: {error.strerror}"
+                ) from error
+            self._events("health_file", f"{path}: {error.strerror}")

@@ -1,0 +1,41 @@
+"""Where each answer was given: one GeoJSON feature a line (RFC 7946, RFC 8142 without the separators)."""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+from spatialnet_edge.results import FrameResult
+from spatialnet_edge.sinks.jsonl import JsonLines
+
+
+@final
+class GeoJsonSink:
+    """`geojson:places.geojsonl`. A frame with a footprint becomes a polygon, one with a pose a point, and others are left out.
+
+    Raises:
+        SinkRefused: the file cannot be written.
+    """
+
+    wants_pixels = False
+
+    def __init__(self, rest: str) -> None:
+        self._lines = JsonLines(rest)
+
+    def write(self, result: FrameResult) -> None:
+        geometry = geometry_of(result)
+        if geometry is not None:
+            properties = {name: value for name, value in result.to_dict().items() if name not in ("pose", "footprint")}
+            self._lines.write({"type": "Feature", "geometry": geometry, "properties": properties}, f"frame {result.seq}")
+
+    def close(self) -> None:
+        self._lines.close()
+
+
+def geometry_of(result: FrameResult) -> dict[str, Any] | None:
+    """Longitude before latitude, as RFC 7946 section 3.1.1 has it."""
+    frame = result.frame
+    if frame.footprint:
+        return {"type": "Polygon", "coordinates": [[*frame.footprint, frame.footprint[0]]]}
+    if frame.pose is not None:
+        return {"type": "Point", "coordinates": [frame.pose.longitude, frame.pose.latitude, frame.pose.altitude]}
+    return None

@@ -1,0 +1,47 @@
+"""Results into a journal: what was written survives a power cut, and the folder never outgrows its cap."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import final
+from urllib.parse import parse_qsl
+
+from spatialnet_edge.errors import UsageError
+from spatialnet_edge.journal import SEGMENT_BYTES, TOTAL_BYTES, Journal
+from spatialnet_edge.results import FrameResult
+
+MB = 1_000_000
+
+
+@final
+class LogSink:
+    """`log:FOLDER?segment_mb=16&total_mb=1024`; see `journal.py`.
+
+    Raises:
+        UsageError: an option that is unknown or no number.
+        SinkRefused: the folder cannot be written.
+    """
+
+    wants_pixels = False
+
+    def __init__(self, rest: str) -> None:
+        folder, _, query = rest.partition("?")
+        limits = {"segment_mb": SEGMENT_BYTES / MB, "total_mb": TOTAL_BYTES / MB}
+        try:
+            for name, value in parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)):
+                if name not in limits:
+                    raise ValueError(f"no option '{name}'")
+                limits[name] = float(value)
+        except ValueError as error:
+            raise UsageError(f"log:{rest}: {error}; expected for instance log:results?segment_mb=16&total_mb=1024") from error
+        self.journal = Journal(Path(folder or "."), int(limits["segment_mb"] * MB), int(limits["total_mb"] * MB))
+
+    def write(self, result: FrameResult) -> None:
+        self.journal.append(result.to_dict())
+
+    def flush(self) -> None:
+        """Called when there is nothing to write."""
+        self.journal.flush()
+
+    def close(self) -> None:
+        self.journal.close()

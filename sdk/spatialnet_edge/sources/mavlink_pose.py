@@ -1,0 +1,79 @@
+"""Position and attitude from an autopilot's MAVLink stream (common message set, GLOBAL_POSITION_INT 33 and ATTITUDE 30).
+
+It listens and never sends: a payload that classifies does not command a vehicle.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from importlib import import_module
+from threading import Event, Lock, Thread
+from typing import Any, final
+
+from spatialnet_edge.errors import MissingExtra, SourceRefused, first_line
+from spatialnet_edge.frames import Pose
+
+WANTED = ["GLOBAL_POSITION_INT", "ATTITUDE"]
+OLDEST_S = 2.0
+"""A position older than this, at the moment of the frame, is none."""
+KEPT = 256
+
+
+@final
+class MavlinkPose:
+    """Call it with a moment of the monotonic clock in nanoseconds.
+
+    Args:
+        connection: as pymavlink has it: `udpin:0.0.0.0:14550`, `/dev/ttyTHS1`, `tcp:host:port`.
+        baud: of a serial line.
+
+    Raises:
+        MissingExtra: pymavlink is not installed.
+        SourceRefused: the connection cannot be opened.
+    """
+
+    def __init__(self, connection: str, baud: int = 57600) -> None:
+        try:
+            mavutil: Any = import_module("pymavlink.mavutil")
+        except ModuleNotFoundError as error:
+            raise MissingExtra("pymavlink", "mavlink") from error
+        try:
+            self._link: Any = mavutil.mavlink_connection(connection, baud=baud)
+        except OSError as error:
+            raise SourceRefused(f"mavlink:{connection}: cannot be opened: {first_line(error)}") from error
+        self._attitude = (0.0, 0.0, 0.0)
+        self._poses: deque[tuple[int, Pose]] = deque(maxlen=KEPT)
+        self._lock = Lock()
+        self._closed = Event()
+        self._thread = Thread(target=self._listen, name="mavlink pose", daemon=True)
+        self._thread.start()
+
+    def __call__(self, captured_ns: int) -> Pose | None:
+        """The pose nearest to a moment."""
+        with self._lock:
+            near = min(self._poses, key=lambda each: abs(each[0] - captured_ns), default=None)
+        return near[1] if near is not None and abs(near[0] - captured_ns) < OLDEST_S * 1e9 else None
+
+    def close(self) -> None:
+        self._closed.set()
+        self._thread.join(timeout=2)
+        self._link.close()
+
+    def _listen(self) -> None:
+        while not self._closed.is_set():
+            try:
+                message = self._link.recv_match(type=WANTED, blocking=True, timeout=0.5)
+            except (OSError, TypeError, ValueError):  # a serial line that was unplugged, a garbled frame
+                self._closed.wait(0.5)
+                continue
+            if message is None:
+                continue
+            if message.get_type() == "ATTITUDE":
+                self._attitude = tuple(math.degrees(angle) for angle in (message.roll, message.pitch, message.yaw))
+                continue
+            roll, pitch, yaw = self._attitude
+            pose = Pose(message.lat / 1e7, message.lon / 1e7, message.alt / 1e3, roll, pitch, yaw)
+            with self._lock:
+                self._poses.append((time.monotonic_ns(), pose))
