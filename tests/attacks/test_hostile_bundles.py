@@ -28,6 +28,7 @@ def refused(path: Path) -> str:
     return str(caught.value)
 
 
+@pytest.mark.fault(16)
 def test_truncated_anywhere_is_refused(tiny_path: Path, tmp_path: Path) -> None:
     whole = tiny_path.read_bytes()
     for cut in [0, 1, 3, 4, *range(5, len(whole), len(whole) // SAMPLED_CUTS), len(whole) - 1]:
@@ -36,6 +37,7 @@ def test_truncated_anywhere_is_refused(tiny_path: Path, tmp_path: Path) -> None:
         assert "cut.snb" in refused(target)
 
 
+@pytest.mark.fault(16)
 def test_a_truncated_file_names_both_sizes(tiny_copy: Bundle) -> None:
     model = tiny_copy.path / "model.onnx"
     size = model.stat().st_size
@@ -45,6 +47,7 @@ def test_a_truncated_file_names_both_sizes(tiny_copy: Bundle) -> None:
     assert str(size - 7) in message
 
 
+@pytest.mark.fault(17)
 def test_one_flipped_bit_is_a_sha256_mismatch(tiny_copy: Bundle) -> None:
     model = tiny_copy.path / "model.onnx"
     content = bytearray(model.read_bytes())
@@ -53,6 +56,7 @@ def test_one_flipped_bit_is_a_sha256_mismatch(tiny_copy: Bundle) -> None:
     assert "sha256 mismatch of 'model.onnx'" in refused(tiny_copy.path)
 
 
+@pytest.mark.fault(27)
 def test_a_file_swapped_after_opening_is_caught_when_it_is_read(tiny_copy: Bundle) -> None:
     model = tiny_copy.path / "model.onnx"
     model.write_bytes(bytes(reversed(model.read_bytes())))
@@ -60,16 +64,19 @@ def test_a_file_swapped_after_opening_is_caught_when_it_is_read(tiny_copy: Bundl
         tiny_copy.read("model.onnx")
 
 
+@pytest.mark.fault(19)
 def test_an_extra_file_is_refused(tiny_copy: Bundle) -> None:
     (tiny_copy.path / "golden" / "extra.py").write_text("print('hello')")
     assert "'golden/extra.py' is not listed" in refused(tiny_copy.path)
 
 
+@pytest.mark.fault(19)
 def test_a_missing_file_is_refused(tiny_copy: Bundle) -> None:
     (tiny_copy.path / "golden" / "frame_03.png").unlink()
     assert "'golden/frame_03.png' is listed in the manifest and missing" in refused(tiny_copy.path)
 
 
+@pytest.mark.fault(20)
 def test_a_link_is_refused(tiny_copy: Bundle) -> None:
     model = tiny_copy.path / "model.onnx"
     model.rename(tiny_copy.path.parent / "elsewhere.onnx")
@@ -77,6 +84,7 @@ def test_a_link_is_refused(tiny_copy: Bundle) -> None:
     assert "'model.onnx' is a link" in refused(tiny_copy.path)
 
 
+@pytest.mark.fault(20)
 def test_a_fifo_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.snb")
     assert "neither a file nor a directory" in refused(tmp_path / "pipe.snb")
@@ -101,6 +109,7 @@ def test_zip_slip_names_are_refused(tiny_path: Path, tmp_path: Path, name: str) 
     assert name in message
 
 
+@pytest.mark.fault(20)
 def test_a_link_in_a_zip_is_refused(tiny_path: Path, tmp_path: Path) -> None:
     link = zipfile.ZipInfo("link")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
@@ -112,6 +121,7 @@ def test_a_link_in_a_zip_is_refused(tiny_path: Path, tmp_path: Path) -> None:
     assert "'link' is not a plain file" in refused(rezip(tiny_path, tmp_path / "link.snb", add))
 
 
+@pytest.mark.fault(21)
 def test_a_compressed_zip_is_refused_so_that_no_bomb_can_unfold(tmp_path: Path) -> None:
     target = tmp_path / "bomb.snb"
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -150,6 +160,7 @@ def test_a_pickle_is_refused_by_its_first_bytes(tiny_copy: Bundle, protocol: int
     assert "is a pickle or an archive" in refused(tiny_copy.path)
 
 
+@pytest.mark.fault(23)
 def test_a_torch_archive_is_refused(tiny_copy: Bundle) -> None:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -158,6 +169,7 @@ def test_a_torch_archive_is_refused(tiny_copy: Bundle) -> None:
     assert "is a pickle or an archive" in refused(tiny_copy.path)
 
 
+@pytest.mark.fault(24)
 def test_external_data_is_refused(tiny_copy: Bundle) -> None:
     import onnx
 
@@ -193,6 +205,7 @@ def test_a_hostile_manifest_is_refused(raw: bytes, reason: str) -> None:
         decode_manifest(raw, "here")
 
 
+@pytest.mark.fault(22)
 def test_brackets_inside_strings_are_not_depth(tiny_copy: Bundle) -> None:
     raw = json.loads(encode_manifest(tiny_copy.manifest))
     raw["provenance"]["command"] = "\\" + "[" * 50 + '"'
@@ -206,6 +219,7 @@ def test_any_bytes_as_a_manifest_give_our_error_or_a_manifest(raw: bytes) -> Non
         decode_manifest(raw, "here")
 
 
+@pytest.mark.fault(17)
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_any_damage_to_a_bundle_is_found(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:

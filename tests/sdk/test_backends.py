@@ -99,6 +99,7 @@ def with_engines(bundle: Bundle, path: Path, *records: EngineRecord) -> Bundle:
     return write_bundle(path, manifest, contents)
 
 
+@pytest.mark.fault(25)
 def test_a_plan_of_another_version_is_passed_over_with_both_versions(tiny_path: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     plan = EngineRecord(

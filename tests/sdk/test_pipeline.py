@@ -79,6 +79,7 @@ def test_skipped_frames_are_in_the_ledger_by_reason() -> None:
     assert conserved(pipeline)
 
 
+@pytest.mark.fault(11)
 def test_latest_drops_the_old_and_keeps_up() -> None:
     pipeline = Pipeline(fake(delay_s=0.02), "latest")
     results = list(pipeline.stream(ListSource(frames(100), pause_s=0.002)))
@@ -132,6 +133,7 @@ def invalid_at(*bad: int):
     return answer
 
 
+@pytest.mark.fault(31)
 def test_one_invalid_answer_is_skipped_and_counted() -> None:
     pipeline = Pipeline(fake(answer=invalid_at(3, 5, 6)))
     results = list(pipeline.stream(ListSource(frames(10))))
@@ -140,6 +142,7 @@ def test_one_invalid_answer_is_skipped_and_counted() -> None:
     assert conserved(pipeline)
 
 
+@pytest.mark.fault(31)
 def test_three_invalid_answers_in_a_row_end_the_run() -> None:
     pipeline = Pipeline(fake(answer=invalid_at(3, 4, 5)))
     with pytest.raises(EngineError, match="3 invalid answers in a row"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from conftest import TINY, clip_frames
-from spatialnet_edge.errors import SinkError, UsageError
+from spatialnet_edge.errors import SinkError, SinkRefused, UsageError
 from spatialnet_edge.frames import Frame
 from spatialnet_edge.results import FrameResult, assemble
 from spatialnet_edge.sinks import open_sink
@@ -28,7 +28,9 @@ def result(seq: int = 0, pixels: np.ndarray | None = None) -> FrameResult:
     return assemble(TINY, Frame(image, seq, "tests"), rows, 2.0, ())
 
 
-@pytest.mark.parametrize("uri", ["jsonl:{}/log.jsonl", "video:{}/out.mp4", "video:{}/out.avi", "null:"])
+@pytest.mark.parametrize(
+    "uri", ["jsonl:{}/log.jsonl", "video:{}/out.mp4", "video:{}/out.avi", "null:", "log:{}/results", "geojson:{}/places"]
+)
 def test_every_sink_takes_results_and_closes_twice(uri: str, tmp_path: Path) -> None:
     sink = open_sink(uri.format(tmp_path / "new folder"))
     for seq in range(3):
@@ -39,7 +41,7 @@ def test_every_sink_takes_results_and_closes_twice(uri: str, tmp_path: Path) -> 
 
 def test_an_unknown_sink_names_the_known_ones() -> None:
     for uri in ("telegraph:x", "no colon"):
-        with pytest.raises(UsageError, match="jsonl, null, video"):
+        with pytest.raises(UsageError, match="geojson, jsonl, log, null, video"):
             open_sink(uri)
 
 
@@ -54,7 +56,7 @@ def test_each_line_of_the_log_is_readable_at_once(tmp_path: Path) -> None:
 
 def test_a_log_that_cannot_be_written_says_where_and_why(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(SinkError, match="cannot be written"):
+    with pytest.raises(SinkRefused, match="cannot be written by user"):
         open_sink(f"jsonl:{tmp_path / 'file' / 'log.jsonl'}")
 
 
@@ -85,7 +87,7 @@ def test_drawing_fits_any_frame(shape: tuple[int, ...]) -> None:
 
 
 def test_an_overlay_of_another_kind_is_refused() -> None:
-    with pytest.raises(SinkError, match=r"\.mp4 or \.avi"):
+    with pytest.raises(SinkRefused, match=r"\.mp4 or \.avi"):
         open_sink("video:out.gif")
 
 
@@ -100,6 +102,7 @@ class BrokenSink(MemorySink):
         raise OSError("the antenna fell off")
 
 
+@pytest.mark.fault(42)
 def test_a_slow_sink_does_not_hold_up_a_live_stream_and_its_losses_are_counted() -> None:
     slow = SlowSink()
     queued = QueuedSink(slow, wait=False, capacity=4)

@@ -144,6 +144,8 @@ def make(path: Path, content: bytes) -> str:
     return str(path)
 
 
+@pytest.mark.fault(13)
+@pytest.mark.fault(14)
 def test_what_is_no_source_is_refused_with_a_reason(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
     (tmp_path / "empty").mkdir()
@@ -187,6 +189,7 @@ def iter_keeping(source: object, kept: list[object]) -> Iterator[object]:
     yield from ()
 
 
+@pytest.mark.fault(12)
 def test_a_decompression_bomb_is_skipped_by_its_header(tmp_path: Path) -> None:
     """A PNG header that promises 50,000 × 50,000 pixels; refusing it must not take the 7.5 GB that it claims."""
     import struct

@@ -7,6 +7,7 @@
 | `folder/` | every image below it, in order of name |
 | `0`, `1` … | a camera by its index |
 | `rtsp://…`, `http://…` | a network stream |
+| `scene:S2.tif?tile=256` | the tiles of a georeferenced raster, each with its footprint (extra `geo`) |
 | `gst:PIPELINE` | a GStreamer pipeline that ends before the sink |
 | `synthetic:frames=300&size=640x480` | frames made on the spot, for tests and benchmarks |
 | `faulty:ok*30,hang|ok*30` | a camera that fails as told, to see what a payload does then |
@@ -57,6 +58,7 @@ SOURCES: dict[str, Plugin] = {
     "stream": Plugin("spatialnet_edge.sources.video:StreamSource"),
     "image": Plugin("spatialnet_edge.sources.images:ImageSource"),
     "folder": Plugin("spatialnet_edge.sources.images:FolderSource"),
+    "scene": Plugin("spatialnet_edge.sources.scene:SceneSource", "rasterio", "geo"),
     "gst": Plugin("spatialnet_edge.sources.gstreamer:GStreamerSource"),
     "faulty": Plugin("spatialnet_edge.sources.faulty:FaultySource"),
     "synthetic": Plugin("spatialnet_edge.sources.synthetic:SyntheticSource"),

@@ -61,10 +61,15 @@ class FrozenDetector:
 
 @final
 class Sender:
-    """Puts frames into free slots and says so; without a free slot, the frame is given up as `overrun`."""
+    """Puts frames into free slots and says so.
 
-    def __init__(self, home: socket.socket) -> None:
+    Args:
+        wait: without a free slot, wait for one, as a recording can; else the frame is given up as `overrun`.
+    """
+
+    def __init__(self, home: socket.socket, wait: bool) -> None:
         self._home = home
+        self._wait = wait
         self._memory: Memory | None = None
         self._free: list[int] = []
 
@@ -83,7 +88,7 @@ class Sender:
         memory = self._memory
         if memory is None or stored.nbytes > memory.slot_bytes:
             memory = self._new_ring(stored.nbytes)
-        self._take_back()
+        self._take_back(wait=self._wait)
         if not self._free:
             self.give_up(Skipped(frame.seq, "overrun", "every slot is still in use: a sink keeps frames"))
             return
@@ -113,10 +118,10 @@ class Sender:
         os.close(descriptor)
         return self._memory
 
-    def _take_back(self) -> None:
+    def _take_back(self, wait: bool = False) -> None:
         while True:
             try:
-                message = self._home.recv(4096, socket.MSG_DONTWAIT)
+                message = self._home.recv(4096, 0 if wait and not self._free else socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
             if not message:
@@ -156,9 +161,9 @@ def main(descriptor: int, uri: str) -> None:
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the runtime, which then ends us
     home = socket.socket(fileno=descriptor)
-    sender = Sender(home)
     try:
         source = open_source(uri)
+        sender = Sender(home, wait=not source.live)
         if hasattr(source, "place"):
             source.place = sender.place  # pyright: ignore[reportAttributeAccessIssue]
         home.send(encode(Opened(source.fps, source.length)))

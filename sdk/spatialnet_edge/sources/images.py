@@ -14,6 +14,7 @@ import numpy as np
 from spatialnet_edge.errors import SourceRefused, first_line
 from spatialnet_edge.frames import Frame, Skipped
 from spatialnet_edge.sources import IMAGE_SUFFIXES, first_bytes, regular_file
+from spatialnet_edge.sources.exif import exif_pose
 
 MAX_PIXELS = 1 << 28
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))  # read by OpenCV from the header, before decoding
@@ -81,4 +82,4 @@ def read_image(path: Path, seq: int) -> Frame | Skipped:
         return Skipped(seq, "decode_error", f"{path}: cannot be read: {first_line(error)}")
     if image is None:
         return Skipped(seq, "decode_error", f"{path}: not an image; it begins with {first_bytes(path)}")
-    return Frame(np.asarray(image, np.uint8)[..., ::-1], seq, str(path))
+    return Frame(np.asarray(image, np.uint8)[..., ::-1], seq, str(path), pose=exif_pose(path))

@@ -113,10 +113,25 @@ def make_memory(slot_bytes: int, generation: int) -> tuple[Memory, int]:
 
 
 @final
+class Home:
+    """Our end of the connection; open as long as the stream or any frame needs it."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+
+    def release(self, generation: int, slot: int) -> None:
+        with suppress(OSError):  # the capture process may be gone, and its ring with it
+            self.connection.send(encode(Release(generation, slot)), socket.MSG_DONTWAIT)
+
+    def __del__(self) -> None:
+        self.connection.close()
+
+
+@final
 class Slot:
     """What an array on a slot stands on: NumPy keeps it alive as long as any view of the array."""
 
-    def __init__(self, memory: Memory, index: int, shape: tuple[int, int, int], home: socket.socket) -> None:
+    def __init__(self, memory: Memory, index: int, shape: tuple[int, int, int], home: Home) -> None:
         self._memory = memory
         self._index = index
         self._home = home
@@ -128,11 +143,10 @@ class Slot:
         }
 
     def __del__(self) -> None:
-        with suppress(OSError):  # the capture process may be gone, and its ring with it
-            self._home.send(encode(Release(self._memory.generation, self._index)), socket.MSG_DONTWAIT)
+        self._home.release(self._memory.generation, self._index)
 
 
-def frame_of(message: Delivered, memory: Memory, home: socket.socket, seq: int, source: str) -> Frame:
+def frame_of(message: Delivered, memory: Memory, home: Home, seq: int, source: str) -> Frame:
     """The frame that a message speaks of, on shared memory."""
     pixels = np.asarray(Slot(memory, message.slot, message.shape, home), np.uint8)
     pose = None if message.pose is None else Pose(*message.pose)

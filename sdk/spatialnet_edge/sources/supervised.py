@@ -29,6 +29,7 @@ from spatialnet_edge.sources.shared import (
     Delivered,
     Ended,
     GivenUp,
+    Home,
     Memory,
     Message,
     Opened,
@@ -130,7 +131,8 @@ class SupervisedSource:
 
     def _life(self) -> Life:
         """One capture process from start to end; returns None at a source's own end, else what happened."""
-        home, theirs = socket_pair()
+        ours, theirs = socket_pair()
+        home = Home(ours)
         command = [sys.executable, "-m", "spatialnet_edge.sources.capture_process", str(theirs.fileno()), self.uri]
         with self._lock:
             if self._closed.is_set():
@@ -143,13 +145,13 @@ class SupervisedSource:
             self._process.kill()
             self._process.wait()
             with suppress(OSError):
-                home.shutdown(socket.SHUT_RDWR)
+                ours.shutdown(socket.SHUT_RDWR)
 
-    def _listen(self, home: socket.socket) -> Life:
+    def _listen(self, home: Home) -> Life:
         memory: Memory | None = None
         base, limit = self._seq, self._patience.opening
         while True:
-            received = receive(home, limit)
+            received = receive(home.connection, limit)
             if received is None:
                 what = f"no frame for {limit:.1f} s" if self._open else f"not open after {limit:.0f} s"
                 return "camera_hung", SourceLost(f"{self.uri}: {what}; its capture process was ended and is started again")

@@ -1,0 +1,36 @@
+"""Where a photograph was taken, from the file itself (EXIF 2.32, GPS IFD, tags 1 to 6)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from spatialnet_edge.frames import Pose
+
+GPS_IFD = 0x8825
+LATITUDE_REF, LATITUDE, LONGITUDE_REF, LONGITUDE, ALTITUDE_REF, ALTITUDE = range(1, 7)
+BELOW_SEA = 1
+
+
+def exif_pose(path: Path) -> Pose | None:
+    """The pose in an image's EXIF data; None when there is none, or when Pillow (extra `exif`) is not installed."""
+    try:
+        images: Any = import_module("PIL.Image")
+    except ModuleNotFoundError:
+        return None
+    try:
+        with images.open(path) as image:
+            gps: dict[int, Any] = image.getexif().get_ifd(GPS_IFD)
+        latitude = degrees(gps[LATITUDE]) * (-1 if gps.get(LATITUDE_REF) == "S" else 1)
+        longitude = degrees(gps[LONGITUDE]) * (-1 if gps.get(LONGITUDE_REF) == "W" else 1)
+        altitude = float(gps.get(ALTITUDE, 0.0)) * (-1 if gps.get(ALTITUDE_REF) in (BELOW_SEA, b"\x01") else 1)
+    except Exception:  # a position is extra: whatever is wrong with it must not cost the picture
+        return None
+    return Pose(latitude, longitude, altitude)
+
+
+def degrees(parts: Any) -> float:
+    """Degrees, minutes and seconds as one number."""
+    whole, minutes, seconds = (float(part) for part in parts)
+    return whole + minutes / 60 + seconds / 3600
