@@ -1,0 +1,348 @@
+"""Engines that lie, hang or crash: never a label from them, and never for ever."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from conftest import SIDE, TINY, tiny_graph, write_tiny_bundle
+from spatialnet_edge.backends import CheckedEngine, Engine, load_backend, open_engine
+from spatialnet_edge.backends.batching import BatchingEngine
+from spatialnet_edge.backends.fake import FakeEngine
+from spatialnet_edge.bundle import Bundle, file_records, open_bundle, write_bundle
+from spatialnet_edge.errors import EngineError, EngineUnavailable, RunError
+from spatialnet_edge.frames import Frame, Skipped
+from spatialnet_edge.manifest import EngineRecord
+from spatialnet_edge.pipeline import MAX_CONSTANT, Hooks, Pipeline
+from spatialnet_edge.service.config import LimitsSection
+from spatialnet_edge.service.governor import Conditions, Governor, conditions
+from spatialnet_edge.service.sentinel import Sentinel
+from spatialnet_edge.service.watchdog import notify
+
+
+class Frames:
+    """Different frames, `count` of them."""
+
+    uri, length, fps, live = "frames", None, None, False
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __iter__(self) -> Iterator[Frame | Skipped]:
+        noise = np.random.default_rng(0)
+        for seq in range(self.count):
+            yield Frame(noise.integers(60, 200, (SIDE, SIDE, 3), np.uint8), seq, "frames")
+
+    def close(self) -> None: ...
+
+
+class WeightsInMemory:
+    """The tiny model, computed from weights that lie open in memory, so that a bit of them can be flipped."""
+
+    reentrant = True
+    spec = TINY
+
+    def __init__(self) -> None:
+        self._engine = load_backend("onnxruntime").open(tiny_graph(), TINY, 1)
+        self.gain = np.ones(1, np.float32)
+
+    def infer(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        answers = self._engine.infer(np.clip(batch * self.gain, 0, 255).astype(np.uint8))
+        return {name: np.array(values) for name, values in answers.items()}
+
+    def flip(self, bit: int) -> None:
+        self.gain.view(np.uint32)[0] ^= np.uint32(1 << bit)
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return write_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny.snb")
+
+
+def sentinel_of(
+    bundle: Bundle, engine: Engine, reload: Callable[[], Engine], period_s: float = 0.0
+) -> tuple[Sentinel, list[str]]:
+    events: list[str] = []
+    return Sentinel(bundle, CheckedEngine(engine), period_s, reload, lambda kind, detail: events.append(kind)), events
+
+
+def whole_round(sentinel: Sentinel) -> None:
+    for _ in range(8):
+        sentinel.watch()
+
+
+@pytest.mark.fault(30)
+@pytest.mark.parametrize("bit", [22, 24, 30])
+def test_a_bit_flipped_in_memory_is_found_and_the_engine_reloaded_once(bundle: Bundle, bit: int) -> None:
+    engine, fresh = WeightsInMemory(), WeightsInMemory()
+    sentinel, events = sentinel_of(bundle, engine, lambda: CheckedEngine(fresh))
+    for _ in range(16):
+        sentinel.watch()
+    assert (sentinel.rounds, events) == (2, [])
+    engine.flip(bit)
+    whole_round(sentinel)
+    assert events == ["golden_failed", "unverified", "engine_reloaded"]
+    fresh.flip(bit)
+    with pytest.raises(EngineError, match="cannot be trusted"):
+        whole_round(sentinel)
+
+
+@pytest.mark.fault(30)
+def test_a_reload_that_does_not_help_ends_the_process(bundle: Bundle) -> None:
+    broken = WeightsInMemory()
+    broken.flip(24)
+    sentinel, _ = sentinel_of(bundle, broken, lambda: CheckedEngine(broken))
+    with pytest.raises(EngineError, match="loaded anew"):
+        whole_round(sentinel)
+
+
+@pytest.mark.fault(30)
+def test_what_was_emitted_since_the_last_whole_round_is_unverified(bundle: Bundle) -> None:
+    engine = WeightsInMemory()
+    told: list[str] = []
+    sentinel = Sentinel(
+        bundle, CheckedEngine(engine), 0.0, lambda: CheckedEngine(WeightsInMemory()), lambda kind, detail: told.append(detail)
+    )
+    whole_round(sentinel)
+    verified = sentinel.verified_ns
+    engine.flip(24)
+    emitted = time.monotonic_ns()
+    whole_round(sentinel)
+    assert verified < emitted
+    assert f"since monotonic {verified} ns" in told[1]
+
+
+@pytest.mark.fault(31)
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, 7.0])
+def test_three_wrong_answers_bring_the_golden_test_then_a_reload(bundle: Bundle, wrong: float) -> None:
+    good = WeightsInMemory()
+
+    def spoilt(batch: np.ndarray) -> dict[str, np.ndarray]:
+        return good.infer(batch) | {"shade": np.full((len(batch), 2), wrong, np.float32)}
+
+    sentinel, events = sentinel_of(bundle, FakeEngine(TINY, spoilt), lambda: CheckedEngine(good))
+    pipeline = Pipeline(sentinel.engine)
+
+    def distrust(error: EngineError) -> None:
+        sentinel.distrust(error)
+        pipeline.engine = sentinel.engine
+
+    pipeline.hooks = Hooks(distrust=distrust)
+    results = list(pipeline.stream(Frames(20)))
+    assert events == ["golden_failed", "unverified", "engine_reloaded"]
+    assert results
+    assert all(0 <= result.shade.confidence <= 1 for result in results)
+    assert 3 <= pipeline.ledger.skipped["invalid_output"] <= 6
+    assert pipeline.ledger.in_flight == 0
+
+
+@pytest.mark.fault(31)
+def test_an_answer_that_never_changes_is_no_answer() -> None:
+    constant = {
+        "shade": np.array([[0.3, 0.7]], np.float32),
+        "bands": np.full((1, 3), 0.5, np.float32),
+        "level": np.array([[9]], np.float32),
+    }
+    pipeline = Pipeline(CheckedEngine(FakeEngine(TINY, lambda batch: constant)))
+    emitted = []
+    with pytest.raises(EngineError, match="to the last bit"):
+        emitted.extend(iter(pipeline.stream(Frames(100))))
+    assert pipeline.ledger.emitted == MAX_CONSTANT
+    assert pipeline.ledger.in_flight == 0
+
+
+@pytest.mark.fault(31)
+def test_odd_frames_do_not_cost_a_good_engine(bundle: Bundle) -> None:
+    sentinel, events = sentinel_of(bundle, WeightsInMemory(), WeightsInMemory)
+    sentinel.distrust(EngineError("three invalid answers"))
+    assert events == ["doubt"]
+
+
+HANGS = """
+import sys, time, numpy as np
+from conftest import TINY
+from spatialnet_edge.backends import CheckedEngine
+from spatialnet_edge.backends.fake import FakeEngine
+from spatialnet_edge.manifest import EngineRecord
+from spatialnet_edge.pipeline import Hooks, Pipeline
+from spatialnet_edge.service.watchdog import Watchdog, notify
+from spatialnet_edge.sources import open_source
+
+calls = 0
+def answer(batch):
+    global calls
+    calls += 1
+    if calls > 30:
+        time.sleep(3600)
+    return engine._by_brightness(batch)
+
+engine = FakeEngine(TINY, answer)
+watchdog = Watchdog(["lane"], hang_s=1.5)
+pipeline = Pipeline(CheckedEngine(engine), "latest", hooks=Hooks(tick=lambda: watchdog.beat("lane")))
+for result in pipeline.stream(open_source("synthetic:frames=10000&size=64x48&fps=30")):
+    pass
+"""
+
+
+@pytest.mark.fault(32)
+def test_an_engine_that_hangs_starves_the_watchdog_and_ends_the_process(tmp_path: Path) -> None:
+    address = str(tmp_path / "notify")
+    beats: list[float] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind(address)
+        server.settimeout(0.2)
+        started = time.monotonic()
+        process = subprocess.Popen(
+            [sys.executable, "-c", HANGS], env=os.environ | {"NOTIFY_SOCKET": address, "PYTHONPATH": "tests"},
+            stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        while process.poll() is None and time.monotonic() - started < 30:
+            try:
+                assert server.recv(100) == b"WATCHDOG=1"
+                beats.append(time.monotonic())
+            except TimeoutError:
+                pass
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    assert "Timeout (0:00:01.500000)!" in errors
+    assert "answer" in errors  # where it hung
+    assert len(beats) >= 2
+    assert time.monotonic() - beats[-1] > 1.0
+
+
+def test_without_systemd_nobody_is_notified(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    assert notify("READY=1") is False
+
+
+@pytest.mark.fault(25)
+def test_another_library_version_falls_back_or_refuses_as_the_operator_chose(tiny_path: Path, tmp_path: Path) -> None:
+    plain = open_bundle(tiny_path)
+    plan = EngineRecord(path="engines/plan", backend="tensorrt_rtx", precision="fp16", library_version="0.1", portable=False)
+    files = {record.path: plain.read(record.path) for record in plain.manifest.files} | {"engines/plan": b"plan"}
+    manifest = msgspec.structs.replace(plain.manifest, files=file_records(files), engines=(plan,))
+    bundle = write_bundle(tmp_path / "plan.snb", manifest, files)
+    opened = open_engine(bundle)
+    assert opened.record.backend == "onnxruntime"
+    assert "0.1" in opened.passed_over[0]
+    with pytest.raises(EngineUnavailable, match=r"TensorRT for RTX 0\.1"):
+        open_engine(bundle, fallback=False)
+
+
+@pytest.mark.fault(36)
+def test_a_hot_computer_classifies_fewer_frames_until_it_is_cool() -> None:
+    celsius = 95.0
+    events: list[str] = []
+    governor = Governor(
+        LimitsSection(hot_c=90, cool_c=80, slow_hz=5),
+        lambda kind, detail: events.append(kind),
+        lambda: Conditions(celsius, None),
+    )
+    frame = Frame(np.zeros((SIDE, SIDE, 3), np.uint8), 0, "camera")
+    governor.watch()
+    assert governor.slowed
+    admitted = 0
+    until = time.monotonic() + 1.0
+    while time.monotonic() < until:
+        admitted += governor.admit(frame) == ""
+        time.sleep(0.01)
+    assert 4 <= admitted <= 6
+    for celsius, slowed in ((85.0, True), (79.0, False), (85.0, False)):
+        governor._looked = 0.0
+        governor.watch()
+        assert governor.slowed is slowed, celsius
+    assert events == ["hot", "hot_over"]
+    assert all(governor.admit(frame) == "" for _ in range(10))
+
+
+@pytest.mark.fault(36)
+def test_what_the_kernel_says_of_heat_and_power(tmp_path: Path) -> None:
+    zones = {
+        "thermal/thermal_zone0/temp": "45000\n",
+        "thermal/thermal_zone1/temp": "61500\n",
+        "thermal/thermal_zone2/temp": "?",
+    }
+    for name, text in (zones | {"power_supply/BAT0/capacity": "71\n"}).items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(text)
+    assert conditions(tmp_path) == Conditions(61.5, 71.0)
+    assert conditions(tmp_path / "nothing") == Conditions(None, None)
+
+
+def test_a_low_battery_slows_too_and_in_the_pipeline_the_rest_is_degraded() -> None:
+    governor = Governor(LimitsSection(low_battery=20, slow_hz=1), lambda kind, detail: None, lambda: Conditions(None, 10.0))
+    governor.watch()
+    pipeline = Pipeline(CheckedEngine(FakeEngine(TINY)), hooks=Hooks(admit=governor.admit))
+    assert len(list(pipeline.stream(Frames(50)))) == 1
+    assert pipeline.ledger.skipped == {"degraded": 49}
+
+
+@pytest.mark.parametrize(("drop", "emitted"), [(False, 5), (True, 0)])
+def test_late_frames_are_marked_or_dropped_as_chosen(drop: bool, emitted: int) -> None:
+    pipeline = Pipeline(CheckedEngine(FakeEngine(TINY, delay_s=0.03)), deadline_s=0.01, drop_late=drop)
+    results = list(pipeline.stream(Frames(5)))
+    assert len(results) == emitted
+    assert all(result.late for result in results)
+    assert pipeline.ledger.skipped == ({"late": 5} if drop else {})
+
+
+def test_frames_in_time_are_not_late() -> None:
+    pipeline = Pipeline(CheckedEngine(FakeEngine(TINY)), deadline_s=5, drop_late=True)
+    assert [result.late for result in pipeline.stream(Frames(5))] == [False] * 5
+
+
+def test_several_streams_share_an_engine_in_batches_and_get_their_own_answers() -> None:
+    sizes: list[int] = []
+
+    def answer(batch: np.ndarray) -> dict[str, np.ndarray]:
+        sizes.append(len(batch))
+        time.sleep(0.01)
+        return plain._by_brightness(batch)
+
+    plain = FakeEngine(TINY)
+    shared = BatchingEngine(CheckedEngine(FakeEngine(TINY, answer)), most=4, wait_s=0.05)
+    found: dict[int, list[float]] = {}
+
+    def stream(level: int) -> None:
+        image = np.full((1, SIDE, SIDE, 3), level, np.uint8)
+        found[level] = [float(shared.infer(image)["level"][0, 0]) for _ in range(20)]
+
+    threads = [threading.Thread(target=stream, args=(level,)) for level in (10, 60, 110, 160)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    shared.close()
+    assert {level: set(map(round, values)) for level, values in found.items()} == {n: {n} for n in (10, 60, 110, 160)}
+    assert max(sizes) == 4
+    assert sum(sizes) == 80
+    with pytest.raises(EngineError, match="closed"):
+        shared.infer(np.zeros((1, SIDE, SIDE, 3), np.uint8))
+
+
+def test_a_lone_frame_waits_no_longer_than_it_was_told() -> None:
+    shared = BatchingEngine(CheckedEngine(FakeEngine(TINY)), most=8, wait_s=0.05)
+    started = time.monotonic()
+    shared.infer(np.zeros((1, SIDE, SIDE, 3), np.uint8))
+    assert 0.04 < time.monotonic() - started < 0.5
+    shared.close()
+
+
+def test_an_engine_that_fails_in_a_batch_fails_for_all_in_it() -> None:
+    def fail(batch: np.ndarray) -> dict[str, np.ndarray]:
+        raise EngineError("out of order")
+
+    shared = BatchingEngine(FakeEngine(TINY, fail), most=2, wait_s=0.0)
+    with pytest.raises(RunError, match="out of order"):
+        shared.infer(np.zeros((1, SIDE, SIDE, 3), np.uint8))
+    shared.close()

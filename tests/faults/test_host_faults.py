@@ -1,0 +1,517 @@
+"""Disks that fill, power that goes, clocks that jump, processes that are killed: what was acknowledged stays readable."""
+
+import errno
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import ClassVar
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from conftest import CLIP, TINY, tiny_graph, write_tiny_bundle
+from spatialnet_edge.bundle import file_records, open_bundle, write_bundle
+from spatialnet_edge.cli.app import app
+from spatialnet_edge.clock import boot_id, since_boot
+from spatialnet_edge.durable import write_durably
+from spatialnet_edge.errors import Busy, Refused, SinkRefused, UsageError
+from spatialnet_edge.frames import Frame
+from spatialnet_edge.journal import PIN, Journal, read_journal, read_segment, segments, to_line
+from spatialnet_edge.results import FrameResult, assemble
+from spatialnet_edge.service.config import load_service_config
+from spatialnet_edge.service.lock import device_lock
+from spatialnet_edge.service.starts import MAX_STARTS, WITHIN_S, Start, count_start, forget_starts
+from spatialnet_edge.service.status import Health, read_health, verdict
+from spatialnet_edge.sinks.queued import QueuedSink
+from spatialnet_edge.slots import CURRENT, PREVIOUS, TRIAL, Slots
+from spatialnet_edge.trust import Trust
+
+ANY = Trust(allow_unsigned=True)
+COMMAND = [sys.executable, "-m", "spatialnet_edge"]
+
+
+def records(folder: Path) -> list[int]:
+    return [json.loads(record)["n"] for reading in read_journal(folder) for record in reading.records]
+
+
+@pytest.mark.fault(39)
+def test_at_any_of_ten_thousand_cut_points_only_the_torn_tail_is_lost(tmp_path: Path) -> None:
+    lines = [to_line(msgspec.json.encode({"n": n, "text": "é\n" * (n % 7)})) for n in range(300)]
+    content = b"".join(lines)
+    ends = np.cumsum([len(line) for line in lines])
+    assert len(content) > 10_000
+    for cut in range(10_000):
+        reading = read_segment(content[:cut])
+        complete = int(np.searchsorted(ends, cut, side="right"))
+        assert len(reading.records) == complete
+        assert reading.whole == (ends[complete - 1] if complete else 0)
+
+
+@pytest.mark.fault(39)
+@given(st.integers(0, 2_000), st.integers(0, 7))
+@settings(max_examples=300, deadline=None)
+def test_a_flipped_bit_costs_one_or_two_lines_never_a_wrong_record(byte: int, bit: int) -> None:
+    """Two when the bit makes or unmakes an end of line."""
+    texts = [msgspec.json.encode({"n": n}) for n in range(150)]
+    content = bytearray(b"".join(map(to_line, texts)))
+    content[byte % len(content)] ^= 1 << bit
+    kept = read_segment(bytes(content)).records
+    assert set(kept) <= set(texts)
+    assert len(kept) >= len(texts) - 2
+
+
+@pytest.mark.fault(39)
+def test_a_torn_tail_is_dropped_at_the_next_start_and_nothing_else(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    for n in range(5):
+        journal.append({"n": n})
+    journal.close()
+    with segments(tmp_path)[0].open("ab") as file:
+        file.write(b'0badf00d {"n":')
+    again = Journal(tmp_path)
+    again.append({"n": 5})
+    again.close()
+    assert records(tmp_path) == [0, 1, 2, 3, 4, 5]
+    assert sum(reading.damaged for reading in read_journal(tmp_path)) == 0
+
+
+@pytest.mark.fault(39)
+@pytest.mark.fault(41)
+def test_a_killed_writer_loses_no_acknowledged_record(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from spatialnet_edge.journal import Journal\n"
+        "journal = Journal(Path(sys.argv[1]), segment_bytes=20000)\n"
+        "for n in range(10**9):\n    journal.append({'n': n}); print(n, flush=True)"
+    )
+    writer = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout is not None
+    for line in writer.stdout:
+        if int(line) >= 3000:
+            break
+    writer.kill()
+    acknowledged = max([3000, *(int(line) for line in writer.stdout.read().split() if line)])
+    writer.wait()
+    writer.stdout.close()
+    found = records(tmp_path)
+    assert found[: acknowledged + 1] == list(range(acknowledged + 1))
+    assert len(segments(tmp_path)) > 2
+
+
+class Disk:
+    """`os.write` with so many bytes of room; takes at most `most` at once."""
+
+    def __init__(self, room: int, most: int = 10**9) -> None:
+        self.room, self.most = room, most
+
+    def write(self, descriptor: int, content: memoryview) -> int:
+        if self.room <= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        taken = os.write(descriptor, content[: min(self.room, self.most)])
+        self.room -= taken
+        return taken
+
+
+@pytest.mark.fault(38)
+def test_a_full_disk_costs_the_oldest_segments_then_records_and_is_told_once(tmp_path: Path) -> None:
+    told: list[str] = []
+    disk = Disk(room=10**9, most=7)  # short writes all the time
+    journal = Journal(tmp_path, segment_bytes=200, report=lambda kind, detail: told.append(kind), write=disk.write)
+    for n in range(30):
+        assert journal.append({"n": n})
+    before = len(segments(tmp_path))
+    pinned = segments(tmp_path)[1]
+    pinned.with_name(pinned.name + PIN).touch()
+    disk.room = 0
+    assert [journal.append({"n": n}) for n in (30, 31)] == [False, False]
+    assert told == ["disk_full"]
+    assert pinned.exists()
+    assert len(segments(tmp_path)) == 2 < before  # the pinned one and the one that is written
+    disk.room = 10**6
+    assert journal.append({"n": 32})
+    journal.close()
+    assert told == ["disk_full", "disk_free"]
+    assert journal.lost == 2
+    found = records(tmp_path)
+    assert found[-1] == 32
+    assert not {30, 31} & set(found)
+    assert sum(reading.damaged for reading in read_journal(tmp_path)) == 0
+
+
+@pytest.mark.fault(38)
+def test_the_kernels_own_refusal_is_survived(tmp_path: Path) -> None:
+    """RLIMIT_FSIZE: a real `write` that takes a part, then fails (EFBIG)."""
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        journal = Journal(tmp_path, segment_bytes=10**6)
+        answers = [journal.append({"n": n}) for n in range(100)]
+        os._exit(0 if answers.count(False) > 10 and answers[0] else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert records(tmp_path) == list(range(len(records(tmp_path))))
+    assert sum(reading.damaged for reading in read_journal(tmp_path)) == 0
+
+
+def test_a_journal_stays_below_its_cap_and_is_on_the_disk_within_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[float] = []
+    monkeypatch.setattr(os, "fdatasync", lambda descriptor: synced.append(time.monotonic()))
+    journal = Journal(tmp_path, segment_bytes=2000, total_bytes=10_000)
+    until = time.monotonic() + 2.5
+    n = 0
+    while time.monotonic() < until:
+        journal.append({"n": n})
+        n += 1
+        time.sleep(0.002)
+        assert sum(path.stat().st_size for path in segments(tmp_path)) <= 10_000
+    gaps = np.diff([until - 2.5, *synced])
+    assert max(gaps) < 1.2
+    journal.close()
+
+
+@pytest.mark.fault(43)
+def test_a_folder_that_cannot_be_written_is_refused_with_path_and_user(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SinkRefused, match=f"file.*cannot be written by user {os.geteuid()}"):
+        Journal(tmp_path / "file")
+
+
+def result(seq: int) -> FrameResult:
+    rows = {"shade": np.array([0.2, 0.8], np.float32), "bands": np.zeros(3, np.float32), "level": np.array([3], np.float32)}
+    return assemble(TINY, Frame(np.zeros((8, 8, 3), np.uint8), seq, "tests"), rows, 1.0, ())
+
+
+class Moody:
+    """A sink that fails on every fifth result, and keeps what it got."""
+
+    kept: ClassVar[list[int]] = []
+    wants_pixels = False
+
+    def write(self, each: FrameResult) -> None:
+        assert each.frame.pixels.size == 0
+        if each.seq % 5 == 4:
+            raise OSError("peer gone")
+        self.kept.append(each.seq)
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.fault(42)
+def test_a_sink_whose_peer_goes_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spatialnet_edge.sinks.queued.FIRST_WAIT_S", 0.02)
+    Moody.kept = []
+    told: list[str] = []
+    sink = QueuedSink(Moody(), wait=False, reopen=Moody, report=lambda kind, detail: told.append(kind), name="moody")
+    for seq in range(20):
+        sink.write(result(seq))
+        time.sleep(0.01)
+    time.sleep(0.3)
+    sink.close()
+    assert told == ["sink_failed", "sink_back"] * 4
+    assert len(Moody.kept) + sink.dropped == 20
+    assert sink.dropped == 4
+
+
+@pytest.mark.fault(42)
+def test_a_half_open_sink_delays_neither_inference_nor_the_end() -> None:
+    stuck = threading.Event()
+
+    class HalfOpen:
+        def write(self, each: FrameResult) -> None:
+            stuck.wait()
+
+        def close(self) -> None: ...
+
+    sink = QueuedSink(HalfOpen(), wait=False, capacity=4)
+    started = time.monotonic()
+    for seq in range(100):
+        sink.write(result(seq))
+    sink.close(timeout=0.2)
+    assert time.monotonic() - started < 1
+    assert sink.dropped >= 99 - 1
+    stuck.set()
+
+
+@pytest.mark.fault(35)
+def test_a_second_process_on_the_device_is_refused_with_the_firsts_pid(tmp_path: Path) -> None:
+    path = tmp_path / "engine.lock"
+    with device_lock(path), pytest.raises(Busy, match=f"held by pid {os.getpid()}"), device_lock(path):
+        pass
+    with device_lock(path):  # free again
+        pass
+
+
+@pytest.mark.fault(44)
+def test_the_sixth_start_in_ten_minutes_is_a_safe_one(tmp_path: Path) -> None:
+    assert [count_start(tmp_path, now_s=100.0 + n) for n in range(MAX_STARTS + 1)] == [False] * MAX_STARTS + [True]
+    forget_starts(tmp_path)
+    assert not count_start(tmp_path, now_s=200.0)
+
+
+@pytest.mark.fault(44)
+def test_starts_long_ago_do_not_count_but_those_of_other_boots_do(tmp_path: Path) -> None:
+    spread = [count_start(tmp_path, now_s=n * WITHIN_S / 2) for n in range(12)]
+    assert not any(spread)
+    other = [Start("another boot", 10.0)] * MAX_STARTS
+    (tmp_path / "starts.json").write_bytes(msgspec.json.encode(other))
+    assert count_start(tmp_path, now_s=1.0)
+
+
+@pytest.mark.fault(44)
+def test_a_damaged_count_of_starts_does_not_keep_it_from_starting(tmp_path: Path) -> None:
+    (tmp_path / "starts.json").write_bytes(b"\x00\xff")
+    assert not count_start(tmp_path)
+
+
+@pytest.mark.fault(40)
+def test_a_jump_of_the_wall_clock_moves_no_timer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten years back, then forward: starts, health and age do not care; the record has both clocks and the boot."""
+    for wall in (1.0, 2e9):
+        monkeypatch.setattr(time, "time", lambda wall=wall: wall)
+        assert not count_start(tmp_path)
+        health = Health(
+            state="READY", why=(), pid=1, boot=boot_id(), at_s=since_boot(), up_s=1.0, unix=wall
+        )  # fmt: skip
+        assert verdict(health) == (True, "READY")
+        found = result(0)
+        assert 0 <= found.age_ms < 1000
+        assert found.to_dict()["captured_unix"] > 0
+        assert found.to_dict()["boot"] == boot_id()
+    assert verdict(msgspec.structs.replace(health, at_s=since_boot() - 60))[0] is False
+    assert verdict(msgspec.structs.replace(health, boot="earlier"))[0] is False
+
+
+def test_a_health_file_is_replaced_whole_and_its_absence_is_told(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="no health file"):
+        read_health(tmp_path / "health.json")
+    (tmp_path / "health.json").write_text("{")
+    with pytest.raises(Refused, match="not a health file"):
+        read_health(tmp_path / "health.json")
+    write_durably(tmp_path / "new.json", b"1")
+    write_durably(tmp_path / "new.json", b"2", sync=False)
+    assert (tmp_path / "new.json").read_bytes() == b"2"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.fixture
+def payload(tmp_path: Path) -> Path:
+    """A configuration of one synthetic camera on the tiny model."""
+    write_tiny_bundle(tmp_path / "tiny.snb")
+    (tmp_path / "payload.toml").write_text(f"""
+root = "{tmp_path}/root"
+allow_unsigned = true
+[[sources]]
+uri = "synthetic:frames=100000&size=64x48&fps=50"
+sinks = ["log:{tmp_path}/results", "null:"]
+smooth_s = 0.2
+[health]
+file = "{tmp_path}/health.json"
+golden_s = 0.5
+mark_good_s = 2.5
+""")
+    Slots(tmp_path / "root").install(tmp_path / "tiny.snb", ANY)
+    return tmp_path / "payload.toml"
+
+
+def start(payload: Path, **environment: str) -> subprocess.Popen[str]:
+    command = [*COMMAND, "serve", "--config", str(payload)]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL, text=True, env=os.environ | environment)
+
+
+def wait_for(health: Path, condition, seconds: float = 20.0) -> Health:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if health.exists() and condition(found := read_health(health)):
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"not within {seconds} s: {health.read_text() if health.exists() else 'no health file'}")
+
+
+@pytest.mark.fault(41)
+def test_a_service_becomes_ready_proves_its_trial_drains_and_leaves(payload: Path) -> None:
+    folder = payload.parent
+    started = time.monotonic()
+    service = start(payload)
+    health = wait_for(folder / "health.json", lambda found: found.state == "READY")
+    assert time.monotonic() - started < 15
+    assert health.on_trial
+    wait_for(folder / "health.json", lambda found: not found.on_trial and found.golden_rounds >= 1)
+    assert Slots(folder / "root").target(TRIAL) is None
+    assert Slots(folder / "root").target(CURRENT) is not None
+    assert CliRunner().invoke(app, ["health", "--file", str(folder / "health.json")]).exit_code == 0
+    second = subprocess.run([*COMMAND, "serve", "--config", str(payload)], capture_output=True, text=True, check=False)
+    assert second.returncode == 78
+    assert f"held by pid {service.pid}" in second.stderr
+    asked = time.monotonic()
+    service.terminate()
+    assert service.wait(10) == 0
+    assert time.monotonic() - asked < 5
+    last = read_health(folder / "health.json")
+    assert last.state == "STOPPED"
+    ledger = last.sources["synthetic:frames=100000&size=64x48&fps=50"]["ledger"]
+    assert ledger["in_flight"] == 0
+    assert ledger["captured"] == ledger["emitted"] + sum(ledger["skipped"].values())
+    logged = [json.loads(r)["seq"] for reading in read_journal(folder / "results") for r in reading.records]
+    assert len(logged) == ledger["emitted"]
+    assert logged == sorted(logged)
+    events = [json.loads(r)["event"] for reading in read_journal(folder / "root" / "events") for r in reading.records]
+    assert [events[0], events[-1]] == ["start", "stop"]
+    assert "marked_good" in events
+    assert not (folder / "root" / "starts.json").exists()
+
+
+@pytest.mark.fault(41)
+def test_after_sigkill_every_record_is_readable_and_the_lock_is_free(payload: Path) -> None:
+    folder = payload.parent
+    service = start(payload)
+    wait_for(folder / "health.json", lambda found: found.state == "READY" and found.up_s > 2)
+    service.kill()
+    service.wait()
+    logged = [json.loads(r)["seq"] for reading in read_journal(folder / "results") for r in reading.records]
+    assert len(logged) > 40
+    again = start(payload)
+    wait_for(folder / "health.json", lambda found: found.pid == again.pid and found.state == "READY")
+    again.terminate()
+    assert again.wait(10) == 0
+    assert sum(reading.damaged for reading in read_journal(folder / "results")) == 0
+
+
+@pytest.mark.fault(29)
+def test_a_trial_with_the_wrong_answers_is_taken_back_at_the_start(payload: Path, tmp_path: Path) -> None:
+    folder = payload.parent
+    slots = Slots(folder / "root")
+    slots.choose()
+    slots.mark_good()
+    good = open_bundle(folder / "tiny.snb", ANY)
+    files = {record.path: good.read(record.path) for record in good.manifest.files} | {"model.onnx": tiny_graph(gain=0.01)}
+    wrong = msgspec.structs.replace(good.manifest, files=file_records(files), serial=9)
+    slots.install(write_bundle(tmp_path / "wrong.snb", wrong, files).path, ANY)
+    service = start(payload)
+    found = wait_for(folder / "health.json", lambda found: found.state == "READY")
+    service.terminate()
+    assert service.wait(10) == 0
+    assert found.serial == good.manifest.serial
+    assert found.events["trial_refused"] == 1
+    assert slots.target(TRIAL) is None
+
+
+@pytest.mark.fault(44)
+def test_after_a_crash_loop_the_last_good_bundle_flies_in_safe_mode(payload: Path, tmp_path: Path) -> None:
+    folder = payload.parent
+    slots = Slots(folder / "root")
+    slots.choose()
+    slots.mark_good()
+    good = open_bundle(folder / "tiny.snb", ANY)
+    files = {record.path: good.read(record.path) for record in good.manifest.files}
+    slots.install(write_bundle(tmp_path / "next.snb", msgspec.structs.replace(good.manifest, serial=5), files).path, ANY)
+    slots.choose()
+    slots.mark_good()
+    assert slots.target(PREVIOUS) is not None
+    for _ in range(MAX_STARTS):
+        count_start(folder / "root")
+    service = start(payload)
+    found = wait_for(folder / "health.json", lambda found: found.state == "SAFE")
+    service.terminate()
+    assert service.wait(10) == 0
+    assert found.serial == good.manifest.serial
+    assert found.events["safe_mode"] == 1
+
+
+@pytest.mark.fault(3)
+def test_a_service_without_its_camera_is_degraded_and_alive(payload: Path) -> None:
+    folder = payload.parent
+    text = payload.read_text().replace("synthetic:frames=100000&size=64x48&fps=50", "faulty:absent")
+    payload.write_text(text)
+    service = start(payload)
+    found = wait_for(folder / "health.json", lambda found: found.state == "DEGRADED" and found.up_s > 2)
+    assert found.why == ("no frames from faulty:absent",)
+    working = CliRunner().invoke(app, ["health", "--file", str(folder / "health.json")])
+    strict = CliRunner().invoke(app, ["health", "--strict", "--file", str(folder / "health.json")])
+    assert (working.exit_code, strict.exit_code) == (0, 1)
+    service.terminate()
+    assert service.wait(10) == 0
+
+
+def test_systemd_is_told_ready_alive_and_stopping(payload: Path, tmp_path: Path) -> None:
+    heard: list[str] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind(str(tmp_path / "notify"))
+        server.settimeout(0.3)
+        service = start(payload, NOTIFY_SOCKET=str(tmp_path / "notify"))
+        until = time.monotonic() + 4
+        while service.poll() is None:
+            if time.monotonic() > until:
+                service.terminate()
+            try:
+                heard.append(server.recv(1000).decode())
+            except TimeoutError:
+                continue
+    assert service.wait(10) == 0
+    assert "READY=1" in heard
+    assert heard.count("WATCHDOG=1") >= 3
+    assert "STOPPING=1" in heard
+    assert any(line.startswith("STATUS=READY") for line in heard)
+
+
+@pytest.mark.fault(43)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("[[sources]]", "colour = 1\n[[sources]]"), "unknown field `colour`"),
+        (("smooth_s = 0.2", 'policy = "sometimes"'), "no frame policy"),
+        (('"null:"', '"telegraph:x"'), "no sink"),
+        (("allow_unsigned = true", ""), "is not signed"),
+        (("results", "payload.toml/results"), "cannot be written by user"),
+        (("health.json", "payload.toml/health.json"), "cannot be written by user"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_any_work(payload: Path, change: tuple[str, str], message: str) -> None:
+    payload.write_text(payload.read_text().replace(*change))
+    done = subprocess.run(
+        [*COMMAND, "serve", "--config", str(payload)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert message in done.stderr
+    assert done.returncode in (2, 78)
+    assert len([line for line in done.stderr.splitlines() if line.startswith("spatialnet-edge:")]) == 1
+
+
+def test_a_configuration_is_checked_without_running(payload: Path) -> None:
+    assert "sound" in CliRunner().invoke(app, ["serve", "--config", str(payload), "--check"]).output
+    with pytest.raises(UsageError, match="cannot be read"):
+        load_service_config(payload.parent / "missing.toml")
+
+
+def test_a_service_on_a_file_ends_by_itself(payload: Path) -> None:
+    payload.write_text(payload.read_text().replace("synthetic:frames=100000&size=64x48&fps=50", str(CLIP)))
+    done = subprocess.run(
+        [*COMMAND, "serve", "--config", str(payload)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "every frame on its way came out" in done.stderr
+
+
+def test_a_log_prints_its_records_and_counts_what_is_damaged(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    for n in range(3):
+        journal.append({"n": n})
+    journal.close()
+    path = segments(tmp_path)[0]
+    path.write_bytes(path.read_bytes().replace(b'{"n":1}', b'{"n":7}'))
+    shown = CliRunner().invoke(app, ["log", str(tmp_path)])
+    assert shown.stdout.splitlines() == ['{"n":0}', '{"n":2}']
+    assert "1 damaged" in shown.stderr
+    assert CliRunner().invoke(app, ["log", str(tmp_path), "--pin", "1"]).exit_code == 0
+    assert path.with_name(path.name + PIN).exists()
+    assert isinstance(CliRunner().invoke(app, ["log", str(tmp_path / "none")]).exception, Refused)
