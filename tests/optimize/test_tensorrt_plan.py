@@ -11,10 +11,12 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
+from spatialnet_edge.backends import tensorrt as runtime
 from spatialnet_edge.bundle import open_bundle
 from spatialnet_edge.errors import BuildError, EngineUnavailable, MissingExtra
 from spatialnet_optimize import tensorrt_plan
@@ -35,18 +37,26 @@ CLASSES = {
 RELEASES = ("tensorrt-cu12-bindings==10.3.0", "tensorrt-cu13-bindings==10.16.1.11", "tensorrt-cu13-bindings==11.4.0.106")
 
 
+RUNTIME = {"engine": "ICudaEngine", "context": "IExecutionContext", "runtime": "Runtime"}
+"""The same for the module that runs plans."""
+
+
 def names_used() -> set[str]:
-    """Every `Class.member` of the library that the module mentions."""
+    """Every `Class.member` of the library that the modules which build and run plans mention."""
+    return names_in(tensorrt_plan, CLASSES) | names_in(runtime, RUNTIME)
+
+
+def names_in(module: ModuleType, classes: dict[str, str]) -> set[str]:
     found: set[str] = set()
-    for node in ast.walk(ast.parse(inspect.getsource(tensorrt_plan))):
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
         if not isinstance(node, ast.Attribute):
             continue
-        path = ast.unparse(node)
+        path = ast.unparse(node).removeprefix("self._")
         root, _, rest = path.partition(".")
-        if root == "trt":
+        if root == "trt" and rest:
             found.add(rest)
-        elif root in CLASSES and "." not in rest:
-            found.add(f"{CLASSES[root]}.{rest}")
+        elif rest and root in classes and "." not in rest:
+            found.add(f"{classes[root]}.{rest}")
     return found
 
 
@@ -60,7 +70,12 @@ def test_the_scan_sees_what_the_module_does() -> None:
         "ITimingCache.serialize",
     } <= used
     assert {"NetworkDefinitionCreationFlag.STRONGLY_TYPED", "INetworkDefinition.get_layer", "ParserError.desc"} <= used
-    assert len(used) > 30
+    assert {
+        "ICudaEngine.create_execution_context",
+        "IExecutionContext.execute_async_v3",
+        "Runtime.deserialize_cuda_engine",
+    } <= used
+    assert len(used) > 40
 
 
 CHECK = """

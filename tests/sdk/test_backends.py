@@ -26,11 +26,11 @@ from spatialnet_edge.plugins import Plugin
 BATCH = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3), np.uint8)
 
 
-@pytest.fixture(params=["onnxruntime", "fake"])
+@pytest.fixture(params=["onnxruntime", "openvino", "fake"])
 def engine(request: pytest.FixtureRequest) -> Engine:
     if request.param == "fake":
         return CheckedEngine(FakeEngine(TINY))
-    return CheckedEngine(load_backend("onnxruntime").open(tiny_graph(), TINY, 1))
+    return CheckedEngine(load_backend(request.param).open(tiny_graph(), TINY, 1))
 
 
 def test_every_engine_keeps_the_contract(engine: Engine) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -43,9 +44,14 @@ class Engine(Protocol):
 
 
 class Backend(Protocol):
-    """Opens one form of a model."""
+    """Opens one form of a model.
+
+    Attributes:
+        takes_graphs: whether it runs the portable graph, so that it can be asked for with any bundle.
+    """
 
     name: str
+    takes_graphs: bool
 
     def refuses(self, record: EngineRecord) -> str:
         """Why this machine cannot run that engine; empty when it can."""
@@ -56,7 +62,11 @@ class Backend(Protocol):
 
 BACKENDS: dict[str, Plugin] = {
     "onnxruntime": Plugin("spatialnet_edge.backends.onnxruntime:OnnxRuntimeBackend", "onnxruntime", ""),
-    "tensorrt_rtx": Plugin("spatialnet_edge.backends.tensorrt_rtx:TensorRtRtxBackend", "tensorrt_rtx", "rtx"),
+    "onnxruntime_cuda": Plugin("spatialnet_edge.backends.onnxruntime:OnnxRuntimeCudaBackend", "onnxruntime", ""),
+    "onnxruntime_tensorrt": Plugin("spatialnet_edge.backends.onnxruntime:OnnxRuntimeTensorRtBackend", "onnxruntime", ""),
+    "openvino": Plugin("spatialnet_edge.backends.openvino:OpenVinoBackend", "openvino", "openvino"),
+    "tensorrt": Plugin("spatialnet_edge.backends.tensorrt:TensorRtBackend", "tensorrt", "tensorrt"),
+    "tensorrt_rtx": Plugin("spatialnet_edge.backends.tensorrt:TensorRtRtxBackend", "tensorrt_rtx", "rtx"),
 }
 
 
@@ -106,6 +116,8 @@ def open_engine(bundle: Bundle, backend: str = "", threads: int = 0, fallback: b
     records = [*bundle.manifest.engines]
     if all(record.path != MODEL for record in records):
         records.append(FALLBACK)
+    if backend and all(record.backend != backend for record in records) and load_backend(backend).takes_graphs:
+        records.append(msgspec.structs.replace(FALLBACK, backend=backend))
     passed_over: list[str] = []
     for record in records:
         if backend and record.backend != backend:

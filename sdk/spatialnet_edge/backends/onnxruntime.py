@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the embedded default, on any computer."""
+"""ONNX Runtime: on the CPU the embedded default, on any computer; on a GPU by name."""
 
 from __future__ import annotations
 
@@ -40,33 +40,79 @@ class OnnxRuntimeEngine:
 
 @final
 class OnnxRuntimeBackend:
-    """Opens ONNX graphs."""
+    """Opens ONNX graphs on the CPU."""
 
     name = "onnxruntime"
+    takes_graphs = True
 
     def refuses(self, record: EngineRecord) -> str:
         return ""
 
     def open(self, content: bytes, spec: ModelSpec, threads: int) -> OnnxRuntimeEngine:
-        """Parse and optimise a graph.
+        """See `open_session`."""
+        return open_session(content, spec, threads, ["CPUExecutionProvider"])
 
-        Args:
-            content: a self-contained ONNX file.
-            threads: for one inference; 0 for one a core.
 
-        Raises:
-            BundleError: not a graph that ONNX Runtime takes, or its inputs and outputs are not those of `spec`.
-        """
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise BundleError(f"ONNX Runtime {ort.__version__} does not take this graph: {first_line(error)}") from error
-        _check_signature(session, spec)
-        return OnnxRuntimeEngine(session, spec)
+@final
+class OnnxRuntimeCudaBackend:
+    """Opens ONNX graphs on an NVIDIA GPU, where ONNX Runtime was built for it."""
+
+    name = "onnxruntime_cuda"
+    takes_graphs = True
+
+    def refuses(self, record: EngineRecord) -> str:
+        return lacking("CUDAExecutionProvider")
+
+    def open(self, content: bytes, spec: ModelSpec, threads: int) -> OnnxRuntimeEngine:
+        """See `open_session`."""
+        return open_session(content, spec, threads, ["CUDAExecutionProvider", "CPUExecutionProvider"])
+
+
+@final
+class OnnxRuntimeTensorRtBackend:
+    """Opens ONNX graphs with TensorRT inside ONNX Runtime, where it was built for it."""
+
+    name = "onnxruntime_tensorrt"
+    takes_graphs = True
+
+    def refuses(self, record: EngineRecord) -> str:
+        return lacking("TensorrtExecutionProvider")
+
+    def open(self, content: bytes, spec: ModelSpec, threads: int) -> OnnxRuntimeEngine:
+        """See `open_session`."""
+        providers = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+        return open_session(content, spec, threads, providers)
+
+
+def lacking(provider: str) -> str:
+    """Why an execution provider cannot be used; empty when it can."""
+    available = ort.get_available_providers()
+    if provider in available:
+        return ""
+    return f"ONNX Runtime {ort.__version__} here has {', '.join(available)}, not {provider}; install onnxruntime-gpu instead"
+
+
+def open_session(content: bytes, spec: ModelSpec, threads: int, providers: list[str]) -> OnnxRuntimeEngine:
+    """Parse and optimise a graph.
+
+    Args:
+        content: a self-contained ONNX file.
+        threads: for one inference; 0 for one a core.
+        providers: of execution, the preferred one first.
+
+    Raises:
+        BundleError: not a graph that ONNX Runtime takes, or its inputs and outputs are not those of `spec`.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(content, options, providers=providers)
+    except Exception as error:
+        raise BundleError(f"ONNX Runtime {ort.__version__} does not take this graph: {first_line(error)}") from error
+    _check_signature(session, spec)
+    return OnnxRuntimeEngine(session, spec)
 
 
 def _check_signature(session: Any, spec: ModelSpec) -> None:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import platform
 import sys
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import msgspec
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from spatialnet_edge.api import cores, load
-from spatialnet_edge.backends import BACKENDS, load_backend
+from spatialnet_edge.backends import BACKENDS, Backend, load_backend
+from spatialnet_edge.bundle import MODEL
 from spatialnet_edge.errors import MissingExtra, SpatialNetError, first_line
+from spatialnet_edge.manifest import EngineRecord
 from spatialnet_edge.plugins import known
 from spatialnet_edge.sources.gstreamer import load_gstreamer, opencv_has_gstreamer
 
@@ -48,7 +52,7 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print the diagnosi
     )
     table = Table("", "what", "found", "to mend it")
     for check in checks:
-        table.add_row("[green]✓[/]" if check.works else "[yellow]—[/]", check.what, check.found, check.mend)
+        table.add_row("[green]✓[/]" if check.works else "[yellow]—[/]", check.what, escape(check.found), escape(check.mend))
     console.print(table)
 
 
@@ -67,7 +71,7 @@ def backends() -> list[Check]:
     checks: list[Check] = []
     for name in known("backends", BACKENDS):
         try:
-            load_backend(name)
+            backend = load_backend(name)
         except MissingExtra as error:
             mend = f"pip install 'spatialnet-edge[{error.extra}]'" if error.extra else "pip install spatialnet-edge"
             checks.append(Check(f"backend {name}", False, f"'{error.library}' is not installed", mend))
@@ -76,9 +80,16 @@ def backends() -> list[Check]:
                 Check(f"backend {name}", False, f"does not load: {first_line(error)}", f"reinstall what '{name}' stands on")
             )
         else:
-            runs = name != "tensorrt_rtx"
-            checks.append(Check(f"backend {name}", runs, "runs" if runs else "builds plans, does not run them yet"))
+            record = EngineRecord(path=MODEL, backend=name, precision="fp32", library_version=library_version(backend))
+            why = backend.refuses(record)
+            checks.append(Check(f"backend {name}", not why, why or "runs"))
     return checks
+
+
+def library_version(backend: Backend) -> str:
+    """Of the library that a backend's plans belong to; empty for one that takes graphs."""
+    module = getattr(backend, "module", "")
+    return str(import_module(module).__version__) if module else ""
 
 
 def gstreamer() -> Check:
