@@ -26,6 +26,7 @@ from spatialnet_edge.pipeline import Pipeline
 from spatialnet_edge.results import FrameResult
 from spatialnet_edge.sinks import Sink
 from spatialnet_edge.sources import Source, open_source
+from spatialnet_edge.sources.posed import PoseAt, PosedSource
 from spatialnet_edge.trust import Trust
 
 
@@ -46,10 +47,17 @@ class Model:
         """Classify one image, uint8 `[H, W, 3]`, RGB."""
         return Pipeline(self.opened.engine).step(Frame(image, 0, "array"))
 
-    def pipeline(self, policy: str = "every", smoothing_s: float = 0.0, workers: int = 0) -> Pipeline:
-        """A pipeline on this engine; `workers` 0 is one a core, or one alone under `latest`."""
+    def pipeline(
+        self,
+        policy: str = "every",
+        smoothing_s: float = 0.0,
+        workers: int = 0,
+        deadline_s: float = float("inf"),
+        drop_late: bool = False,
+    ) -> Pipeline:
+        """A pipeline on this engine; `workers` 0 is one a core, or one alone under `latest`. The rest as `Pipeline` has it."""
         default = 1 if policy == "latest" else cores()
-        return Pipeline(self.opened.engine, policy, smoothing_s, workers or default)
+        return Pipeline(self.opened.engine, policy, smoothing_s, workers or default, deadline_s, drop_late)
 
     def __enter__(self) -> Model:
         return self
@@ -96,6 +104,7 @@ def stream(
     smoothing_s: float = 0.0,
     backend: str = "",
     sinks: Sequence[Sink] = (),
+    pose: PoseAt | None = None,
 ) -> Iterator[FrameResult]:
     """Classify every frame of a source.
 
@@ -105,11 +114,14 @@ def stream(
         policy: `every`, `latest` or `queue:N`; by default `latest` for live sources and `every` for recordings.
         smoothing_s: half-life of the temporal smoothing, seconds; 0 for none.
         sinks: each result is also written to these; they stay open.
+        pose: asked for the pose of each frame, with the moment of its capture (`time.monotonic_ns`).
 
     Yields:
         One result for each frame, in order.
     """
     opened_source = open_source(source)
+    if pose is not None:
+        opened_source = PosedSource(opened_source, pose)
     try:
         chosen = policy or default_policy(opened_source)
         with load(bundle, backend, engine_threads(chosen)) as model:

@@ -172,18 +172,18 @@ def test_a_decoder_that_crashes_takes_nothing_else_with_it(played: None) -> None
     assert events[1] == ("camera_lost", f"{source.uri}: its capture process died")
 
 
-def test_without_forever_the_first_end_is_raised(played: None) -> None:
-    source, _ = supervised("faulty:ok*2,lost", Patience(forever=False))
+def test_what_is_not_to_be_waited_for_is_raised(played: None) -> None:
+    source, _ = supervised("faulty:ok*2,lost", Patience(give_up="always"))
     with pytest.raises(SourceLost, match="unplugged"):
         list(source)
-    refused, _ = supervised("faulty:absent", Patience(forever=False))
+    refused, _ = supervised("faulty:absent", Patience(give_up="unopened"))
     with pytest.raises(SourceRefused, match="no camera there"):
         list(refused)
 
 
 def test_pixels_through_shared_memory_are_the_pixels() -> None:
     """A real video: what the runtime sees is what OpenCV decodes, bit for bit, and it is not a copy."""
-    source = SupervisedSource(str(CLIP), Patience(forever=False), live=False)
+    source = SupervisedSource(str(CLIP), Patience(give_up="always"), live=False)
     direct = open_source(str(CLIP))
     for there, here, _ in zip(source, direct, range(40), strict=False):
         assert isinstance(there, Frame)

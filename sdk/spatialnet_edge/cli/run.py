@@ -24,7 +24,10 @@ from spatialnet_edge.results import Classification, FrameResult
 from spatialnet_edge.sinks import Sink, open_sink
 from spatialnet_edge.sinks.queued import QueuedSink
 from spatialnet_edge.sinks.video import DEFAULT_FPS, VideoSink
-from spatialnet_edge.sources import Source, open_source
+from spatialnet_edge.sources import DEVICES, Source, open_source, parse_uri
+from spatialnet_edge.sources.posed import PosedSource, open_pose
+from spatialnet_edge.sources.supervised import Patience, SupervisedSource
+from spatialnet_edge.trust import open_trust
 
 REFRESH_HZ = 8
 KEPT = 20_000
@@ -44,18 +47,29 @@ def run(
     backend: Annotated[str, typer.Option(help="Use this backend alone.")] = "",
     workers: Annotated[int, typer.Option(min=0, help="Frames in the engine at once; 0 for one a core.")] = 0,
     limit: Annotated[int, typer.Option(min=0, help="Stop after this many frames; 0 for all.")] = 0,
+    deadline_ms: Annotated[float, typer.Option(min=0, help="From capture to result; 0 for none.")] = 0.0,
+    drop_late: Annotated[
+        bool, typer.Option("--drop-late", help="Skip frames past the deadline; else they are marked.")
+    ] = False,
+    pose: Annotated[str, typer.Option(help="Where positions come from: mavlink:CONNECTION.")] = "",
+    allow_unsigned: Annotated[bool, typer.Option("--allow-unsigned", help="An absent or unknown signature will do.")] = False,
+    no_fallback: Annotated[
+        bool, typer.Option("--no-fallback", help="Refuse when the preferred engine cannot run here.")
+    ] = False,
 ) -> None:
     """Classify every frame of a source.
 
     With --json - standard output holds the JSON objects and nothing else; all else goes to standard error.
     """
     console = Console(stderr=json == "-")
-    opened_source = open_source(source)
+    opened_source = open_supervised(source, pose, console)
     with ExitStack() as cleanup:
         cleanup.callback(opened_source.close)
         chosen = policy or default_policy(opened_source)
-        model = cleanup.enter_context(load(bundle, backend, engine_threads(chosen)))
-        pipeline = model.pipeline(chosen, smooth, workers)
+        trust = open_trust(allow_unsigned=True) if allow_unsigned else None
+        threads = engine_threads(chosen)
+        model = cleanup.enter_context(load(bundle, backend, threads, trust=trust, fallback=not no_fallback))
+        pipeline = model.pipeline(chosen, smooth, workers, deadline_ms / 1e3 if deadline_ms else float("inf"), drop_late)
         for reason in model.opened.passed_over:
             console.print(f"passed over {reason}", style="yellow", highlight=False)
         record = model.opened.record
@@ -88,6 +102,19 @@ def run(
         console.print(summary(pipeline.ledger, view, sum(each.dropped for each in sinks)))
         if failure is not None:
             raise failure
+
+
+def open_supervised(uri: str, pose: str, console: Console) -> Source:
+    """What a URI names; a device in a process of its own, so that it may hang, crash or go away and come back."""
+
+    def tell(kind: str, detail: str) -> None:
+        console.print(f"{kind}: {detail}", style="yellow", highlight=False)
+
+    if parse_uri(uri).kind in DEVICES:
+        source: Source = SupervisedSource(uri, Patience(give_up="unopened"), tell)
+    else:
+        source = open_source(uri)
+    return PosedSource(source, open_pose(pose)) if pose else source
 
 
 def open_sinks(source: Source, json: str, video: Path | None, others: list[str]) -> list[QueuedSink]:

@@ -65,6 +65,8 @@ SOURCES: dict[str, Plugin] = {
 }
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+DEVICES = frozenset({"camera", "stream", "gst"})
+"""Sources that may hang, crash or go away, and are read in a process of their own (`supervised.py`)."""
 STREAM_SCHEMES = frozenset({"rtsp", "rtsps", "http", "https", "udp", "tcp", "srt"})
 
 

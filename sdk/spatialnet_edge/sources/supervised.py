@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock
-from typing import TypeAlias, final
+from typing import Literal, TypeAlias, final
 
 from typing_extensions import assert_never
 
@@ -59,14 +59,14 @@ class Patience:
         opening: from the start of the capture process to the open source.
         silence: between two frames, at the least; a slow camera gets three of its intervals.
         first_wait, longest_wait: between tries to open it again; doubled each time, with a tenth of chance.
-        forever: try again without end; otherwise what ends the first time raises.
+        give_up: raise what happened `never`; while the source was `unopened`: a camera that was never there; or `always`.
     """
 
     opening: float = 15.0
     silence: float = 1.5
     first_wait: float = 0.5
     longest_wait: float = 30.0
-    forever: bool = True
+    give_up: Literal["never", "unopened", "always"] = "never"
 
 
 @final
@@ -105,7 +105,8 @@ class SupervisedSource:
                 return
             kind, error = failure
             self._report(kind, str(error))
-            if not self._patience.forever:
+            gives_up = self._patience.give_up
+            if gives_up == "always" or (gives_up == "unopened" and self._seq == 0):
                 raise error
             if self._seq > seen:
                 wait = self._patience.first_wait

@@ -1,0 +1,168 @@
+"""Where a frame was taken: scenes as tiles with footprints, EXIF, a callback, an autopilot's MAVLink stream."""
+
+import json
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+import spatialnet_edge
+from conftest import CLIP, clip_frames
+from spatialnet_edge.errors import SourceRefused, UsageError
+from spatialnet_edge.frames import Frame, Pose, Skipped
+from spatialnet_edge.sinks import open_sink
+from spatialnet_edge.sources import open_source
+from spatialnet_edge.sources.posed import open_pose
+from spatialnet_edge.sources.scene import starts
+
+BRIGHTON = (699_960.0, 5_650_000.0)
+"""Easting and northing in UTM zone 30 N of the scene's upper left corner."""
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    """A real picture as a raster of 16 bits and four bands at 10 m, with a corner without data."""
+    rasterio = pytest.importorskip("rasterio")
+    from rasterio.transform import from_origin
+
+    image = cv2.resize(clip_frames(1)[0], (300, 200)).astype(np.uint16) * 10 + 1
+    image[:64, :64] = 0
+    bands = np.concatenate([np.moveaxis(image, 2, 0), image[None, ..., 0]])
+    path = tmp_path / "scene.tif"
+    with rasterio.open(
+        path, "w", driver="GTiff", width=300, height=200, count=4, dtype="uint16", crs="EPSG:32630", nodata=0,
+        transform=from_origin(*BRIGHTON, 10, 10),
+    ) as raster:  # fmt: skip
+        raster.write(bands)
+    return path
+
+
+def tiles(uri: str) -> list[Frame | Skipped]:
+    source = open_source(uri)
+    found = list(source)
+    assert source.length == len(found)
+    source.close()
+    return found
+
+
+def test_a_scene_becomes_tiles_that_know_where_they_lie(scene: Path) -> None:
+    from rasterio.warp import transform
+
+    found = tiles(f"scene:{scene}?tile=64&scale=2550")
+    assert len(found) == 5 * 4  # the last row and column reach back
+    assert isinstance(found[0], Skipped)
+    assert found[0].reason == "no_data"
+    frame = found[6]
+    assert isinstance(frame, Frame)
+    whole = cv2.resize(clip_frames(1)[0], (300, 200))
+    assert np.abs(frame.pixels.astype(int) - whole[64:128, 64:128]).max() <= 1
+    east, north = BRIGHTON
+    corners = [(64, 128), (128, 128), (128, 64), (64, 64)]
+    expected = transform("EPSG:32630", "EPSG:4326", [east + 10 * x for x, _ in corners], [north - 10 * y for _, y in corners])
+    assert np.allclose(frame.footprint, np.array(expected).T, atol=1e-6)
+    assert frame.pose is not None
+    assert 50 < frame.pose.latitude < 52
+    (x0, y0), (x1, y1), (x2, y2) = frame.footprint[:3]
+    assert (x1 - x0) * (y2 - y1) - (y1 - y0) * (x2 - x1) > 0  # anticlockwise
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ("", "holds uint16; say with scale="),
+        ("?scale=3000&bands=9,1,2", "has 4 bands"),
+        ("?tile=4", "tile must be from 8"),
+        ("?colour=1", "unknown option 'colour'"),
+        ("?tile=x", "expected for instance"),
+    ],
+)
+def test_what_does_not_fit_a_scene_is_refused(scene: Path, options: str, reason: str) -> None:
+    with pytest.raises(SourceRefused, match=reason):
+        open_source(f"scene:{scene}{options}")
+
+
+def test_a_file_that_is_no_raster_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("rasterio")
+    (tmp_path / "x.tif").write_bytes(b"Dear diary")
+    with pytest.raises(SourceRefused, match="GDAL does not read"):
+        open_source(f"scene:{tmp_path / 'x.tif'}")
+
+
+@pytest.mark.parametrize(("length", "side", "step", "expected"), [(10, 4, 4, [0, 4, 6]), (8, 4, 4, [0, 4]), (4, 4, 1, [0])])
+def test_tiles_cover_the_edge(length: int, side: int, step: int, expected: list[int]) -> None:
+    assert starts(length, side, step) == expected
+
+
+def test_a_scene_goes_out_as_geojson(scene: Path, tiny_path: Path, tmp_path: Path) -> None:
+    sink = open_sink(f"geojson:{tmp_path / 'places.geojsonl'}")
+    results = list(spatialnet_edge.stream(tiny_path, f"scene:{scene}?tile=100&scale=2550", sinks=[sink]))
+    sink.close()
+    features = [json.loads(line) for line in (tmp_path / "places.geojsonl").read_text().splitlines()]
+    assert len(features) == len(results) == 6
+    first = features[0]
+    assert first["geometry"]["type"] == "Polygon"
+    ring = first["geometry"]["coordinates"][0]
+    assert ring[0] == ring[-1]
+    assert len(ring) == 5
+    assert first["properties"]["predictions"]["shade"]["label"] in ("dark", "bright", None)
+
+
+def test_a_photograph_says_where_it_was_taken(tmp_path: Path) -> None:
+    images = pytest.importorskip("PIL.Image")
+    exif = images.Exif()
+    gps = {1: "S", 2: (33.0, 51.0, 30.0), 3: "W", 4: (151.0, 12.0, 36.0), 5: b"\x00", 6: 120.5}
+    exif[0x8825] = gps
+    images.fromarray(clip_frames(1)[0]).save(tmp_path / "placed.jpg", exif=exif)
+    cv2.imwrite(str(tmp_path / "plain.jpg"), clip_frames(1)[0])
+    plain, placed = (next(iter(open_source(str(tmp_path / name)))) for name in ("plain.jpg", "placed.jpg"))
+    assert isinstance(plain, Frame)
+    assert isinstance(placed, Frame)
+    assert plain.pose is None
+    assert placed.pose == Pose(pytest.approx(-33.8583333), pytest.approx(-151.21), 120.5)
+
+
+def test_a_callback_gives_the_pose_of_each_moment(tiny_path: Path, tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def pose(captured_ns: int) -> Pose | None:
+        asked.append(captured_ns)
+        return Pose(50.8, -0.1, 100.0) if len(asked) > 3 else None
+
+    sink = open_sink(f"geojson:{tmp_path / 'places.geojsonl'}")
+    stream = spatialnet_edge.stream(tiny_path, str(CLIP), pose=pose, sinks=[sink])
+    results = [next(stream) for _ in range(8)]
+    stream.close()
+    sink.close()
+    assert [result.frame.pose is None for result in results] == [True] * 3 + [False] * 5
+    assert asked[:8] == [result.frame.captured_ns for result in results]
+    points = [json.loads(line)["geometry"] for line in (tmp_path / "places.geojsonl").read_text().splitlines()]
+    assert points == [{"type": "Point", "coordinates": [-0.1, 50.8, 100.0]}] * 5
+
+
+def test_an_autopilots_stream_gives_the_pose_nearest_in_time() -> None:
+    mavutil = pytest.importorskip("pymavlink.mavutil")
+    pose_at = open_pose("mavlink:udpin:127.0.0.1:14777")
+    assert pose_at(time.monotonic_ns()) is None
+    autopilot = mavutil.mavlink_connection("udpout:127.0.0.1:14777", source_system=1)
+    moments: list[int] = []
+    for step in range(5):
+        autopilot.mav.attitude_send(0, 0.1, -0.2, 0.3, 0, 0, 0)
+        autopilot.mav.global_position_int_send(0, 508000000 + step * 1000, -1000000, 120000, 80000, 0, 0, 0, 0)
+        time.sleep(0.1)
+        moments.append(time.monotonic_ns())
+    found = [pose_at(moment - 100_000_000) for moment in moments]
+    assert [pose and round(pose.latitude, 4) for pose in found] == [50.8, 50.8001, 50.8002, 50.8003, 50.8004]
+    assert found[0] is not None
+    assert (found[0].longitude, found[0].altitude) == (-0.1, 120.0)
+    assert (round(found[0].roll, 1), round(found[0].pitch, 1), round(found[0].yaw, 1)) == (5.7, -11.5, 17.2)
+    assert pose_at(time.monotonic_ns() + 10 * 10**9) is None  # too old by then
+    autopilot.close()
+    pose_at.close()  # type: ignore[attr-defined]
+
+
+def test_a_pose_of_another_kind_is_refused() -> None:
+    for uri in ("gps:0", "mavlink:"):
+        with pytest.raises(UsageError, match="expected mavlink:"):
+            open_pose(uri)
