@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 
 from spatialnet_edge.backends import Opened, open_engine
 from spatialnet_edge.bundle import Bundle, open_bundle
+from spatialnet_edge.errors import EngineError, GoldenTestFailed
 from spatialnet_edge.frames import Frame
 from spatialnet_edge.health import GoldenTest, require_golden
 from spatialnet_edge.ledger import Ledger
-from spatialnet_edge.pipeline import Pipeline
+from spatialnet_edge.pipeline import Hooks, Pipeline
 from spatialnet_edge.results import FrameResult
 from spatialnet_edge.sinks import Sink
 from spatialnet_edge.sources import Source, open_source
@@ -57,7 +58,15 @@ class Model:
     ) -> Pipeline:
         """A pipeline on this engine; `workers` 0 is one a core, or one alone under `latest`. The rest as `Pipeline` has it."""
         default = 1 if policy == "latest" else cores()
-        return Pipeline(self.opened.engine, policy, smoothing_s, workers or default, deadline_s, drop_late)
+        hooks = Hooks(distrust=self.require_still_golden)
+        return Pipeline(self.opened.engine, policy, smoothing_s, workers or default, deadline_s, drop_late, hooks)
+
+    def require_still_golden(self, error: EngineError) -> None:
+        """Whether the engine is to blame for strange answers: raise them as they are unless it passes the golden test."""
+        try:
+            require_golden(self.bundle, self.opened.engine)
+        except (GoldenTestFailed, EngineError) as failed:
+            raise EngineError(f"{error}; and {failed}") from failed
 
     def __enter__(self) -> Model:
         return self

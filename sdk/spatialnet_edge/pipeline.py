@@ -30,7 +30,7 @@ from spatialnet_edge.sources import Source
 MAX_INVALID_IN_A_ROW = 3
 """One invalid answer may be a bad frame; three are a broken engine."""
 MAX_CONSTANT = 10
-"""Different pictures with the same answer to the last bit: no working network does that ten times."""
+"""Different pictures with the same answer to the last bit: a dead engine, or a very uniform scene; a golden test tells."""
 TICK_S = 0.5
 """The loop comes round at least so often, frames or not."""
 
@@ -145,11 +145,11 @@ class Pipeline:
         try:
             with ThreadPoolExecutor(self.workers, "engine") as pool:
                 for inferred in self._in_order(inbox, pool):
-                    if why := doubts.about(inferred):
+                    if doubts.about(inferred):
                         self.ledger.skip("invalid_output")
-                        if doubts.too_many:
-                            self.hooks.distrust(EngineError(f"{doubts.in_a_row} invalid answers in a row; the last: {why}"))
-                            doubts = Doubts()
+                    if doubts.grave:
+                        self._distrust(doubts.grave, inferred)
+                    if inferred.invalid is not None:
                         continue
                     frame = inferred.frame
                     rows = smoother.update(inferred.rows, frame.seconds)
@@ -195,6 +195,14 @@ class Pipeline:
                 future.cancel()
                 self.ledger.skip("stopped")
 
+    def _distrust(self, why: str, inferred: Inferred) -> None:
+        try:
+            self.hooks.distrust(EngineError(why))
+        except BaseException:
+            if inferred.invalid is None:
+                self.ledger.skip("invalid_output")
+            raise
+
     def _declined(self, frame: Frame) -> str:
         if self.drop_late and time.monotonic_ns() - frame.captured_ns > self.deadline_s * 1e9:
             return "late"
@@ -217,32 +225,34 @@ class Pipeline:
 
 
 class Doubts:
-    """Counts answers that cannot be right: those that break the contract, and those that never change."""
+    """Watches the answers for what no working engine does: breaking the contract again and again, or never changing.
+
+    Attributes:
+        grave: why the engine is to be tested now; empty when it is not. The same suspicion is raised once.
+    """
 
     def __init__(self) -> None:
-        self.in_a_row = 0
+        self.grave = ""
+        self._invalid = self._same = 0
         self._last: Inferred | None = None
-        self._same = 0
 
-    def about(self, inferred: Inferred) -> str:
-        """Why this answer is not to be believed; empty when there is no reason."""
-        why = "" if inferred.invalid is None else str(inferred.invalid)
-        if not why and self._is_constant(inferred):
-            why = f"the same answer, to the last bit, for {self._same + 1} different frames"
-        self.in_a_row = self.in_a_row + 1 if why else 0
-        return why
-
-    @property
-    def too_many(self) -> bool:
-        return self.in_a_row >= MAX_INVALID_IN_A_ROW
-
-    def _is_constant(self, inferred: Inferred) -> bool:
+    def about(self, inferred: Inferred) -> bool:
+        """Take notice of an answer; returns whether it is invalid."""
+        self.grave = ""
+        if inferred.invalid is not None:
+            self._invalid += 1
+            if self._invalid == MAX_INVALID_IN_A_ROW:
+                self.grave = f"{self._invalid} invalid answers in a row; the last: {inferred.invalid}"
+                self._invalid = 0
+            return True
+        self._invalid = 0
         before, self._last = self._last, inferred
-        if before is None or before.invalid is not None or before.thumbprint == inferred.thumbprint or inferred.quality:
-            return self._same >= MAX_CONSTANT
-        same = all(np.array_equal(row, before.rows[name]) for name, row in inferred.rows.items())
-        self._same = self._same + 1 if same else 0
-        return self._same >= MAX_CONSTANT
+        if before is not None and before.thumbprint != inferred.thumbprint and not inferred.quality:
+            same = all(np.array_equal(row, before.rows[name]) for name, row in inferred.rows.items())
+            self._same = self._same + 1 if same else 0
+            if same and self._same == MAX_CONSTANT:
+                self.grave = f"the same answer, to the last bit, for {self._same + 1} different frames"
+        return False
 
 
 class Capture(Thread):

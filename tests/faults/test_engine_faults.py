@@ -168,6 +168,16 @@ def test_odd_frames_do_not_cost_a_good_engine(bundle: Bundle) -> None:
     assert events == ["doubt"]
 
 
+@pytest.mark.fault(31)
+def test_a_uniform_scene_is_emitted_once_the_golden_test_has_passed(bundle: Bundle) -> None:
+    """Open sea: different frames, the same answer, and an engine that is as good as ever."""
+    same = WeightsInMemory().infer(np.full((1, SIDE, SIDE, 3), 40, np.uint8))
+    sentinel, events = sentinel_of(bundle, WeightsInMemory(), WeightsInMemory)
+    pipeline = Pipeline(CheckedEngine(FakeEngine(TINY, lambda batch: same)), hooks=Hooks(distrust=sentinel.distrust))
+    assert len(list(pipeline.stream(Frames(100)))) == 100
+    assert events == ["doubt"]
+
+
 HANGS = """
 import sys, time, numpy as np
 from conftest import TINY

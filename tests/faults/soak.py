@@ -1,0 +1,85 @@
+"""A million frames in a process of its own: what the runtime takes at the end that it did not take at the start.
+
+    python tests/faults/soak.py FRAMES LEAK
+
+FRAMES go through capture, policy, resize, a fast engine, smoothing, decoding, a bounded queue and a journal under a cap. LEAK bytes
+of each are kept on purpose. Prints one JSON object: growth of resident memory (bytes), of descriptors and of threads.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from spatialnet_edge.backends import CheckedEngine
+from spatialnet_edge.backends.fake import FakeEngine
+from spatialnet_edge.frames import Frame, Skipped
+from spatialnet_edge.pipeline import Pipeline
+from spatialnet_edge.sinks import open_sink
+from spatialnet_edge.sinks.queued import QueuedSink
+from spatialnet_edge.spec import RGB, InputSpec, ModelSpec, Multilabel
+
+SPEC = ModelSpec(
+    name="soak",
+    input=InputSpec(height=8, width=8, groups=(RGB,)),
+    tasks=(Multilabel(name="shade", labels=("bright",), thresholds=(0.5,)),),
+)
+SETTLED = 50_000
+"""Frames until caches, pools and the allocator have what they need."""
+
+
+class Frames:
+    """Frames of 12×12 pixels, each different from the last."""
+
+    uri, length, fps, live = "soak", None, None, False
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __iter__(self) -> Iterator[Frame | Skipped]:
+        pictures = np.random.default_rng(0).integers(30, 200, (64, 12, 12, 3), np.uint8)
+        for seq in range(self.count):
+            if seq % 1000 == 999:
+                yield Skipped(seq, "decode_error", "one in a thousand")
+            else:
+                yield Frame(pictures[seq % 64], seq, "soak")
+
+    def close(self) -> None:
+        pass
+
+
+def main(frames: int, leak: int) -> None:
+    process = psutil.Process()
+    leaked: list[bytes] = []
+    with tempfile.TemporaryDirectory() as folder:
+        before = (0, 0, 0)
+        started = time.monotonic()
+        sink = QueuedSink(open_sink(f"log:{Path(folder) / 'log'}?segment_mb=1&total_mb=4"), wait=False)
+        pipeline = Pipeline(CheckedEngine(FakeEngine(SPEC)), smoothing_s=0.2)
+        for number, result in enumerate(pipeline.stream(Frames(frames))):
+            sink.write(result)
+            if leak:
+                leaked.append(bytes(leak))
+            if number == SETTLED:
+                gc.collect()
+                before = (process.memory_info().rss, process.num_fds(), threading.active_count())
+        gc.collect()
+        after = (process.memory_info().rss, process.num_fds(), threading.active_count())
+        seconds = time.monotonic() - started
+        sink.close()
+    growth = dict(zip(("rss", "descriptors", "threads"), (b - a for a, b in zip(before, after, strict=True)), strict=True))
+    ledger = pipeline.ledger.to_dict()
+    print(json.dumps({"seconds": round(seconds, 1), "growth": growth, "children": len(process.children()), "ledger": ledger}))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))
