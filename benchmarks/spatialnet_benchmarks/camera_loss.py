@@ -40,12 +40,12 @@ def main() -> None:
         if kind in ("camera_lost", "camera_hung"):
             lost = time.monotonic()
             seen.append(lost - last)
+            lives.write_text(str(len(seen) % 2 if len(seen) < cycles else 2))
 
     with tempfile.TemporaryDirectory() as folder:
-        os.environ[STATE_VARIABLE] = f"{folder}/lives"
-        script = "|".join(f"ok*{FRAMES},{'hang' if cycle % 2 else 'lost'}" for cycle in range(2))
-        lives = "|".join([script] * (cycles // 2))
-        source = SupervisedSource(f"faulty:{lives}|ok*10", Patience(), report)
+        lives = Path(folder) / "lives"
+        os.environ[STATE_VARIABLE] = str(lives)
+        source = SupervisedSource(f"faulty:ok*{FRAMES},lost|ok*{FRAMES},hang|ok*100", Patience(), report)
         before = (0, 0, 0)
         for count, item in enumerate(source, start=1):
             assert isinstance(item, Frame)
@@ -55,7 +55,7 @@ def main() -> None:
             if count == 10 * FRAMES:
                 gc.collect()
                 before = (resident_bytes(), len(os.listdir("/proc/self/fd")), threading.active_count())
-            if count >= FRAMES * (cycles // 2 * 2) + 5:
+            if count >= FRAMES * cycles + 5:
                 break
         after = (resident_bytes(), len(os.listdir("/proc/self/fd")), threading.active_count())
         source.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -21,12 +21,13 @@ from spatialnet_edge.spec import IMAGE_INPUT, ModelSpec
 from spatialnet_optimize.calibration import Calibration, from_folder, from_labelled, split_off
 from spatialnet_optimize.candidates import FORMS, METHOD, NEEDS_CALIBRATION, NOT_RUN_ON_A_CPU, PARTIAL
 from spatialnet_optimize.compile_rtx import compile_passing
+from spatialnet_optimize.compile_tensorrt import compile_here, device_here, prepare, waiting
 from spatialnet_optimize.gates import GOLDEN_TOLERANCE, REFERENCE, Decision, Measured, decide, refusal
 from spatialnet_optimize.measure import agreement, decode_images, judge, latencies, predict
 from spatialnet_optimize.package import built_bundle
 from spatialnet_optimize.quantise import Scheme, int8_static
 from spatialnet_optimize.sensitivity import most_that_pass, sensitivities
-from spatialnet_optimize.targets import find_target
+from spatialnet_optimize.targets import HERE, Target, find_target
 from spatialnet_training.machine import machine
 
 Step = Callable[[str], None]
@@ -92,25 +93,11 @@ def build(job: Job, step: Step = lambda text: None) -> tuple[Bundle, Decision]:
     calibrated = any(form in NEEDS_CALIBRATION for form in target.precisions)
     for problem in (*problems, *(calibration.warnings if calibrated else ())):
         step(f"warning: {problem}")
-    contents: dict[str, bytes] = {}
-    for form in [each for each in target.precisions if each == REFERENCE or each.startswith(job.precision)]:
-        description, make = FORMS[form]
-        step(f"{form}: {description}")
-        contents[form] = make(portable, calibration)
+    contents = waiting(job.model) if target.compile == "tensorrt" and job.target == HERE and not job.heads else {}
     sensitivity: tuple[LayerSensitivity, ...] = ()
-    if job.search:
-        scheme: Scheme = "tensorrt" if target.compile == "tensorrt_rtx" else "cpu"
-        contents[PARTIAL], sensitivity = search(portable, spec, calibration, scheme, job, sets, step)
-    judged = {form: content for form, content in contents.items() if form not in NOT_RUN_ON_A_CPU}
-    measured = measure_candidates(judged, spec, job.model, sets, step)
-    libraries = {"onnxruntime": str(ort.__version__)}
-    if target.compile == "tensorrt_rtx":
-        step("compile: TensorRT for RTX (no GPU needed)")
-        decision, engines, version = compile_passing(contents, measured, spec, job.budget)
-        libraries["tensorrt_rtx"] = version
-    else:
-        decision = decide(measured, job.budget)
-        engines = preferred_engines(decision)
+    if not contents:
+        contents, sensitivity = make_forms(job, target, spec, portable, calibration, sets, step)
+    decision, engines, libraries = choose(job, target, contents, spec, sets, step)
     tolerance = GOLDEN_TOLERANCE[decision.winner.name]
     step("write: hash, golden vectors, manifest")
     record = BuildRecord(
@@ -125,6 +112,53 @@ def build(job: Job, step: Step = lambda text: None) -> tuple[Bundle, Decision]:
         sensitivity=sensitivity,
     )
     return built_bundle(job.model, job.output, spec, portable, engines, tolerance, record), decision
+
+
+def make_forms(
+    job: Job,
+    target: Target,
+    spec: ModelSpec,
+    portable: bytes,
+    calibration: Calibration,
+    sets: list[LabelledImages],
+    step: Step,
+) -> tuple[dict[str, bytes], tuple[LayerSensitivity, ...]]:
+    """Every form that the target may run, and what a search found of the layers."""
+    contents: dict[str, bytes] = {}
+    for form in [each for each in target.precisions if each == REFERENCE or each.startswith(job.precision)]:
+        description, make = FORMS[form]
+        step(f"{form}: {description}")
+        contents[form] = make(portable, calibration)
+    if not job.search:
+        return contents, ()
+    scheme: Scheme = "cpu" if target.compile == "onnxruntime" else "tensorrt"
+    contents[PARTIAL], sensitivity = search(portable, spec, calibration, scheme, job, sets, step)
+    return contents, sensitivity
+
+
+def choose(
+    job: Job, target: Target, contents: dict[str, bytes], spec: ModelSpec, sets: list[LabelledImages], step: Step
+) -> tuple[Decision, dict[EngineRecord, bytes], dict[str, str]]:
+    """Judge the forms as the target allows; the decision, the engines that go into the bundle, and the libraries' versions."""
+    libraries = {"onnxruntime": str(ort.__version__)}
+    device = device_here() if target.compile == "tensorrt" and job.target == HERE else None
+    if device is not None:
+
+        def judge_plans(engines: Mapping[str, Engine], plans: Mapping[str, bytes]) -> list[Measured]:
+            return measure_engines(engines, plans, spec, job.model, sets, step)
+
+        decision, engines, version = compile_here(contents, spec, judge_plans, job.budget, device, target.memory_gb, step)
+        return decision, engines, libraries | {"tensorrt": version}
+    judged = {form: content for form, content in contents.items() if form not in NOT_RUN_ON_A_CPU}
+    measured = measure_candidates(judged, spec, job.model, sets, step)
+    if target.compile == "tensorrt":
+        return *prepare(contents, measured, job.budget), libraries
+    if target.compile == "tensorrt_rtx":
+        step("compile: TensorRT for RTX (no GPU needed)")
+        decision, engines, version = compile_passing(contents, measured, spec, job.budget)
+        return decision, engines, libraries | {"tensorrt_rtx": version}
+    decision = decide(measured, job.budget)
+    return decision, preferred_engines(decision), libraries
 
 
 def check_output(job: Job) -> None:
@@ -188,6 +222,21 @@ def measure_candidates(
 ) -> list[Measured]:
     """Accuracy, agreement, golden difference and latency of every candidate that ONNX Runtime can run here."""
     engines = {name: open_candidate(content, spec) for name, content in contents.items()}
+    measured = measure_engines(engines, contents, spec, model, sets, step)
+    for engine in engines.values():
+        engine.close()
+    return measured
+
+
+def measure_engines(
+    engines: Mapping[str, Engine],
+    contents: Mapping[str, bytes],
+    spec: ModelSpec,
+    model: Bundle,
+    sets: list[LabelledImages],
+    step: Step,
+) -> list[Measured]:
+    """The same of engines that are open, the FP32 reference first."""
     golden_frames, golden_expected = model.golden()
     accuracy: dict[str, dict[str, float]] = {name: {} for name in engines}
     agreements: dict[str, list[float]] = {name: [] for name in engines}
@@ -219,7 +268,6 @@ def measure_candidates(
                 p99_ms=timed[name].p99_ms,
             )
         )
-        engine.close()
     return measured
 
 

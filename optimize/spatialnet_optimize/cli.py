@@ -31,9 +31,10 @@ from spatialnet_optimize.build import build as run_build
 from spatialnet_optimize.build_cache import remembered
 from spatialnet_optimize.measure import Score, decode_images, judge, predict
 from spatialnet_optimize.targets import find_target
-from spatialnet_optimize.tensorrt_plan import RTX, trtexec
+from spatialnet_optimize.tensorrt_plan import RTX, TENSORRT, trtexec
 
-BUILD_STEPS = {"here": 8, "cpu": 8, "rtx": 10}
+BUILD_STEPS = {"here": 8, "cpu": 8}
+DEVICE_STEPS = 10
 
 
 def build(
@@ -74,7 +75,7 @@ def build(
     job = Job(opened, target, output, tuple(labelled or ()), budget, kept, calibration, precision, dla, targets, search)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("open the model", total=BUILD_STEPS.get(target, 8))
+        task = progress.add_task("open the model", total=BUILD_STEPS.get(target, DEVICE_STEPS))
 
         def step(text: str) -> None:
             progress.update(task, description=text, advance=1)
@@ -85,8 +86,10 @@ def build(
     out.print(candidates(bundle.manifest))
     if bundle.manifest.build is not None:
         out.print(f"why: {bundle.manifest.build.reason}", highlight=False)
-    if any(engine.backend == RTX.module for engine in bundle.manifest.engines):
-        out.print(f"the same plan with NVIDIA's own program: {trtexec(RTX, bundle.spec.input.shape)}", highlight=False)
+    for library in (RTX, TENSORRT):
+        if any(engine.backend == library.module for engine in bundle.manifest.engines):
+            command = trtexec(library, bundle.spec.input.shape)
+            out.print(f"the same plan with NVIDIA's own program: {command}", highlight=False)
     size = sum(record.size for record in bundle.manifest.files)
     out.print(
         f"[bold]{bundle.path}[/]: {size / 1e6:.1f} MB, identity {bundle.sha256[:16]}…, {time.monotonic() - started:.1f} s",

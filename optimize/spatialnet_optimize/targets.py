@@ -12,8 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from spatialnet_edge.errors import EngineUnavailable, UsageError
+from spatialnet_optimize.compile_tensorrt import device_here
 
 HERE = "here"
+DEVICE_MODEL = Path("/proc/device-tree/model")
+"""The board's name on a Jetson: "NVIDIA Jetson Orin Nano Developer Kit"."""
 OLDEST_TENSORRT = (10, 3)
 """What we drive: strongly typed networks, as TensorRT 10.3 to 11.4 have them."""
 
@@ -59,7 +62,7 @@ def load_targets(extra: Path | None = None) -> dict[str, Target]:
 
 
 def find_target(name: str, extra: Path | None = None, precision: str = "", dla: bool = False) -> tuple[str, Target]:
-    """The row of this name; `here` is what this machine can run, which for now is its CPU.
+    """The row of this name; `here` is what this machine can run: its GPU where TensorRT is installed, else its CPU.
 
     Args:
         extra, precision, dla: see `load_targets` and `check_request`.
@@ -69,7 +72,7 @@ def find_target(name: str, extra: Path | None = None, precision: str = "", dla: 
         EngineUnavailable: known, but this version cannot build for it.
     """
     targets = load_targets(extra)
-    resolved = "cpu" if name == HERE else name
+    resolved = row_here(targets) if name == HERE else name
     if resolved not in targets:
         raise UsageError(f"no target '{name}'; there are {', '.join([HERE, *targets])}; see 'spatialnet-edge targets'")
     target = targets[resolved]
@@ -81,11 +84,23 @@ def find_target(name: str, extra: Path | None = None, precision: str = "", dla: 
                 f"target '{name}' ({target.description}) ends at TensorRT {target.tensorrt[-1]} (JetPack {target.jetpack}); the "
                 f"oldest that can be driven is {'.'.join(map(str, OLDEST_TENSORRT))}; build for cpu, whose bundle runs there"
             )
-        raise EngineUnavailable(
-            f"target '{name}' ({target.description}) needs NVIDIA's TensorRT {' to '.join(target.tensorrt)} on the device itself, "
-            f"which this version does not drive yet; build for {possible}, whose portable graph runs there on the CPU"
-        )
+        raise EngineUnavailable(f"target '{name}' ({target.description}) names no precisions to try; build for {possible}")
     return resolved, target
+
+
+def row_here(targets: dict[str, Target], model: Path = DEVICE_MODEL) -> str:
+    """The row of this machine: by its GPU's compute capability and, among those, by the board's name; `cpu` without TensorRT."""
+    device = device_here()
+    if device is None:
+        return "cpu"
+    rows = [
+        name
+        for name, row in targets.items()
+        if row.compile == "tensorrt" and device.compute_capability in row.compute_capability
+    ]
+    board = model.read_text(errors="replace") if model.exists() else ""
+    named = [name for name in rows if all(word in board for word in targets[name].description.split()[:3])]
+    return (named or rows or ["cpu"])[0]
 
 
 def version(text: str) -> tuple[int, ...]:

@@ -154,6 +154,7 @@ def build_plan(
 
 def configure(trt: Any, config: Any, options: PlanOptions) -> None:
     """Set the options on a builder's configuration."""
+    config.clear_flag(trt.BuilderFlag.TF32)  # FP32 means FP32: it is the reference that all other forms are held against
     if options.level is not None:
         config.builder_optimization_level = options.level
     if options.workspace_mb is not None:

@@ -166,6 +166,8 @@ def test_what_is_no_source_is_refused_with_a_reason(tmp_path: Path) -> None:
         "synthetic:frames=0": "must be positive",
         "63": "camera 63",
         "gst:": "needs a pipeline",
+        "carrier:" + 5000 * "pigeon": "no source 'carrier:'",
+        5000 * "x" + ".mp4": "cannot be opened",
     }
     for uri, reason in cases.items():
         with pytest.raises(SourceRefused) as caught:

@@ -186,6 +186,8 @@ def require(module: str, extra: str) -> None:
 def refusal(module: str, title: str, record: EngineRecord, open_device: Callable[[], Device] = PycudaDevice) -> str:
     """Why a plan cannot run here: another release of the library, no CUDA device, or another one than it was built for."""
     here = str(import_module(module).__version__)
+    if record.path.endswith(".onnx"):
+        return f"a graph that waits to be compiled by {title}: run 'spatialnet-edge build BUNDLE --target here' on this device"
     if record.library_version != here:
         return f"plan built with {title} {record.library_version}; here {here}; rebuild with 'spatialnet-edge build'"
     try:

@@ -92,9 +92,7 @@ def candidates(manifest: Manifest) -> Table:
         title=f"built for {build.target} on {build.machine}",
     )  # fmt: skip
     for each in build.candidates:
-        measured = ["—"] * 4
-        if each.latency_ms:
-            measured = [f"{each.loss_points:.2f}", f"{each.agreement:.2%}"]
-            measured += [f"{each.latency_ms:.2f}", f"{each.latency_p99_ms:.2f}"]
-        table.add_row(each.name, f"{each.size / 1e6:.2f}", *measured, each.verdict)
+        judged = [f"{each.loss_points:.2f}", f"{each.agreement:.2%}"] if each.agreement else ["—"] * 2
+        timed = [f"{each.latency_ms:.2f}", f"{each.latency_p99_ms:.2f}"] if each.latency_ms else ["—"] * 2
+        table.add_row(each.name, f"{each.size / 1e6:.2f}", *judged, *timed, each.verdict)
     return table

@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,9 @@ def parse_uri(uri: str) -> SourceUri:
     if "\0" in text:
         raise SourceRefused(f"{uri!r}: a null byte cannot be part of a source")
     scheme, colon, rest = text.partition(":")
-    if colon and not Path(text).exists():
+    if colon and not os.path.exists(
+        text
+    ):  # which, unlike Path.exists, takes a name that is too long for one that is not there
         if rest.startswith("//") and scheme in STREAM_SCHEMES:
             return SourceUri("stream", text)
         if scheme == "file":
@@ -119,7 +122,7 @@ def open_source(uri: str) -> Source:
 
 def _parse_path(text: str) -> SourceUri:
     path = Path(text)
-    if path.is_dir():
+    if os.path.isdir(text):
         return SourceUri("folder", text)
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return SourceUri("image", text)

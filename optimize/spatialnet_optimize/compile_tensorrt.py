@@ -1,0 +1,147 @@
+"""TensorRT in two steps, since its compiler times kernels on the very GPU: what the host can do, and what the device must.
+
+On the host every form is made and judged, simulated by ONNX Runtime, where there is memory for it (quantisers run out of it on 8 GB
+boards). The graphs that pass travel in the bundle. On the device `build BUNDLE --target here` compiles them, runs every plan over
+the same images, times it, and keeps the fastest that still passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+from spatialnet_edge.backends import CheckedEngine, Engine
+from spatialnet_edge.backends.cuda import PycudaDevice
+from spatialnet_edge.backends.tensorrt import TensorRtBackend
+from spatialnet_edge.bundle import MODEL, Bundle
+from spatialnet_edge.errors import BuildError, EngineUnavailable, MissingExtra
+from spatialnet_edge.manifest import EngineRecord
+from spatialnet_edge.spec import ModelSpec
+from spatialnet_optimize.gates import REFERENCE, Decision, Measured, decide, record, refusal
+from spatialnet_optimize.tensorrt_plan import TENSORRT, Library, Plan, PlanOptions, build_plan, load_library
+
+GRAPHS = "graphs"
+"""Where the forms that wait for their device lie in a bundle."""
+WORKSPACE_SHARE = 8
+"""The builder's scratch memory is at most one part in so many of the board's, which the GPU shares with everything else."""
+
+Judge = Callable[[Mapping[str, Engine], Mapping[str, bytes]], Sequence[Measured]]
+"""Accuracy, agreement and latency of engines; the contents are for their sizes."""
+Open = Callable[[bytes, ModelSpec], Engine]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceHere:
+    """The GPU of this machine, with the TensorRT that drives it."""
+
+    name: str
+    compute_capability: str
+
+
+def device_here() -> DeviceHere | None:
+    """The GPU that TensorRT can use here; None where there is neither."""
+    try:
+        load_library(TENSORRT)
+        device = PycudaDevice()
+    except (EngineUnavailable, MissingExtra):
+        return None
+    found = DeviceHere(device.name, device.compute_capability)
+    device.close()
+    return found
+
+
+def prepare(
+    contents: Mapping[str, bytes], measured: Sequence[Measured], budget: float
+) -> tuple[Decision, dict[EngineRecord, bytes]]:
+    """What the host does: keep the graphs that passed, for the device to compile.
+
+    Returns:
+        The decision (nothing is chosen yet but FP32, which runs everywhere), and the graphs that travel.
+
+    Raises:
+        BuildError: as `gates.decide`.
+    """
+    reference = decide(measured[:1], budget).winner
+    judged = {each.name: each for each in measured}
+    graphs: dict[EngineRecord, bytes] = {}
+    records = []
+    for form, content in contents.items():
+        each = judged.get(form)
+        verdict = "" if each is None else refusal(each, reference, budget)
+        if not verdict:
+            if form != REFERENCE:  # which travels as the portable graph anyway
+                graphs[EngineRecord(path=f"{GRAPHS}/{form}.onnx", backend=TENSORRT.module, precision=form, portable=False)] = (
+                    content
+                )
+            unjudged = "not judged: ONNX Runtime has no CPU kernels for it"
+            verdict = f"to be compiled on the device; {unjudged if each is None else 'passes, simulated by ONNX Runtime'}"
+        shown = Measured(form, content, {}, 0.0, 0.0, 0.0, 0.0, runs_here=False) if each is None else each
+        records.append(record(replace(shown, p50_ms=0.0, p99_ms=0.0), reference, False, verdict))
+    reason = f"{len(graphs) + 1} forms wait for their device: run 'spatialnet-edge build BUNDLE --target here' there"
+    return Decision(reference, reason, tuple(records)), graphs
+
+
+def waiting(bundle: Bundle) -> dict[str, bytes]:
+    """The forms that a bundle brings for its device, FP32 first; empty for a bundle that was not prepared."""
+    found = {
+        PurePosixPath(engine.path).stem: bundle.read(engine.path)
+        for engine in bundle.manifest.engines
+        if engine.path.startswith(f"{GRAPHS}/")
+    }
+    return {REFERENCE: bundle.read(MODEL)} | found if found else {}
+
+
+def compile_here(
+    contents: Mapping[str, bytes],
+    spec: ModelSpec,
+    judge: Judge,
+    budget: float,
+    device: DeviceHere,
+    memory_gb: float,
+    step: Callable[[str], None],
+    library: Library = TENSORRT,
+    open_plan: Open = lambda content, spec: TensorRtBackend().open(content, spec, 0),
+) -> tuple[Decision, dict[EngineRecord, bytes], str]:
+    """What the device does: compile every form, judge and time each plan, keep the fastest that passes.
+
+    Args:
+        library, open_plan: the compiler, and what runs its plans; others in tests.
+
+    Returns:
+        The decision, the plan that goes into the bundle, and the library's version.
+
+    Raises:
+        BuildError: the FP32 plan does not reproduce the golden vectors, or does not compile.
+    """
+    options = PlanOptions(workspace_mb=int(memory_gb * 1024 / WORKSPACE_SHARE) or None)
+    plans: dict[str, Plan] = {}
+    engines: dict[str, Engine] = {}
+    failed: list[Measured] = []
+    why: dict[str, str] = {}
+    for form, content in contents.items():
+        step(f"compile {form} with {library.title} for {device.name}")
+        try:
+            plans[form] = build_plan(library, content, spec.input.shape, options)
+            engines[form] = CheckedEngine(open_plan(plans[form].content, spec))
+        except (BuildError, EngineUnavailable) as error:
+            if form == REFERENCE:
+                raise
+            why[form] = str(error)
+            failed.append(Measured(form, content, {}, 0.0, 0.0, 0.0, 0.0, runs_here=False))
+    measured = judge(engines, {form: plans[form].content for form in engines})
+    for engine in engines.values():
+        engine.close()
+    decision = decide(measured, budget)
+    lost = tuple(record(each, measured[0], False, f"does not compile: {why[each.name]}") for each in failed)
+    version = plans[REFERENCE].version
+    chosen = decision.winner.name
+    engine = EngineRecord(
+        path=f"engines/tensorrt.{chosen}.plan",
+        backend=library.module,
+        precision=chosen,
+        device=device.name,
+        library_version=version,
+        portable=False,
+    )
+    return replace(decision, records=(*decision.records, *lost)), {engine: plans[chosen].content}, version
