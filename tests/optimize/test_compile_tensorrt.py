@@ -1,7 +1,7 @@
 """A Jetson's bundle in two steps: prepared on any computer, compiled and chosen on the device.
 
-NVIDIA's real builder compiles here too (TensorRT for RTX has the same interface); what runs its plans is ONNX Runtime on the graph that
-they were made from, since no GPU is here.
+NVIDIA's real builder compiles here too (TensorRT for RTX has the same interface); what runs its plans is ONNX Runtime on the
+graph that they were made from, since no GPU is here.
 """
 
 from pathlib import Path

@@ -41,7 +41,7 @@ def test_every_sink_takes_results_and_closes_twice(uri: str, tmp_path: Path) -> 
 
 def test_an_unknown_sink_names_the_known_ones() -> None:
     for uri in ("telegraph:x", "no colon"):
-        with pytest.raises(UsageError, match="geojson, jsonl, log, null, video"):
+        with pytest.raises(UsageError, match=r"ccsds\+udp, geojson, jsonl, log, mavlink, mqtt, mqtts, null, udp, unix, video"):
             open_sink(uri)
 
 

@@ -6,6 +6,11 @@
 | `video:out.mp4` | the frames with the answers drawn on them |
 | `log:FOLDER` | lines with a CRC-32 in segments under a cap, on the disk within a second |
 | `geojson:places.geojsonl` | one GeoJSON feature a frame that knows where it was taken |
+| `udp://HOST:PORT` | one binary record a datagram (`wire.py`) |
+| `unix:/run/x.sock` | the same records to programs on this computer |
+| `ccsds+udp://HOST:PORT?apid=0x2a` | the same records in space packets (extra `ccsds`) |
+| `mavlink:udpout:HOST:14550` | into a vehicle's network, as an onboard computer (extra `mavlink`) |
+| `mqtt://HOST/TOPIC`, `mqtts://…` | to a broker, with a last will (extra `mqtt`) |
 | `null:` | nowhere |
 | `NAME:REST` | whatever an installed package adds under the entry point `spatialnet_edge.sinks` |
 
@@ -26,7 +31,7 @@ class Sink(Protocol):
     """Takes results one by one; `close` flushes and may be called twice.
 
     A sink may have an attribute `wants_pixels`: False lets the frames' memory go before they are queued. It may have a method
-    `flush`, which is called about twice a second while there is nothing to write.
+    `flush`, which is called about twice a second while there is nothing to write. Network sinks take `?budget=BYTES_A_SECOND`.
     """
 
     def write(self, result: FrameResult) -> None: ...
@@ -39,6 +44,12 @@ SINKS: Mapping[str, Plugin] = {
     "video": Plugin("spatialnet_edge.sinks.video:VideoSink"),
     "log": Plugin("spatialnet_edge.sinks.log:LogSink"),
     "geojson": Plugin("spatialnet_edge.sinks.geojson:GeoJsonSink"),
+    "udp": Plugin("spatialnet_edge.sinks.udp:UdpSink"),
+    "unix": Plugin("spatialnet_edge.sinks.unix:UnixSink"),
+    "ccsds+udp": Plugin("spatialnet_edge.sinks.udp:CcsdsUdpSink"),
+    "mavlink": Plugin("spatialnet_edge.sinks.mavlink:MavlinkSink"),
+    "mqtt": Plugin("spatialnet_edge.sinks.mqtt:MqttSink"),
+    "mqtts": Plugin("spatialnet_edge.sinks.mqtt:MqttsSink"),
     "null": Plugin("spatialnet_edge.sinks.memory:NullSink"),
 }
 

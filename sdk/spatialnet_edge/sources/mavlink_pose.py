@@ -6,6 +6,7 @@ It listens and never sends: a payload that classifies does not command a vehicle
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections import deque
 from importlib import import_module
@@ -19,6 +20,22 @@ WANTED = ["GLOBAL_POSITION_INT", "ATTITUDE"]
 OLDEST_S = 2.0
 """A position older than this, at the moment of the frame, is none."""
 KEPT = 256
+
+
+def load_mavutil() -> Any:
+    """pymavlink's connections, speaking MAVLink 2 (which reads version 1 as well), and its common message set.
+
+    Raises:
+        MissingExtra: pymavlink is not installed.
+    """
+    os.environ.setdefault("MAVLINK20", "1")  # read when the message set is chosen
+    try:
+        mavutil: Any = import_module("pymavlink.mavutil")
+    except ModuleNotFoundError as error:
+        raise MissingExtra("pymavlink", "mavlink") from error
+    if mavutil.mavlink.WIRE_PROTOCOL_VERSION != "2.0":
+        mavutil.set_dialect("common")
+    return mavutil
 
 
 @final
@@ -35,10 +52,7 @@ class MavlinkPose:
     """
 
     def __init__(self, connection: str, baud: int = 57600) -> None:
-        try:
-            mavutil: Any = import_module("pymavlink.mavutil")
-        except ModuleNotFoundError as error:
-            raise MissingExtra("pymavlink", "mavlink") from error
+        mavutil = load_mavutil()
         try:
             self._link: Any = mavutil.mavlink_connection(connection, baud=baud)
         except OSError as error:

@@ -1,0 +1,105 @@
+"""Products as CCSDS space packets (133.0-B-2), and what the ground makes of those that arrive.
+
+A product is cut into segments: sequence flags say first, middle, last (4.1.3.4.2). The data of each: u32 number of the frame,
+u16 segment, u16 segments, u8 kind, u8 confidence in 1/255, then bytes of the picture; behind it a CRC-16.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import fastcrc
+from spacepackets.ccsds import PacketType, SequenceFlags, SpacePacketHeader
+
+HEAD = struct.Struct(">IHHBB")
+PACKET_HEADER, CRC_BYTES, MODULUS = 6, 2, 1 << 14
+SEGMENT = 1024
+KINDS = {"keep": 1, "thumbnail": 2}
+
+
+def packets_of(content: bytes, seq: int, kind: str, confidence: float, apid: int, sequence: int) -> list[bytes]:
+    """One product as packets with rising sequence counts."""
+    parts = [content[start : start + SEGMENT] for start in range(0, len(content), SEGMENT)] or [b""]
+    return [
+        packet(
+            HEAD.pack(seq % 2**32, index, len(parts), KINDS[kind], round(confidence * 255)) + part,
+            apid, (sequence + index) % MODULUS, flags(index, len(parts)),
+        )
+        for index, part in enumerate(parts)
+    ]  # fmt: skip
+
+
+def flags(index: int, count: int) -> SequenceFlags:
+    if count == 1:
+        return SequenceFlags.UNSEGMENTED
+    if index == 0:
+        return SequenceFlags.FIRST_SEGMENT
+    return SequenceFlags.LAST_SEGMENT if index == count - 1 else SequenceFlags.CONTINUATION_SEGMENT
+
+
+def packet(data: bytes, apid: int, sequence: int, sequence_flags: SequenceFlags) -> bytes:
+    header = SpacePacketHeader(PacketType.TM, apid, sequence, len(data) + CRC_BYTES - 1, seq_flags=sequence_flags)
+    body = bytes(header.pack()) + data
+    return body + fastcrc.crc16.ibm_3740(body).to_bytes(CRC_BYTES, "big")
+
+
+@dataclass
+class Received:
+    """What the ground has after a pass.
+
+    Attributes:
+        products: number of the frame to kind, confidence and picture, for those that are whole.
+        incomplete: number of the frame to the segments that are missing.
+        lost: packets that the sequence counts say there were; damaged: packets whose CRC does not fit.
+    """
+
+    products: dict[int, tuple[str, float, bytes]] = field(default_factory=dict)
+    incomplete: dict[int, list[int]] = field(default_factory=dict)
+    packets: int = 0
+    lost: int = 0
+    damaged: int = 0
+
+
+def receive(stream: Iterable[bytes]) -> Received:
+    """Put together what arrived, packet by packet, and say what did not."""
+    found = Received()
+    parts: dict[int, dict[int, bytes]] = {}
+    about: dict[int, tuple[int, str, float]] = {}
+    names = {number: name for name, number in KINDS.items()}
+    last: int | None = None
+    for raw in stream:
+        found.packets += 1
+        if len(raw) < PACKET_HEADER + HEAD.size + CRC_BYTES or not fits(raw):
+            found.damaged += 1
+            continue
+        header = SpacePacketHeader.unpack(raw[:PACKET_HEADER])
+        if last is not None:
+            found.lost += (header.seq_count - last - 1) % MODULUS
+        last = header.seq_count
+        seq, index, count, kind, confidence = HEAD.unpack_from(raw, PACKET_HEADER)
+        parts.setdefault(seq, {})[index] = raw[PACKET_HEADER + HEAD.size : -CRC_BYTES]
+        about[seq] = (count, names.get(kind, "unknown"), confidence / 255)
+    for seq, (count, kind, confidence) in about.items():
+        missing = [index for index in range(count) if index not in parts[seq]]
+        if missing:
+            found.incomplete[seq] = missing
+        else:
+            found.products[seq] = (kind, confidence, b"".join(parts[seq][index] for index in range(count)))
+    found.lost -= found.damaged  # a damaged packet was counted as a gap
+    return found
+
+
+def fits(raw: bytes) -> bool:
+    """Whether the CRC of a packet is that of its bytes."""
+    return fastcrc.crc16.ibm_3740(raw[:-CRC_BYTES]) == int.from_bytes(raw[-CRC_BYTES:], "big")
+
+
+def split(recording: bytes) -> Iterator[bytes]:
+    """Packets of a recording, one after the other, by the lengths in their headers."""
+    position = 0
+    while position + PACKET_HEADER <= len(recording):
+        length = PACKET_HEADER + int.from_bytes(recording[position + 4 : position + 6], "big") + 1
+        yield recording[position : position + length]
+        position += length

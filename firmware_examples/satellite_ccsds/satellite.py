@@ -1,0 +1,93 @@
+"""An imaging payload: classify, route, keep the best, and send what fits into a pass.
+
+python satellite.py capture landuse.snb scene:S2.tif?tile=256 queue/ --rule 'keep if land_use in [residential, industrial] and
+p >= 0.8 else thumbnail' python satellite.py downlink queue/ pass_0042.bin --budget 200000
+python satellite.py ground pass_0042.bin received/
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import cv2
+import typer
+from packets import packets_of, receive, split
+from routing import read_rule
+from store import Store
+
+import spatialnet_edge
+from spatialnet_edge.results import Classification, FrameResult
+
+QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 85]
+THUMBNAIL = (96, 96)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def worth_of(result: FrameResult) -> float:
+    """How sure the first head is: what the queue is ordered by."""
+    first = next(iter(result.predictions.values()))
+    return first.confidence if isinstance(first, Classification) else 0.5
+
+
+@app.command()
+def capture(bundle: str, source: str, queue: Path, rule: Annotated[str, typer.Option(help="See routing.py.")]) -> None:
+    """Classify every frame and keep what the rule says; metadata of all of them go into the log."""
+    store = Store(queue)
+    first = store.next_number()
+    log = spatialnet_edge.open_sink(f"log:{queue / 'log'}")
+    route = read_rule(rule, spatialnet_edge.open_bundle(bundle).spec)
+    counts = dict.fromkeys(("keep", "thumbnail", "nothing"), 0)
+    for result in spatialnet_edge.stream(bundle, source, sinks=[log]):
+        decision = route.decide(result)
+        counts[decision] += 1
+        if decision != "nothing":
+            image = result.frame.pixels[..., ::-1]
+            if decision == "thumbnail":
+                image = cv2.resize(image, THUMBNAIL, interpolation=cv2.INTER_AREA)
+            store.add(worth_of(result), first + result.seq, decision, cv2.imencode(".jpg", image, QUALITY)[1].tobytes())
+    log.close()
+    typer.echo(", ".join(f"{count} {name}" for name, count in counts.items()))
+
+
+@app.command()
+def downlink(
+    queue: Path,
+    output: Path,
+    budget: Annotated[int, typer.Option(help="Bytes that this pass can take.")] = 200_000,
+    apid: Annotated[int, typer.Option(help="Application process identifier, 0 to 2046.")] = 42,
+) -> None:
+    """Send the best products that fit; whatever is cut off by a power loss is sent again."""
+    store = Store(queue)
+    used = sent = 0
+    with output.open("wb") as radio:
+        for product in store.waiting():
+            sequence = store.sequence
+            packets = packets_of(product.path.read_bytes(), product.seq, product.kind, product.worth, apid, sequence)
+            size = sum(map(len, packets))
+            if used + size > budget:
+                continue  # a smaller one may still fit
+            radio.writelines(packets)
+            radio.flush()
+            store.sequence = (sequence + len(packets)) % (1 << 14)
+            store.mark_sent(product)
+            used, sent = used + size, sent + 1
+    typer.echo(f"{sent} products, {used} of {budget} bytes, {len(list(store.waiting()))} still wait")
+
+
+@app.command()
+def ground(recording: Path, output: Path) -> None:
+    """Put a pass together, and say what was lost."""
+    found = receive(split(recording.read_bytes()))
+    output.mkdir(parents=True, exist_ok=True)
+    for seq, (kind, confidence, picture) in found.products.items():
+        (output / f"{seq:09d}_{kind}_{confidence:.2f}.jpg").write_bytes(picture)
+    for seq, missing in found.incomplete.items():
+        typer.echo(f"frame {seq}: segments {missing} are missing")
+    typer.echo(
+        f"{len(found.products)} products of {found.packets} packets; {found.lost} packets lost, {found.damaged} damaged"
+    )
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,66 @@
+"""What waits for the next pass, best first, on a disk that may lose power at any moment.
+
+A file for each product, named by its worth, so that a listing is the queue: `p0.9713_000123_keep.jpg`. What went down is moved
+to `sent/` and stays until there is need of room; the sequence count of the packets is kept beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from spatialnet_edge.durable import sync_folder, write_durably
+
+SEQUENCE, SENT = "sequence", "sent"
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """One picture with its place in the queue."""
+
+    path: Path
+    worth: float
+    seq: int
+    kind: str
+
+
+class Store:
+    """The queue of one satellite."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / SENT).mkdir(parents=True, exist_ok=True)
+
+    def add(self, worth: float, seq: int, kind: str, content: bytes) -> None:
+        """Keep a product; after this returns, a power cut does not lose it."""
+        write_durably(self.folder / f"p{worth:.4f}_{seq:09d}_{kind}.jpg", content)
+
+    def waiting(self) -> Iterator[Product]:
+        """Whole frames first, and among them and among thumbnails the most certain."""
+        found: list[Product] = []
+        for path in self.folder.glob("p*_*_*.jpg"):
+            worth, seq, kind = path.stem[1:].split("_")
+            found.append(Product(path, float(worth), int(seq), kind))
+        yield from sorted(found, key=lambda product: (product.kind != "keep", -product.worth, product.seq))
+
+    def next_number(self) -> int:
+        """The number of the next frame: numbers go on after a restart, since the ground counts by them."""
+        taken = [
+            int(path.stem.split("_")[1]) for folder in (self.folder, self.folder / SENT) for path in folder.glob("p*_*_*.jpg")
+        ]
+        return max(taken, default=-1) + 1
+
+    def mark_sent(self, product: Product) -> None:
+        product.path.rename(self.folder / SENT / product.path.name)
+        sync_folder(self.folder)
+
+    @property
+    def sequence(self) -> int:
+        """Of the next packet."""
+        path = self.folder / SEQUENCE
+        return int(path.read_text()) if path.exists() else 0
+
+    @sequence.setter
+    def sequence(self, value: int) -> None:
+        write_durably(self.folder / SEQUENCE, str(value).encode())

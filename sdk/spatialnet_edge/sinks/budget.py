@@ -1,0 +1,78 @@
+"""A radio takes so many bytes a second and no more: a token bucket that holds one second."""
+
+from __future__ import annotations
+
+import time
+from typing import final
+from urllib.parse import parse_qsl, urlsplit
+
+from spatialnet_edge.errors import UsageError
+
+
+@final
+class Budget:
+    """Says whether so many bytes may go now.
+
+    Args:
+        bytes_per_second: 0 for no limit.
+
+    Attributes:
+        refused: messages that were not sent for its sake.
+    """
+
+    def __init__(self, bytes_per_second: float) -> None:
+        self.refused = 0
+        self._rate = bytes_per_second
+        self._left = bytes_per_second
+        self._at = time.monotonic()
+
+    def allows(self, size: int) -> bool:
+        """Take `size` bytes from the budget, or count a refusal."""
+        if not self._rate:
+            return True
+        now = time.monotonic()
+        self._left = min(max(self._rate, float(size)), self._left + (now - self._at) * self._rate)
+        self._at = now
+        if size > self._left:
+            self.refused += 1
+            return False
+        self._left -= size
+        return True
+
+
+def parse_peer(scheme: str, rest: str, port: int, options: dict[str, str]) -> tuple[str, int, str, dict[str, str]]:
+    """Take `//host:port/path?name=value` apart.
+
+    Args:
+        port: when none is given.
+        options: those that are known, with their defaults.
+
+    Returns:
+        Host, port, path without its first slash, options.
+
+    Raises:
+        UsageError: no host, a port that is none, an unknown option.
+    """
+    try:
+        parts = urlsplit(f"{scheme}:{rest}")
+        found_port = parts.port or port
+    except ValueError as error:
+        raise UsageError(f"{scheme}:{rest}: {error}") from error
+    if not parts.hostname:
+        raise UsageError(f"{scheme}:{rest}: no host; expected {scheme}://HOST:PORT")
+    given = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if unknown := given.keys() - options.keys():
+        raise UsageError(f"{scheme}:{rest}: no option '{min(unknown)}'; there are {', '.join(options)}")
+    return parts.hostname, found_port, parts.path.lstrip("/"), options | given
+
+
+def number(scheme: str, options: dict[str, str], name: str) -> float:
+    """An option that must be a number, not negative; `0x` is understood."""
+    text = options[name]
+    try:
+        value = float(int(text, 0)) if text.lower().startswith("0x") else float(text)
+    except ValueError as error:
+        raise UsageError(f"{scheme}: {name}={text}: not a number") from error
+    if value < 0:
+        raise UsageError(f"{scheme}: {name}={text}: must not be negative")
+    return value

@@ -1,0 +1,130 @@
+"""Results to an MQTT broker: one fleet, many aircraft (extra `mqtt`)."""
+
+from __future__ import annotations
+
+import threading
+from importlib import import_module
+from typing import Any, final
+
+import msgspec
+
+from spatialnet_edge.errors import MissingExtra, SinkError, UsageError, first_line
+from spatialnet_edge.results import FrameResult
+from spatialnet_edge.sinks.budget import Budget, number, parse_peer
+
+PLAIN_PORT, TLS_PORT = 1883, 8883
+CONNECT_S = 10.0
+KEEPALIVE_S = 15
+OPTIONS = {
+    "budget": "0",
+    "qos": "0",
+    "client": "",
+    "cafile": "",
+    "certfile": "",
+    "keyfile": "",
+    "username": "",
+    "password_file": "",
+}
+encode_json = msgspec.json.Encoder().encode
+
+
+@final
+class MqttSink:
+    """`mqtt://HOST:PORT/TOPIC?qos=0&budget=BYTES_A_SECOND`, or `mqtts:` with TLS.
+
+    Every result goes to `TOPIC/result`. `TOPIC/health` is retained: `{"state":"online"}` while connected, and
+    `{"state":"offline"}` as the last will, which the broker publishes when the connection breaks (MQTT 5.0, 3.1.2.5). paho
+    reconnects by itself; what is written meanwhile is dropped and counted in `dropped`, since a stale answer is worth less
+    than a fresh one.
+
+    Raises:
+        MissingExtra: paho-mqtt is not installed.
+        SinkError: no connection within 10 s.
+    """
+
+    wants_pixels = False
+
+    def __init__(self, rest: str, scheme: str = "mqtt") -> None:
+        tls = scheme == "mqtts"
+        host, port, self._topic, options = parse_peer(scheme, rest, TLS_PORT if tls else PLAIN_PORT, OPTIONS)
+        if not self._topic:
+            raise UsageError(f"{scheme}:{rest}: no topic; expected {scheme}://HOST:PORT/fleet/NAME")
+        self._budget = Budget(number(scheme, options, "budget"))
+        self._qos = int(number(scheme, options, "qos"))
+        self.dropped = 0
+        try:
+            paho: Any = import_module("paho.mqtt.client")
+        except ModuleNotFoundError as error:
+            raise MissingExtra("paho.mqtt", "mqtt") from error
+        client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=options["client"])
+        connected = threading.Event()
+        client.on_connect = lambda *_: self._say_online(connected)  # pyright: ignore[reportUnknownLambdaType]
+        client.will_set(f"{self._topic}/health", b'{"state":"offline"}', qos=1, retain=True)
+        if options["username"]:
+            client.username_pw_set(options["username"], read_secret(options["password_file"]))
+        if tls:
+            client.tls_set(options["cafile"] or None, options["certfile"] or None, options["keyfile"] or None)
+        self._client: Any = client
+        try:
+            client.connect(host, port, KEEPALIVE_S)
+        except (OSError, ValueError) as error:
+            raise SinkError(
+                f"{scheme}://{host}:{port}: no broker there: {first_line(error)}; check address, port and TLS"
+            ) from error
+        client.loop_start()
+        if not connected.wait(CONNECT_S):
+            self.close()
+            raise SinkError(
+                f"{scheme}://{host}:{port}: the broker did not accept us within {CONNECT_S:g} s; check name and password"
+            )
+
+    @property
+    def over_budget(self) -> int:
+        return self._budget.refused
+
+    def write(self, result: FrameResult) -> None:
+        if not self._client.is_connected():
+            self.dropped += 1
+            return
+        text = encode_json(result.to_dict())
+        if self._budget.allows(len(text)):
+            self._client.publish(f"{self._topic}/result", text, qos=self._qos)
+
+    def close(self) -> None:
+        if self._client.is_connected():
+            message = self._client.publish(f"{self._topic}/health", b'{"state":"offline"}', qos=1, retain=True)
+            try:
+                message.wait_for_publish(2)
+            except RuntimeError:
+                self.dropped += 1
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _say_online(self, connected: threading.Event) -> None:
+        self._client.publish(f"{self._topic}/health", b'{"state":"online"}', qos=1, retain=True)
+        connected.set()
+
+
+@final
+class MqttsSink:
+    """`mqtts://`: see `MqttSink`."""
+
+    wants_pixels = False
+
+    def __init__(self, rest: str) -> None:
+        self._sink = MqttSink(rest, "mqtts")
+
+    def write(self, result: FrameResult) -> None:
+        self._sink.write(result)
+
+    def close(self) -> None:
+        self._sink.close()
+
+
+def read_secret(path: str) -> str:
+    """The first line of a file: a password does not belong into a URI, which any process can see."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.readline().strip()
+    except OSError as error:
+        raise UsageError(f"password_file={path}: cannot be read: {error.strerror}") from error

@@ -1,0 +1,125 @@
+"""The C client against the real sink: compiled with every warning an error, fed by the runtime, held against Python's reading."""
+
+import ctypes
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import ROOT, TINY
+from spatialnet_edge.frames import Frame, Pose
+from spatialnet_edge.results import FrameResult, assemble
+from spatialnet_edge.sinks import open_sink
+from spatialnet_edge.wire import pack, unpack
+
+FOLDER = ROOT / "firmware_examples" / "c_client"
+STRICT = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror", "-O2"]
+
+
+def result(seq: int, pose: Pose | None = None, flags: tuple[str, ...] = ()) -> FrameResult:
+    rows = {
+        "shade": np.array([0.25, 0.75], np.float32) if seq % 2 else np.array([0.5, 0.5], np.float32),
+        "bands": np.array([0.9, 0.1, 0.6], np.float32),
+        "level": np.array([seq], np.float32),
+    }
+    return assemble(TINY, Frame(np.zeros((4, 4, 3), np.uint8), seq, "tests", pose=pose), rows, 1.0, flags)
+
+
+def test_a_record_comes_back_as_it_went() -> None:
+    found = unpack(pack(result(7, Pose(-33.8583, 151.21, 120.5), ("dark",))))
+    assert found.seq == 7
+    assert found.position == (-33.8583, 151.21, 120.5)
+    assert found.flags == 1 | 8
+    shade, bands, level = found.answers
+    assert (shade.head, shade.kind, shade.label, shade.value) == (0, 0, 1, 0.75)
+    assert (bands.kind, bands.present) == (1, (0, 2))
+    assert (level.kind, level.value) == (2, 7.0)
+    assert unpack(pack(result(2))).answers[0].label == -1  # unsure
+    assert unpack(pack(result(2))).position is None
+
+
+@given(st.integers(0, 103), st.integers(1, 255))
+def test_no_change_of_a_byte_goes_unseen(place: int, change: int) -> None:
+    content = bytearray(pack(result(1)))
+    assert len(content) == 104
+    content[place] ^= change
+    with pytest.raises(ValueError, match=r".+"):
+        unpack(bytes(content))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if shutil.which("cc") is None:
+        pytest.skip("needs a C compiler")
+    folder = tmp_path_factory.mktemp("c")
+    subprocess.run(["cc", *STRICT, "-o", folder / "client", FOLDER / "client.c"], check=True)
+    (folder / "reader.c").write_text(
+        '#include "spatialnet_record.h"\n'
+        "int read_it(const uint8_t *from, size_t length, struct spatialnet_record *record);\n"
+        "int read_it(const uint8_t *from, size_t length, struct spatialnet_record *record)\n"
+        "{ return spatialnet_read(from, length, record); }\n"
+    )
+    command = ["cc", *STRICT, "-shared", "-fPIC", f"-I{FOLDER}", "-o", folder / "reader.so", folder / "reader.c"]
+    subprocess.run(command, check=True)
+    return folder
+
+
+def test_the_client_prints_what_the_runtime_sent(folder: Path, tmp_path: Path) -> None:
+    sink = open_sink(f"unix:{tmp_path / 'results.sock'}")
+    client = subprocess.Popen([folder / "client", tmp_path / "results.sock"], stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 5
+    while not sink._clients and time.monotonic() < deadline:  # type: ignore[attr-defined]
+        sink.flush()  # type: ignore[attr-defined]
+        time.sleep(0.01)
+    for seq in range(20):
+        sink.write(result(seq))
+    sink.close()
+    printed, _ = client.communicate(timeout=10)
+    assert client.returncode == 0
+    lines = printed.splitlines()
+    assert len(lines) == 20
+    for seq, line in enumerate(lines):
+        words = line.split()
+        assert words[0] == str(seq)
+        assert words[3] == ("0:0:1:0.750000:0" if seq % 2 else "0:0:-1:0.500000:0")
+        assert words[4] == "1:1:-1:0.900000:5"
+        assert words[5] == f"2:2:-1:{seq:.6f}:0"
+
+
+def test_c_refuses_what_python_refuses(folder: Path) -> None:
+    read = ctypes.CDLL(str(folder / "reader.so")).read_it
+    space = ctypes.create_string_buffer(4096)
+    good = pack(result(3))
+    cases = {
+        0: good,
+        -1: b"SNEX" + good[4:],
+        -2: good[:4] + b"\x02" + good[5:],
+        -3: good[:-1],
+        -4: good[:60] + bytes([good[60] ^ 1]) + good[61:],
+    }
+    for status, content in cases.items():
+        assert read(content, ctypes.c_size_t(len(content)), space) == status
+    assert read(b"", ctypes.c_size_t(0), space) == -1
+
+
+def test_without_a_reader_and_with_a_slow_one_nothing_waits(tmp_path: Path) -> None:
+    import socket
+
+    sink = open_sink(f"unix:{tmp_path / 'results.sock'}")
+    sink.write(result(0))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as slow:
+        slow.connect(str(tmp_path / "results.sock"))
+        started = time.monotonic()
+        for seq in range(5000):
+            sink.write(result(seq))
+        assert time.monotonic() - started < 5
+        assert sink.missed > 0  # type: ignore[attr-defined]
+        assert unpack(slow.recv(4096)).seq == 0
+    sink.write(result(1))  # the reader has gone
+    sink.close()
+    assert not (tmp_path / "results.sock").exists()

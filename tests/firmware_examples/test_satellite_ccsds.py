@@ -1,0 +1,169 @@
+"""The imaging payload and its ground: rules, passes within their budget, power losses, packets that do not arrive."""
+
+import socket
+import subprocess
+import sys
+from collections import deque
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from conftest import CLIP, ROOT, TINY
+from spatialnet_edge.errors import UsageError
+from spatialnet_edge.frames import Frame
+from spatialnet_edge.results import FrameResult, assemble
+from spatialnet_edge.sinks import open_sink
+from spatialnet_edge.wire import unpack
+
+pytest.importorskip("spacepackets")
+FOLDER = ROOT / "firmware_examples" / "satellite_ccsds"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def example_on_the_path() -> None:
+    sys.path.insert(0, str(FOLDER))
+
+
+def satellite(*arguments: object) -> str:
+    command = [sys.executable, str(FOLDER / "satellite.py"), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def result(bright: float, bands: tuple[float, float, float] = (0.9, 0.1, 0.1), level: float = 5) -> FrameResult:
+    rows = {"shade": [1 - bright, bright], "bands": bands, "level": [level]}
+    return assemble(
+        TINY, Frame(np.zeros((4, 4, 3), np.uint8), 0, "tests"), {n: np.array(r, np.float32) for n, r in rows.items()}, 1.0, ()
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "given", "expected"),
+    [
+        ("keep if shade is bright else thumbnail", result(0.9), "keep"),
+        ("keep if shade is bright else thumbnail", result(0.1), "thumbnail"),
+        ("keep if shade in [bright, dark] and p >= 0.95 else nothing", result(0.9), "nothing"),
+        ("keep if shade in [bright] and p ≥ 0.85 and bands has red else nothing", result(0.9), "keep"),
+        ("keep if bands has blue else nothing", result(0.9), "nothing"),
+        ("keep if level >= 4 else nothing", result(0.9), "keep"),
+        ("keep if level >= 6.5 else nothing", result(0.9), "nothing"),
+        ("keep if always else nothing", result(0.5), "keep"),
+        ("keep if shade is bright else thumbnail", result(0.55), "thumbnail"),  # unsure
+    ],
+)
+def test_a_rule_says_what_is_kept(rule: str, given: FrameResult, expected: str) -> None:
+    from routing import read_rule
+
+    assert read_rule(rule, TINY).decide(given) == expected
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        ("keep the good ones", "expected 'keep if"),
+        ("keep if shade is purple else nothing", "has no label 'purple'; it has dark, bright"),
+        ("keep if cover is dark else nothing", "no multiclass head 'cover'; this model has shade"),
+        ("keep if p >= 0.5 else nothing", "p of which head"),
+        ("keep if shade else nothing", "is no condition"),
+        ("keep if level has red else nothing", "no multilabel head 'level'"),
+    ],
+)
+def test_a_rule_that_does_not_fit_the_model_is_refused(rule: str, says: str) -> None:
+    from routing import read_rule
+
+    with pytest.raises(UsageError, match=says):
+        read_rule(rule, TINY)
+
+
+def test_capture_downlink_and_ground_end_to_end(tmp_path: Path) -> None:
+    queue = tmp_path / "queue"
+    rule = "keep if land_use in [forest, park, agriculture] and p >= 0.3 else thumbnail"
+    printed = satellite("capture", "builtin:student", CLIP, queue, "--rule", rule)
+    kept = int(printed.split(" keep")[0])
+    assert 0 < kept < 242
+    assert f"{242 - kept} thumbnail" in printed
+    passes = []
+    for number in range(2):
+        recording = tmp_path / f"pass_{number}.bin"
+        satellite("downlink", queue, recording, "--budget", 400_000)
+        assert recording.stat().st_size <= 400_000
+        printed = satellite("ground", recording, tmp_path / f"received_{number}")
+        assert "0 packets lost, 0 damaged" in printed
+        passes.append(sorted((tmp_path / f"received_{number}").glob("*.jpg")))
+    first, second = ({path.name.split("_")[0] for path in each} for each in passes)
+    assert first
+    assert second
+    assert not first & second  # nothing goes down twice
+    assert all(cv2.imread(str(path)) is not None for path in passes[0])
+    confidences = [float(path.stem.split("_")[2]) for each in passes for path in each if "_keep_" in path.name]
+    best_first = [float(path.stem.split("_")[2]) for path in passes[0] if "_keep_" in path.name]
+    assert min(best_first) >= max(confidences[len(best_first) :], default=0) - 0.1  # smaller ones fill what is left
+    again = satellite("capture", "builtin:student", CLIP, queue, "--rule", "keep if always else nothing")
+    assert again.startswith("242 keep")  # numbers went on: nothing was overwritten
+    assert len(list(queue.glob("p*.jpg"))) + len(list((queue / "sent").glob("*.jpg"))) == 484
+
+
+def test_what_is_lost_on_the_way_is_said(tmp_path: Path) -> None:
+    from packets import SEGMENT, packets_of, receive, split
+    from spacepackets.ccsds import PacketId, PacketType, parse_space_packets_from_deque
+
+    pictures = {seq: np.random.default_rng(seq).bytes(5 * SEGMENT - 100 * seq) for seq in range(4)}
+    stream: list[bytes] = []
+    for seq, content in pictures.items():
+        stream += packets_of(content, seq, "keep", 0.9, 42, 16_380 + len(stream))  # the count wraps at 16,384
+    assert list(split(b"".join(stream))) == stream
+    theirs = parse_space_packets_from_deque(deque([b"".join(stream)]), [PacketId(PacketType.TM, False, 42)])
+    assert len(theirs.tm_list if hasattr(theirs, "tm_list") else theirs) == len(
+        stream
+    )  # another's parser sees the same packets
+    whole = receive(stream)
+    assert {seq: found[2] for seq, found in whole.products.items()} == pictures
+    assert (whole.lost, whole.damaged, whole.incomplete) == (0, 0, {})
+    damaged = bytearray(stream[7])
+    damaged[20] ^= 4
+    found = receive([*stream[:2], *stream[3:7], bytes(damaged), *stream[8:]])
+    assert (found.lost, found.damaged) == (1, 1)
+    assert found.incomplete == {0: [2], 1: [2]}
+    assert set(found.products) == {2, 3}
+
+
+def test_a_power_loss_during_a_pass_sends_the_rest_later(tmp_path: Path) -> None:
+    from store import Store
+
+    store = Store(tmp_path)
+    for seq, worth in enumerate((0.5, 0.9, 0.7)):
+        store.add(worth, seq, "keep", b"x" * 100)
+    store.add(0.99, 9, "thumbnail", b"y")
+    assert [product.seq for product in store.waiting()] == [1, 2, 0, 9]
+    store.mark_sent(next(store.waiting()))
+    store.sequence = 77
+    after = Store(tmp_path)  # the power is back
+    assert [product.seq for product in after.waiting()] == [2, 0, 9]
+    assert after.sequence == 77
+    assert after.next_number() == 10
+
+
+def test_the_sink_sends_records_in_space_packets() -> None:
+    import fastcrc
+    from spacepackets.ccsds import SpacePacketHeader
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ground:
+        ground.bind(("127.0.0.1", 0))
+        ground.settimeout(2)
+        sink = open_sink(f"ccsds+udp://127.0.0.1:{ground.getsockname()[1]}?apid=0x2a&budget=1000")
+        for _ in range(30):
+            sink.write(result(0.9))
+        received = [ground.recv(4096) for _ in range(3)]
+        sink.close()
+    headers = [SpacePacketHeader.unpack(packet[:6]) for packet in received]
+    assert [(header.apid, header.seq_count) for header in headers] == [(42, 0), (42, 1), (42, 2)]
+    for packet, header in zip(received, headers, strict=True):
+        assert header.packet_len == len(packet)
+        assert fastcrc.crc16.ibm_3740(packet[:-2]) == int.from_bytes(packet[-2:], "big")
+        assert unpack(packet[6:-2]).answers[0].label == 1
+    assert sink.over_budget > 15  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match="at most 0x7fe"):
+        open_sink("ccsds+udp://127.0.0.1:9?apid=0x7ff")

@@ -1,0 +1,255 @@
+"""Sinks that reach other computers, against real peers: sockets, and a real MQTT broker with TLS."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import TINY
+from spatialnet_edge.errors import SinkError, UsageError
+from spatialnet_edge.frames import Frame
+from spatialnet_edge.results import FrameResult, assemble
+from spatialnet_edge.sinks import open_sink
+from spatialnet_edge.sinks.budget import Budget
+from spatialnet_edge.wire import unpack
+
+
+def result(seq: int) -> FrameResult:
+    answers = {"shade": [0.2, 0.8], "bands": [0.9, 0.1, 0.7], "level": [3]}
+    rows = {name: np.array(row, np.float32) for name, row in answers.items()}
+    return assemble(TINY, Frame(np.zeros((4, 4, 3), np.uint8), seq, "tests"), rows, 1.0, ())
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_datagrams_are_records_and_a_missing_peer_costs_nothing() -> None:
+    port = free_port()
+    sink = open_sink(f"udp://127.0.0.1:{port}")
+    for seq in range(3):
+        sink.write(result(seq))  # nobody is there: the kernel says so on the next send
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.1", port))
+        peer.settimeout(2)
+        for seq in range(3, 6):
+            sink.write(result(seq))
+        seen = [unpack(peer.recv(4096)).seq for _ in range(2)]
+    sink.close()
+    assert set(seen) <= {3, 4, 5}
+
+
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("udp:", "no host"),
+        ("udp://host:port", "Port"),
+        ("udp://127.0.0.1:9?colour=1", "no option 'colour'"),
+        ("udp://127.0.0.1:9?budget=-1", "must not be negative"),
+        ("udp://127.0.0.1:9?budget=many", "not a number"),
+        ("mqtt://127.0.0.1:9", "no topic"),
+    ],
+)
+def test_a_peer_that_makes_no_sense_is_refused(uri: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        open_sink(uri)
+
+
+def test_a_budget_is_kept_and_what_it_refused_is_counted() -> None:
+    budget = Budget(1000)
+    allowed = sum(budget.allows(100) for _ in range(100))
+    assert allowed in (10, 11)
+    assert budget.refused == 100 - allowed
+    time.sleep(0.3)
+    assert 2 <= sum(budget.allows(100) for _ in range(100)) <= 4
+    assert all(Budget(0).allows(10**9) for _ in range(3))
+
+
+class Broker:
+    """Mosquitto where it is installed, else amqtt, as a process of its own that can be killed and started again."""
+
+    def __init__(self, folder: Path, port: int, tls_port: int, certificate: Path, key: Path) -> None:
+        self.port, self.tls_port = port, tls_port
+        mosquitto = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
+        self.is_mosquitto = Path(mosquitto).exists()
+        if self.is_mosquitto:
+            config = folder / "mosquitto.conf"
+            user = f"user {os.environ.get('USER', 'root')}\n" if os.geteuid() == 0 else ""
+            config.write_text(
+                f"{user}allow_anonymous true\npersistence false\nlistener {port} 127.0.0.1\n"
+                f"listener {tls_port} 127.0.0.1\ncafile {certificate}\ncertfile {certificate}\nkeyfile {key}\n"
+            )
+            self.command = [mosquitto, "-c", str(config)]
+        else:
+            pytest.importorskip("amqtt")
+            config = folder / "amqtt.yaml"
+            config.write_text(
+                f"listeners:\n  default:\n    type: tcp\n    bind: 127.0.0.1:{port}\n"
+                f"  tls:\n    bind: 127.0.0.1:{tls_port}\n    ssl: true\n    certfile: {certificate}\n    keyfile: {key}\n"
+                "plugins:\n  amqtt.plugins.authentication.AnonymousAuthPlugin:\n    allow_anonymous: true\n"
+            )
+            self.command = [str(Path(sys.executable).with_name("amqtt")), "-c", str(config)]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 0.5).close()
+                return
+            except OSError:
+                time.sleep(0.1)
+        raise AssertionError("the broker does not start")
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+def certify(folder: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 that signs itself."""
+    import datetime
+    import ipaddress
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "broker")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(now + datetime.timedelta(days=2))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    (folder / "broker.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (folder / "broker.key").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    (folder / "broker.key").chmod(0o644)
+    return folder / "broker.pem", folder / "broker.key"
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    pytest.importorskip("paho.mqtt.client")
+    tmp_path.chmod(0o755)
+    certificate, key = certify(tmp_path)
+    broker = Broker(tmp_path, free_port(), free_port(), certificate, key)
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+class Ground:
+    """A subscriber to everything."""
+
+    def __init__(self, port: int) -> None:
+        import paho.mqtt.client as paho
+
+        self.heard: list[tuple[str, dict, bool]] = []
+        self.client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+        self.client.on_message = lambda client, data, message: self.heard.append(
+            (message.topic, json.loads(message.payload), bool(message.retain))
+        )
+        self.client.on_connect = lambda *_: self.client.subscribe("fleet/#")
+        self.client.connect("127.0.0.1", port)
+        self.client.loop_start()
+
+    def wait(self, condition, seconds: float = 20.0) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if condition(self.heard):
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"not heard within {seconds} s: {self.heard[-5:]}")
+
+    def close(self) -> None:
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+def test_results_and_health_reach_the_fleet(broker: Broker) -> None:
+    ground = Ground(broker.port)
+    sink = open_sink(f"mqtt://127.0.0.1:{broker.port}/fleet/seven?qos=1")
+    for seq in range(5):
+        sink.write(result(seq))
+    ground.wait(lambda heard: sum(topic == "fleet/seven/result" for topic, _, _ in heard) == 5)
+    late = Ground(broker.port)
+    late.wait(lambda heard: ("fleet/seven/health", {"state": "online"}, True) in heard)
+    sink.close()
+    ground.wait(lambda heard: heard[-1][:2] == ("fleet/seven/health", {"state": "offline"}))
+    seqs = [content["seq"] for topic, content, _ in ground.heard if topic == "fleet/seven/result"]
+    assert seqs == [0, 1, 2, 3, 4]
+    for each in (ground, late):
+        each.close()
+
+
+def test_an_aircraft_that_dies_is_reported_by_its_last_will(broker: Broker) -> None:
+    ground = Ground(broker.port)
+    program = (
+        "import os, sys, time\nfrom spatialnet_edge.sinks import open_sink\n"
+        f"sink = open_sink('mqtt://127.0.0.1:{broker.port}/fleet/nine')\ntime.sleep(0.5)\nos.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=False)
+    ground.wait(lambda heard: ("fleet/nine/health", {"state": "offline"}) in [each[:2] for each in heard], 40)
+    states = [content["state"] for topic, content, _ in ground.heard if topic == "fleet/nine/health"]
+    assert states == ["online", "offline"]
+    ground.close()
+
+
+@pytest.mark.fault(42)
+def test_a_broker_that_goes_and_comes_back_costs_results_only_meanwhile(broker: Broker) -> None:
+    sink = open_sink(f"mqtt://127.0.0.1:{broker.port}/fleet/two")
+    broker.stop()
+    deadline = time.monotonic() + 10
+    while sink.dropped == 0 and time.monotonic() < deadline:  # type: ignore[attr-defined]
+        sink.write(result(0))
+        time.sleep(0.05)
+    assert sink.dropped > 0  # type: ignore[attr-defined]
+    broker.start()
+    ground = Ground(broker.port)
+    deadline = time.monotonic() + 20
+    while not any(topic == "fleet/two/result" for topic, _, _ in ground.heard) and time.monotonic() < deadline:
+        sink.write(result(1))
+        time.sleep(0.2)
+    assert any(topic == "fleet/two/result" for topic, _, _ in ground.heard)
+    sink.close()
+    ground.close()
+
+
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # paho leaves a failed handshake's socket to the collector
+def test_tls_is_checked_against_the_authority_that_was_named(broker: Broker, tmp_path: Path) -> None:
+    ground = Ground(broker.port)
+    where = f"mqtts://127.0.0.1:{broker.tls_port}/fleet/four"
+    sink = open_sink(f"{where}?cafile={tmp_path / 'broker.pem'}")
+    sink.write(result(0))
+    ground.wait(lambda heard: any(topic == "fleet/four/result" for topic, _, _ in heard))
+    sink.close()
+    ground.close()
+    with pytest.raises(SinkError, match="no broker there"):
+        open_sink(where)  # the system's authorities do not know it
+
+
+def test_no_broker_is_an_error_with_the_address() -> None:
+    pytest.importorskip("paho.mqtt.client")
+    with pytest.raises(SinkError, match=r"mqtt://127\.0\.0\.1:\d+: no broker there"):
+        open_sink(f"mqtt://127.0.0.1:{free_port()}/fleet/x")
