@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
 
@@ -280,3 +281,59 @@ def test_an_end_by_itself_ends_the_stream(played: None) -> None:
     source, events = supervised("faulty:ok*3")
     assert len(list(source)) == 3
     assert [kind for kind, _ in events] == ["camera_open"]
+
+
+class StreamingCamera(BaseHTTPRequestHandler):
+    """A network camera: motion JPEG over HTTP that breaks off after some pictures, or falls silent."""
+
+    protocol_version = "HTTP/1.0"
+    pictures = 40
+    falls_silent = False
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        noise = np.random.default_rng(0)
+        try:
+            for _ in range(self.pictures):
+                picture = cv2.resize(noise.integers(0, 256, (6, 8, 3), np.uint8), (320, 240))
+                content = cv2.imencode(".jpg", picture)[1].tobytes()
+                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(content)}\r\n\r\n"
+                self.wfile.write(head.encode() + content + b"\r\n")
+                time.sleep(0.02)
+            if self.falls_silent:
+                time.sleep(4)
+        except OSError:
+            pass  # the other side hung up
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@pytest.mark.fault(1)
+@pytest.mark.parametrize("falls_silent", [False, True])
+def test_a_network_stream_that_breaks_off_or_falls_silent_comes_back(
+    falls_silent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through real HTTP and FFmpeg."""
+    monkeypatch.setattr(StreamingCamera, "falls_silent", falls_silent)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), StreamingCamera)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        source, events = supervised(f"http://127.0.0.1:{server.server_address[1]}/stream.mjpg", Patience(first_wait=0.1))
+        seen: list[tuple[int, tuple[int, ...]]] = []
+        for item in source:
+            assert isinstance(item, Frame)
+            seen.append((item.seq, item.pixels.shape))
+            if len(seen) == 60:
+                source.close()
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    kinds = [kind for kind, _ in events]
+    assert kinds[:3] == ["camera_open", "camera_hung" if falls_silent else "camera_lost", "camera_open"]
+    assert seen == [(seq, (240, 320, 3)) for seq in range(60)]

@@ -515,3 +515,29 @@ def test_a_log_prints_its_records_and_counts_what_is_damaged(tmp_path: Path) -> 
     assert CliRunner().invoke(app, ["log", str(tmp_path), "--pin", "1"]).exit_code == 0
     assert path.with_name(path.name + PIN).exists()
     assert isinstance(CliRunner().invoke(app, ["log", str(tmp_path / "none")]).exception, Refused)
+
+
+def test_several_cameras_share_one_engine_and_one_that_fails_costs_the_others_nothing(payload: Path) -> None:
+    folder = payload.parent
+    text = payload.read_text().replace(
+        "[health]",
+        f"""[[sources]]
+uri = "faulty:ok*20,lost|absent"
+sinks = ["jsonl:{folder}/second.jsonl"]
+[engine]
+batch = 2
+[health]""",
+    )
+    payload.write_text(text)
+    service = start(payload, FAULTY_STATE=str(folder / "lives"))
+    first, second = "synthetic:frames=100000&size=64x48&fps=50", "faulty:ok*20,lost|absent"
+    health = wait_for(
+        folder / "health.json",
+        lambda found: found.state == "DEGRADED" and found.sources.get(first, {}).get("ledger", {}).get("emitted", 0) > 100,
+    )
+    service.terminate()
+    assert service.wait(10) == 0
+    assert health.why == (f"no frames from {second}",)
+    assert health.sources[first]["delivering"]
+    assert 0 < health.sources[second]["ledger"]["emitted"] <= 20
+    assert len((folder / "second.jsonl").read_text().splitlines()) == health.sources[second]["ledger"]["emitted"]
