@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json as jsonlib
-import platform
 import shlex
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,9 +14,16 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from spatialnet_benchmarks.environment import environment, joules, state
+from spatialnet_benchmarks.latency import WARM_UP, batches, cold_starts, engine_alone, paced, summary
 from spatialnet_benchmarks.stages import Measurement, measure
-from spatialnet_edge import __version__
-from spatialnet_edge.api import Model, cores, load
+from spatialnet_edge.api import Model, load
+from spatialnet_edge.errors import MissingExtra, UsageError
+
+BATCHES = (1, 2, 4, 8)
+KEPT_SAMPLES = 5000
+LOAD = 0.7
+"""Share of its capacity at which a stream is measured unless a rate is given."""
 
 
 def bench(
@@ -28,40 +33,86 @@ def bench(
     ),
     rounds: Annotated[int, typer.Option(min=1, help="Passes over the source; the median pass is reported.")] = 5,
     kept: Annotated[int, typer.Option(min=10, help="Frames held in memory for the stages after decoding.")] = 100,
+    runs: Annotated[int, typer.Option(min=20, help="Inferences of the engine alone.")] = 500,
+    rate: Annotated[float, typer.Option(min=0, help="Frames a second of the paced stream; 0 for 70 % of capacity.")] = 0.0,
+    seconds: Annotated[float, typer.Option(min=1, help="Length of the paced stream: minutes show throttling.")] = 10.0,
     backend: Annotated[str, typer.Option(help="Use this backend alone.")] = "",
-    json: Annotated[Path | None, typer.Option(help="Write everything to this file.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write everything to this file, for --compare.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with plots to this file.")] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None, typer.Option(help="Compare two results of --json instead of measuring: A B.")
+    ] = None,
 ) -> None:
     """Measure what each stage costs, what the machine could do at best, and how much of that the pipeline reaches."""
+    if compare is not None:
+        show_comparison(*compare)
+        return
+    if html is not None and html.suffix != ".html":
+        raise UsageError(f"--html {html}: name a file that ends in .html")
     with load(bundle, backend, threads=1) as model:
-        passes = [
-            measure(model, source, kept) for _ in track(range(rounds), "measure", console=Console(stderr=True), transient=True)
-        ]
-        middle = sorted(passes, key=lambda each: each.pipeline_efficiency)[len(passes) // 2]
-        record = describe(model, source, middle, passes)
+        record = take(model, bundle, source, rounds, kept, runs, rate, seconds, backend)
     show(record)
     if json is not None:
         json.write_text(jsonlib.dumps(record, indent=1) + "\n", encoding="utf-8")
+    if html is not None:
+        write_html(record, html)
 
 
-def describe(model: Model, source: str, middle: Measurement, passes: list[Measurement]) -> dict[str, Any]:
-    """Everything needed to judge the figures and to repeat them."""
-    efficiencies = [each.pipeline_efficiency for each in passes]
-    p50, p99 = np.percentile(middle.ages, (50, 99))
+def take(
+    model: Model, bundle: str, source: str, rounds: int, kept: int, runs: int, rate: float, seconds: float, backend: str
+) -> dict[str, Any]:
+    """Everything, and what is needed to judge the figures and to repeat them."""
+    start = state()
+    energy = joules()
+    passes = [
+        measure(model, source, kept) for _ in track(range(rounds), "measure", console=Console(stderr=True), transient=True)
+    ]
+    energy_after = joules()
+    middle = sorted(passes, key=lambda each: each.pipeline_efficiency)[len(passes) // 2]
+    golden, _ = model.bundle.golden()
+    engine = model.opened.engine
+    alone = engine_alone(engine, golden, 1, runs)
+    rate = rate or LOAD * min(middle.frames_per_second, 1e3 / float(np.median(alone)))
+    stream = paced(model, rate, seconds)
+    cold_start, memory_mb = cold_starts(bundle, backend, min(rounds, 5))
+    frames = sum(len(each.ages) for each in passes)
+    spent = "not measurable here"
+    if energy is not None and energy_after is not None:
+        spent = f"{(energy_after - energy) / frames:.3f} J of the package"
     return {
         "command": shlex.join(["spatialnet-edge", *sys.argv[1:]]),
-        "machine": f"{platform.system()} {platform.machine()}, {cores()} cores",
-        "versions": {
-            "spatialnet-edge": __version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("onnxruntime", "opencv-python-headless", "numpy")},
-        },
+        "environment": environment(),
+        "state": {"start": start, "end": state()},
+        "model": model.bundle.spec.name,
         "bundle": model.bundle.sha256,
-        "engine": model.opened.record.path,
+        "engine": f"{model.opened.record.path} ({model.opened.record.precision} on {model.opened.record.backend})",
+        "input": list(model.bundle.spec.input.shape),
         "source": source,
         "frames": len(middle.ages),
         "rounds": len(passes),
-        "clock": "perf_counter for wall time, process_time for core time",
+        "runs": runs,
+        "warm_up": WARM_UP,
+        "clock": "perf_counter for wall time, process_time for core time, CLOCK_MONOTONIC for frames",
         "stages": {name: stage.percentiles() for name, stage in middle.stages.items()},
+        "engine_alone": summary(alone),
+        "batches": batches(engine, golden, BATCHES, max(20, runs // 5)),
+        "paced": {"rate": round(rate, 2), "seconds": seconds, "latency": summary(stream)},
+        "cold_start": cold_start,
+        "memory_mb": round(memory_mb, 1),
+        "energy": spent,
+        **throughput(middle, passes),
+        "samples": {
+            "engine": thinned(alone),
+            "paced": thinned(stream),
+            "end_to_end": thinned(np.concatenate([each.end_to_end for each in passes])),
+        },
+    }
+
+
+def throughput(middle: Measurement, passes: list[Measurement]) -> dict[str, Any]:
+    efficiencies = [each.pipeline_efficiency for each in passes]
+    p50, p99 = np.percentile(middle.ages, (50, 99))
+    return {
         "age_at_emit": {"p50_ms": round(float(p50), 3), "p99_ms": round(float(p99), 3)},
         "frames_per_second": round(middle.frames_per_second, 2),
         "work_bound_frames_per_second": round(middle.work_bound, 2),
@@ -70,11 +121,51 @@ def describe(model: Model, source: str, middle: Measurement, passes: list[Measur
     }
 
 
+def thinned(milliseconds: np.ndarray) -> list[float]:
+    """At most so many of them, evenly, in order."""
+    step = -(-len(milliseconds) // KEPT_SAMPLES)
+    return [round(float(value), 4) for value in milliseconds[:: max(1, step)]]
+
+
+def write_html(record: dict[str, Any], path: Path) -> None:
+    try:
+        from spatialnet_benchmarks.page import write_page
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), "optimize") from error
+    write_page(record, path)
+
+
+def show_comparison(a: Path, b: Path) -> None:
+    try:
+        from spatialnet_benchmarks.compare import compare, read_result
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), "optimize") from error
+    console = Console()
+    comparisons, differing = compare(read_result(a), read_result(b))
+    table = Table("", "a", "b", "b ÷ a", "95 % interval", "verdict", title=f"a: {a}   b: {b}")
+    for each in comparisons:
+        interval = f"{each.low:.3f} to {each.high:.3f}"
+        table.add_row(each.what, f"{each.a_ms:.3f}", f"{each.b_ms:.3f}", f"{each.ratio:.3f}", interval, each.verdict)
+    console.print(table)
+    for line in differing:
+        console.print(f"careful: {line}", style="yellow", highlight=False)
+
+
 def show(record: dict[str, Any]) -> None:
     console = Console()
-    table = Table("stage alone", "p50 ms", "p90 ms", "p99 ms", "max ms", "core ms a frame", title=record["machine"])
+    where = record["environment"]
+    title = f"{where['device']}, {where['machine']}"
+    table = Table("stage alone", "p50 ms", "p90 ms", "p99 ms", "max ms", "core ms a frame", title=title)
     for name, figures in record["stages"].items():
         table.add_row(name, *(f"{figures[key]:.3f}" for key in ("p50_ms", "p90_ms", "p99_ms", "max_ms", "core_ms")))
+    console.print(table)
+    table = Table("latency", "p50 ms", "p90 ms", "p99 ms", "p99.9 ms", "max ms", "jitter ms")
+    rows = {
+        "engine alone": record["engine_alone"],
+        f"due to result at {record['paced']['rate']:g} Hz": record["paced"]["latency"],
+    }
+    for name, figures in rows.items():
+        table.add_row(name, *(f"{figures[key]:.3f}" for key in ("p50", "p90", "p99", "p99.9", "max", "jitter")))
     console.print(table)
     low, high = record["pipeline_efficiency_range"]
     console.print(
@@ -82,4 +173,9 @@ def show(record: dict[str, Any]) -> None:
         f"{record['work_bound_frames_per_second']:.1f}; pipeline efficiency {record['pipeline_efficiency']:.2f} "
         f"({low:.2f} to {high:.2f} over {record['rounds']} rounds)",
         highlight=False,
+    )
+    parts = ", ".join(f"{name} {value:.2f}" for name, value in record["cold_start"].items() if name != "whole")
+    console.print(f"new process to first result {record['cold_start']['whole']:.2f} s ({parts})", highlight=False)
+    console.print(
+        f"memory at its first result {record['memory_mb']:.0f} MB; energy a frame: {record['energy']}", highlight=False
     )

@@ -7,10 +7,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from conftest import CLIP, ROOT, SAMPLES, write_tiny_bundle
+from conftest import CLIP, ROOT, SAMPLES, TINY, write_tiny_bundle
+from spatialnet_benchmarks.latency import paced
+from spatialnet_edge.backends.fake import FakeEngine
+from spatialnet_edge.bundle import open_bundle
 
 SYNTHETIC = "synthetic:frames=20&size=64x64"
 
@@ -184,3 +189,62 @@ def test_a_bundle_that_fails_its_golden_test_does_not_run(tmp_path: Path) -> Non
 
 def test_the_shipped_clip_exists() -> None:
     assert (ROOT / "samples" / "brighton_beach.mp4").stat().st_size < 8_000_000
+
+
+def test_a_benchmark_says_on_what_and_how_it_was_taken(tiny_path: Path, tmp_path: Path) -> None:
+    result, page = tmp_path / "a.json", tmp_path / "a.html"
+    options = ("--rounds", 1, "--runs", 60, "--seconds", 1, "--rate", 50, "--json", result, "--html", page)
+    done = cli("bench", tiny_path, "synthetic:frames=40&size=320x240", *options)
+    assert done.returncode == 0, done.stderr
+    record = json.loads(result.read_text(encoding="utf-8"))
+    assert {"device", "machine", "power_mode", "clock_governor", "versions"} <= set(record["environment"])
+    assert set(record["state"]) == {"start", "end"}
+    assert record["bundle"] == open_bundle(tiny_path).sha256
+    assert set(record["batches"]) == {"1", "2", "4", "8"}
+    assert record["engine_alone"]["p50"] <= record["engine_alone"]["p99"] <= record["engine_alone"]["max"]
+    assert len(record["samples"]["engine"]) == 60
+    assert record["paced"]["rate"] == 50
+    parts = [seconds for name, seconds in record["cold_start"].items() if name != "whole"]
+    assert record["cold_start"]["whole"] == pytest.approx(sum(parts), rel=0.01)
+    text = page.read_text(encoding="utf-8")
+    assert "data:image/png;base64," in text
+    assert "http" not in text  # self-contained
+    assert "bench" in record["command"]
+
+
+def test_two_results_are_compared_with_an_interval_and_a_careful_verdict(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0)
+
+    def result(name: str, scale: float, device: str = "Orin") -> Path:
+        samples = {"engine": (scale * noise.gamma(50, 0.1, 400)).tolist(), "paced": [], "end_to_end": []}
+        environment = {"device": device, "machine": "m", "power_mode": "15 W", "clock_governor": "performance"}
+        (tmp_path / name).write_text(json.dumps({"samples": samples, "environment": environment}))
+        return tmp_path / name
+
+    one, same, faster = result("one.json", 1.0), result("same.json", 1.02), result("faster.json", 0.7, "Thor")
+    shown = " ".join(cli("bench", "--compare", one, same).stdout.split())
+    assert "no difference beyond 5%" in shown
+    shown = " ".join(cli("bench", "--compare", one, faster).stdout.split())
+    assert "b is faster" in shown
+    assert "device differs: Orin and Thor" in shown
+    assert "b is slower" in " ".join(cli("bench", "--compare", faster, one).stdout.split())
+    (tmp_path / "no.json").write_text("{}")
+    assert "not a result of" in refused(78, "bench", "--compare", one, tmp_path / "no.json")
+
+
+def test_a_stall_counts_for_every_frame_that_it_delays() -> None:
+    """A 300 ms stall in a 50 Hz stream: measured from when frames were due, a dozen of them are late; not one alone."""
+    calls = 0
+
+    def stalls(batch: np.ndarray) -> dict[str, np.ndarray]:
+        nonlocal calls
+        calls += 1
+        if calls == 20:
+            time.sleep(0.3)
+        return engine._by_brightness(batch)
+
+    engine = FakeEngine(TINY, stalls)
+    model = SimpleNamespace(opened=SimpleNamespace(engine=engine))
+    milliseconds = paced(model, 50, 2, "64x48")  # type: ignore[arg-type]
+    assert milliseconds.max() > 280
+    assert np.median(milliseconds) < 20

@@ -1,0 +1,89 @@
+"""Is b faster than a? The ratio of medians with a bootstrap interval, and a verdict that does not claim more than that."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from spatialnet_edge.errors import DataRefused
+
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+MOODS = 0.05
+"""What two runs of the same thing may differ by, one after the other: an interval knows nothing of a machine that was slower in
+the meantime."""
+SERIES = {"engine": "engine alone, ms", "paced": "from due to result, ms", "end_to_end": "between results at full speed, ms"}
+MUST_AGREE = ("device", "machine", "power_mode", "clock_governor")
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One series of two results.
+
+    Attributes:
+        ratio: median of b over median of a; low, high: its interval.
+    """
+
+    what: str
+    a_ms: float
+    b_ms: float
+    ratio: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        if self.high < 1 - MOODS:
+            return f"b is faster, by {1 - self.high:.0%} at least"
+        if self.low > 1 + MOODS:
+            return f"b is slower, by {self.low - 1:.0%} at least"
+        return f"no difference beyond {MOODS:.0%}"
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """A file of `bench --json`.
+
+    Raises:
+        DataRefused: it is something else.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record, dict) or "samples" not in record:
+            raise ValueError("no samples in it")
+    except (OSError, ValueError) as error:
+        raise DataRefused(f"{path}: not a result of 'spatialnet-edge bench --json': {error}") from error
+    return record
+
+
+def compare(a: dict[str, Any], b: dict[str, Any]) -> tuple[list[Comparison], list[str]]:
+    """Every series that both have, and what makes them hard to compare."""
+    found = [
+        compare_series(title, np.array(a["samples"][name]), np.array(b["samples"][name]))
+        for name, title in SERIES.items()
+        if a["samples"].get(name) and b["samples"].get(name)
+    ]
+    differing = [
+        f"{key} differs: {a['environment'][key]} and {b['environment'][key]}"
+        for key in MUST_AGREE
+        if a["environment"][key] != b["environment"][key]
+    ]
+    return found, differing
+
+
+def compare_series(what: str, a: np.ndarray, b: np.ndarray) -> Comparison:
+    """Percentile bootstrap of the ratio of medians (Efron and Tibshirani 1993, chapter 13), by SciPy."""
+
+    def ratio(first: np.ndarray, second: np.ndarray, axis: int = -1) -> np.ndarray:
+        return np.median(second, axis=axis) / np.median(first, axis=axis)
+
+    found = stats.bootstrap(
+        (a, b), ratio, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="percentile", rng=np.random.default_rng(0)
+    )
+    interval = found.confidence_interval
+    whole = float(ratio(a, b))
+    return Comparison(what, float(np.median(a)), float(np.median(b)), whole, float(interval.low), float(interval.high))

@@ -1,0 +1,120 @@
+"""Latency in the three ways that matter: the engine alone, a stream at a fixed rate, and the first answer of a new process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatialnet_edge.api import Model
+from spatialnet_edge.backends import Engine
+from spatialnet_edge.errors import EngineError
+from spatialnet_edge.pipeline import Pipeline
+from spatialnet_edge.sources import open_source
+
+PERCENTILES = (50, 90, 99, 99.9)
+WARM_UP = 20
+
+COLD_START = """
+import json, sys, time
+start = time.perf_counter()
+import numpy as np
+import spatialnet_edge
+from spatialnet_edge.bundle import open_bundle
+from spatialnet_edge.backends import open_engine
+from spatialnet_edge.health import require_golden
+from spatialnet_edge.frames import Frame
+from spatialnet_edge.pipeline import Pipeline
+marks = [("imports", time.perf_counter())]
+bundle = open_bundle(sys.argv[1]); marks.append(("verify", time.perf_counter()))
+engine = open_engine(bundle, sys.argv[2], 1).engine; marks.append(("engine", time.perf_counter()))
+require_golden(bundle, engine); marks.append(("golden test", time.perf_counter()))
+Pipeline(engine).step(Frame(np.zeros((720, 1280, 3), np.uint8), 0, "cold")); marks.append(("first frame", time.perf_counter()))
+before, split = start, {}
+for name, at in marks:
+    split[name], before = at - before, at
+memory = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
+print(json.dumps([split, int(memory[0].split()[1]) / 1e3]))
+"""
+
+
+def summary(milliseconds: NDArray[np.float64]) -> dict[str, float]:
+    """Percentiles, maximum and jitter (the mean change from one to the next), in milliseconds."""
+    found = dict(zip((f"p{p:g}" for p in PERCENTILES), np.percentile(milliseconds, PERCENTILES), strict=True))
+    found["max"] = milliseconds.max()
+    found["jitter"] = np.abs(np.diff(milliseconds)).mean() if len(milliseconds) > 1 else 0.0
+    return {name: round(float(value), 4) for name, value in found.items()}
+
+
+def engine_alone(engine: Engine, images: NDArray[np.uint8], batch: int, runs: int) -> NDArray[np.float64]:
+    """Milliseconds of each inference.
+
+    Args:
+        images: uint8 `[N, H, W, C]`, taken in turn.
+
+    Raises:
+        EngineError: it does not take this batch.
+    """
+    shape = (batch, *images.shape[1:])
+    batches = [np.ascontiguousarray(np.resize(np.roll(images, -start, axis=0), shape)) for start in range(len(images))]
+    for index in range(WARM_UP):
+        engine.infer(batches[index % len(batches)])
+    times = np.empty(runs)
+    for run in range(runs):
+        start = time.perf_counter()
+        engine.infer(batches[run % len(batches)])
+        times[run] = (time.perf_counter() - start) * 1e3
+    return times
+
+
+def batches(engine: Engine, images: NDArray[np.uint8], sizes: tuple[int, ...], runs: int) -> dict[str, dict[str, float]]:
+    """Summary for each batch size that the engine takes, with frames a second."""
+    found: dict[str, dict[str, float]] = {}
+    for size in sizes:
+        try:
+            times = engine_alone(engine, images, size, runs)
+        except EngineError:
+            continue
+        found[str(size)] = summary(times) | {"frames_per_second": round(size / float(np.median(times)) * 1e3, 2)}
+    return found
+
+
+def paced(model: Model, rate: float, seconds: float, size: str = "1280x720") -> NDArray[np.float64]:
+    """Milliseconds from the moment a frame was due to its result, at a fixed rate.
+
+    A frame that a busy computer takes late is late by that too. Measuring from when it was taken would leave out just the
+    moments that hurt (Tene, "How NOT to Measure Latency", coordinated omission).
+    """
+    frames = max(2, int(rate * seconds))
+    source = open_source(f"synthetic:frames={frames}&size={size}&fps={rate:g}")
+    pipeline = Pipeline(model.opened.engine, "latest", workers=1)
+    found: list[float] = []
+    first = 0.0
+    for result in pipeline.stream(source):
+        if not found:
+            first = result.frame.captured_ns / 1e9 - result.seq / rate
+        found.append(result.emitted_ns / 1e6 - (first + result.seq / rate) * 1e3)
+    return np.array(found)
+
+
+def cold_starts(bundle: str, backend: str, rounds: int) -> tuple[dict[str, float], float]:
+    """Seconds of a new process to its first result, split.
+
+    Returns:
+        The median of each part over the rounds, `whole` having Python's own start in it; and the most memory that was resident, MB.
+    """
+    splits: list[dict[str, float]] = []
+    memories: list[float] = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", COLD_START, bundle, backend], capture_output=True, text=True, check=True)
+        whole = time.perf_counter() - start
+        split, memory_mb = json.loads(done.stdout.splitlines()[-1])
+        splits.append({"python": whole - sum(split.values()), **split, "whole": whole})
+        memories.append(memory_mb)
+    parts = {name: round(float(np.median([split[name] for split in splits])), 4) for name in splits[0]}
+    return parts, max(memories)
