@@ -5,7 +5,7 @@ TEST := .venv-test
 PIP := -m pip install --quiet --disable-pip-version-check
 OUT := demo_output
 
-.PHONY: demo test lint bench footprint schema clean
+.PHONY: demo test lint bench bench-peers footprint schema clean
 
 demo: $(DEMO)/.installed
 	$(DEMO)/bin/spatialnet-edge build builtin:student --target here -o $(OUT)/landuse.snb --report $(OUT)/report.html
@@ -24,6 +24,12 @@ lint: $(TEST)/.installed
 
 bench: $(DEMO)/.installed
 	$(DEMO)/bin/spatialnet-edge bench builtin:student samples/brighton_beach.mp4
+
+# Others' runtimes on the same work, in an environment of its own.
+bench-peers:
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python $(PIP) -c constraints-test.txt -e '.[openvino,training]'
+	.venv-peers/bin/python -m spatialnet_benchmarks.peers samples/brighton_beach.mp4 9
 
 footprint:
 	rm -rf .venv-bare
@@ -47,4 +53,4 @@ $(TEST)/.installed: pyproject.toml constraints-test.txt
 	touch $@
 
 clean:
-	rm -rf $(DEMO) $(TEST) .venv-bare $(OUT) dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(DEMO) $(TEST) .venv-bare .venv-peers $(OUT) dist .pytest_cache .ruff_cache .hypothesis

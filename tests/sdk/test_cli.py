@@ -102,7 +102,7 @@ def test_bad_input_is_refused_with_one_line(tiny_path: Path, tmp_path: Path) -> 
     assert "no source 'carrier:'" in refused(78, "run", tiny_path, "carrier:pigeon")
     assert "not a spatialnet-edge bundle" in refused(78, "inspect", tmp_path / "empty")
     assert "no such folder" in refused(78, "evaluate", tiny_path, tmp_path / "nowhere")
-    assert "needs NVIDIA's TensorRT" in refused(78, "build", tiny_path, "--target", "orin-nano", "-o", tmp_path / "x.snb")
+    assert "ends at TensorRT 8.5" in refused(78, "build", tiny_path, "--target", "xavier-nx", "-o", tmp_path / "x.snb")
 
 
 def test_wrong_usage_exits_2(tiny_path: Path, tmp_path: Path) -> None:

@@ -1,0 +1,191 @@
+"""The same clip through others' runtimes and ours, turn about, on the same cores: `make bench-peers`.
+
+    python -m spatialnet_benchmarks.peers [CLIP] [ROUNDS]
+
+Every peer decodes the clip with OpenCV, resizes as we do, runs the same student and takes the likeliest land use of each
+frame. ONNX Runtime and OpenVINO get the shipped graph itself, PyTorch the checkpoint that it was exported from. Each may use
+all cores in the way that its own documentation recommends. What is not installed is named.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+import spatialnet_edge
+from spatialnet_edge.api import cores
+from spatialnet_edge.bundle import MODEL, open_bundle
+from spatialnet_edge.frames import fit
+from spatialnet_edge.spec import IMAGE_INPUT, IMAGENET_MEAN, IMAGENET_STD, InputSpec
+
+HEAD = "land_use"
+RESAMPLES = 5000
+Peer = Callable[[str], list[int]]
+"""Clip to the place of the likeliest label of each frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One peer over all rounds.
+
+    Attributes:
+        rates: frames a second in each round.
+        agreement: share of frames with the same label as ours.
+    """
+
+    name: str
+    rates: NDArray[np.float64]
+    agreement: float
+
+
+def frames(clip: str, spec: InputSpec) -> Iterator[NDArray[np.uint8]]:
+    """A plain loop: decode, resize to the model's input, RGB."""
+    capture = cv2.VideoCapture(clip)
+    while True:
+        arrived, image = capture.read()
+        if not arrived:
+            capture.release()
+            return
+        yield fit(np.asarray(image, np.uint8)[..., ::-1], spec)
+
+
+def ours() -> tuple[str, Peer]:
+    model = spatialnet_edge.load("builtin:student", threads=1)
+
+    def run(clip: str) -> list[int]:
+        source = spatialnet_edge.open_source(clip)
+        return [int(result.land_use.probabilities.argmax()) for result in model.pipeline("every").stream(source)]
+
+    return f"spatialnet-edge {spatialnet_edge.__version__}", run
+
+
+def plain_onnxruntime() -> tuple[str, Peer]:
+    import onnxruntime as ort
+
+    bundle = open_bundle("builtin:student")
+    session: Any = ort.InferenceSession(bundle.read(MODEL), providers=["CPUExecutionProvider"])
+
+    def run(clip: str) -> list[int]:
+        return [int(session.run([HEAD], {IMAGE_INPUT: image[None]})[0].argmax()) for image in frames(clip, bundle.spec.input)]
+
+    return f"plain loop, ONNX Runtime {ort.__version__}", run
+
+
+def openvino_queue() -> tuple[str, Peer]:
+    """OpenVINO as its documentation has it for throughput: an asynchronous queue of requests."""
+    import openvino as ov
+
+    bundle = open_bundle("builtin:student")
+    core = ov.Core()
+    model = core.read_model(model=bundle.read(MODEL))
+    model.reshape({IMAGE_INPUT: [1, *bundle.spec.input.shape]})
+    compiled = core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"})
+    queue = ov.AsyncInferQueue(compiled)
+
+    def run(clip: str) -> list[int]:
+        found: dict[int, int] = {}
+        queue.set_callback(lambda request, index: found.__setitem__(index, int(request.get_tensor(HEAD).data.argmax())))
+        for index, image in enumerate(frames(clip, bundle.spec.input)):
+            queue.start_async({IMAGE_INPUT: image[None]}, index)
+        queue.wait_all()
+        return [found[index] for index in range(len(found))]
+
+    return f"OpenVINO {version('openvino')}, asynchronous", run
+
+
+def torch_network(compiled: bool) -> tuple[str, Peer]:
+    import torch
+
+    from spatialnet_training.checkpoint import load_network
+
+    path = Path(str(files("spatialnet_training"))).joinpath("weights", "student.pt")
+    network, _, _ = load_network(path)
+    network.eval()
+    spec = open_bundle("builtin:student").spec.input
+    call: Any = torch.compile(network, dynamic=False) if compiled else network
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) * 255 for values in (IMAGENET_MEAN, IMAGENET_STD))
+
+    def classify(image: NDArray[np.uint8]) -> int:
+        x = torch.from_numpy(image[None]).permute(0, 3, 1, 2).float()
+        return int(call((x - mean) / std)[HEAD].argmax())
+
+    def run(clip: str) -> list[int]:
+        with torch.inference_mode():
+            return [classify(image) for image in frames(clip, spec)]
+
+    return f"plain loop, PyTorch {torch.__version__} {'compiled' if compiled else 'eager'}", run
+
+
+PEERS: tuple[Callable[[], tuple[str, Peer]], ...] = (
+    ours,
+    plain_onnxruntime,
+    openvino_queue,
+    lambda: torch_network(compiled=False),
+    lambda: torch_network(compiled=True),
+)
+
+
+def measure(clip: str, rounds: int, console: Console) -> list[Figures]:
+    """Every peer once a round, in another order each time."""
+    peers: list[tuple[str, Peer]] = []
+    for make in PEERS:
+        try:
+            peers.append(make())
+        except ImportError as error:
+            console.print(f"not measured: {error}", style="yellow", highlight=False)
+    answers = {name: run(clip) for name, run in peers}  # warm-up
+    reference = answers[peers[0][0]]
+    rates: dict[str, list[float]] = {name: [] for name, _ in peers}
+    order = np.random.default_rng(0)
+    for _ in range(rounds):
+        for index in order.permutation(len(peers)):
+            name, run = peers[index]
+            start = time.perf_counter()
+            count = len(run(clip))
+            rates[name].append(count / (time.perf_counter() - start))
+    return [
+        Figures(name, np.array(rates[name]), float(np.mean(np.array(answers[name]) == np.array(reference))))
+        for name, _ in peers
+    ]
+
+
+def interval(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Median over rounds of the ratio within a round, with a 95 % bootstrap interval: a round's mood hits all peers."""
+    ratios = numerator / denominator
+    picked = np.random.default_rng(0).integers(0, len(ratios), (RESAMPLES, len(ratios)))
+    low, high = np.percentile(np.median(ratios[picked], axis=1), (2.5, 97.5))
+    return float(np.median(ratios)), float(low), float(high)
+
+
+def main() -> None:
+    clip = sys.argv[1] if len(sys.argv) > 1 else "samples/brighton_beach.mp4"
+    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 9
+    console = Console()
+    measured = measure(clip, rounds, console)
+    title = f"{clip}, {rounds} rounds, {cores()} cores"
+    table = Table("runtime", "frames/s", "ours ÷ this", "95 % interval", "same answers", title=title)
+    record: dict[str, Any] = {}
+    for each in measured:
+        ratio, low, high = interval(measured[0].rates, each.rates)
+        rate, spread = f"{np.median(each.rates):.1f}", f"{low:.2f} to {high:.2f}"
+        table.add_row(each.name, rate, f"{ratio:.2f}", spread, f"{each.agreement:.1%}")
+        record[each.name] = {"rates": each.rates.round(2).tolist(), "ratio": [round(v, 3) for v in (ratio, low, high)]}
+    console.print(table)
+    print(json.dumps(record))
+
+
+if __name__ == "__main__":
+    main()

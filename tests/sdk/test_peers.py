@@ -1,0 +1,26 @@
+"""The comparison with other runtimes: the same work, and a ratio within each round."""
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from conftest import CLIP
+from spatialnet_benchmarks import peers
+
+
+def test_peers_that_are_here_give_our_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent():
+        raise ImportError("no such runtime")
+
+    monkeypatch.setattr(peers, "PEERS", (peers.ours, peers.plain_onnxruntime, absent, peers.openvino_queue))
+    console = Console(record=True, quiet=True)
+    found = peers.measure(str(CLIP), 1, console)
+    assert len(found) == 3
+    assert all(each.agreement > 0.99 and each.rates.min() > 0 for each in found)
+
+
+def test_a_rounds_mood_hits_all_alike() -> None:
+    moods = np.array([1.0, 0.5, 2.0, 0.7, 1.3])
+    ratio, low, high = peers.interval(150 * moods, 100 * moods)
+    assert ratio == pytest.approx(1.5)
+    assert (low, high) == (pytest.approx(1.5), pytest.approx(1.5))
