@@ -20,7 +20,7 @@ from spatialnet_edge.manifest import Provenance
 from spatialnet_edge.spec import RGB, InputSpec, ModelSpec, Multiclass, Multilabel, Regression
 from spatialnet_optimize.package import portable_bundle
 
-pytest_plugins = ["training_fixtures"]
+pytest_plugins = ["mqtt_broker", "training_fixtures"]
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"

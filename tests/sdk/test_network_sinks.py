@@ -1,19 +1,17 @@
 """Sinks that reach other computers, against real peers: sockets, and a real MQTT broker with TLS."""
 
 import json
-import os
-import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from conftest import TINY
+from mqtt_broker import Broker, free_port
 from spatialnet_edge.errors import SinkError, UsageError
 from spatialnet_edge.frames import Frame
 from spatialnet_edge.results import FrameResult, assemble
@@ -26,12 +24,6 @@ def result(seq: int) -> FrameResult:
     answers = {"shade": [0.2, 0.8], "bands": [0.9, 0.1, 0.7], "level": [3]}
     rows = {name: np.array(row, np.float32) for name, row in answers.items()}
     return assemble(TINY, Frame(np.zeros((4, 4, 3), np.uint8), seq, "tests"), rows, 1.0, ())
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_datagrams_are_records_and_a_missing_peer_costs_nothing() -> None:
@@ -73,88 +65,6 @@ def test_a_budget_is_kept_and_what_it_refused_is_counted() -> None:
     time.sleep(0.3)
     assert 2 <= sum(budget.allows(100) for _ in range(100)) <= 4
     assert all(Budget(0).allows(10**9) for _ in range(3))
-
-
-class Broker:
-    """Mosquitto where it is installed, else amqtt, as a process of its own that can be killed and started again."""
-
-    def __init__(self, folder: Path, port: int, tls_port: int, certificate: Path, key: Path) -> None:
-        self.port, self.tls_port = port, tls_port
-        mosquitto = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
-        self.is_mosquitto = Path(mosquitto).exists()
-        if self.is_mosquitto:
-            config = folder / "mosquitto.conf"
-            user = f"user {os.environ.get('USER', 'root')}\n" if os.geteuid() == 0 else ""
-            config.write_text(
-                f"{user}allow_anonymous true\npersistence false\nlistener {port} 127.0.0.1\n"
-                f"listener {tls_port} 127.0.0.1\ncafile {certificate}\ncertfile {certificate}\nkeyfile {key}\n"
-            )
-            self.command = [mosquitto, "-c", str(config)]
-        else:
-            pytest.importorskip("amqtt")
-            config = folder / "amqtt.yaml"
-            config.write_text(
-                f"listeners:\n  default:\n    type: tcp\n    bind: 127.0.0.1:{port}\n"
-                f"  tls:\n    bind: 127.0.0.1:{tls_port}\n    ssl: true\n    certfile: {certificate}\n    keyfile: {key}\n"
-                "plugins:\n  amqtt.plugins.authentication.AnonymousAuthPlugin:\n    allow_anonymous: true\n"
-            )
-            self.command = [str(Path(sys.executable).with_name("amqtt")), "-c", str(config)]
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 0.5).close()
-                return
-            except OSError:
-                time.sleep(0.1)
-        raise AssertionError("the broker does not start")
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-
-
-def certify(folder: Path) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 that signs itself."""
-    import datetime
-    import ipaddress
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "broker")])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    certificate = (
-        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1)).not_valid_after(now + datetime.timedelta(days=2))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )  # fmt: skip
-    (folder / "broker.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    (folder / "broker.key").write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    (folder / "broker.key").chmod(0o644)
-    return folder / "broker.pem", folder / "broker.key"
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    pytest.importorskip("paho.mqtt.client")
-    tmp_path.chmod(0o755)
-    certificate, key = certify(tmp_path)
-    broker = Broker(tmp_path, free_port(), free_port(), certificate, key)
-    broker.start()
-    yield broker
-    broker.stop()
 
 
 class Ground:
