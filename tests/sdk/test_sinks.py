@@ -86,6 +86,17 @@ def test_drawing_fits_any_frame(shape: tuple[int, ...]) -> None:
     assert draw(image, result(pixels=image)).shape == shape
 
 
+def test_drawing_leaves_the_frame_as_it_was(tmp_path: Path) -> None:
+    """A camera's frame is a reversed view of read-only shared memory, and other sinks see the same one."""
+    stored = np.ascontiguousarray(clip_frames(1)[0][..., ::-1])
+    before = stored.copy()
+    stored.flags.writeable = False
+    sink = open_sink(f"video:{tmp_path / 'out.mp4'}")
+    sink.write(result(0, stored[..., ::-1]))
+    sink.close()
+    assert np.array_equal(stored, before)
+
+
 def test_an_overlay_of_another_kind_is_refused() -> None:
     with pytest.raises(SinkRefused, match=r"\.mp4 or \.avi"):
         open_sink("video:out.gif")

@@ -47,7 +47,7 @@ class VideoSink:
         if self._writer is None:
             self._open(pixels.shape[1], pixels.shape[0])
         assert self._writer is not None
-        image = np.ascontiguousarray(pixels[..., ::-1])
+        image = np.array(pixels[..., ::-1])  # a copy: the frame may be shared memory, and others look at it too
         if (image.shape[1], image.shape[0]) != self._size:
             image = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)
         self._writer.write(draw(image.astype(np.uint8, copy=False), result))
