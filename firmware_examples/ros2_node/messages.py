@@ -1,0 +1,67 @@
+"""Between ROS 2 messages and frames, without ROS: plain functions over message objects, so that they can be tested anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from spatialnet_edge.errors import SourceRefused
+from spatialnet_edge.frames import Frame
+from spatialnet_edge.results import Classification, FrameResult, Presence
+
+CHANNELS = {"rgb8": 3, "bgr8": 3, "mono8": 1, "rgba8": 4, "bgra8": 4}
+"""Encodings of sensor_msgs/Image that are understood (sensor_msgs/image_encodings.hpp)."""
+
+
+def frame_of(image: Any, seq: int, topic: str, captured_ns: int) -> Frame:
+    """A sensor_msgs/Image as a frame. `rgb8` and `bgr8` are seen where they lie, without a copy.
+
+    Raises:
+        SourceRefused: another encoding, or less data than height times step.
+    """
+    channels = CHANNELS.get(image.encoding)
+    if channels is None:
+        raise SourceRefused(f"{topic}: encoding '{image.encoding}'; expected one of {', '.join(CHANNELS)}")
+    raw = np.frombuffer(image.data, np.uint8)
+    if raw.size < image.height * image.step or image.step < image.width * channels:
+        raise SourceRefused(f"{topic}: {raw.size} bytes for {image.height} rows of {image.step}; the message is cut off")
+    rows = raw[: image.height * image.step].reshape(image.height, image.step)
+    pixels = rows[:, : image.width * channels].reshape(image.height, image.width, channels)
+    stamp = image.header.stamp
+    return Frame(rgb(pixels, image.encoding), seq, topic, captured_ns, stamp.sec + stamp.nanosec / 1e9)
+
+
+def rgb(pixels: NDArray[np.uint8], encoding: str) -> NDArray[np.uint8]:
+    if encoding == "rgb8":
+        return pixels
+    if encoding == "bgr8":
+        return pixels[..., ::-1]
+    how = {"mono8": cv2.COLOR_GRAY2RGB, "rgba8": cv2.COLOR_RGBA2RGB, "bgra8": cv2.COLOR_BGRA2RGB}[encoding]
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), how), np.uint8)
+
+
+def hypotheses(result: FrameResult, head: str, most: int) -> list[tuple[str, float]]:
+    """The likeliest labels of a head with their scores, best first; none when it is unsure."""
+    answer = result.predictions[head]
+    if isinstance(answer, Classification):
+        return answer.top(most) if answer.label is not None else []
+    if isinstance(answer, Presence):
+        scores = dict(zip(answer.labels, map(float, answer.probabilities), strict=True))
+        return sorted(((label, scores[label]) for label in answer.present), key=lambda each: -each[1])[:most]
+    return []
+
+
+def classification(
+    result: FrameResult, head: str, most: int, header: Any, make: Callable[..., Any], make_hypothesis: Callable[..., Any]
+) -> Any:
+    """A vision_msgs/Classification with the header of the image that it is about.
+
+    Args:
+        make, make_hypothesis: the message classes, taking their fields by name.
+    """
+    found: Sequence[Any] = [make_hypothesis(class_id=label, score=score) for label, score in hypotheses(result, head, most)]
+    return make(header=header, results=list(found))
