@@ -110,7 +110,7 @@ class Journal:
         self._folder = folder
         self._segment_bytes = segment_bytes
         self._total_bytes = total_bytes
-        self._report = report
+        self.report = report
         self._write = write
         self._full = False
         self._descriptor = -1
@@ -211,8 +211,8 @@ class Journal:
         return False
 
     def _tell(self, kind: str, detail: str) -> None:
-        if self._report is not None:
-            self._report(kind, detail)
+        if self.report is not None:
+            self.report(kind, detail)
 
 
 def _drop_torn_tail(path: Path) -> None:

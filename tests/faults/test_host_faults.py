@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from conftest import CLIP, TINY, tiny_graph, write_tiny_bundle
+from mqtt_broker import free_port
 from spatialnet_edge.bundle import file_records, open_bundle, write_bundle
 from spatialnet_edge.cli.app import app
 from spatialnet_edge.clock import boot_id, since_boot
@@ -31,8 +32,9 @@ from spatialnet_edge.journal import PIN, Journal, read_journal, read_segment, se
 from spatialnet_edge.results import FrameResult, assemble
 from spatialnet_edge.service.config import load_service_config
 from spatialnet_edge.service.lock import device_lock
-from spatialnet_edge.service.starts import MAX_STARTS, WITHIN_S, Start, count_start, forget_starts
+from spatialnet_edge.service.starts import MAX_STARTS, WITHIN_S, Start, count_start, forget_starts, note_lasted
 from spatialnet_edge.service.status import Health, read_health, verdict
+from spatialnet_edge.sinks.log import LogSink
 from spatialnet_edge.sinks.queued import QueuedSink
 from spatialnet_edge.slots import CURRENT, PREVIOUS, TRIAL, Slots
 from spatialnet_edge.trust import Trust
@@ -267,6 +269,20 @@ def test_starts_long_ago_do_not_count_but_those_of_other_boots_do(tmp_path: Path
     other = [Start("another boot", 10.0)] * MAX_STARTS
     (tmp_path / "starts.json").write_bytes(msgspec.json.encode(other))
     assert count_start(tmp_path, now_s=1.0)
+
+
+@pytest.mark.fault(44)
+def test_a_board_that_is_switched_off_after_every_flight_is_no_crash_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for flight in range(3 * MAX_STARTS):
+        monkeypatch.setattr("spatialnet_edge.service.starts.boot_id", lambda flight=flight: f"boot {flight}")
+        assert not count_start(tmp_path, now_s=20.0)
+        note_lasted(tmp_path)  # it worked for a minute; then the battery was pulled
+    for crash in range(MAX_STARTS):
+        monkeypatch.setattr("spatialnet_edge.service.starts.boot_id", lambda crash=crash: f"bad boot {crash}")
+        assert not count_start(tmp_path, now_s=20.0)
+    assert count_start(tmp_path, now_s=30.0)
 
 
 @pytest.mark.fault(44)
@@ -541,3 +557,57 @@ batch = 2
     assert health.sources[first]["delivering"]
     assert 0 < health.sources[second]["ledger"]["emitted"] <= 20
     assert len((folder / "second.jsonl").read_text().splitlines()) == health.sources[second]["ledger"]["emitted"]
+
+
+@pytest.mark.fault(42)
+def test_a_peer_that_is_not_there_at_start_is_waited_for(payload: Path) -> None:
+    """A vehicle flies before its link is up: no broker yet, and the service is ready all the same."""
+    pytest.importorskip("paho.mqtt.client")
+    folder = payload.parent
+    port = free_port()
+    payload.write_text(payload.read_text().replace('"null:"', f'"mqtt://127.0.0.1:{port}/fleet/late"'))
+    service = start(payload)
+    found = wait_for(folder / "health.json", lambda found: found.state == "READY" and found.up_s > 2)
+    service.terminate()
+    assert service.wait(10) == 0
+    assert found.events["sink_failed"] >= 1
+    lane = next(iter(found.sources.values()))
+    assert lane["ledger"]["emitted"] > 20
+    assert lane["sinks"]["log"]["dropped"] == 0
+
+
+@pytest.mark.fault(38)
+def test_a_full_disk_is_an_event_of_the_service(tmp_path: Path) -> None:
+    told: list[str] = []
+    sink = LogSink(str(tmp_path))
+    queued = QueuedSink(sink, wait=False, report=lambda kind, detail: told.append(kind), name="log")
+    sink.journal._write = Disk(room=0).write
+    for seq in range(5):
+        queued.write(result(seq))
+    queued.close()
+    assert told == ["disk_full"]
+    assert queued.figures() == {"dropped": 0, "lost": 5}
+
+
+def test_a_sink_that_could_not_be_reached_gets_what_comes_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spatialnet_edge.sinks.queued.FIRST_WAIT_S", 0.05)
+    Moody.kept = []
+    told: list[str] = []
+    queued = QueuedSink(None, wait=False, reopen=Moody, report=lambda kind, detail: told.append(kind), name="late")
+    time.sleep(0.3)
+    for seq in range(3):
+        queued.write(result(seq))
+    queued.close()
+    assert told == ["sink_back"]
+    assert Moody.kept == [0, 1, 2]
+
+
+@pytest.mark.fault(44)
+def test_out_of_descriptors_the_process_leaves_with_an_error_and_its_log_is_whole(payload: Path) -> None:
+    folder = payload.parent
+    payload.write_text(payload.read_text().replace("synthetic:frames=100000&size=64x48&fps=50", "faulty:ok*50,lost"))
+    service = start(payload)
+    wait_for(folder / "health.json", lambda found: found.state == "READY")
+    resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (3, 3))  # what is open stays; the next camera needs more
+    assert service.wait(30) == 1
+    assert sum(reading.damaged for reading in read_journal(folder / "results")) == 0

@@ -12,7 +12,7 @@ from typing import Any, final
 
 import numpy as np
 
-from spatialnet_edge.errors import EngineError, SpatialNetError
+from spatialnet_edge.errors import EngineError, SinkError, SpatialNetError
 from spatialnet_edge.pipeline import Hooks, Pipeline
 from spatialnet_edge.service.config import SourceSection
 from spatialnet_edge.service.governor import Governor
@@ -33,18 +33,32 @@ def open_sinks(section: SourceSection, report: Report) -> list[QueuedSink]:
     Raises:
         Refused, UsageError: it cannot be opened at all; those that were are closed again.
     """
-    opened: list[tuple[str, Sink]] = []
+    opened: list[tuple[str, Sink | None]] = []
     try:
         for uri in section.sinks:
-            opened.append((uri, open_sink(uri)))
+            opened.append((uri, open_or_wait(uri, report)))
     except SpatialNetError:
         for _, sink in opened:
-            sink.close()
+            if sink is not None:
+                sink.close()
         raise
     return [
         QueuedSink(sink, wait=False, reopen=partial(open_sink, uri), report=report, name=uri.partition(":")[0])
         for uri, sink in opened
     ]
+
+
+def open_or_wait(uri: str, report: Report) -> Sink | None:
+    """A sink, or None for one whose peer is not there yet: a vehicle flies before its link is up.
+
+    Raises:
+        Refused, UsageError: waiting would not help.
+    """
+    try:
+        return open_sink(uri)
+    except SinkError as error:
+        report("sink_failed", f"{error}; tried again for ever")
+        return None
 
 
 @final
@@ -108,7 +122,7 @@ class Lane:
             "delivering": self.delivering,
             "ledger": self._pipeline.ledger.to_dict(),
             "age_ms": {"p50": p50, "p99": p99},
-            "sinks_dropped": {sink.name: sink.dropped for sink in self._sinks},
+            "sinks": {sink.name: sink.figures() for sink in self._sinks},
         }
 
     @property

@@ -25,7 +25,7 @@ from spatialnet_edge.service.governor import Governor
 from spatialnet_edge.service.lane import Lane, open_sinks
 from spatialnet_edge.service.lock import device_lock
 from spatialnet_edge.service.sentinel import Sentinel
-from spatialnet_edge.service.starts import WITHIN_S, count_start, forget_starts
+from spatialnet_edge.service.starts import WITHIN_S, count_start, forget_starts, note_lasted
 from spatialnet_edge.service.status import Health
 from spatialnet_edge.service.watchdog import Watchdog, notify
 from spatialnet_edge.slots import Slots
@@ -111,6 +111,7 @@ class Service:
         self._events = events
         self._began = time.monotonic()
         self._good = not started.on_trial
+        self._lasted = False
         self.lanes: list[Lane] = []
         self._slots = Slots(Path(config.root))
         model = started.model
@@ -158,7 +159,12 @@ class Service:
     def _look_around(self) -> None:
         self._governor.watch()
         up = time.monotonic() - self._began
-        if not self._good and up > self._config.health.mark_good_s and any(lane.emitted for lane in self.lanes):
+        proved = up > self._config.health.mark_good_s and any(lane.emitted for lane in self.lanes)
+        if proved and not self._lasted:
+            self._lasted = True
+            with suppress(OSError):
+                note_lasted(Path(self._config.root))
+        if proved and not self._good:
             self._good = True
             try:
                 self._slots.mark_good()

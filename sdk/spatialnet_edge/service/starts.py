@@ -1,7 +1,7 @@
 """Crash loops: five starts in ten minutes, and the sixth plays safe.
 
-Only the time since boot is believed, since the wall clock may be anything. A start of an earlier boot counts until some run has
-lasted: a board that reboots every minute is a crash loop too.
+Only the time since boot is believed, since the wall clock may be anything. A start of an earlier boot counts unless it worked for a
+while: a board that reboots every minute is a crash loop, one that is switched off after every flight is not.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ FILE = "starts.json"
 
 
 class Start(msgspec.Struct, frozen=True):
-    """When a process started: seconds since the boot of this id."""
+    """When a process started: seconds since the boot of this id; and whether it worked for a while."""
 
     boot: str
     at_s: float
+    lasted: bool = False
 
 
 def count_start(folder: Path, now_s: float | None = None) -> bool:
@@ -35,11 +36,23 @@ def count_start(folder: Path, now_s: float | None = None) -> bool:
         OSError: the folder cannot be written.
     """
     now = since_boot() if now_s is None else now_s
-    before = [start for start in _read(folder) if start.boot != boot_id() or now - start.at_s < WITHIN_S]
+    before = [start for start in _read(folder) if _counts(start, now)]
     folder.mkdir(parents=True, exist_ok=True)
     recent = [*before, Start(boot_id(), now)][-MAX_STARTS - 1 :]
     write_durably(folder / FILE, msgspec.json.encode(recent) + b"\n")
     return len(before) >= MAX_STARTS
+
+
+def note_lasted(folder: Path) -> None:
+    """This run has worked for a while."""
+    starts = _read(folder)
+    if starts:
+        lasted = [*starts[:-1], msgspec.structs.replace(starts[-1], lasted=True)]
+        write_durably(folder / FILE, msgspec.json.encode(lasted) + b"\n")
+
+
+def _counts(start: Start, now_s: float) -> bool:
+    return now_s - start.at_s < WITHIN_S if start.boot == boot_id() else not start.lasted
 
 
 def forget_starts(folder: Path) -> None:

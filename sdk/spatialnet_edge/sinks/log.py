@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import final
 from urllib.parse import parse_qsl
@@ -35,6 +36,20 @@ class LogSink:
         except ValueError as error:
             raise UsageError(f"log:{rest}: {error}; expected for instance log:results?segment_mb=16&total_mb=1024") from error
         self.journal = Journal(Path(folder or "."), int(limits["segment_mb"] * MB), int(limits["total_mb"] * MB))
+
+    @property
+    def lost(self) -> int:
+        """Records that the disk did not take."""
+        return self.journal.lost
+
+    @property
+    def report(self) -> Callable[[str, str], None] | None:
+        """Who is told of a full disk."""
+        return self.journal.report
+
+    @report.setter
+    def report(self, report: Callable[[str, str], None]) -> None:
+        self.journal.report = report
 
     def write(self, result: FrameResult) -> None:
         self.journal.append(result.to_dict())

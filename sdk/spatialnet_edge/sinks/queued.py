@@ -32,7 +32,8 @@ class QueuedSink:
             False: the oldest result in the queue is dropped and counted.
         reopen: opens the sink anew after it failed, again and again, with growing pauses; results meanwhile are dropped when the
             queue is full. Without it, the first failure is raised by the next `write`.
-        report: told `sink_failed` and `sink_back`.
+        report: told `sink_failed` and `sink_back`, and what the sink itself reports.
+        sink: None for one that could not be reached yet: `reopen` goes on trying.
 
     Attributes:
         dropped: results that the sink never saw.
@@ -40,7 +41,7 @@ class QueuedSink:
 
     def __init__(
         self,
-        sink: Sink,
+        sink: Sink | None,
         wait: bool,
         capacity: int = 0,
         reopen: Callable[[], Sink] | None = None,
@@ -50,11 +51,12 @@ class QueuedSink:
         self.dropped = 0
         self.name = name
         self._sink: Sink | None = sink
-        self._wants_pixels = bool(getattr(sink, "wants_pixels", True))
+        self._wants_pixels = sink is not None and bool(getattr(sink, "wants_pixels", True))
         size = capacity or (CAPACITY_WITH_PIXELS if self._wants_pixels and not wait else CAPACITY)
         self._inbox: Inbox[FrameResult] = Inbox(size, drop_oldest=not wait)
         self._reopen = reopen
         self._report = report
+        self._introduce(sink)
         self._failure: Exception | None = None
         self._stopping = Event()
         self._thread = Thread(target=self._work, name=name, daemon=True)
@@ -95,6 +97,8 @@ class QueuedSink:
     def _work(self) -> None:
         try:
             try:
+                if self._sink is None:
+                    self._open_again()
                 while not self._inbox.finished:
                     result = self._inbox.get(timeout=IDLE_S)
                     if result is None:
@@ -117,6 +121,9 @@ class QueuedSink:
                 raise
             self.dropped += 1
             self._tell("sink_failed", f"{self.name}: {first_line(error)}")
+            with suppress(Exception):
+                self._sink.close()
+            self._sink = None
             self._open_again()
 
     def _flush(self) -> None:
@@ -126,10 +133,6 @@ class QueuedSink:
 
     def _open_again(self) -> None:
         assert self._reopen is not None
-        assert self._sink is not None
-        with suppress(Exception):
-            self._sink.close()
-        self._sink = None
         wait = FIRST_WAIT_S
         while self._sink is None:
             if self._stopping.wait(wait):
@@ -138,7 +141,22 @@ class QueuedSink:
             wait = min(wait * 2, LONGEST_WAIT_S)
             with suppress(Exception):
                 self._sink = self._reopen()
+                self._introduce(self._sink)
         self._tell("sink_back", f"{self.name}: opened again; {self.dropped} results dropped so far")
+
+    def figures(self) -> dict[str, int]:
+        """What did not arrive: dropped here, and what the sink itself counts."""
+        counts = {"dropped": self.dropped}
+        for name in ("lost", "missed", "over_budget"):
+            count = getattr(self._sink, name, 0)
+            if count:
+                counts[name] = int(count)
+        return counts
+
+    def _introduce(self, sink: Sink | None) -> None:
+        """A sink that has something to report is told to whom."""
+        if sink is not None and self._report is not None and hasattr(sink, "report"):
+            sink.report = self._report  # pyright: ignore[reportAttributeAccessIssue]
 
     def _tell(self, kind: str, detail: str) -> None:
         if self._report is not None:
