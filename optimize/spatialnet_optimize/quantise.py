@@ -23,12 +23,14 @@ from onnxruntime.quantization.calibrate import CalibrationDataReader
 
 from spatialnet_edge.spec import IMAGE_INPUT
 from spatialnet_optimize.precision import head_layers
+from spatialnet_optimize.ranges import least_squares_ranges
 
 Scheme = Literal["cpu", "tensorrt"]
 METHODS = {
     "percentile": CalibrationMethod.Percentile,
     "entropy": CalibrationMethod.Entropy,
     "minmax": CalibrationMethod.MinMax,
+    "mse": CalibrationMethod.MinMax,  # and the ranges of `ranges.py` instead of what it finds
 }
 PERCENTILE = 99.99
 
@@ -72,6 +74,10 @@ def int8_static(
     if not chosen:  # ONNX Runtime takes an empty list for "everything"
         return content
     symmetric = scheme == "tensorrt"
+    overrides = {}
+    if method == "mse":
+        ranges = least_squares_ranges(content, activations_of(content, chosen), images, symmetric)
+        overrides = {name: [{"rmin": np.float32(low), "rmax": np.float32(high)}] for name, (low, high) in ranges.items()}
     with forgotten_shapes(content) as (model, target):
         quantize_static(
             model,
@@ -90,6 +96,7 @@ def int8_static(
                 "WeightSymmetric": True,
                 "QuantizeBias": not symmetric,
                 "CalibPercentile": PERCENTILE,
+                "TensorQuantOverrides": overrides,
             },
         )
         return target.read_bytes()
@@ -105,6 +112,12 @@ def linear_layers(content: bytes) -> list[str]:
         for node in model.graph.node
         if node.op_type in ("Conv", "MatMul") and node.input[1] in weights and node.name not in heads
     ]
+
+
+def activations_of(content: bytes, layers: Sequence[str]) -> list[str]:
+    """The tensors that go into these layers and come out of them."""
+    nodes = [node for node in onnx.load_from_string(content).graph.node if node.name in set(layers)]
+    return sorted({name for node in nodes for name in (node.input[0], node.output[0])})
 
 
 class OneByOne(CalibrationDataReader):

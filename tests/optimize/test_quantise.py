@@ -13,11 +13,12 @@ from spatialnet_edge.bundle import Bundle, open_bundle
 from spatialnet_edge.errors import BuildError, DataRefused
 from spatialnet_edge.labelled import open_labelled
 from spatialnet_edge.spec import IMAGE_INPUT
-from spatialnet_optimize.build import measure_candidates
+from spatialnet_optimize.build import Job, calibrate, measure_candidates, shipped_samples, usable_sets
 from spatialnet_optimize.calibration import UNLIKE, checked, from_folder, from_labelled, split_off, unlikeness
 from spatialnet_optimize.gates import refusal
 from spatialnet_optimize.precision import head_layers, to_bf16, to_fp16
 from spatialnet_optimize.quantise import int8_static, linear_layers, smooth
+from spatialnet_optimize.ranges import least_squares_range, squared_error
 from spatialnet_optimize.sensitivity import Sensitivity, most_that_pass, sensitivities
 from spatialnet_optimize.tensorrt_plan import RTX, build_plan
 
@@ -193,3 +194,29 @@ def test_nvidias_parser_names_what_it_does_not_take(graph: bytes, images: np.nda
 
 def decoded_shape() -> tuple[int, int, int]:
     return open_bundle("builtin:student").spec.input.shape
+
+
+def test_a_range_that_clips_an_outlier_loses_less_than_one_that_keeps_it() -> None:
+    values = np.abs(np.random.default_rng(0).normal(0, 1, 1_000_000)).astype(np.float32)
+    values[0] = 12.0
+    low, high = least_squares_range(values, symmetric=False)
+    assert low == 0
+    assert 4 < high < 7
+    assert squared_error(values, low, high, 256) < 0.7 * squared_error(values, 0.0, 12.0, 256)
+    left, right = least_squares_range(values, symmetric=True)
+    assert left == -right
+    assert least_squares_range(np.zeros(10, np.float32), symmetric=True) == (0.0, 0.0)
+    uniform = np.linspace(0, 1, 10_000, dtype=np.float32)
+    assert least_squares_range(uniform, symmetric=False) == (0.0, pytest.approx(1.0))
+
+
+def test_ranges_of_least_error_agree_with_fp32_more_often_than_entropy(student: Bundle, graph: bytes) -> None:
+    """On the shipped student and held-out images, in the form for the CPU."""
+    sets, _ = usable_sets(shipped_samples(), student.spec, asked=False)
+    calibration, judged = calibrate(Job(student, "cpu", Path("unused.snb")), student.spec, sets)
+    contents = {"fp32": graph}
+    for name, method in {"int8-static": "mse", "int8-qdq": "entropy"}.items():
+        contents[name] = int8_static(graph, calibration.images, "cpu", method=method)
+    reference, least, entropy = measure_candidates(contents, student.spec, student, judged, lambda text: None)
+    assert least.agreement > entropy.agreement
+    assert refusal(least, reference, 0.5) == ""
