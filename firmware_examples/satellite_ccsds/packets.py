@@ -11,10 +11,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import fastcrc
-from spacepackets.ccsds import PacketType, SequenceFlags, SpacePacketHeader
+from spacepackets.ccsds import SequenceFlags, SpacePacketHeader
+
+from spatialnet_edge.sinks.udp import CRC_BYTES, SEQUENCE_MODULUS, packer
 
 HEAD = struct.Struct(">IHHBB")
-PACKET_HEADER, CRC_BYTES, MODULUS = 6, 2, 1 << 14
+PACKET_HEADER = 6
 SEGMENT = 1024
 KINDS = {"keep": 1, "thumbnail": 2}
 
@@ -22,13 +24,15 @@ KINDS = {"keep": 1, "thumbnail": 2}
 def packets_of(content: bytes, seq: int, kind: str, confidence: float, apid: int, sequence: int) -> list[bytes]:
     """One product as packets with rising sequence counts."""
     parts = [content[start : start + SEGMENT] for start in range(0, len(content), SEGMENT)] or [b""]
+    make = packer(apid)
     return [
-        packet(
+        make(
             HEAD.pack(seq % 2**32, index, len(parts), KINDS[kind], round(confidence * 255)) + part,
-            apid, (sequence + index) % MODULUS, flags(index, len(parts)),
+            (sequence + index) % SEQUENCE_MODULUS,
+            flags(index, len(parts)),
         )
         for index, part in enumerate(parts)
-    ]  # fmt: skip
+    ]
 
 
 def flags(index: int, count: int) -> SequenceFlags:
@@ -37,12 +41,6 @@ def flags(index: int, count: int) -> SequenceFlags:
     if index == 0:
         return SequenceFlags.FIRST_SEGMENT
     return SequenceFlags.LAST_SEGMENT if index == count - 1 else SequenceFlags.CONTINUATION_SEGMENT
-
-
-def packet(data: bytes, apid: int, sequence: int, sequence_flags: SequenceFlags) -> bytes:
-    header = SpacePacketHeader(PacketType.TM, apid, sequence, len(data) + CRC_BYTES - 1, seq_flags=sequence_flags)
-    body = bytes(header.pack()) + data
-    return body + fastcrc.crc16.ibm_3740(body).to_bytes(CRC_BYTES, "big")
 
 
 @dataclass
@@ -76,7 +74,7 @@ def receive(stream: Iterable[bytes]) -> Received:
             continue
         header = SpacePacketHeader.unpack(raw[:PACKET_HEADER])
         if last is not None:
-            found.lost += (header.seq_count - last - 1) % MODULUS
+            found.lost += (header.seq_count - last - 1) % SEQUENCE_MODULUS
         last = header.seq_count
         seq, index, count, kind, confidence = HEAD.unpack_from(raw, PACKET_HEADER)
         parts.setdefault(seq, {})[index] = raw[PACKET_HEADER + HEAD.size : -CRC_BYTES]

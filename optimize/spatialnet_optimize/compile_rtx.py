@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from spatialnet_edge.manifest import CandidateRecord, EngineRecord
 from spatialnet_edge.spec import ModelSpec
-from spatialnet_optimize.gates import Decision, Measured, record, refusal
+from spatialnet_optimize.gates import Decision, Measured, record, refusal, unseen
 from spatialnet_optimize.tensorrt_plan import RTX, build_plan
 
 PREFERRED = ("fp16", "fp32")
@@ -36,8 +36,7 @@ def compile_passing(
     simulated = {each.name: each for each in measured}
     records: list[CandidateRecord] = []
     for form, plan in plans.items():
-        unseen = Measured(form, plan.content, {}, 0.0, 0.0, 0.0, 0.0, runs_here=False)
-        each = replace(simulated.get(form, unseen), content=plan.content, p50_ms=0.0, p99_ms=0.0)
+        each = replace(simulated.get(form) or unseen(form, plan.content), content=plan.content, p50_ms=0.0, p99_ms=0.0)
         passed = f"compiled with {library}; accuracy simulated by ONNX Runtime; not timed: no GPU was used"
         unjudged = f"compiled with {library}; not judged: ONNX Runtime has no CPU kernels for it"
         verdict = verdicts.get(form, unjudged) or (f"chosen: {passed}" if form == chosen else passed)

@@ -13,12 +13,12 @@ from pathlib import PurePosixPath
 
 from spatialnet_edge.backends import CheckedEngine, Engine
 from spatialnet_edge.backends.cuda import PycudaDevice
-from spatialnet_edge.backends.tensorrt import TensorRtBackend
+from spatialnet_edge.backends.tensorrt import tensorrt
 from spatialnet_edge.bundle import MODEL, Bundle
 from spatialnet_edge.errors import BuildError, EngineUnavailable, MissingExtra
 from spatialnet_edge.manifest import EngineRecord
 from spatialnet_edge.spec import ModelSpec
-from spatialnet_optimize.gates import REFERENCE, Decision, Measured, decide, record, refusal
+from spatialnet_optimize.gates import REFERENCE, Decision, Measured, decide, record, refusal, unseen
 from spatialnet_optimize.tensorrt_plan import TENSORRT, Library, Plan, PlanOptions, build_plan, load_library
 
 GRAPHS = "graphs"
@@ -76,7 +76,7 @@ def prepare(
                 )
             unjudged = "not judged: ONNX Runtime has no CPU kernels for it"
             verdict = f"to be compiled on the device; {unjudged if each is None else 'passes, simulated by ONNX Runtime'}"
-        shown = Measured(form, content, {}, 0.0, 0.0, 0.0, 0.0, runs_here=False) if each is None else each
+        shown = unseen(form, content) if each is None else each
         records.append(record(replace(shown, p50_ms=0.0, p99_ms=0.0), reference, False, verdict))
     reason = f"{len(graphs) + 1} forms wait for their device: run 'spatialnet-edge build BUNDLE --target here' there"
     return Decision(reference, reason, tuple(records)), graphs
@@ -101,7 +101,7 @@ def compile_here(
     memory_gb: float,
     step: Callable[[str], None],
     library: Library = TENSORRT,
-    open_plan: Open = lambda content, spec: TensorRtBackend().open(content, spec, 0),
+    open_plan: Open = lambda content, spec: tensorrt().open(content, spec, 0),
 ) -> tuple[Decision, dict[EngineRecord, bytes], str]:
     """What the device does: compile every form, judge and time each plan, keep the fastest that passes.
 
@@ -128,7 +128,7 @@ def compile_here(
             if form == REFERENCE:
                 raise
             why[form] = str(error)
-            failed.append(Measured(form, content, {}, 0.0, 0.0, 0.0, 0.0, runs_here=False))
+            failed.append(unseen(form, content))
     measured = judge(engines, {form: plans[form].content for form in engines})
     for engine in engines.values():
         engine.close()

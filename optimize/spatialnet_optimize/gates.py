@@ -51,6 +51,11 @@ class Measured:
     runs_here: bool = True
 
 
+def unseen(name: str, content: bytes) -> Measured:
+    """A candidate that could not be run here."""
+    return Measured(name, content, {}, 0.0, 0.0, 0.0, 0.0, runs_here=False)
+
+
 def loss_points(candidate: Measured, reference: Measured) -> float:
     """The largest loss of accuracy over all heads and data sets, in points (hundredths); negative for a gain on all."""
     losses = [100 * (reference.accuracy[key] - candidate.accuracy[key]) for key in reference.accuracy]

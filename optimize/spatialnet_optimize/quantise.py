@@ -16,14 +16,13 @@ from typing import Literal
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_dynamic, quantize_static
 from onnxruntime.quantization.calibrate import CalibrationDataReader
 
 from spatialnet_edge.spec import IMAGE_INPUT
 from spatialnet_optimize.precision import head_layers
-from spatialnet_optimize.ranges import least_squares_ranges
+from spatialnet_optimize.ranges import activations, least_squares_ranges
 
 Scheme = Literal["cpu", "tensorrt"]
 METHODS = {
@@ -171,15 +170,11 @@ def set_values(tensor: onnx.TensorProto, values: NDArray[np.float32]) -> None:
 
 def channel_maxima(content: bytes, names: Sequence[str], images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
     """The largest magnitude of each channel (last axis) of some tensors over all images."""
-    model = onnx.load_from_string(content)
-    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    found: dict[str, NDArray[np.float32]] = {}
-    for image in images:
-        for name, values in zip(names, session.run([*names], {IMAGE_INPUT: image[None]}), strict=True):
-            magnitude = np.abs(np.asarray(values)).reshape(-1, np.asarray(values).shape[-1]).max(axis=0)
-            found[name] = np.maximum(found[name], magnitude) if name in found else magnitude
-    return found
+    largest: dict[str, NDArray[np.float32]] = {}
+    for name, values in activations(content, names, images):
+        magnitude = np.abs(values).reshape(-1, values.shape[-1]).max(axis=0)
+        largest[name] = np.maximum(largest[name], magnitude) if name in largest else magnitude
+    return largest
 
 
 @contextmanager

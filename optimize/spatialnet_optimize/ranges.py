@@ -7,7 +7,7 @@ found by trying, over what the tensor really held).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx
@@ -34,18 +34,26 @@ def least_squares_ranges(
     Args:
         symmetric: around zero.
     """
+    chance = np.random.default_rng(0)
+    held: dict[str, list[NDArray[np.float32]]] = {name: [] for name in tensors}
+    for name, found in activations(content, tensors, images):
+        values = found.ravel()
+        sample = chance.choice(values, min(VALUES_AN_IMAGE, values.size), replace=False)
+        held[name] += [sample, np.array([values.min(), values.max()], np.float32)]
+    return {name: least_squares_range(np.concatenate(parts), symmetric) for name, parts in held.items()}
+
+
+def activations(
+    content: bytes, tensors: Sequence[str], images: NDArray[np.uint8]
+) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """What some tensors inside a graph hold: each by its name, for one image after the other."""
     model = onnx.load_from_string(content)
     shown = {value.name for value in model.graph.output}
     model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in tensors if name not in shown)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    chance = np.random.default_rng(0)
-    held: dict[str, list[NDArray[np.float32]]] = {name: [] for name in tensors}
     for image in images:
         for name, found in zip(tensors, session.run([*tensors], {IMAGE_INPUT: image[None]}), strict=True):
-            values = np.asarray(found, np.float32).ravel()
-            sample = chance.choice(values, min(VALUES_AN_IMAGE, values.size), replace=False)
-            held[name] += [sample, np.array([values.min(), values.max()], np.float32)]
-    return {name: least_squares_range(np.concatenate(parts), symmetric) for name, parts in held.items()}
+            yield name, np.asarray(found, np.float32)
 
 
 def least_squares_range(values: NDArray[np.float32], symmetric: bool) -> Range:

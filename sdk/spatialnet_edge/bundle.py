@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialnet_edge.durable import sync_folder
+from spatialnet_edge.durable import replaced, sync_folder
 from spatialnet_edge.errors import BundleError
 from spatialnet_edge.manifest import MAX_MANIFEST_BYTES, FileRecord, Manifest, decode_manifest, encode_manifest
 from spatialnet_edge.spec import ModelSpec
@@ -236,22 +236,11 @@ def _check(where: Path, record: FileRecord, content: bytes) -> None:
 
 
 def _replace_file(path: Path, files: Mapping[str, bytes]) -> None:
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with open(descriptor, "wb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                for name, content in files.items():
-                    entry = zipfile.ZipInfo(name)  # a fixed date: the same content gives the same bytes
-                    entry.external_attr = (stat.S_IFREG | 0o644) << 16
-                    archive.writestr(entry, content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-        sync_folder(path.parent)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replaced(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in files.items():
+            entry = zipfile.ZipInfo(name)  # a fixed date: the same content gives the same bytes
+            entry.external_attr = (stat.S_IFREG | 0o644) << 16
+            archive.writestr(entry, content)
 
 
 def _replace_directory(path: Path, files: Mapping[str, bytes]) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 def sync_folder(folder: Path) -> None:
@@ -16,19 +19,20 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_durably(path: Path, content: bytes, sync: bool = True) -> None:
-    """Replace a file by one atomic rename.
+@contextmanager
+def replaced(path: Path, sync: bool = True) -> Generator[BinaryIO, None, None]:
+    """A file to write, which takes the place of `path` by one atomic rename when the block ends.
 
     Args:
         sync: wait until it is on the disk; False for what a restart writes anew anyway.
 
     Raises:
-        OSError: and the old content is still there.
+        OSError: and the old content is still there, as it is after any error in the block.
     """
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with open(descriptor, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             if sync:
                 os.fsync(file.fileno())
@@ -39,6 +43,12 @@ def write_durably(path: Path, content: bytes, sync: bool = True) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def write_durably(path: Path, content: bytes, sync: bool = True) -> None:
+    """Replace the content of a file; see `replaced`."""
+    with replaced(path, sync) as file:
+        file.write(content)
 
 
 def point_link(link: Path, target: str) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from spatialnet_edge.backends import Engine
 from spatialnet_edge.bundle import Bundle
 from spatialnet_edge.errors import GoldenTestFailed
-from spatialnet_edge.results import difference
+from spatialnet_edge.results import Probabilities, difference
+from spatialnet_edge.spec import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +34,19 @@ def golden_test(bundle: Bundle, engine: Engine) -> GoldenTest:
     frames, expected = bundle.golden()
     worst, where = 0.0, ""
     for index, frame in enumerate(frames):
-        outputs = engine.infer(frame[None])
-        for task in bundle.spec.tasks:
-            found = difference(task, outputs[task.name][0], expected[task.name][index])
+        for name, found in differences(bundle.spec, engine, frame, expected, index):
             if found >= worst:
-                worst, where = found, task.name
+                worst, where = found, name
     return GoldenTest(worst, where, bundle.manifest.golden.tolerance, len(frames))
+
+
+def differences(
+    spec: ModelSpec, engine: Engine, frame: NDArray[np.uint8], expected: Probabilities, index: int
+) -> Iterator[tuple[str, float]]:
+    """Ask one golden frame, uint8 `[H, W, C]`: each task with its difference from row `index` of what is expected."""
+    outputs = engine.infer(frame[None])
+    for task in spec.tasks:
+        yield task.name, difference(task, outputs[task.name][0], expected[task.name][index])
 
 
 def require_golden(bundle: Bundle, engine: Engine) -> GoldenTest:

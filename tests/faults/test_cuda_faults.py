@@ -113,7 +113,7 @@ class PlayedPlan:
 
 
 def engine_of(device: PlayedDevice, **options) -> TensorRtEngine:
-    return TensorRtEngine(None, PlayedPlan(device, **options), device, TINY)
+    return TensorRtEngine(PlayedPlan(device, **options), device, TINY)
 
 
 def images(count: int) -> np.ndarray:

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from conftest import CLIP, TINY, tiny_graph, write_tiny_bundle
 from mqtt_broker import free_port
-from spatialnet_edge.bundle import file_records, open_bundle, write_bundle
+from spatialnet_edge.bundle import Bundle, file_records, open_bundle, write_bundle
 from spatialnet_edge.cli.app import app
 from spatialnet_edge.clock import boot_id, since_boot
 from spatialnet_edge.durable import write_durably
@@ -404,14 +404,20 @@ def test_after_sigkill_every_record_is_readable_and_the_lock_is_free(payload: Pa
     assert sum(reading.damaged for reading in read_journal(folder / "results")) == 0
 
 
+def flown(payload: Path) -> tuple[Slots, Bundle, dict[str, bytes]]:
+    """The slots with the installed bundle proved, that bundle, and its files to make another one of."""
+    slots = Slots(payload.parent / "root")
+    slots.choose()
+    slots.mark_good()
+    good = open_bundle(payload.parent / "tiny.snb", ANY)
+    return slots, good, {record.path: good.read(record.path) for record in good.manifest.files}
+
+
 @pytest.mark.fault(29)
 def test_a_trial_with_the_wrong_answers_is_taken_back_at_the_start(payload: Path, tmp_path: Path) -> None:
     folder = payload.parent
-    slots = Slots(folder / "root")
-    slots.choose()
-    slots.mark_good()
-    good = open_bundle(folder / "tiny.snb", ANY)
-    files = {record.path: good.read(record.path) for record in good.manifest.files} | {"model.onnx": tiny_graph(gain=0.01)}
+    slots, good, files = flown(payload)
+    files["model.onnx"] = tiny_graph(gain=0.01)
     wrong = msgspec.structs.replace(good.manifest, files=file_records(files), serial=9)
     slots.install(write_bundle(tmp_path / "wrong.snb", wrong, files).path, ANY)
     service = start(payload)
@@ -426,11 +432,7 @@ def test_a_trial_with_the_wrong_answers_is_taken_back_at_the_start(payload: Path
 @pytest.mark.fault(44)
 def test_after_a_crash_loop_the_last_good_bundle_flies_in_safe_mode(payload: Path, tmp_path: Path) -> None:
     folder = payload.parent
-    slots = Slots(folder / "root")
-    slots.choose()
-    slots.mark_good()
-    good = open_bundle(folder / "tiny.snb", ANY)
-    files = {record.path: good.read(record.path) for record in good.manifest.files}
+    slots, good, files = flown(payload)
     slots.install(write_bundle(tmp_path / "next.snb", msgspec.structs.replace(good.manifest, serial=5), files).path, ANY)
     slots.choose()
     slots.mark_good()

@@ -62,11 +62,11 @@ class Backend(Protocol):
 
 BACKENDS: dict[str, Plugin] = {
     "onnxruntime": Plugin("spatialnet_edge.backends.onnxruntime:OnnxRuntimeBackend", "onnxruntime", ""),
-    "onnxruntime_cuda": Plugin("spatialnet_edge.backends.onnxruntime:OnnxRuntimeCudaBackend", "onnxruntime", ""),
-    "onnxruntime_tensorrt": Plugin("spatialnet_edge.backends.onnxruntime:OnnxRuntimeTensorRtBackend", "onnxruntime", ""),
+    "onnxruntime_cuda": Plugin("spatialnet_edge.backends.onnxruntime:on_cuda", "onnxruntime", ""),
+    "onnxruntime_tensorrt": Plugin("spatialnet_edge.backends.onnxruntime:on_tensorrt", "onnxruntime", ""),
     "openvino": Plugin("spatialnet_edge.backends.openvino:OpenVinoBackend", "openvino", "openvino"),
-    "tensorrt": Plugin("spatialnet_edge.backends.tensorrt:TensorRtBackend", "tensorrt", "tensorrt"),
-    "tensorrt_rtx": Plugin("spatialnet_edge.backends.tensorrt:TensorRtRtxBackend", "tensorrt_rtx", "rtx"),
+    "tensorrt": Plugin("spatialnet_edge.backends.tensorrt:tensorrt", "tensorrt", "tensorrt"),
+    "tensorrt_rtx": Plugin("spatialnet_edge.backends.tensorrt:tensorrt_rtx", "tensorrt_rtx", "rtx"),
 }
 
 

@@ -14,6 +14,7 @@ from spatialnet_edge.manifest import EngineRecord
 from spatialnet_edge.spec import IMAGE_INPUT, ModelSpec
 
 ort: Any = onnxruntime  # it ships no types
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
 
 
 @final
@@ -40,48 +41,34 @@ class OnnxRuntimeEngine:
 
 @final
 class OnnxRuntimeBackend:
-    """Opens ONNX graphs on the CPU."""
+    """Opens ONNX graphs.
 
-    name = "onnxruntime"
+    Args:
+        providers: of execution, the one that is asked for first; those behind it take what it cannot do.
+    """
+
     takes_graphs = True
 
+    def __init__(self, name: str = "onnxruntime", providers: tuple[str, ...] = (CPU,)) -> None:
+        self.name = name
+        self._providers = providers
+
     def refuses(self, record: EngineRecord) -> str:
-        return ""
+        return lacking(self._providers[0])
 
     def open(self, content: bytes, spec: ModelSpec, threads: int) -> OnnxRuntimeEngine:
         """See `open_session`."""
-        return open_session(content, spec, threads, ["CPUExecutionProvider"])
+        return open_session(content, spec, threads, [*self._providers])
 
 
-@final
-class OnnxRuntimeCudaBackend:
-    """Opens ONNX graphs on an NVIDIA GPU, where ONNX Runtime was built for it."""
-
-    name = "onnxruntime_cuda"
-    takes_graphs = True
-
-    def refuses(self, record: EngineRecord) -> str:
-        return lacking("CUDAExecutionProvider")
-
-    def open(self, content: bytes, spec: ModelSpec, threads: int) -> OnnxRuntimeEngine:
-        """See `open_session`."""
-        return open_session(content, spec, threads, ["CUDAExecutionProvider", "CPUExecutionProvider"])
+def on_cuda() -> OnnxRuntimeBackend:
+    """On an NVIDIA GPU, where ONNX Runtime was built for it."""
+    return OnnxRuntimeBackend("onnxruntime_cuda", (CUDA, CPU))
 
 
-@final
-class OnnxRuntimeTensorRtBackend:
-    """Opens ONNX graphs with TensorRT inside ONNX Runtime, where it was built for it."""
-
-    name = "onnxruntime_tensorrt"
-    takes_graphs = True
-
-    def refuses(self, record: EngineRecord) -> str:
-        return lacking("TensorrtExecutionProvider")
-
-    def open(self, content: bytes, spec: ModelSpec, threads: int) -> OnnxRuntimeEngine:
-        """See `open_session`."""
-        providers = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
-        return open_session(content, spec, threads, providers)
+def on_tensorrt() -> OnnxRuntimeBackend:
+    """With TensorRT inside ONNX Runtime, where it was built for it."""
+    return OnnxRuntimeBackend("onnxruntime_tensorrt", (TENSORRT, CUDA, CPU))
 
 
 def lacking(provider: str) -> str:

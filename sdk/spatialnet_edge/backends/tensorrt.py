@@ -47,9 +47,8 @@ class TensorRtEngine:
 
     reentrant = False  # one set of buffers
 
-    def __init__(self, trt: Any, engine: Any, device: Device, spec: ModelSpec, graphs: bool = True) -> None:
+    def __init__(self, engine: Any, device: Device, spec: ModelSpec, graphs: bool = True) -> None:
         self.spec = spec
-        self._trt = trt
         self._engine: Any = engine
         self._device = device
         names = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
@@ -134,16 +133,24 @@ class TensorRtEngine:
 
 
 @final
-class TensorRtBackend:
-    """TensorRT as JetPack brings it."""
+class PlanBackend:
+    """Opens the plans of one of NVIDIA's libraries.
 
-    name = "tensorrt"
-    module = "tensorrt"
-    title = "TensorRT"
+    Args:
+        module: import name of the library, and name of the backend.
+        title: what people call it.
+        extra: of ours that brings it.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+
     takes_graphs = False
 
-    def __init__(self) -> None:
-        require(self.module, "tensorrt")
+    def __init__(self, module: str, title: str, extra: str) -> None:
+        require(module, extra)
+        self.name = self.module = module
+        self.title = title
 
     def refuses(self, record: EngineRecord) -> str:
         return refusal(self.module, self.title, record)
@@ -153,24 +160,14 @@ class TensorRtBackend:
         return open_plan(self.module, self.title, content, spec)
 
 
-@final
-class TensorRtRtxBackend:
+def tensorrt() -> PlanBackend:
+    """TensorRT, as JetPack brings it."""
+    return PlanBackend("tensorrt", "TensorRT", "tensorrt")
+
+
+def tensorrt_rtx() -> PlanBackend:
     """TensorRT for RTX, of the extra `rtx`."""
-
-    name = "tensorrt_rtx"
-    module = "tensorrt_rtx"
-    title = "TensorRT for RTX"
-    takes_graphs = False
-
-    def __init__(self) -> None:
-        require(self.module, "rtx")
-
-    def refuses(self, record: EngineRecord) -> str:
-        return refusal(self.module, self.title, record)
-
-    def open(self, content: bytes, spec: ModelSpec, threads: int) -> TensorRtEngine:
-        """Load a plan; see `TensorRtEngine`."""
-        return open_plan(self.module, self.title, content, spec)
+    return PlanBackend("tensorrt_rtx", "TensorRT for RTX", "rtx")
 
 
 def require(module: str, extra: str) -> None:
@@ -218,4 +215,4 @@ def open_plan(module: str, title: str, content: bytes, spec: ModelSpec) -> Tenso
             f"{title} {trt.__version__} does not take this plan on {device.name} (compute capability {device.compute_capability}); "
             f"rebuild with 'spatialnet-edge build'"
         )
-    return TensorRtEngine(trt, engine, device, spec)
+    return TensorRtEngine(engine, device, spec)

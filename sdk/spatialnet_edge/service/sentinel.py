@@ -14,8 +14,7 @@ from typing import final
 from spatialnet_edge.backends import Engine
 from spatialnet_edge.bundle import Bundle
 from spatialnet_edge.errors import EngineError, GoldenTestFailed
-from spatialnet_edge.health import require_golden
-from spatialnet_edge.results import difference
+from spatialnet_edge.health import differences, require_golden
 
 
 @final
@@ -85,15 +84,13 @@ class Sentinel:
                 self._report("doubt", f"{error}; the golden test passed all the same")
 
     def _wrong(self, index: int) -> str:
+        tolerance = self._bundle.manifest.golden.tolerance
         try:
-            outputs = self.engine.infer(self._frames[index][None])
+            for name, found in differences(self._bundle.spec, self.engine, self._frames[index], self._expected, index):
+                if not found <= tolerance:
+                    return f"golden frame {index}: '{name}' differs by {found:.4f}; allowed {tolerance:.4f}"
         except EngineError as error:
             return str(error)
-        tolerance = self._bundle.manifest.golden.tolerance
-        for task in self._bundle.spec.tasks:
-            found = difference(task, outputs[task.name][0], self._expected[task.name][index])
-            if not found <= tolerance:
-                return f"golden frame {index}: '{task.name}' differs by {found:.4f}; allowed {tolerance:.4f}"
         return ""
 
     def _replace(self, error: EngineError) -> None:

@@ -70,8 +70,8 @@ def serve(config: ServiceConfig, stop: Event) -> None:
         cleanup.enter_context(started.model)
         for reason in started.model.opened.passed_over:
             events("engine_passed_over", reason)
-        if Service(config, started, events).run(stop):
-            forget_starts(root)
+        Service(config, started, events).run(stop)
+        forget_starts(root)
         events("stop", "every frame on its way came out")
 
 
@@ -128,8 +128,8 @@ class Service:
             for section, each in zip(config.sources, sinks, strict=True)
         ]
 
-    def run(self, stop: Event) -> bool:
-        """Until stopped; returns whether it lasted long enough, or ended well enough, for its start to be forgotten.
+    def run(self, stop: Event) -> None:
+        """Until stopped, or until every source has ended.
 
         Raises:
             RunError: a lane failed.
@@ -154,7 +154,6 @@ class Service:
         if failures := self._failures():
             self._events("failed", str(failures[0]))
             raise RunError(str(failures[0])) from failures[0]
-        return True
 
     def _look_around(self) -> None:
         self._governor.watch()

@@ -49,7 +49,7 @@ SINKS: Mapping[str, Plugin] = {
     "ccsds+udp": Plugin("spatialnet_edge.sinks.udp:CcsdsUdpSink"),
     "mavlink": Plugin("spatialnet_edge.sinks.mavlink:MavlinkSink"),
     "mqtt": Plugin("spatialnet_edge.sinks.mqtt:MqttSink"),
-    "mqtts": Plugin("spatialnet_edge.sinks.mqtt:MqttsSink"),
+    "mqtts": Plugin("spatialnet_edge.sinks.mqtt:over_tls"),
     "null": Plugin("spatialnet_edge.sinks.memory:NullSink"),
 }
 

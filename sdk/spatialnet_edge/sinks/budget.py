@@ -60,10 +60,19 @@ def parse_peer(scheme: str, rest: str, port: int, options: dict[str, str]) -> tu
         raise UsageError(f"{scheme}:{rest}: {error}") from error
     if not parts.hostname:
         raise UsageError(f"{scheme}:{rest}: no host; expected {scheme}://HOST:PORT")
-    given = dict(parse_qsl(parts.query, keep_blank_values=True))
-    if unknown := given.keys() - options.keys():
-        raise UsageError(f"{scheme}:{rest}: no option '{min(unknown)}'; there are {', '.join(options)}")
-    return parts.hostname, found_port, parts.path.lstrip("/"), options | given
+    return parts.hostname, found_port, parts.path.lstrip("/"), options_of(f"{scheme}:{rest}", parts.query, options)
+
+
+def options_of(uri: str, query: str, defaults: dict[str, str]) -> dict[str, str]:
+    """`name=value&…` over the defaults.
+
+    Raises:
+        UsageError: an option that the sink does not have.
+    """
+    given = dict(parse_qsl(query, keep_blank_values=True))
+    if unknown := given.keys() - defaults.keys():
+        raise UsageError(f"{uri}: no option '{min(unknown)}'; there are {', '.join(defaults)}")
+    return defaults | given
 
 
 def number(scheme: str, options: dict[str, str], name: str) -> float:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from typing import Any, final
-from urllib.parse import parse_qsl
 
-from spatialnet_edge.errors import SinkError, UsageError, first_line
+from spatialnet_edge.errors import SinkError, first_line
 from spatialnet_edge.results import Classification, FrameResult, Presence, Quantity
-from spatialnet_edge.sinks.budget import Budget, number
+from spatialnet_edge.sinks.budget import Budget, number, options_of
 from spatialnet_edge.sources.mavlink_pose import load_mavutil
 from spatialnet_edge.wire import pack
 
@@ -37,10 +36,7 @@ class MavlinkSink:
 
     def __init__(self, rest: str) -> None:
         connection, _, query = rest.partition("?")
-        given = dict(parse_qsl(query, keep_blank_values=True))
-        if unknown := given.keys() - OPTIONS.keys():
-            raise UsageError(f"mavlink:{rest}: no option '{min(unknown)}'; there are {', '.join(OPTIONS)}")
-        options = OPTIONS | given
+        options = options_of(f"mavlink:{rest}", query, OPTIONS)
         self._budget = Budget(number("mavlink", options, "budget"))
         self._text = options["text"]
         self._last = ""

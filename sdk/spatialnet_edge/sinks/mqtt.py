@@ -105,20 +105,9 @@ class MqttSink:
         connected.set()
 
 
-@final
-class MqttsSink:
+def over_tls(rest: str) -> MqttSink:
     """`mqtts://`: see `MqttSink`."""
-
-    wants_pixels = False
-
-    def __init__(self, rest: str) -> None:
-        self._sink = MqttSink(rest, "mqtts")
-
-    def write(self, result: FrameResult) -> None:
-        self._sink.write(result)
-
-    def close(self) -> None:
-        self._sink.close()
+    return MqttSink(rest, "mqtts")
 
 
 def read_secret(path: str) -> str:

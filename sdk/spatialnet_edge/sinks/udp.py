@@ -87,7 +87,7 @@ class CcsdsUdpSink:
 
 
 def packer(apid: int) -> Any:
-    """A function from user data and sequence count to a telemetry packet with its CRC.
+    """A function from user data, sequence count and sequence flags to a telemetry packet with its CRC.
 
     Raises:
         MissingExtra: `spacepackets` or `fastcrc` is not installed.
@@ -99,9 +99,9 @@ def packer(apid: int) -> Any:
         raise MissingExtra(str(error.name), "ccsds") from error
     crc16 = fastcrc.crc16.ibm_3740  # what CCSDS calls CRC-16-CCITT with all ones
 
-    def make(data: bytes, sequence: int) -> bytes:
+    def make(data: bytes, sequence: int, flags: Any = ccsds.SequenceFlags.UNSEGMENTED) -> bytes:
         length = len(data) + CRC_BYTES - 1  # the field holds one less than the bytes (4.1.3.5.2)
-        header = ccsds.SpacePacketHeader(ccsds.PacketType.TM, apid, sequence, length)
+        header = ccsds.SpacePacketHeader(ccsds.PacketType.TM, apid, sequence, length, seq_flags=flags)
         body = bytes(header.pack()) + data
         return body + int(crc16(body)).to_bytes(CRC_BYTES, "big")
 

@@ -17,10 +17,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import parse_qsl
 
 from spatialnet_edge.errors import SourceRefused
 from spatialnet_edge.frames import Frame, Skipped
@@ -118,6 +119,18 @@ def open_source(uri: str) -> Source:
     parsed = parse_uri(uri)
     source: Source = known("sources", SOURCES)[parsed.kind].load()(parsed.rest)
     return source
+
+
+def options_of(uri: str, query: str, defaults: Mapping[str, str]) -> dict[str, str]:
+    """`name=value&…` over the defaults.
+
+    Raises:
+        SourceRefused: an option that the source does not have.
+    """
+    given = dict(parse_qsl(query, keep_blank_values=True))
+    if unknown := given.keys() - defaults.keys():
+        raise SourceRefused(f"{uri}: unknown option '{min(unknown)}'; there are {', '.join(defaults)}")
+    return {**defaults, **given}
 
 
 def _parse_path(text: str) -> SourceUri:

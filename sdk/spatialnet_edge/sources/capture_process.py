@@ -13,7 +13,6 @@ import socket
 import sys
 import time
 import zlib
-from collections.abc import Iterator
 from typing import final
 
 import numpy as np
@@ -134,7 +133,7 @@ class Sender:
 def deliver(source: Source, sender: Sender) -> Ended:
     """Send everything that a source gives until it ends."""
     detector = FrozenDetector()
-    for item in items(source):
+    for item in source:
         if isinstance(item, Skipped):
             sender.give_up(item)
         elif source.live and detector.is_frozen(item.pixels):
@@ -145,11 +144,6 @@ def deliver(source: Source, sender: Sender) -> Ended:
         else:
             sender.send(item)
     return Ended()
-
-
-def items(source: Source) -> Iterator[Frame | Skipped]:
-    """The source's frames, one at a time, so that the slot of one is used before the next is read."""
-    yield from source
 
 
 def die_with_parent() -> None:

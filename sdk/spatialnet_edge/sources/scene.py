@@ -11,14 +11,13 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any, final
-from urllib.parse import parse_qsl
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spatialnet_edge.errors import MissingExtra, SourceRefused, first_line
 from spatialnet_edge.frames import Frame, Pose, Skipped
-from spatialnet_edge.sources import regular_file
+from spatialnet_edge.sources import options_of, regular_file
 
 DEFAULTS = {"tile": "256", "overlap": "0", "bands": "", "scale": "0"}
 WGS84 = "EPSG:4326"
@@ -91,10 +90,7 @@ class SceneSource:
         self._raster.close()
 
     def _options(self, query: str) -> dict[str, str]:
-        given = dict(parse_qsl(query, keep_blank_values=True))
-        if unknown := given.keys() - DEFAULTS.keys():
-            raise SourceRefused(f"{self.uri}: unknown option '{min(unknown)}'; there are {', '.join(DEFAULTS)}")
-        options = DEFAULTS | given
+        options = options_of(self.uri, query, DEFAULTS)
         try:
             tile, overlap, scale = int(options["tile"]), int(options["overlap"]), float(options["scale"])
             _ = [int(band) for band in options["bands"].split(",") if band]

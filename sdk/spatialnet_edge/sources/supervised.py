@@ -7,6 +7,7 @@ cameras and streams are read in a process of their own (`capture_process.py`), w
 from __future__ import annotations
 
 import array
+import os
 import random
 import select
 import socket
@@ -183,8 +184,7 @@ class SupervisedSource:
 
 def receive(home: socket.socket, limit: float) -> tuple[Message, int] | None:
     """The next message and the descriptor that came with it (-1 for none); None after `limit` seconds of silence."""
-    deadline = time.monotonic() + limit
-    ready, _, _ = select.select([home], [], [], max(0.0, deadline - time.monotonic()))
+    ready, _, _ = select.select([home], [], [], limit)
     if not ready:
         return None
     space = socket.CMSG_SPACE(array.array("i").itemsize)
@@ -202,8 +202,6 @@ def receive(home: socket.socket, limit: float) -> tuple[Message, int] | None:
 
 
 def mapped(descriptor: int, slot_bytes: int, generation: int) -> Memory:
-    import os
-
     try:
         return Memory(descriptor, slot_bytes, generation)
     finally:

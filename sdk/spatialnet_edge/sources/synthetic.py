@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from typing import final
-from urllib.parse import parse_qsl
 
 import numpy as np
 
 from spatialnet_edge.errors import SourceRefused
 from spatialnet_edge.frames import Frame, Skipped
+from spatialnet_edge.sources import options_of
 
 DEFAULTS = {"frames": "300", "size": "640x480", "fps": "0", "seed": "0"}
 
@@ -24,10 +24,7 @@ class SyntheticSource:
 
     def __init__(self, rest: str) -> None:
         self.uri = f"synthetic:{rest}"
-        given = dict(parse_qsl(rest, keep_blank_values=True))
-        if unknown := given.keys() - DEFAULTS.keys():
-            raise SourceRefused(f"{self.uri}: unknown option '{min(unknown)}'; there are {', '.join(DEFAULTS)}")
-        options = DEFAULTS | given
+        options = options_of(self.uri, rest, DEFAULTS)
         try:
             width, height = (int(side) for side in options["size"].split("x"))
             self.length = int(options["frames"])
