@@ -35,15 +35,17 @@ footprint:
 	rm -rf .venv-bare
 	$(PYTHON) -m venv .venv-bare
 	.venv-bare/bin/python $(PIP) .
+	.venv-bare/bin/python -m spatialnet_benchmarks.footprint 'synthetic:frames=300&size=1280x720'
+	.venv-bare/bin/python $(PIP) '.[opencv]'
 	.venv-bare/bin/python -m spatialnet_benchmarks.footprint samples/brighton_beach.mp4
 
 schema: $(TEST)/.installed
 	$(TEST)/bin/spatialnet-edge inspect --schema > docs/manifest.schema.json
 
-# The runtime and what building needs; no torch.
+# The runtime, video, and what building needs; no torch.
 $(DEMO)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(DEMO)
-	$(DEMO)/bin/python $(PIP) -e '.[optimize]'
+	$(DEMO)/bin/python $(PIP) -e '.[opencv,optimize]'
 	touch $@
 
 # Everything, at versions that are known to pass together.

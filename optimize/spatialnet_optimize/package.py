@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 
-import cv2
 import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from spatialnet_edge import __version__
 from spatialnet_edge.bundle import MODEL, Bundle, file_records, write_bundle
 from spatialnet_edge.manifest import BuildRecord, EngineRecord, Golden, Manifest, Provenance
+from spatialnet_edge.pixels import encode_png
 from spatialnet_edge.spec import ModelSpec
 from spatialnet_optimize.gates import GOLDEN_TOLERANCE, REFERENCE
 
@@ -69,8 +69,7 @@ def portable_bundle(
     """
     contents = {MODEL: graph}
     for index, frame in enumerate(frames):
-        encoded = cv2.imencode(".png", np.ascontiguousarray(frame[..., ::-1]))[1]
-        contents[f"golden/frame_{index:02d}.png"] = encoded.tobytes()
+        contents[f"golden/frame_{index:02d}.png"] = encode_png(frame)
     table = {name: [[round(float(p), 7) for p in row] for row in rows] for name, rows in answers.items()}
     contents["golden/expected.json"] = (json.dumps(table) + "\n").encode()
     golden = Golden(

@@ -19,13 +19,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from spatialnet_edge.durable import replaced, sync_folder
 from spatialnet_edge.errors import BundleError
 from spatialnet_edge.manifest import MAX_MANIFEST_BYTES, FileRecord, Manifest, decode_manifest, encode_manifest
+from spatialnet_edge.pixels import decode_rgb
 from spatialnet_edge.spec import ModelSpec
 from spatialnet_edge.stores import ZIP_MAGIC, DirectoryStore, Store, ZipStore
 from spatialnet_edge.trust import MAX_SIGNATURE_BYTES, Trust, trust_here
@@ -78,11 +78,12 @@ class Bundle:
         spec = self.spec
         frames: list[NDArray[np.uint8]] = []
         for path in self.manifest.golden.frames:
-            image = cv2.imdecode(np.frombuffer(self.read(path), np.uint8), cv2.IMREAD_COLOR)
-            if image is None or image.shape != spec.input.shape:
-                found = "not an image" if image is None else f"{image.shape}"
-                raise BundleError(f"{self.path}: golden frame '{path}' is {found}; expected {spec.input.shape}")
-            frames.append(cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8))
+            try:
+                frames.append(decode_rgb(self.read(path)))
+            except ValueError as error:
+                raise BundleError(f"{self.path}: golden frame '{path}' is {error}") from error
+            if frames[-1].shape != spec.input.shape:
+                raise BundleError(f"{self.path}: golden frame '{path}' is {frames[-1].shape}; expected {spec.input.shape}")
         try:
             table = json.loads(self.read(self.manifest.golden.expected))
             expected = {task.name: np.asarray(table[task.name], np.float32) for task in spec.tasks}

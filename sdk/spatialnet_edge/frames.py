@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from spatialnet_edge.errors import SourceRefused
+from spatialnet_edge.pixels import resized
 from spatialnet_edge.spec import RGB, InputSpec
 
 
@@ -89,29 +89,14 @@ def fit(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
     reversed_view = pixels.strides[-1] < 0
     image: NDArray[np.uint8] = np.asarray(pixels[..., ::-1] if reversed_view else pixels)
     while image.shape[0] >= HALVE_FROM * spec.height and image.shape[1] >= HALVE_FROM * spec.width:
-        image = resized(image, image.shape[1] // 2, image.shape[0] // 2, cv2.INTER_AREA)
+        image = resized(image, image.shape[1] // 2, image.shape[0] // 2)
     if image.shape[:2] != (spec.height, spec.width):
-        shrinking = image.shape[0] > spec.height or image.shape[1] > spec.width
-        how = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
-        image = resized(image, spec.width, spec.height, how)
+        image = resized(image, spec.width, spec.height)
     if reversed_view:
-        image = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+        image = image[..., ::-1]
     if image.shape[2] != spec.channels:
         image = beside_absent(image, spec)
     return np.ascontiguousarray(image, dtype=np.uint8)
-
-
-def resized(image: NDArray[np.uint8], width: int, height: int, how: int) -> NDArray[np.uint8]:
-    """OpenCV's resize for any number of bands: it takes up to four at once, and drops the axis of a single one.
-
-    Args:
-        image: uint8 `[H, W, bands]`.
-        how: OpenCV's interpolation flag.
-    """
-    if image.shape[2] in (3, 4):
-        return np.asarray(cv2.resize(image, (width, height), interpolation=how), np.uint8)
-    bands = [np.ascontiguousarray(image[..., band]) for band in range(image.shape[2])]
-    return np.stack([np.asarray(cv2.resize(band, (width, height), interpolation=how), np.uint8) for band in bands], axis=2)
 
 
 def beside_absent(rgb: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:

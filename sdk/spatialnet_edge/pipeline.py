@@ -14,7 +14,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Thread
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +22,7 @@ from spatialnet_edge.errors import EngineError, InvalidOutput
 from spatialnet_edge.frames import Frame, Skipped, fit, quality
 from spatialnet_edge.inbox import Inbox, parse_policy
 from spatialnet_edge.ledger import Ledger
+from spatialnet_edge.pixels import resize_on_one_thread
 from spatialnet_edge.results import FrameResult, Probabilities, Smoother, assemble
 from spatialnet_edge.sinks import Sink
 from spatialnet_edge.sources import Source
@@ -110,7 +110,7 @@ class Pipeline:
         self.workers = workers if engine.reentrant else 1
         self.ledger = Ledger()
         if self.workers > 1:
-            cv2.setNumThreads(1)  # the cores are shared by frames; splitting one resize over them as well only costs
+            resize_on_one_thread()
 
     def step(self, frame: Frame) -> FrameResult:
         """One frame by itself: no threads, no smoothing, no ledger.

@@ -112,8 +112,8 @@ class InputSpec(Contract, frozen=True):
 
     Attributes:
         resize: how a frame of another size becomes `height` × `width`. `stretch`: both sides are halved (mean over 2×2 pixels)
-            while both are at least three times the input's, then scaled by area averaging when shrinking, bilinear when
-            growing.
+            while both are at least three times the input's, then each is scaled: a mean over areas where it shrinks, linear
+            where it grows.
     """
 
     height: Side

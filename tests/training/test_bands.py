@@ -61,12 +61,12 @@ def test_a_photograph_gives_colour_and_what_can_be_derived_from_it() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_a_compressed_tiff_of_colours_is_what_opencv_makes_of_it(dtype: type) -> None:
+def test_a_compressed_tiff_of_colours_has_its_upper_eight_bits(dtype: type) -> None:
     """OpenCV writes it with LZW, which tifffile alone cannot read."""
     image = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (12, 10, 3)).astype(dtype)
     _, encoded = cv2.imencode(".tif", image)
     found = decode(encoded.tobytes(), (RGB,))
-    np.testing.assert_array_equal(found, cv2.imdecode(encoded, cv2.IMREAD_COLOR)[..., ::-1])
+    np.testing.assert_array_equal(found, (image >> (8 * (image.itemsize - 1)))[..., ::-1])
 
 
 def test_thirteen_bands_give_colour_to_who_wants_no_more() -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from spatialnet_edge.errors import MissingExtra, UsageError
+from spatialnet_edge.pixels import decode_rgb
 from spatialnet_edge.spec import RGB, BandGroup
 
 GROUPS: dict[str, BandGroup] = {
@@ -46,7 +47,7 @@ def synthetic_thermal(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     red, green, blue = (rgb[..., band].astype(np.float32) for band in range(3))
     cool = 2 * green - red - blue + np.maximum(blue - red, 0)
     warm = np.clip(110 + 0.35 * (red - 90) - 1.2 * cool, 0, 255)
-    return cv2.GaussianBlur(warm, (0, 0), 1.5).round().astype(np.uint8)[..., None]
+    return gaussian_filter(warm, 1.5).round().astype(np.uint8)[..., None]
 
 
 DERIVED: dict[str, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {"synthetic_thermal": synthetic_thermal}
@@ -91,9 +92,12 @@ def decode(encoded: bytes, groups: tuple[BandGroup, ...]) -> NDArray[np.uint8] |
 
 
 def read_colour(encoded: bytes) -> dict[str, NDArray[np.uint8]] | None:
-    """Red, green and blue of whatever OpenCV reads; None if it does not."""
-    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
-    return None if image is None else {name: np.asarray(image[..., 2 - i], np.uint8) for i, name in enumerate(RGB.bands)}
+    """Red, green and blue, as the runtime decodes them; None if it does not."""
+    try:
+        image = decode_rgb(encoded)
+    except ValueError:
+        return None
+    return {name: image[..., index] for index, name in enumerate(RGB.bands)}
 
 
 def is_tiff(encoded: bytes) -> bool:

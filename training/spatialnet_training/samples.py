@@ -6,11 +6,10 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialnet_edge.frames import resized
+from spatialnet_edge.pixels import resized
 from spatialnet_edge.spec import RGB, BandGroup, Multiclass, Multilabel, Regression, Task
 from spatialnet_training.bands import decode
 from spatialnet_training.losses import UNLABELLED
@@ -107,7 +106,7 @@ def load_image(encoded: bytes, longest: int, groups: tuple[BandGroup, ...] = (RG
     height, width = image.shape[:2]
     scale = longest / max(height, width)
     if scale < 1:
-        image = resized(image, round(width * scale), round(height * scale), cv2.INTER_AREA)
+        image = resized(image, round(width * scale), round(height * scale))
     return image
 
 

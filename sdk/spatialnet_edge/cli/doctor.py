@@ -24,7 +24,7 @@ from spatialnet_edge.plugins import known
 from spatialnet_edge.sources.gstreamer import load_gstreamer, opencv_has_gstreamer
 
 LIBRARIES = {
-    "numpy": "", "onnxruntime": "", "opencv-python-headless": "", "onnx": "optimize", "scikit-learn": "optimize",
+    "numpy": "", "onnxruntime": "", "pillow": "", "onnx": "optimize", "scikit-learn": "optimize",
     "tensorrt-rtx-cu13": "rtx", "torch": "training",
 }  # fmt: skip
 """Distribution to the extra that brings it; empty for what the runtime always has."""
@@ -42,7 +42,7 @@ class Check:
 
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print the diagnosis as JSON.")] = False) -> None:
     """Say what works on this machine, and how to mend what does not."""
-    checks = [*libraries(), *backends(), gstreamer(), shipped_model()]
+    checks = [*libraries(), opencv(), *backends(), gstreamer(), shipped_model()]
     if json:
         typer.echo(msgspec.json.format(msgspec.json.encode([asdict(check) for check in checks])))
         return
@@ -65,6 +65,16 @@ def libraries() -> list[Check]:
             mend = f"pip install 'spatialnet-edge[{extra}]'" if extra else "pip install --force-reinstall spatialnet-edge"
             checks.append(Check(f"library {name}", False, "not installed", mend))
     return checks
+
+
+def opencv() -> Check:
+    """By import rather than by distribution: JetPack's and Debian's are no distributions that pip knows."""
+    try:
+        import cv2
+    except ImportError as error:
+        mend = "pip install 'spatialnet-edge[opencv]', or your system's python3-opencv"
+        return Check("library cv2", False, f"no video, no cameras, slow resizing: {first_line(error)}", mend)
+    return Check("library cv2", True, cv2.__version__)
 
 
 def backends() -> list[Check]:

@@ -21,9 +21,8 @@ from spatialnet_edge.api import default_policy, engine_threads, load
 from spatialnet_edge.errors import SpatialNetError
 from spatialnet_edge.ledger import Ledger
 from spatialnet_edge.results import Classification, FrameResult
-from spatialnet_edge.sinks import Sink, open_sink
+from spatialnet_edge.sinks import SINKS, Sink, open_sink
 from spatialnet_edge.sinks.queued import QueuedSink
-from spatialnet_edge.sinks.video import DEFAULT_FPS, VideoSink
 from spatialnet_edge.sources import DEVICES, Source, open_source, parse_uri
 from spatialnet_edge.sources.posed import PosedSource, open_pose
 from spatialnet_edge.sources.supervised import Patience, SupervisedSource
@@ -123,7 +122,7 @@ def open_sinks(source: Source, json: str, video: Path | None, others: list[str])
     if json:
         opened.append(open_sink(f"jsonl:{json}"))
     if video is not None:
-        opened.append(VideoSink(str(video), source.fps or DEFAULT_FPS))
+        opened.append(SINKS["video"].load()(str(video), source.fps))
     opened.extend(open_sink(uri) for uri in others)
     return [QueuedSink(each, wait=not source.live) for each in opened]
 

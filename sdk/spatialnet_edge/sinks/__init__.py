@@ -3,7 +3,7 @@
 | URI | sink |
 |---|---|
 | `jsonl:log.jsonl`, `jsonl:-` | one JSON object a line; `-` is standard output |
-| `video:out.mp4` | the frames with the answers drawn on them |
+| `video:out.mp4` | the frames with the answers drawn on them (extra `opencv`) |
 | `log:FOLDER` | lines with a CRC-32 in segments under a cap, on the disk within a second |
 | `geojson:places.geojsonl` | one GeoJSON feature a frame that knows where it was taken |
 | `udp://HOST:PORT` | one binary record a datagram (`wire.py`) |
@@ -41,7 +41,7 @@ class Sink(Protocol):
 
 SINKS: Mapping[str, Plugin] = {
     "jsonl": Plugin("spatialnet_edge.sinks.jsonl:JsonlSink"),
-    "video": Plugin("spatialnet_edge.sinks.video:VideoSink"),
+    "video": Plugin("spatialnet_edge.sinks.video:VideoSink", "cv2", "opencv"),
     "log": Plugin("spatialnet_edge.sinks.log:LogSink"),
     "geojson": Plugin("spatialnet_edge.sinks.geojson:GeoJsonSink"),
     "udp": Plugin("spatialnet_edge.sinks.udp:UdpSink"),

@@ -25,12 +25,12 @@ class VideoSink:
 
     Args:
         rest: path of the video, `.mp4` or `.avi`.
-        fps: of the video.
+        fps: of the video; None for 30.
     """
 
-    def __init__(self, rest: str, fps: float = DEFAULT_FPS) -> None:
+    def __init__(self, rest: str, fps: float | None = None) -> None:
         self._path = Path(rest)
-        self._fps = fps
+        self._fps = fps or DEFAULT_FPS
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
         if self._path.suffix.lower() not in (".mp4", ".avi"):

@@ -2,7 +2,7 @@
 
 | URI | source |
 |---|---|
-| `clip.mp4`, `file:clip.mp4` | a video file |
+| `clip.mp4`, `file:clip.mp4` | a video file (extra `opencv`, as for cameras and streams) |
 | `photo.jpg` | one image |
 | `folder/` | every image below it, in order of name |
 | `0`, `1` … | a camera by its index |
@@ -55,9 +55,9 @@ class Source(Protocol):
 
 
 SOURCES: dict[str, Plugin] = {
-    "video": Plugin("spatialnet_edge.sources.video:VideoSource"),
-    "camera": Plugin("spatialnet_edge.sources.video:CameraSource"),
-    "stream": Plugin("spatialnet_edge.sources.video:StreamSource"),
+    "video": Plugin("spatialnet_edge.sources.video:VideoSource", "cv2", "opencv"),
+    "camera": Plugin("spatialnet_edge.sources.video:CameraSource", "cv2", "opencv"),
+    "stream": Plugin("spatialnet_edge.sources.video:StreamSource", "cv2", "opencv"),
     "image": Plugin("spatialnet_edge.sources.images:ImageSource"),
     "folder": Plugin("spatialnet_edge.sources.images:FolderSource"),
     "scene": Plugin("spatialnet_edge.sources.scene:SceneSource", "rasterio", "geo"),

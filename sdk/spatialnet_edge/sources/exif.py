@@ -14,11 +14,8 @@ BELOW_SEA = 1
 
 
 def exif_pose(path: Path) -> Pose | None:
-    """The pose in an image's EXIF data; None when there is none, or when Pillow (extra `exif`) is not installed."""
-    try:
-        images: Any = import_module("PIL.Image")
-    except ModuleNotFoundError:
-        return None
+    """The pose in an image's EXIF data; None when there is none."""
+    images: Any = import_module("PIL.Image")
     try:
         with images.open(path) as image:
             gps: dict[int, Any] = image.getexif().get_ifd(GPS_IFD)

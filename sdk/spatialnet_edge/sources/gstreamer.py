@@ -10,12 +10,10 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import Any, final
 
-import cv2
 import numpy as np
 
 from spatialnet_edge.errors import SourceLost, SourceRefused
 from spatialnet_edge.frames import Frame, Skipped
-from spatialnet_edge.sources.video import read_frames
 
 SINK = "videoconvert ! video/x-raw,format=BGR ! appsink name=frames sync=false max-buffers=2 drop=false"
 PULL_TIMEOUT_NS = 10_000_000_000
@@ -66,18 +64,26 @@ def load_gstreamer() -> Any | None:
 
 
 def opencv_has_gstreamer() -> bool:
+    try:
+        import cv2
+    except ModuleNotFoundError:
+        return False
     lines = cv2.getBuildInformation().splitlines()
     return any("GStreamer:" in line and "YES" in line for line in lines)
 
 
 class _OpenCvReader:
     def __init__(self, description: str, uri: str) -> None:
+        import cv2
+
         self._uri = uri
         self._capture = cv2.VideoCapture(description, cv2.CAP_GSTREAMER)
         if not self._capture.isOpened():
             raise SourceRefused(f"{uri}: OpenCV's GStreamer cannot start this pipeline; try it with gst-launch-1.0")
 
     def frames(self) -> Iterator[Frame | Skipped]:
+        from spatialnet_edge.sources.video import read_frames
+
         return read_frames(self._capture, self._uri)
 
     def close(self) -> None:

@@ -8,16 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import final
 
-import cv2
-import numpy as np
-
-from spatialnet_edge.errors import SourceRefused, first_line
+from spatialnet_edge.errors import SourceRefused
 from spatialnet_edge.frames import Frame, Skipped
-from spatialnet_edge.sources import IMAGE_SUFFIXES, first_bytes, regular_file
+from spatialnet_edge.pixels import decode_rgb
+from spatialnet_edge.sources import IMAGE_SUFFIXES, regular_file
 from spatialnet_edge.sources.exif import exif_pose
-
-MAX_PIXELS = 1 << 28
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))  # read by OpenCV from the header, before decoding
 
 
 @final
@@ -72,14 +67,11 @@ def find_images(folder: Path) -> Sequence[Path]:
 
 
 def read_image(path: Path, seq: int) -> Frame | Skipped:
-    """Decode one file to RGB; what is wrong with it comes back as `Skipped`, with the path and its first bytes."""
+    """Decode one file to RGB; what is wrong with it comes back as `Skipped`, with the path."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return Skipped(seq, "decode_error", f"{path}: not a plain file")
-        encoded = np.frombuffer(path.read_bytes(), np.uint8)
-        image = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if encoded.size else None
-    except (OSError, cv2.error) as error:
-        return Skipped(seq, "decode_error", f"{path}: cannot be read: {first_line(error)}")
-    if image is None:
-        return Skipped(seq, "decode_error", f"{path}: not an image; it begins with {first_bytes(path)}")
-    return Frame(np.asarray(image, np.uint8)[..., ::-1], seq, str(path), pose=exif_pose(path))
+        pixels = decode_rgb(path.read_bytes())
+    except (OSError, ValueError) as error:
+        return Skipped(seq, "decode_error", f"{path}: {error}")
+    return Frame(pixels, seq, str(path), pose=exif_pose(path))

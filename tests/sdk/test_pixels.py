@@ -1,0 +1,93 @@
+"""Stills are decoded by Pillow, and resized by OpenCV or, where it is not installed, by NumPy: the same pixels either way."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from conftest import SAMPLES, clip_frames
+from spatialnet_edge.pixels import decode_rgb, encode_png, resized, resized_by_numpy
+
+WITHOUT_OPENCV = "import sys; sys.modules['cv2'] = None; from spatialnet_edge.cli.app import main; main()"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 900), st.integers(1, 900), st.sampled_from([1, 3, 4, 7]))
+def test_numpy_resizes_as_opencv_does(width: int, height: int, bands: int) -> None:
+    frame = clip_frames(1)[0][:300, :500]
+    image = np.ascontiguousarray(np.dstack([frame, frame, frame])[..., :bands])
+    difference = resized(image, width, height).astype(int) - resized_by_numpy(image, width, height)
+    assert difference.shape == (height, width, bands)
+    assert np.abs(difference).max() <= 1
+
+
+def test_a_mean_over_areas_keeps_the_mean() -> None:
+    frame = clip_frames(1)[0]
+    assert abs(resized_by_numpy(frame, 96, 96).mean() - frame.mean()) < 0.1
+
+
+def encoded(image: NDArray[np.generic], kind: str, **options: object) -> bytes:
+    target = io.BytesIO()
+    Image.fromarray(image).save(target, kind, **options)
+    return target.getvalue()
+
+
+def test_png_is_lossless() -> None:
+    frame = clip_frames(1)[0]
+    np.testing.assert_array_equal(decode_rgb(encode_png(frame)), frame)
+
+
+def test_grey_becomes_colour_and_a_turned_photograph_is_upright() -> None:
+    frame = clip_frames(1)[0]
+    grey = decode_rgb(encoded(frame[..., 0], "PNG"))
+    np.testing.assert_array_equal(grey, np.dstack([frame[..., 0]] * 3))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by a quarter
+    np.testing.assert_array_equal(decode_rgb(encoded(frame, "PNG", exif=exif)), np.rot90(frame, -1))
+
+
+@pytest.mark.fault(6)
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda good: good[: len(good) // 2], "damaged"),
+        (lambda good: b"hello, I am a text", "not an image"),
+        (lambda good: b"", "not an image"),
+        (lambda good: encoded(np.zeros((4, 4), np.uint16), "PNG"), "8 bits"),
+    ],
+)
+def test_what_is_no_picture_says_why(spoil: object, words: str) -> None:
+    assert callable(spoil)
+    with pytest.raises(ValueError, match=words):
+        decode_rgb(spoil(encoded(clip_frames(1)[0], "JPEG")))
+
+
+def without_opencv(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line in a Python that has no `cv2`."""
+    return subprocess.run([sys.executable, "-c", WITHOUT_OPENCV, *arguments], capture_output=True, text=True, timeout=120)
+
+
+def test_the_shipped_student_runs_without_opencv(tmp_path: Path) -> None:
+    with zipfile.ZipFile(SAMPLES / "ucmerced.zip") as archive:
+        for name in [n for n in archive.namelist() if n.endswith(".jpg")][:6]:
+            archive.extract(name, tmp_path)
+    ran = without_opencv("run", "builtin:student", str(tmp_path), "--json", str(tmp_path / "results.jsonl"))
+    assert ran.returncode == 0, ran.stderr
+    assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 6
+
+
+def test_video_without_opencv_names_the_extra() -> None:
+    ran = without_opencv("run", "builtin:student", "samples/brighton_beach.mp4")
+    assert ran.returncode == 78
+    assert "spatialnet-edge[opencv]" in ran.stderr
+    assert "Traceback" not in ran.stderr
