@@ -15,19 +15,21 @@ from spatialnet_edge.backends import CheckedEngine, Engine, load_backend
 from spatialnet_edge.bundle import MODEL, Bundle
 from spatialnet_edge.errors import DataRefused, UsageError
 from spatialnet_edge.labelled import LabelledImages, open_labelled, truths
-from spatialnet_edge.manifest import BuildRecord, EngineRecord, LayerSensitivity
+from spatialnet_edge.manifest import BuildRecord, EngineRecord, ExecutedLayer, LayerSensitivity
 from spatialnet_edge.results import difference
 from spatialnet_edge.spec import IMAGE_INPUT, ModelSpec
 from spatialnet_optimize.calibration import Calibration, from_folder, from_labelled, split_off
 from spatialnet_optimize.candidates import FORMS, METHOD, NEEDS_CALIBRATION, NOT_RUN_ON_A_CPU, PARTIAL
 from spatialnet_optimize.compile_rtx import compile_passing
-from spatialnet_optimize.compile_tensorrt import compile_here, device_here, prepare, waiting
+from spatialnet_optimize.compile_tensorrt import compile_here, device_here, prepare, waiting, workspace
+from spatialnet_optimize.compiler import Compiler, timings_of
 from spatialnet_optimize.gates import GOLDEN_TOLERANCE, REFERENCE, Decision, Measured, decide, refusal
 from spatialnet_optimize.measure import agreement, decode_images, judge, latencies, predict
 from spatialnet_optimize.package import built_bundle
 from spatialnet_optimize.quantise import Scheme, int8_static
 from spatialnet_optimize.sensitivity import most_that_pass, sensitivities
 from spatialnet_optimize.targets import HERE, Target, find_target
+from spatialnet_optimize.tensorrt_plan import AS_USUAL, RTX, TENSORRT, PlanOptions, Progress, silent
 from spatialnet_training.machine import machine
 
 Step = Callable[[str], None]
@@ -52,7 +54,7 @@ class Job:
         budget: points of accuracy that a candidate may lose on any head.
         heads: keep these alone; empty for all.
         precision: try these forms alone besides the FP32 reference: `fp16`, `bf16` or `int8`; empty for all.
-        dla: build for the deep-learning accelerator.
+        plan: how NVIDIA's builders are to build: batches, level, stripped, for the deep-learning accelerator …
         targets: a file with rows of the user's own.
         search: also quantise as many layers as the budget allows, the least sensitive first.
         calibration: a folder of real images for static INT8; None to set some of the labelled ones aside.
@@ -66,9 +68,13 @@ class Job:
     heads: tuple[str, ...] = ()
     calibration: Path | None = None
     precision: str = ""
-    dla: bool = False
+    plan: PlanOptions = AS_USUAL
     targets: Path | None = None
     search: bool = False
+
+    @property
+    def dla(self) -> bool:
+        return self.plan.dla_core is not None
 
 
 def shipped_samples() -> tuple[Path, ...]:
@@ -76,8 +82,11 @@ def shipped_samples() -> tuple[Path, ...]:
     return tuple(sorted(Path(str(files("spatialnet_optimize"))).joinpath("samples").glob("*.zip")))
 
 
-def build(job: Job, step: Step = lambda text: None) -> tuple[Bundle, Decision]:
+def build(job: Job, step: Step = lambda text: None, progress: Progress = silent) -> tuple[Bundle, Decision]:
     """Make the bundle, and say why it is the one.
+
+    Args:
+        progress: told how far NVIDIA's builder is, where one works.
 
     Raises:
         UsageError: an unknown target or head.
@@ -97,21 +106,23 @@ def build(job: Job, step: Step = lambda text: None) -> tuple[Bundle, Decision]:
     sensitivity: tuple[LayerSensitivity, ...] = ()
     if not contents:
         contents, sensitivity = make_forms(job, target, spec, portable, calibration, sets, step)
-    decision, engines, libraries = choose(job, target, contents, spec, sets, step)
+    made = choose(job, target, contents, spec, sets, step, progress)
+    decision = made.decision
     tolerance = GOLDEN_TOLERANCE[decision.winner.name]
     step("write: hash, golden vectors, manifest")
     record = BuildRecord(
         target=name,
         machine=machine(),
-        libraries=libraries,
+        libraries=made.libraries,
         budget_points=job.budget,
         labelled_images=sum(len(each) for each in sets),
         calibration=calibration.origin if calibrated else "none needed",
         candidates=decision.records,
         reason=decision.reason,
         sensitivity=sensitivity,
+        layers=made.layers,
     )
-    return built_bundle(job.model, job.output, spec, portable, engines, tolerance, record), decision
+    return built_bundle(job.model, job.output, spec, portable, made.engines, tolerance, record), decision
 
 
 def make_forms(
@@ -136,10 +147,26 @@ def make_forms(
     return contents, sensitivity
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a build decided, the engines that go into the bundle, the libraries' versions, and the layers of a plan that ran."""
+
+    decision: Decision
+    engines: Mapping[EngineRecord, bytes]
+    libraries: dict[str, str]
+    layers: tuple[ExecutedLayer, ...] = ()
+
+
 def choose(
-    job: Job, target: Target, contents: dict[str, bytes], spec: ModelSpec, sets: list[LabelledImages], step: Step
-) -> tuple[Decision, dict[EngineRecord, bytes], dict[str, str]]:
-    """Judge the forms as the target allows; the decision, the engines that go into the bundle, and the libraries' versions."""
+    job: Job,
+    target: Target,
+    contents: dict[str, bytes],
+    spec: ModelSpec,
+    sets: list[LabelledImages],
+    step: Step,
+    progress: Progress,
+) -> Made:
+    """Judge the forms as the target allows."""
     libraries = {"onnxruntime": str(ort.__version__)}
     device = device_here() if target.compile == "tensorrt" and job.target == HERE else None
     if device is not None:
@@ -147,18 +174,22 @@ def choose(
         def judge_plans(engines: Mapping[str, Engine], plans: Mapping[str, bytes]) -> list[Measured]:
             return measure_engines(engines, plans, spec, job.model, sets, step)
 
-        decision, engines, version = compile_here(contents, spec, judge_plans, job.budget, device, target.memory_gb, step)
-        return decision, engines, libraries | {"tensorrt": version}
+        timings = timings_of(TENSORRT, device.name, device.compute_capability)
+        compiler = Compiler(TENSORRT, workspace(job.plan, target.memory_gb), progress, timings)
+        done = compile_here(contents, spec, judge_plans, job.budget, device, compiler, step)
+        if job.dla:
+            step(f"DLA: {done.plan.on_dla} of {done.plan.layers} layers; the GPU takes the others")
+        return Made(done.decision, done.files, libraries | {"tensorrt": done.version}, done.layers)
     judged = {form: content for form, content in contents.items() if form not in NOT_RUN_ON_A_CPU}
     measured = measure_candidates(judged, spec, job.model, sets, step)
     if target.compile == "tensorrt":
-        return *prepare(contents, measured, job.budget), libraries
+        return Made(*prepare(contents, measured, job.budget), libraries)
     if target.compile == "tensorrt_rtx":
         step("compile: TensorRT for RTX (no GPU needed)")
-        decision, engines, version = compile_passing(contents, measured, spec, job.budget)
-        return decision, engines, libraries | {"tensorrt_rtx": version}
+        decision, engines, version = compile_passing(contents, measured, spec, job.budget, Compiler(RTX, job.plan, progress))
+        return Made(decision, engines, libraries | {"tensorrt_rtx": version})
     decision = decide(measured, job.budget)
-    return decision, preferred_engines(decision), libraries
+    return Made(decision, preferred_engines(decision), libraries)
 
 
 def check_output(job: Job) -> None:

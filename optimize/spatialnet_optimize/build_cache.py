@@ -20,17 +20,18 @@ from spatialnet_edge.bundle import Bundle, open_bundle
 from spatialnet_edge.errors import BundleError
 from spatialnet_edge.trust import Trust
 from spatialnet_optimize.build import Job, Step, build, shipped_samples
+from spatialnet_optimize.caches import cache_root
 from spatialnet_optimize.targets import find_target
+from spatialnet_optimize.tensorrt_plan import Progress, silent
 from spatialnet_training.machine import machine
 
-LIBRARIES = ("numpy", "onnx", "onnxruntime", "opencv-python-headless", "tensorrt-rtx-cu13", "tensorrt")
+LIBRARIES = ("numpy", "onnx", "onnxruntime", "ml-dtypes", "tensorrt-rtx-cu13", "tensorrt")
 MOST = 16
 """Bundles that are kept; the one that was used longest ago goes first."""
 
 
 def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/spatialnet-edge/builds`, as the XDG Base Directory Specification has it."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spatialnet-edge" / "builds"
+    return cache_root() / "builds"
 
 
 def key(job: Job) -> str:
@@ -40,7 +41,7 @@ def key(job: Job) -> str:
         "tool": __version__,
         "model": job.model.sha256,
         "target": [name, msgspec.to_builtins(target)],
-        "options": [job.budget, job.heads, job.precision, job.dla, job.search, job.output.suffix == ".snb"],
+        "options": [job.budget, job.heads, job.precision, repr(job.plan), job.search, job.output.suffix == ".snb"],
         "images": [[content_hash(path) for path in job.labelled or shipped_samples()], content_hash(job.calibration)],
         "libraries": {library: installed(library) for library in LIBRARIES},
         "machine": machine(),
@@ -72,11 +73,12 @@ def installed(library: str) -> str:
         return ""
 
 
+Make = Callable[[Job, Step, Progress], tuple[Bundle, object]]
 OURS = Trust(allow_unsigned=True)
 """What this machine has just built cannot be signed yet."""
 
 
-def remembered(job: Job, step: Step, make: Callable[[Job, Step], tuple[Bundle, object]] = build) -> Bundle:
+def remembered(job: Job, step: Step, progress: Progress = silent, make: Make = build) -> Bundle:
     """The bundle of this job: from the cache when it was built before and is still whole, else built and kept.
 
     Only `.snb` files are kept. Raises as `build` does.
@@ -92,7 +94,7 @@ def remembered(job: Job, step: Step, make: Callable[[Job, Step], tuple[Bundle, o
             os.utime(kept)
             copy(kept, job.output)
             return open_bundle(job.output, OURS)
-    bundle, _ = make(job, step)
+    bundle, _ = make(job, step, progress)
     if job.output.suffix == ".snb":
         kept.parent.mkdir(parents=True, exist_ok=True)
         copy(job.output, kept)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from spatialnet_optimize.calibration import Calibration
+from spatialnet_optimize.float8 import fp8_static
 from spatialnet_optimize.gates import REFERENCE
 from spatialnet_optimize.precision import to_bf16, to_fp16
 from spatialnet_optimize.quantise import Scheme, int8_dynamic, int8_static
@@ -29,12 +30,16 @@ FORMS: dict[str, tuple[str, Make]] = {
         "INT8 Q/DQ of convolutions and linear layers, as TensorRT wants it",
         lambda content, calibration: int8_static(content, calibration.images, "tensorrt", method=METHOD["tensorrt"]),
     ),
+    "fp8-qdq": (
+        "FP8 Q/DQ of linear layers, as TensorRT wants it",
+        lambda content, calibration: fp8_static(content, calibration.images),
+    ),
 }
 """Name to what it is and how it is made from the portable graph."""
 
 PARTIAL = "int8-partial"
 """Static INT8 of the layers that a search found harmless; see sensitivity.py."""
 
-NEEDS_CALIBRATION = ("int8-static", "int8-qdq")
+NEEDS_CALIBRATION = ("int8-static", "int8-qdq", "fp8-qdq")
 NOT_RUN_ON_A_CPU = ("bf16",)
 """ONNX Runtime has no CPU kernels for these: they cannot be judged without the device."""

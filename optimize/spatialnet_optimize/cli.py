@@ -31,7 +31,7 @@ from spatialnet_optimize.build import build as run_build
 from spatialnet_optimize.build_cache import remembered
 from spatialnet_optimize.measure import Score, decode_images, judge, predict
 from spatialnet_optimize.targets import find_target
-from spatialnet_optimize.tensorrt_plan import RTX, TENSORRT, trtexec
+from spatialnet_optimize.tensorrt_plan import RTX, TENSORRT, PlanOptions, trtexec
 
 BUILD_STEPS = {"here": 8, "cpu": 8}
 DEVICE_STEPS = 10
@@ -54,8 +54,21 @@ def build(
     calibration: Annotated[
         Path | None, typer.Option(help="Folder of real images for static INT8. Default: a third of the labelled ones.")
     ] = None,
-    precision: Annotated[str, typer.Option(help="Try this besides FP32 alone: fp16, bf16 or int8.")] = "",
+    precision: Annotated[str, typer.Option(help="Try this besides FP32 alone: fp16, bf16, int8 or fp8.")] = "",
     dla: Annotated[bool, typer.Option("--dla", help="Build for the deep-learning accelerator of the device.")] = False,
+    batches: Annotated[
+        str, typer.Option(help="Batch sizes that a plan has profiles for, such as 1,2,4,8; for NVIDIA's builders.")
+    ] = "1",
+    level: Annotated[int | None, typer.Option(min=0, max=5, help="Optimisation level of NVIDIA's builder.")] = None,
+    workspace_mb: Annotated[
+        int | None, typer.Option(min=1, help="Most scratch memory of a kernel. Default on a Jetson: an eighth of its memory.")
+    ] = None,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="Let later releases of TensorRT load the plan; slower.")
+    ] = False,
+    strip_weights: Annotated[
+        bool, typer.Option("--strip-weights", help="Leave the weights out of the plan; the device takes them from the graph.")
+    ] = False,
     targets: Annotated[Path | None, typer.Option(help="A TOML file with targets of your own.")] = None,
     search: Annotated[
         bool,
@@ -72,8 +85,11 @@ def build(
     kept = tuple(name.strip() for name in heads.split(",") if name.strip())
     find_target(target, targets, precision, dla)  # before anything is read or exported
     opened = open_model(model, output)
-    job = Job(opened, target, output, tuple(labelled or ()), budget, kept, calibration, precision, dla, targets, search)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    plan = PlanOptions(
+        batches_of(batches), level, workspace_mb, version_compatible, strip_weights, dla_core=0 if dla else None
+    )
+    job = Job(opened, target, output, tuple(labelled or ()), budget, kept, calibration, precision, plan, targets, search)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("open the model", total=BUILD_STEPS.get(target, DEVICE_STEPS))
 
@@ -81,14 +97,19 @@ def build(
             progress.update(task, description=text, advance=1)
             console.print(("[yellow]" if text.startswith("warning") else "[dim]") + text + "[/]", highlight=False)
 
-        bundle = run_build(job, step)[0] if fresh else remembered(job, step)
+        builder = progress.add_task("", visible=False)
+
+        def watch(phase: str, done: int, steps: int) -> None:
+            progress.update(builder, description=f"  {phase}", completed=done, total=steps, visible=done < steps)
+
+        bundle = run_build(job, step, watch)[0] if fresh else remembered(job, step, watch)
     out = Console()
     out.print(candidates(bundle.manifest))
     if bundle.manifest.build is not None:
         out.print(f"why: {bundle.manifest.build.reason}", highlight=False)
     for library in (RTX, TENSORRT):
         if any(engine.backend == library.module for engine in bundle.manifest.engines):
-            command = trtexec(library, bundle.spec.input.shape)
+            command = trtexec(library, bundle.spec.input.shape, plan)
             out.print(f"the same plan with NVIDIA's own program: {command}", highlight=False)
     size = sum(record.size for record in bundle.manifest.files)
     out.print(
@@ -97,6 +118,18 @@ def build(
     )
     if report is not None:
         write_report(bundle, report)
+
+
+def batches_of(text: str) -> tuple[int, ...]:
+    """`1,2,4,8` as numbers, each once.
+
+    Raises:
+        UsageError: not whole numbers from 1 on.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise UsageError(f"--batches {text}: give whole numbers from 1 on, such as 1,2,4,8")
+    return tuple(sorted({int(part) for part in parts}))
 
 
 def open_model(model: str, output: Path) -> Bundle:

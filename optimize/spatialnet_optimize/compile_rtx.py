@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from spatialnet_edge.manifest import CandidateRecord, EngineRecord
 from spatialnet_edge.spec import ModelSpec
+from spatialnet_optimize.compiler import Compiler
 from spatialnet_optimize.gates import Decision, Measured, record, refusal, unseen
-from spatialnet_optimize.tensorrt_plan import RTX, build_plan
 
 PREFERRED = ("fp16", "fp32")
 """Without a GPU nothing can be timed. FP16 is what RTX GPUs are made for; INT8 need not be faster for a transformer (TensorRT
@@ -16,7 +16,7 @@ issues 3186 and 4273), so it is compiled and reported, and chosen only where it 
 
 
 def compile_passing(
-    contents: Mapping[str, bytes], measured: Sequence[Measured], spec: ModelSpec, budget: float
+    contents: Mapping[str, bytes], measured: Sequence[Measured], spec: ModelSpec, budget: float, compiler: Compiler
 ) -> tuple[Decision, dict[EngineRecord, bytes], str]:
     """Compile every form; the bundle gets the most promising one that passed the gates, simulated by ONNX Runtime.
 
@@ -29,10 +29,10 @@ def compile_passing(
     """
     reference = measured[0]
     verdicts = {each.name: refusal(each, reference, budget) for each in measured}
-    plans = {form: build_plan(RTX, content, spec.input.shape) for form, content in contents.items()}
+    plans = {form: compiler.compile(content, spec.input.shape) for form, content in contents.items()}
     chosen = next(form for form in PREFERRED if form in plans and not verdicts.get(form, "not judged"))
     version = plans[chosen].version
-    library = f"{RTX.title} {version}"
+    library = f"{compiler.library.title} {version}"
     simulated = {each.name: each for each in measured}
     records: list[CandidateRecord] = []
     for form, plan in plans.items():

@@ -7,19 +7,23 @@ the same images, times it, and keeps the fastest that still passes.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
+from msgspec.structs import replace as replace_struct
+
 from spatialnet_edge.backends import CheckedEngine, Engine
 from spatialnet_edge.backends.cuda import PycudaDevice
-from spatialnet_edge.backends.tensorrt import tensorrt
+from spatialnet_edge.backends.tensorrt import TensorRtEngine, tensorrt
 from spatialnet_edge.bundle import MODEL, Bundle
 from spatialnet_edge.errors import BuildError, EngineUnavailable, MissingExtra
-from spatialnet_edge.manifest import EngineRecord
+from spatialnet_edge.manifest import EngineRecord, ExecutedLayer
 from spatialnet_edge.spec import ModelSpec
+from spatialnet_optimize.compiler import Compiler
 from spatialnet_optimize.gates import REFERENCE, Decision, Measured, decide, record, refusal, unseen
-from spatialnet_optimize.tensorrt_plan import TENSORRT, Library, Plan, PlanOptions, build_plan, load_library
+from spatialnet_optimize.tensorrt_plan import TENSORRT, Plan, PlanOptions, load_library
 
 GRAPHS = "graphs"
 """Where the forms that wait for their device lie in a bundle."""
@@ -29,6 +33,18 @@ WORKSPACE_SHARE = 8
 Judge = Callable[[Mapping[str, Engine], Mapping[str, bytes]], Sequence[Measured]]
 """Accuracy, agreement and latency of engines; the contents are for their sizes."""
 Open = Callable[[bytes, ModelSpec], Engine]
+Look = Callable[[Engine], Sequence[ExecutedLayer]]
+"""The layers that a plan really runs, with precision and time."""
+
+
+def workspace(options: PlanOptions, memory_gb: float) -> PlanOptions:
+    """The options with a limit of scratch memory that leaves the board room to work, unless one was given."""
+    return replace(options, workspace_mb=options.workspace_mb or int(memory_gb * 1024 / WORKSPACE_SHARE) or None)
+
+
+def executed_layers(engine: Engine) -> Sequence[ExecutedLayer]:
+    """What TensorRT's inspector and profiler say of a plan that runs here; nothing of other engines."""
+    return engine.executed(load_library(TENSORRT)) if isinstance(engine, TensorRtEngine) else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,51 +108,76 @@ def waiting(bundle: Bundle) -> dict[str, bytes]:
     return {REFERENCE: bundle.read(MODEL)} | found if found else {}
 
 
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """What came of compiling on the device.
+
+    Attributes:
+        files: the plan that goes into the bundle, and the graph that its weights come from if it has none.
+        version: of the library.
+        layers: of the chosen plan.
+        plan: the chosen one, whole.
+    """
+
+    decision: Decision
+    files: dict[EngineRecord, bytes]
+    version: str
+    layers: tuple[ExecutedLayer, ...]
+    plan: Plan
+
+
 def compile_here(
     contents: Mapping[str, bytes],
     spec: ModelSpec,
     judge: Judge,
     budget: float,
     device: DeviceHere,
-    memory_gb: float,
+    compiler: Compiler,
     step: Callable[[str], None],
-    library: Library = TENSORRT,
     open_plan: Open = lambda content, spec: tensorrt().open(content, spec, 0),
-) -> tuple[Decision, dict[EngineRecord, bytes], str]:
+    look: Look = executed_layers,
+) -> Compiled:
     """What the device does: compile every form, judge and time each plan, keep the fastest that passes.
 
     Args:
-        library, open_plan: the compiler, and what runs its plans; others in tests.
-
-    Returns:
-        The decision, the plan that goes into the bundle, and the library's version.
+        compiler, open_plan, look: what makes plans, runs them and looks into them; others in tests.
 
     Raises:
         BuildError: the FP32 plan does not reproduce the golden vectors, or does not compile.
     """
-    options = PlanOptions(workspace_mb=int(memory_gb * 1024 / WORKSPACE_SHARE) or None)
+    shape, library = spec.input.shape, compiler.library
     plans: dict[str, Plan] = {}
     engines: dict[str, Engine] = {}
+    layers: dict[str, tuple[ExecutedLayer, ...]] = {}
     failed: list[Measured] = []
     why: dict[str, str] = {}
     for form, content in contents.items():
         step(f"compile {form} with {library.title} for {device.name}")
         try:
-            plans[form] = build_plan(library, content, spec.input.shape, options)
-            engines[form] = CheckedEngine(open_plan(plans[form].content, spec))
+            plans[form] = compiler.compile(content, shape)
+            engine = open_plan(plans[form].content, spec)
+            layers[form] = tuple(look(engine))
+            engines[form] = CheckedEngine(engine)
         except (BuildError, EngineUnavailable) as error:
             if form == REFERENCE:
                 raise
             why[form] = str(error)
             failed.append(unseen(form, content))
-    measured = judge(engines, {form: plans[form].content for form in engines})
+    judged = judge(engines, {form: plans[form].content for form in engines})
     for engine in engines.values():
         engine.close()
+    stripped = (
+        {form: compiler.without_weights(contents[form], shape) for form in engines} if compiler.options.strip_weights else {}
+    )
+    measured = [
+        replace(each, executed=precisions_of(layers[each.name]), stripped_size=len(stripped.get(each.name, b"")))
+        for each in judged
+    ]
     decision = decide(measured, budget)
     lost = tuple(record(each, measured[0], False, f"does not compile: {why[each.name]}") for each in failed)
     version = plans[REFERENCE].version
     chosen = decision.winner.name
-    engine = EngineRecord(
+    plan = EngineRecord(
         path=f"engines/tensorrt.{chosen}.plan",
         backend=library.module,
         precision=chosen,
@@ -144,4 +185,17 @@ def compile_here(
         library_version=version,
         portable=False,
     )
-    return replace(decision, records=(*decision.records, *lost)), {engine: plans[chosen].content}, version
+    files = {plan: plans[chosen].content}
+    if stripped:
+        graph = EngineRecord(path=f"{GRAPHS}/{chosen}.onnx", backend=library.module, precision=chosen, portable=False)
+        source = MODEL if chosen == REFERENCE else graph.path
+        files = {replace_struct(plan, weights=source): stripped[chosen]}
+        if source != MODEL:
+            files[graph] = contents[chosen]
+    complete = replace(decision, records=(*decision.records, *lost))
+    return Compiled(complete, files, version, layers[chosen], plans[chosen])
+
+
+def precisions_of(layers: Sequence[ExecutedLayer]) -> dict[str, int]:
+    """How many layers run in each precision, the commonest first."""
+    return dict(Counter(layer.precision for layer in layers if layer.precision).most_common())

@@ -7,7 +7,7 @@ those that pass, the fastest wins, unless it is faster by less than the noise.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from spatialnet_edge.errors import BuildError
 from spatialnet_edge.manifest import CandidateRecord
@@ -20,6 +20,7 @@ GOLDEN_TOLERANCE = {
     "fp32": 0.002,
     "fp16": 0.02,
     "bf16": 0.05,
+    "fp8-qdq": 0.1,
     "int8-dynamic": 0.05,
     "int8-static": 0.15,
     "int8-qdq": 0.15,
@@ -39,6 +40,7 @@ class Measured:
         golden_difference: largest difference in probability on the golden frames.
         p50_ms, p99_ms: engine alone; 0 when it cannot run here.
         runs_here: whether accuracy and latency were measured at all.
+        executed, stripped_size: as `CandidateRecord` has them.
     """
 
     name: str
@@ -49,6 +51,8 @@ class Measured:
     p50_ms: float
     p99_ms: float
     runs_here: bool = True
+    executed: dict[str, int] = field(default_factory=dict)
+    stripped_size: int = 0
 
 
 def unseen(name: str, content: bytes) -> Measured:
@@ -66,6 +70,10 @@ def refusal(candidate: Measured, reference: Measured, budget: float) -> str:
     """Why a candidate may not fly; empty when it may."""
     if candidate.name == REFERENCE or not candidate.runs_here:
         return ""
+    asked = candidate.name.partition("-")[0]
+    if candidate.executed and asked not in candidate.executed:
+        found = ", ".join(f"{count} in {precision}" for precision, count in candidate.executed.items())
+        return f"executed precision: {asked} was asked for and no layer runs in it: {found}"
     lost = loss_points(candidate, reference)
     if lost > budget + 1e-6:  # one image of 200 is half a point, but for the last bit
         head = max(reference.accuracy, key=lambda key: reference.accuracy[key] - candidate.accuracy[key])
@@ -135,4 +143,6 @@ def record(each: Measured, reference: Measured, chosen: bool, verdict: str) -> C
         latency_p99_ms=round(each.p99_ms, 4),
         chosen=chosen,
         verdict=verdict,
+        executed=each.executed,
+        stripped_size=each.stripped_size,
     )

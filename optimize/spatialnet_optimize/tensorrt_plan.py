@@ -19,6 +19,10 @@ Progress = Callable[[str, int, int], None]
 """Told a phase of the build, the step that is done, and how many there are."""
 
 
+def silent(phase: str, done: int, steps: int) -> None:
+    """The `Progress` of who does not watch."""
+
+
 @dataclass(frozen=True, slots=True)
 class Library:
     """One of NVIDIA's builders.
@@ -64,6 +68,9 @@ class PlanOptions:
     timing_cache: bytes = b""
 
 
+AS_USUAL = PlanOptions()
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A compiled engine.
@@ -106,8 +113,8 @@ def build_plan(
     library: Library,
     content: bytes,
     shape: tuple[int, int, int],
-    options: PlanOptions | None = None,
-    progress: Progress = lambda phase, done, steps: None,
+    options: PlanOptions = AS_USUAL,
+    progress: Progress = silent,
 ) -> Plan:
     """Parse a graph and build a plan.
 
@@ -117,7 +124,6 @@ def build_plan(
     Raises:
         BuildError: the parser or the builder refuses; the message names the node.
     """
-    options = options or PlanOptions()
     trt = load_library(library)
     started = time.monotonic()
     logger = last_error_logger(trt)
@@ -154,6 +160,7 @@ def build_plan(
 
 def configure(trt: Any, config: Any, options: PlanOptions) -> None:
     """Set the options on a builder's configuration."""
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that the plan can be asked what it runs in
     config.clear_flag(trt.BuilderFlag.TF32)  # FP32 means FP32: it is the reference that all other forms are held against
     if options.level is not None:
         config.builder_optimization_level = options.level
@@ -169,11 +176,8 @@ def configure(trt: Any, config: Any, options: PlanOptions) -> None:
         config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
 
 
-def trtexec(
-    library: Library, shape: tuple[int, int, int], options: PlanOptions | None = None, graph: str = "model.onnx"
-) -> str:
+def trtexec(library: Library, shape: tuple[int, int, int], options: PlanOptions = AS_USUAL, graph: str = "model.onnx") -> str:
     """The command of NVIDIA's own program that builds the same plan, for who wants to check ours. First batch alone."""
-    options = options or PlanOptions()
     fixed = "x".join(map(str, (options.batches[0], *shape)))
     words = [
         library.program,

@@ -53,6 +53,7 @@ class EngineRecord(Contract, frozen=True):
         device: what it was built on; empty for what runs anywhere.
         library_version: of the backend's library at build time; an engine plan runs on no other.
         portable: whether any machine with the backend can run it (an ONNX graph), or the recorded device alone.
+        weights: the graph in this bundle from which a plan without weights gets them when it is loaded; empty for a whole one.
     """
 
     path: RelativePath
@@ -61,6 +62,7 @@ class EngineRecord(Contract, frozen=True):
     device: str = ""
     library_version: str = ""
     portable: bool = True
+    weights: str = ""
 
 
 class Provenance(Contract, frozen=True):
@@ -90,6 +92,8 @@ class CandidateRecord(Contract, frozen=True):
         accuracy: head and data set to the figure on the gate's labelled images (top-1, or mean average precision).
         loss_points: the largest loss against FP32 over the heads, in points (hundredths).
         latency_ms: p50 of the engine alone on the building machine; 0 if it did not run there.
+        executed: precision to how many of the plan's layers run in it, as the library itself says; empty if it was not asked.
+        stripped_size: bytes of the plan without its weights; 0 if none was made.
         verdict: `chosen`, `slower`, `accuracy`, `golden`, `not run here` … and why, in one line.
     """
 
@@ -102,6 +106,21 @@ class CandidateRecord(Contract, frozen=True):
     latency_p99_ms: float
     chosen: bool
     verdict: str
+    executed: dict[str, int] = msgspec.field(default_factory=dict[str, int])
+    stripped_size: int = 0
+
+
+class ExecutedLayer(Contract, frozen=True):
+    """One layer of a plan, often several of the graph's in one kernel.
+
+    Attributes:
+        precision: the narrowest that it computes in, read back from the library's inspector; empty where it says nothing.
+        ms: median of its time; 0 if it was not timed.
+    """
+
+    name: str
+    precision: str
+    ms: float = 0.0
 
 
 class LayerSensitivity(Contract, frozen=True):
@@ -122,6 +141,7 @@ class BuildRecord(Contract, frozen=True):
 
     Attributes:
         sensitivity: from the least sensitive layer to the most; empty unless it was searched for.
+        layers: of the chosen plan, as they were executed; empty where nothing was compiled for this very device.
     """
 
     target: Label
@@ -133,6 +153,7 @@ class BuildRecord(Contract, frozen=True):
     candidates: tuple[CandidateRecord, ...]
     reason: str
     sensitivity: tuple[LayerSensitivity, ...] = ()
+    layers: tuple[ExecutedLayer, ...] = ()
 
 
 class Manifest(Contract, frozen=True):
@@ -160,6 +181,7 @@ class Manifest(Contract, frozen=True):
         if len(set(paths)) != len(paths):
             raise ValueError("a file is listed twice")
         named = [*self.golden.frames, self.golden.expected, "model.onnx", *(engine.path for engine in self.engines)]
+        named += [engine.weights for engine in self.engines if engine.weights]
         if missing := sorted(set(named) - set(paths)):
             raise ValueError(f"'{missing[0]}' is used but not listed under files")
 

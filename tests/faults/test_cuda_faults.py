@@ -1,5 +1,6 @@
 """What a GPU can do wrong, on a device that is played: the real one is not here. The engine's own code runs unchanged."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -11,10 +12,10 @@ import pytest
 from conftest import SIDE, TINY
 from spatialnet_edge.backends.cuda import Buffer, OutOfMemory, PycudaDevice
 from spatialnet_edge.backends.fake import FakeEngine
-from spatialnet_edge.backends.tensorrt import ANY_RTX, TensorRtEngine, refusal
+from spatialnet_edge.backends.tensorrt import ANY_RTX, TensorRtEngine, refit, refusal
 from spatialnet_edge.errors import EngineError, EngineUnavailable, MissingExtra
 from spatialnet_edge.frames import Frame, Skipped
-from spatialnet_edge.manifest import EngineRecord
+from spatialnet_edge.manifest import EngineRecord, ExecutedLayer
 from spatialnet_edge.pipeline import Pipeline
 
 PLAYED = FakeEngine(TINY)
@@ -94,26 +95,63 @@ class PlayedPlan:
     def get_tensor_profile_shape(self, name: str, profile: int) -> tuple[tuple[int, ...], ...]:
         return ((self.batches[profile], SIDE, SIDE, 3),) * 3
 
+    def create_engine_inspector(self) -> SimpleNamespace:
+        layers = {"Layers": [{"Name": "all", "LayerType": "kgen", "Inputs": [{"Format/Datatype": "Half"}]}]}
+        return SimpleNamespace(get_engine_information=lambda format: json.dumps(layers))
+
     def create_execution_context(self) -> SimpleNamespace:
         addresses: dict[str, int] = {}
 
         def execute(stream: int) -> bool:
             assert stream == self.device.stream
+            if context.profiler is not None:
+                context.profiler.report_layer_time("all", 0.25)
             answers = PLAYED.infer(self.device.device_side[addresses["image"]])
             for name, values in answers.items():
                 self.device.device_side[addresses[name]][...] = values
             return True
 
-        return SimpleNamespace(
+        context = SimpleNamespace(
+            profiler=None,
             set_optimization_profile_async=lambda profile, stream: True,
             set_input_shape=lambda name, shape: True,
             set_tensor_address=addresses.__setitem__,
             execute_async_v3=execute,
         )
+        return context
 
 
 def engine_of(device: PlayedDevice, **options) -> TensorRtEngine:
     return TensorRtEngine(PlayedPlan(device, **options), device, TINY)
+
+
+class Profiler:
+    """TensorRT's base class of profilers."""
+
+
+def test_a_plan_tells_in_what_precision_it_runs_and_for_how_long() -> None:
+    trt = SimpleNamespace(IProfiler=Profiler, LayerInformationFormat=SimpleNamespace(JSON=1))
+    device = PlayedDevice()
+    engine = engine_of(device)
+    assert engine.executed(trt, runs=3) == (ExecutedLayer(name="all", precision="fp16", ms=0.25),)
+    assert device.launches == 0  # recorded graphs show no layers
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_stripped_plan_gets_its_weights_from_the_graph(fits: bool) -> None:
+    given: list[bytes] = []
+    refitter = SimpleNamespace(refit_cuda_engine=lambda: True)
+    trt = SimpleNamespace(
+        __version__="10.3.0",
+        Refitter=lambda engine, logger: refitter,
+        OnnxParserRefitter=lambda its, logger: SimpleNamespace(refit_from_bytes=lambda graph: given.append(graph) or fits),
+    )
+    if fits:
+        refit(trt, "TensorRT", None, b"graph", None)
+    else:
+        with pytest.raises(EngineUnavailable, match="do not fit the stripped plan"):
+            refit(trt, "TensorRT", None, b"graph", None)
+    assert given == [b"graph"]
 
 
 def images(count: int) -> np.ndarray:

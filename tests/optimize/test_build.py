@@ -15,7 +15,7 @@ from spatialnet_edge.errors import BuildError, DataRefused, EngineUnavailable, U
 from spatialnet_optimize.build import Job, build, measure_candidates
 from spatialnet_optimize.gates import refusal
 from spatialnet_optimize.quantise import int8_dynamic
-from spatialnet_optimize.tensorrt_plan import RTX, build_plan
+from spatialnet_optimize.tensorrt_plan import RTX, PlanOptions, build_plan
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +175,7 @@ def test_what_cannot_be_built_is_refused_before_any_work(tmp_path: Path) -> None
     with pytest.raises(UsageError, match="fp8 on orin-nano"):
         build(replace(job, target="orin-nano", precision="fp8"))
     with pytest.raises(UsageError, match="DLA on cpu"):
-        build(replace(job, dla=True))
+        build(replace(job, plan=PlanOptions(dla_core=0)))
     with pytest.raises(UsageError, match="no head 'ships'; this model has shade, bands, level"):
         build(replace(job, heads=("ships",)))
     with pytest.raises(DataRefused, match="fit no head of tiny"):

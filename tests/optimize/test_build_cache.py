@@ -11,6 +11,7 @@ from spatialnet_edge.bundle import open_bundle
 from spatialnet_optimize import build_cache
 from spatialnet_optimize.build import Job
 from spatialnet_optimize.build_cache import MOST, cache_folder, key, remembered
+from spatialnet_optimize.tensorrt_plan import PlanOptions
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +38,7 @@ def test_whatever_a_build_depends_on_changes_its_key(
 ) -> None:
     job = Job(write_tiny_bundle(tmp_path / "tiny.snb"), "cpu", tmp_path / "out.snb")
     keys = [key(job), key(replace(job, budget=1.0)), key(replace(job, target="rtx")), key(replace(job, heads=("shade",)))]
+    keys += [key(replace(job, plan=PlanOptions(batches=(1, 4))))]
     keys += [key(replace(job, precision="fp32")), key(replace(job, labelled=(image_folder,)))]
     keys += [key(replace(job, calibration=image_folder)), key(replace(job, model=open_bundle("builtin:student")))]
     (image_folder / "new").write_bytes(b"x")

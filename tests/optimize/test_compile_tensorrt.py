@@ -4,6 +4,7 @@ NVIDIA's real builder compiles here too (TensorRT for RTX has the same interface
 graph that they were made from, since no GPU is here.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,16 @@ from conftest import CLIP
 from spatialnet_edge.backends import Engine, load_backend
 from spatialnet_edge.bundle import Bundle, open_bundle
 from spatialnet_edge.errors import BuildError, EngineUnavailable
+from spatialnet_edge.manifest import ExecutedLayer
 from spatialnet_edge.spec import ModelSpec
 from spatialnet_optimize import build as build_module
-from spatialnet_optimize import compile_tensorrt, targets
+from spatialnet_optimize import compiler as compiler_module
+from spatialnet_optimize import targets
 from spatialnet_optimize.build import Job, build
 from spatialnet_optimize.compile_tensorrt import DeviceHere, compile_here, device_here, waiting
+from spatialnet_optimize.compiler import Compiler, timings_of
 from spatialnet_optimize.targets import load_targets, row_here
-from spatialnet_optimize.tensorrt_plan import RTX
+from spatialnet_optimize.tensorrt_plan import RTX, TENSORRT, Plan, PlanOptions
 
 ORIN = DeviceHere("Orin", "8.7")
 
@@ -72,23 +76,24 @@ def test_the_device_compiles_judges_and_keeps_the_fastest_that_passes(
 ) -> None:
     pytest.importorskip("tensorrt_rtx")
     graphs, open_plan = runner()
-    real = compile_tensorrt.build_plan
+    real = compiler_module.build_plan
 
-    def compiled(library, content, shape, options):
+    def compiled(library, content, shape, options, progress):
         assert options.workspace_mb == 1024  # an eighth of 8 GB
-        plan = real(library, content, shape, options)
+        plan = real(library, content, shape, options, progress)
         graphs[plan.content] = content
         return plan
 
-    monkeypatch.setattr(compile_tensorrt, "build_plan", compiled)
+    monkeypatch.setattr(compiler_module, "build_plan", compiled)
     monkeypatch.setattr(targets, "device_here", lambda: ORIN)
     monkeypatch.setattr(build_module, "device_here", lambda: ORIN)
     monkeypatch.setattr(targets, "DEVICE_MODEL", tmp_path / "none")
 
-    def on_rtx(*arguments):
-        return compile_here(*arguments, library=RTX, open_plan=open_plan)
+    def on_rtx(contents, spec, judge, budget, device, compiler, step):
+        return compile_here(contents, spec, judge, budget, device, replace(compiler, library=RTX), step, open_plan)
 
     monkeypatch.setattr(build_module, "compile_here", on_rtx)
+    monkeypatch.setattr(build_module, "timings_of", lambda *device: tmp_path / "timings.cache")
     monkeypatch.setattr(
         build_module, "waiting", lambda bundle: {name: g for name, g in waiting(bundle).items() if name != "bf16"}
     )  # no CPU kernels
@@ -118,13 +123,84 @@ def test_a_form_that_does_not_compile_is_reported_and_the_reference_must() -> No
         return load_backend("onnxruntime").open(graph, spec, 1)
 
     pytest.importorskip("tensorrt_rtx")
-    decision, engines, _ = compile_here(
-        {"fp32": graph, "fp16": b"no graph"}, student.spec, judge, 0.5, ORIN, 8, lambda text: None, RTX, open_plan
-    )
-    assert decision.records[1].verdict.startswith("does not compile: TensorRT for RTX")
-    assert next(iter(engines)).precision == "fp32"
+
+    def compile_them(contents):
+        return compile_here(contents, student.spec, judge, 0.5, ORIN, Compiler(RTX), lambda text: None, open_plan)
+
+    done = compile_them({"fp32": graph, "fp16": b"no graph"})
+    assert done.decision.records[1].verdict.startswith("does not compile: TensorRT for RTX")
+    assert next(iter(done.files)).precision == "fp32"
     with pytest.raises(BuildError):
-        compile_here({"fp32": b"no graph"}, student.spec, judge, 0.5, ORIN, 8, lambda text: None, RTX, open_plan)
+        compile_them({"fp32": b"no graph"})
+
+
+@pytest.fixture
+def pretended(monkeypatch: pytest.MonkeyPatch) -> list[PlanOptions]:
+    """A builder whose plan is the graph itself, shorter by half without its weights; gives the options that it was asked for."""
+    asked: list[PlanOptions] = []
+
+    def pretend(library, content, shape, options, progress):
+        asked.append(options)
+        kept = len(content) // 2 if options.strip_weights else len(content)
+        return Plan(content[:kept], "10.3.0", options.timing_cache + b"measured;", 1.0, 0, 9)
+
+    monkeypatch.setattr(compiler_module, "build_plan", pretend)
+    return asked
+
+
+def on_the_device(precisions: dict[str, str], options: PlanOptions, timings: Path | None = None):
+    """Compile the student's FP32 graph twice, under these names, on a device whose inspector finds these precisions."""
+    student = open_bundle("builtin:student")
+    graph = student.read("model.onnx")
+    forms = iter(precisions.values())
+
+    def judge(engines, plans):
+        found = build_module.measure_engines(engines, plans, student.spec, student, [], lambda text: None)
+        return [replace(each, p50_ms=1.0 / (1 + index)) for index, each in enumerate(found)]  # the narrower, the faster
+
+    def open_plan(content: bytes, spec: ModelSpec) -> Engine:
+        return load_backend("onnxruntime").open(content, spec, 1)
+
+    def look(engine: Engine) -> list[ExecutedLayer]:
+        return [ExecutedLayer(name="gemm", precision=next(forms), ms=0.1), ExecutedLayer(name="copy", precision="")]
+
+    compiler = Compiler(TENSORRT, options, timings=timings)
+    contents = dict.fromkeys(precisions, graph)
+    return compile_here(contents, student.spec, judge, 0.5, ORIN, compiler, lambda text: None, open_plan, look)
+
+
+def test_a_plan_that_runs_in_another_precision_than_was_asked_for_is_refused(pretended: list[PlanOptions]) -> None:
+    done = on_the_device({"fp32": "fp32", "fp16": "fp32"}, PlanOptions())
+    assert done.decision.winner.name == "fp32"
+    assert done.decision.records[1].verdict == ("executed precision: fp16 was asked for and no layer runs in it: 1 in fp32")
+    done = on_the_device({"fp32": "fp32", "fp16": "fp16"}, PlanOptions())
+    assert done.decision.winner.name == "fp16"
+    assert done.decision.records[1].executed == {"fp16": 1}
+    assert [layer.name for layer in done.layers] == ["gemm", "copy"]
+
+
+def test_a_stripped_plan_travels_with_the_graph_that_has_its_weights(pretended: list[PlanOptions]) -> None:
+    done = on_the_device({"fp32": "fp32", "fp16": "fp16"}, PlanOptions(strip_weights=True))
+    plan, graph = done.files
+    assert (plan.weights, graph.path) == ("graphs/fp16.onnx", "graphs/fp16.onnx")
+    assert len(done.files[plan]) == done.decision.records[1].stripped_size < done.decision.records[1].size
+    alone = on_the_device({"fp32": "fp32"}, PlanOptions(strip_weights=True))
+    assert [engine.weights for engine in alone.files] == ["model.onnx"]  # which every bundle has
+
+
+def test_what_a_build_measured_is_given_to_the_next(pretended: list[PlanOptions], tmp_path: Path) -> None:
+    timings = tmp_path / "cache" / "orin.cache"
+    on_the_device({"fp32": "fp32", "fp16": "fp16"}, PlanOptions(), timings)
+    on_the_device({"fp32": "fp32"}, PlanOptions(), timings)
+    assert [options.timing_cache.count(b"measured") for options in pretended] == [0, 1, 2]
+
+
+def test_measurements_are_kept_for_each_device_and_release() -> None:
+    pytest.importorskip("tensorrt_rtx")
+    first, second = timings_of(RTX, "Orin", "8.7"), timings_of(RTX, "NVIDIA RTX A/B", "8.9")
+    assert first.name.startswith("tensorrt_rtx-")
+    assert first != second
+    assert "/" not in second.name
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,18 @@ from types import ModuleType
 import pytest
 import torch
 
+from spatialnet_edge.backends import plan_layers
 from spatialnet_edge.backends import tensorrt as runtime
 from spatialnet_edge.bundle import open_bundle
-from spatialnet_edge.errors import BuildError, EngineUnavailable, MissingExtra
+from spatialnet_edge.errors import BuildError, EngineUnavailable, MissingExtra, UsageError
 from spatialnet_optimize import tensorrt_plan
+from spatialnet_optimize.cli import batches_of
+from spatialnet_optimize.export import export_onnx
 from spatialnet_optimize.precision import to_bf16, to_fp16
+from spatialnet_optimize.quantise import int8_static
 from spatialnet_optimize.tensorrt_plan import RTX, TENSORRT, PlanOptions, build_plan, load_library, trtexec
+from spatialnet_training.backbones import PRESETS
+from spatialnet_training.model import SpatialNet
 
 CLASSES = {
     "builder": "Builder",
@@ -31,6 +37,10 @@ CLASSES = {
     "config": "IBuilderConfig",
     "profile": "IOptimizationProfile",
     "cache": "ITimingCache",
+    "inspector": "EngineInspector",
+    "lane.context": "IExecutionContext",
+    "refitter": "Refitter",
+    "source": "OnnxParserRefitter",
 }
 """What the module's variables are in the library."""
 
@@ -43,7 +53,7 @@ RUNTIME = {"engine": "ICudaEngine", "context": "IExecutionContext", "runtime": "
 
 def names_used() -> set[str]:
     """Every `Class.member` of the library that the modules which build and run plans mention."""
-    return names_in(tensorrt_plan, CLASSES) | names_in(runtime, RUNTIME)
+    return names_in(tensorrt_plan, CLASSES) | names_in(runtime, RUNTIME | CLASSES) | names_in(plan_layers, RUNTIME | CLASSES)
 
 
 def names_in(module: ModuleType, classes: dict[str, str]) -> set[str]:
@@ -164,6 +174,33 @@ def test_what_the_builder_cannot_do_here_is_an_error_with_its_words(graph: bytes
 def test_sixteen_bits_build_a_smaller_plan(graph: bytes, cast) -> None:
     pytest.importorskip("tensorrt_rtx")
     assert len(build_plan(RTX, cast(graph), SHAPE).content) < 0.75 * len(build_plan(RTX, graph, SHAPE).content)
+
+
+@pytest.mark.parametrize("preset", [*PRESETS])
+def test_every_preset_builds_in_every_precision(preset: str) -> None:
+    """With random weights: what the parser and the builder take depends on the graph alone."""
+    pytest.importorskip("tensorrt_rtx")
+    student = open_bundle("builtin:student")
+    torch.manual_seed(0)
+    tasks = {task.name: task.width for task in student.spec.tasks}
+    content = export_onnx(SpatialNet(preset, tasks, SHAPE[0]).eval(), student.spec)
+    frames, _ = student.golden()
+    forms = {
+        "fp32": content,
+        "fp16": to_fp16(content),
+        "bf16": to_bf16(content),
+        "int8": int8_static(content, frames[:2], "tensorrt", method="minmax"),
+    }
+    sizes = {form: len(build_plan(RTX, graph, SHAPE).content) for form, graph in forms.items()}
+    assert max(sizes["fp16"], sizes["bf16"]) < 0.75 * sizes["fp32"], sizes
+    assert sizes["int8"] < sizes["fp32"], sizes  # most of a small network's plan is kernels, and Q/DQ adds some
+
+
+def test_batches_are_given_as_numbers() -> None:
+    assert batches_of("8, 1,2,4,1") == (1, 2, 4, 8)
+    for wrong in ("", "0", "1,x", "-2"):
+        with pytest.raises(UsageError, match="--batches"):
+            batches_of(wrong)
 
 
 def test_what_nvidias_own_program_would_be_asked() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -48,6 +48,8 @@ class Backend(Protocol):
 
     Attributes:
         takes_graphs: whether it runs the portable graph, so that it can be asked for with any bundle.
+
+    A backend whose plans may come without their weights also has `open_without_weights(content, weights, spec)`.
     """
 
     name: str
@@ -132,9 +134,15 @@ def open_engine(bundle: Bundle, backend: str = "", threads: int = 0, fallback: b
         if reason := loaded.refuses(record):
             passed_over.append(f"{record.path}: {reason}")
             continue
-        engine = CheckedEngine(loaded.open(bundle.read(record.path), bundle.spec, threads))
-        return Opened(engine, record, tuple(passed_over))
+        return Opened(CheckedEngine(_open(loaded, bundle, record, threads)), record, tuple(passed_over))
     if backend and not passed_over:
         load_backend(backend)  # says so when there is no such backend at all
         passed_over.append(f"no engine for '{backend}'; build one with 'spatialnet-edge build'")
     raise EngineUnavailable(f"{bundle.path}: no engine runs here: {'; '.join(passed_over)}")
+
+
+def _open(backend: Any, bundle: Bundle, record: EngineRecord, threads: int) -> Engine:
+    content = bundle.read(record.path)
+    if record.weights:
+        return backend.open_without_weights(content, bundle.read(record.weights), bundle.spec)
+    return backend.open(content, bundle.spec, threads)

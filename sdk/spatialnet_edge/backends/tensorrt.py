@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatialnet_edge.backends.cuda import Buffer, Device, OutOfMemory, PycudaDevice
+from spatialnet_edge.backends.plan_layers import inspect, layer_clock, timed
 from spatialnet_edge.errors import EngineError, EngineUnavailable, MissingExtra
-from spatialnet_edge.manifest import EngineRecord
+from spatialnet_edge.manifest import EngineRecord, ExecutedLayer
 from spatialnet_edge.spec import IMAGE_INPUT, ModelSpec
 
 ANY_RTX = "any RTX GPU"
@@ -79,6 +80,21 @@ class TensorRtEngine:
             return self._run(self._lanes[count], batch)
         except OutOfMemory:
             return self._run(self._lanes[count], batch)  # once more: another process may have been in the way
+
+    def executed(self, trt: Any, runs: int = 20) -> tuple[ExecutedLayer, ...]:
+        """The plan's layers as this device runs them at the first batch size: the precision of each, and its time.
+
+        Args:
+            trt: the library's module.
+        """
+        clock = layer_clock(trt)
+        with self._device.current():
+            lane = self._lane(0, next(iter(self._lanes)), graphs=False)  # a recorded graph shows no layers
+            lane.context.profiler = clock
+            for _ in range(runs):
+                lane.launch()
+                self._device.synchronize()
+            return timed(inspect(trt, self._engine), clock.times)
 
     def close(self) -> None:
         self._lanes.clear()
@@ -159,6 +175,10 @@ class PlanBackend:
         """Load a plan; see `TensorRtEngine`."""
         return open_plan(self.module, self.title, content, spec)
 
+    def open_without_weights(self, content: bytes, weights: bytes, spec: ModelSpec) -> TensorRtEngine:
+        """Load a plan that was stripped, and put the weights of a graph into it."""
+        return open_plan(self.module, self.title, content, spec, weights)
+
 
 def tensorrt() -> PlanBackend:
     """TensorRT, as JetPack brings it."""
@@ -198,8 +218,11 @@ def refusal(module: str, title: str, record: EngineRecord, open_device: Callable
     return ""
 
 
-def open_plan(module: str, title: str, content: bytes, spec: ModelSpec) -> TensorRtEngine:
+def open_plan(module: str, title: str, content: bytes, spec: ModelSpec, weights: bytes = b"") -> TensorRtEngine:
     """Deserialise a plan whose bytes were verified (a plan is code) and make it ready to run.
+
+    Args:
+        weights: the ONNX graph that a stripped plan was built from; empty for a whole one.
 
     Raises:
         EngineUnavailable: this library does not take the plan, or the device has no room for it.
@@ -215,4 +238,21 @@ def open_plan(module: str, title: str, content: bytes, spec: ModelSpec) -> Tenso
             f"{title} {trt.__version__} does not take this plan on {device.name} (compute capability {device.compute_capability}); "
             f"rebuild with 'spatialnet-edge build'"
         )
+    if weights:
+        with device.current():
+            refit(trt, title, engine, weights, logger)
     return TensorRtEngine(engine, device, spec)
+
+
+def refit(trt: Any, title: str, engine: Any, weights: bytes, logger: Any) -> None:
+    """Put the weights of an ONNX graph into a stripped plan.
+
+    Raises:
+        EngineUnavailable: they are not those that the plan wants.
+    """
+    refitter = trt.Refitter(engine, logger)
+    source = trt.OnnxParserRefitter(refitter, logger)
+    if not source.refit_from_bytes(weights) or not refitter.refit_cuda_engine():
+        raise EngineUnavailable(
+            f"{title} {trt.__version__}: the graph's weights do not fit the stripped plan; rebuild with 'spatialnet-edge build'"
+        )

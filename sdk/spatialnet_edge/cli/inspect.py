@@ -94,5 +94,6 @@ def candidates(manifest: Manifest) -> Table:
     for each in build.candidates:
         judged = [f"{each.loss_points:.2f}", f"{each.agreement:.2%}"] if each.agreement else ["—"] * 2
         timed = [f"{each.latency_ms:.2f}", f"{each.latency_p99_ms:.2f}"] if each.latency_ms else ["—"] * 2
-        table.add_row(each.name, f"{each.size / 1e6:.2f}", *judged, *timed, each.verdict)
+        stripped = f" ({each.stripped_size / 1e6:.2f} without weights)" if each.stripped_size else ""
+        table.add_row(each.name, f"{each.size / 1e6:.2f}{stripped}", *judged, *timed, each.verdict)
     return table

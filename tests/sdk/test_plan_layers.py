@@ -1,0 +1,41 @@
+"""What TensorRT's inspector says of a plan, in the forms in which its releases say it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from spatialnet_edge.backends.plan_layers import parse_layers, timed
+from spatialnet_edge.manifest import ExecutedLayer
+
+
+def layer(kind: str, *formats: str, weights: str = "") -> dict[str, object]:
+    fields: dict[str, object] = {"Name": "a", "LayerType": kind, "Inputs": [{"Format/Datatype": text} for text in formats]}
+    return fields | ({"Weights": {"Type": weights, "Count": 9}} if weights else {})
+
+
+@pytest.mark.parametrize(
+    ("given", "precision"),
+    [
+        (layer("CaskConvolution", "Thirty-two wide channel vectorized row major Int8 format."), "int8"),
+        (layer("kgen", "Half", "Half"), "fp16"),
+        (layer("kgen", "Float"), "fp32"),
+        (layer("gemm", "Row major linear FP16 format"), "fp16"),
+        (layer("gemm", "Row major linear FP32"), "fp32"),
+        (layer("gemm", "Row major linear BFloat16 format"), "bf16"),
+        (layer("gemm", "FP8", "Half"), "fp8"),
+        (layer("CaskConvolution", "Float", weights="Half"), "fp16"),
+        (layer("kgen", "UInt8"), ""),  # the pixels themselves
+        (layer("kgen", "Int64", "Float"), "fp32"),
+        (layer("Reformat", "Half"), ""),
+        ("name alone, without detailed profiling", ""),
+    ],
+)
+def test_the_narrowest_type_that_goes_in_is_the_precision(given: object, precision: str) -> None:
+    assert [each.precision for each in parse_layers(json.dumps({"Layers": [given], "Bindings": []}))] == [precision]
+
+
+def test_times_find_their_layer_by_name() -> None:
+    layers = [ExecutedLayer(name="a", precision="fp16"), ExecutedLayer(name="b", precision="")]
+    assert [each.ms for each in timed(layers, {"a": [0.2, 0.1, 9.0]})] == [0.2, 0.0]
