@@ -2,45 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-import numpy as np
-import onnx.utils
 import onnxruntime as ort
 
-from spatialnet_edge.backends import CheckedEngine, Engine, load_backend
+from spatialnet_edge.backends import Engine
 from spatialnet_edge.bundle import MODEL, Bundle
 from spatialnet_edge.errors import DataRefused, UsageError
 from spatialnet_edge.labelled import LabelledImages, open_labelled, truths
 from spatialnet_edge.manifest import BuildRecord, EngineRecord, ExecutedLayer, LayerSensitivity
-from spatialnet_edge.results import difference
-from spatialnet_edge.spec import IMAGE_INPUT, ModelSpec
+from spatialnet_edge.spec import ModelSpec
 from spatialnet_optimize.calibration import Calibration, from_folder, from_labelled, split_off
-from spatialnet_optimize.candidates import FORMS, METHOD, NEEDS_CALIBRATION, NOT_RUN_ON_A_CPU, PARTIAL
 from spatialnet_optimize.compile_rtx import compile_passing
 from spatialnet_optimize.compile_tensorrt import compile_here, device_here, prepare, waiting, workspace
 from spatialnet_optimize.compiler import Compiler, timings_of
-from spatialnet_optimize.gates import GOLDEN_TOLERANCE, REFERENCE, Decision, Measured, decide, refusal
-from spatialnet_optimize.measure import agreement, decode_images, judge, latencies, predict
+from spatialnet_optimize.gates import (
+    GOLDEN_TOLERANCE,
+    NEEDS_CALIBRATION,
+    NOT_RUN_ON_A_CPU,
+    REFERENCE,
+    Decision,
+    Measured,
+    decide,
+)
 from spatialnet_optimize.package import built_bundle
-from spatialnet_optimize.quantise import Scheme, int8_static
-from spatialnet_optimize.sensitivity import most_that_pass, sensitivities
 from spatialnet_optimize.targets import HERE, Target, find_target
 from spatialnet_optimize.tensorrt_plan import AS_USUAL, RTX, TENSORRT, PlanOptions, Progress, silent
+from spatialnet_optimize.trial import Step, measure_candidates, measure_engines
 from spatialnet_training.machine import machine
-
-Step = Callable[[str], None]
-"""Told what is being done, once for each step."""
-
-GATE_THREADS = 1
-"""Latency is compared on one core: what a frame costs, whatever the number of cores."""
-
-
-SEARCH_IMAGES = 32
-"""Enough to rank the layers by; the gates judge what comes of it on all labelled images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +88,11 @@ def build(job: Job, step: Step = lambda text: None, progress: Progress = silent)
     name, target = find_target(job.target, job.targets, job.precision, job.dla)
     check_output(job)
     spec = keep_heads(job.model.spec, job.heads)
-    portable = job.model.read(MODEL) if not job.heads else prune(job.model.read(MODEL), spec)
+    portable = job.model.read(MODEL)
+    if job.heads:
+        from spatialnet_optimize.forms import prune
+
+        portable = prune(portable, spec)
     sets, problems = usable_sets(job.labelled or shipped_samples(), spec, bool(job.labelled))
     calibration, sets = calibrate(job, spec, sets)
     calibrated = any(form in NEEDS_CALIBRATION for form in target.precisions)
@@ -105,6 +101,10 @@ def build(job: Job, step: Step = lambda text: None, progress: Progress = silent)
     contents = waiting(job.model) if target.compile == "tensorrt" and job.target == HERE and not job.heads else {}
     sensitivity: tuple[LayerSensitivity, ...] = ()
     if not contents:
+        from spatialnet_optimize.forms import (
+            make_forms,  # which needs onnx and more; a device that was sent the forms does not
+        )
+
         contents, sensitivity = make_forms(job, target, spec, portable, calibration, sets, step)
     made = choose(job, target, contents, spec, sets, step, progress)
     decision = made.decision
@@ -123,28 +123,6 @@ def build(job: Job, step: Step = lambda text: None, progress: Progress = silent)
         layers=made.layers,
     )
     return built_bundle(job.model, job.output, spec, portable, made.engines, tolerance, record), decision
-
-
-def make_forms(
-    job: Job,
-    target: Target,
-    spec: ModelSpec,
-    portable: bytes,
-    calibration: Calibration,
-    sets: list[LabelledImages],
-    step: Step,
-) -> tuple[dict[str, bytes], tuple[LayerSensitivity, ...]]:
-    """Every form that the target may run, and what a search found of the layers."""
-    contents: dict[str, bytes] = {}
-    for form in [each for each in target.precisions if each == REFERENCE or each.startswith(job.precision)]:
-        description, make = FORMS[form]
-        step(f"{form}: {description}")
-        contents[form] = make(portable, calibration)
-    if not job.search:
-        return contents, ()
-    scheme: Scheme = "cpu" if target.compile == "onnxruntime" else "tensorrt"
-    contents[PARTIAL], sensitivity = search(portable, spec, calibration, scheme, job, sets, step)
-    return contents, sensitivity
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,14 +193,6 @@ def keep_heads(spec: ModelSpec, heads: tuple[str, ...]) -> ModelSpec:
         raise UsageError(str(error.args[0])) from error
 
 
-def prune(content: bytes, spec: ModelSpec) -> bytes:
-    """The graph without the heads that nobody asked for."""
-    model = onnx.load_from_string(content)
-    outputs = [task.name for task in spec.tasks]
-    pruned = onnx.utils.Extractor(model).extract_model([IMAGE_INPUT], outputs)
-    return pruned.SerializeToString(deterministic=True)
-
-
 def usable_sets(paths: Sequence[Path], spec: ModelSpec, asked: bool) -> tuple[list[LabelledImages], list[str]]:
     """The labelled sets that fit a head of this model. A set that was asked for and does not fit is an error; a shipped one is
     passed over, and the accuracy gate may then have nothing to judge by, which is said."""
@@ -244,64 +214,6 @@ def usable_sets(paths: Sequence[Path], spec: ModelSpec, asked: bool) -> tuple[li
     ]
 
 
-def open_candidate(content: bytes, spec: ModelSpec, threads: int = GATE_THREADS) -> Engine:
-    return CheckedEngine(load_backend("onnxruntime").open(content, spec, threads))
-
-
-def measure_candidates(
-    contents: dict[str, bytes], spec: ModelSpec, model: Bundle, sets: list[LabelledImages], step: Step
-) -> list[Measured]:
-    """Accuracy, agreement, golden difference and latency of every candidate that ONNX Runtime can run here."""
-    engines = {name: open_candidate(content, spec) for name, content in contents.items()}
-    measured = measure_engines(engines, contents, spec, model, sets, step)
-    for engine in engines.values():
-        engine.close()
-    return measured
-
-
-def measure_engines(
-    engines: Mapping[str, Engine],
-    contents: Mapping[str, bytes],
-    spec: ModelSpec,
-    model: Bundle,
-    sets: list[LabelledImages],
-    step: Step,
-) -> list[Measured]:
-    """The same of engines that are open, the FP32 reference first."""
-    golden_frames, golden_expected = model.golden()
-    accuracy: dict[str, dict[str, float]] = {name: {} for name in engines}
-    agreements: dict[str, list[float]] = {name: [] for name in engines}
-    for images in sets:
-        step(f"accuracy: {len(images)} labelled images of {images.tree.path.stem}, {len(engines)} candidates")
-        pixels = decode_images(images, spec.input)
-        outputs = {name: predict(engine, pixels.images) for name, engine in engines.items()}
-        for name, answers in outputs.items():
-            agreements[name].append(agreement(spec, answers, outputs[REFERENCE]))
-            for truth in truths(images, spec):
-                figure = judge(spec, truth, answers, pixels.kept).headline
-                accuracy[name][f"{truth.task} ({images.tree.path.stem})"] = figure
-    step(f"latency: {len(engines)} candidates in turn on {GATE_THREADS} thread")
-    timed = dict(zip(engines, latencies(list(engines.values()), [golden_frames[0]] * len(engines)), strict=True))
-    measured: list[Measured] = []
-    for name, engine in engines.items():
-        answers = predict(engine, golden_frames)
-        if not agreements[name]:
-            agreements[name].append(agreement(spec, answers, golden_expected))
-        largest = max(difference(task, answers[task.name], golden_expected[task.name]) for task in spec.tasks)
-        measured.append(
-            Measured(
-                name=name,
-                content=contents[name],
-                accuracy=accuracy[name],
-                agreement=float(np.mean(agreements[name])),
-                golden_difference=largest,
-                p50_ms=timed[name].p50_ms,
-                p99_ms=timed[name].p99_ms,
-            )
-        )
-    return measured
-
-
 def calibrate(job: Job, spec: ModelSpec, sets: list[LabelledImages]) -> tuple[Calibration, list[LabelledImages]]:
     """The calibration images, and the labelled ones that are left to judge by."""
     golden, _ = job.model.golden()
@@ -309,31 +221,3 @@ def calibrate(job: Job, spec: ModelSpec, sets: list[LabelledImages]) -> tuple[Ca
         return from_folder(job.calibration, spec.input, golden), sets
     aside, judged = split_off(sets)
     return from_labelled(aside, spec.input, golden), judged
-
-
-def search(
-    portable: bytes,
-    spec: ModelSpec,
-    calibration: Calibration,
-    scheme: Scheme,
-    job: Job,
-    sets: list[LabelledImages],
-    step: Step,
-) -> tuple[bytes, tuple[LayerSensitivity, ...]]:
-    """Static INT8 of as many layers as the gates allow, the least sensitive first; and what each layer does alone."""
-    few = calibration.images[:SEARCH_IMAGES]
-    ranked = sensitivities(portable, spec, few, scheme, step)
-
-    def quantised(layers: Sequence[str]) -> bytes:
-        return int8_static(portable, calibration.images, scheme, layers, METHOD[scheme])
-
-    def passes(layers: Sequence[str]) -> bool:
-        contents = {REFERENCE: portable, PARTIAL: quantised(layers)}
-        reference, candidate = measure_candidates(contents, spec, job.model, sets, lambda text: None)
-        verdict = refusal(candidate, reference, job.budget)
-        step(f"search: {len(layers)} of {len(ranked)} layers: {verdict or 'passes'}")
-        return not verdict
-
-    kept = most_that_pass(ranked, passes)
-    record = tuple(LayerSensitivity(layer=s.layer, change=round(s.change, 7), quantised=s.layer in kept) for s in ranked)
-    return quantised(kept), record

@@ -36,10 +36,3 @@ FORMS: dict[str, tuple[str, Make]] = {
     ),
 }
 """Name to what it is and how it is made from the portable graph."""
-
-PARTIAL = "int8-partial"
-"""Static INT8 of the layers that a search found harmless; see sensitivity.py."""
-
-NEEDS_CALIBRATION = ("int8-static", "int8-qdq", "fp8-qdq")
-NOT_RUN_ON_A_CPU = ("bf16",)
-"""ONNX Runtime has no CPU kernels for these: they cannot be judged without the device."""

@@ -13,6 +13,11 @@ from spatialnet_edge.errors import BuildError
 from spatialnet_edge.manifest import CandidateRecord
 
 REFERENCE = "fp32"
+PARTIAL = "int8-partial"
+"""Static INT8 of the layers that a search found harmless; see sensitivity.py."""
+NEEDS_CALIBRATION = ("int8-static", "int8-qdq", "fp8-qdq")
+NOT_RUN_ON_A_CPU = ("bf16",)
+"""ONNX Runtime has no CPU kernels for these: they cannot be judged without the device."""
 WORTHWHILE = 0.95
 """A candidate replaces a more precise one only if it needs at most this share of its time."""
 

@@ -12,10 +12,11 @@ import spatialnet_edge
 from conftest import CLIP, SAMPLES, TINY, tiny_graph, write_tiny_bundle
 from spatialnet_edge.bundle import Bundle, open_bundle
 from spatialnet_edge.errors import BuildError, DataRefused, EngineUnavailable, UsageError
-from spatialnet_optimize.build import Job, build, measure_candidates
+from spatialnet_optimize.build import Job, build
 from spatialnet_optimize.gates import refusal
 from spatialnet_optimize.quantise import int8_dynamic
 from spatialnet_optimize.tensorrt_plan import RTX, PlanOptions, build_plan
+from spatialnet_optimize.trial import measure_candidates
 
 
 @pytest.fixture(scope="module")
@@ -136,8 +137,7 @@ def test_without_labels_that_fit_the_build_says_that_accuracy_is_not_gated(tmp_p
 
 def test_the_search_leaves_out_the_layers_that_hurt(tmp_path: Path, student: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that the gate allows are quantised, the least sensitive first, and the report has the curve."""
-    from spatialnet_optimize import build as module
-    from spatialnet_optimize import sensitivity
+    from spatialnet_optimize import forms, sensitivity
     from spatialnet_optimize.quantise import linear_layers
 
     few = linear_layers(student.read("model.onnx"))[::5]
@@ -154,7 +154,7 @@ def test_the_search_leaves_out_the_layers_that_hurt(tmp_path: Path, student: Bun
     quantised = [each.quantised for each in curve]
     assert quantised == sorted(quantised, reverse=True)  # the least sensitive first
     assert any(step.startswith("search: ") for step in steps)
-    monkeypatch.setattr(module, "refusal", lambda candidate, reference, budget: "never")
+    monkeypatch.setattr(forms, "refusal", lambda candidate, reference, budget: "never")
     bundle, _ = build(job)
     assert bundle.manifest.build is not None
     assert not any(each.quantised for each in bundle.manifest.build.sensitivity)

@@ -4,6 +4,8 @@ NVIDIA's real builder compiles here too (TensorRT for RTX has the same interface
 graph that they were made from, since no GPU is here.
 """
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -223,3 +225,39 @@ def test_here_is_found_out_by_itself(
 def test_without_tensorrt_here_is_the_cpu() -> None:
     assert device_here() is None
     assert row_here(load_targets()) == "cpu"
+
+
+ON_A_BARE_DEVICE = """
+import sys
+class NotInstalledThere:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("torch", "onnx", "timm", "matplotlib", "jinja2", "cv2", "ml_dtypes"):
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+sys.meta_path.insert(0, NotInstalledThere())
+from pathlib import Path
+from spatialnet_edge.backends import load_backend
+from spatialnet_edge.bundle import open_bundle
+from spatialnet_optimize import build as build_module, compiler, targets
+from spatialnet_optimize.compile_tensorrt import DeviceHere, compile_here
+from spatialnet_optimize.tensorrt_plan import Plan
+orin = lambda: DeviceHere("Orin", "8.7")
+targets.device_here = build_module.device_here = orin
+build_module.timings_of = lambda *device: None
+compiler.build_plan = lambda library, content, *rest: Plan(content, "10.3.0", b"", 1.0, 0, 9)
+run = lambda content, spec: load_backend("onnxruntime").open(content, spec, 1)
+build_module.compile_here = lambda *arguments: compile_here(*arguments, open_plan=run)
+found = build_module.waiting
+build_module.waiting = lambda bundle: {name: graph for name, graph in found(bundle).items() if name != "bf16"}  # no CPU kernels
+path = Path(sys.argv[1])
+bundle, _ = build_module.build(build_module.Job(open_bundle(path), "here", path))
+print(bundle.manifest.engines[0].path)
+"""
+
+
+def test_the_device_finishes_in_place_without_torch_and_onnx(prepared: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "orin.snb").write_bytes(prepared.path.read_bytes())
+    command = [sys.executable, "-c", ON_A_BARE_DEVICE, str(tmp_path / "orin.snb")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("engines/tensorrt.")
+    assert [path.name for path in tmp_path.iterdir()] == ["orin.snb"]

@@ -7,11 +7,11 @@ import pytest
 
 from spatialnet_edge.bundle import open_bundle
 from spatialnet_edge.results import difference
-from spatialnet_optimize.build import open_candidate
 from spatialnet_optimize.float8 import fp8_static
 from spatialnet_optimize.gates import GOLDEN_TOLERANCE
 from spatialnet_optimize.measure import predict
 from spatialnet_optimize.tensorrt_plan import RTX, build_plan
+from spatialnet_optimize.trial import open_candidate
 
 STUDENT = open_bundle("builtin:student")
 

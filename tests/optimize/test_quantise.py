@@ -13,7 +13,7 @@ from spatialnet_edge.bundle import Bundle, open_bundle
 from spatialnet_edge.errors import BuildError, DataRefused
 from spatialnet_edge.labelled import open_labelled
 from spatialnet_edge.spec import IMAGE_INPUT
-from spatialnet_optimize.build import Job, calibrate, measure_candidates, shipped_samples, usable_sets
+from spatialnet_optimize.build import Job, calibrate, shipped_samples, usable_sets
 from spatialnet_optimize.calibration import UNLIKE, checked, from_folder, from_labelled, split_off, unlikeness
 from spatialnet_optimize.gates import refusal
 from spatialnet_optimize.precision import head_layers, to_bf16, to_fp16
@@ -21,6 +21,7 @@ from spatialnet_optimize.quantise import int8_static, linear_layers, smooth
 from spatialnet_optimize.ranges import least_squares_range, squared_error
 from spatialnet_optimize.sensitivity import Sensitivity, most_that_pass, sensitivities
 from spatialnet_optimize.tensorrt_plan import RTX, build_plan
+from spatialnet_optimize.trial import measure_candidates
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
 from spatialnet_edge.errors import MissingExtra, UsageError
 from spatialnet_edge.pixels import decode_rgb
@@ -44,6 +43,8 @@ def synthetic_thermal(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     Vegetation and water are cool, dry and sealed ground is warm; blurred, as thermal cameras are coarser. Takes and gives uint8
     `[H, W, 3]` and `[H, W, 1]`.
     """
+    from scipy.ndimage import gaussian_filter
+
     red, green, blue = (rgb[..., band].astype(np.float32) for band in range(3))
     cool = 2 * green - red - blue + np.maximum(blue - red, 0)
     warm = np.clip(110 + 0.35 * (red - 90) - 1.2 * cool, 0, 255)
