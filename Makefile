@@ -28,8 +28,9 @@ bench: $(DEMO)/.installed
 # Others' runtimes on the same work, in an environment of its own.
 bench-peers:
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/python $(PIP) -c constraints-test.txt -e '.[openvino,training]'
-	.venv-peers/bin/python -m spatialnet_benchmarks.peers samples/brighton_beach.mp4 9
+	.venv-peers/bin/python $(PIP) -e '.[openvino,training]' ultralytics
+	-.venv-peers/bin/python $(PIP) inference
+	.venv-peers/bin/python -m spatialnet_benchmarks.peers samples/brighton_beach.mp4 --plot docs/images/peers.png
 
 footprint:
 	rm -rf .venv-bare

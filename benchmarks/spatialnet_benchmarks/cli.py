@@ -14,13 +14,16 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from spatialnet_benchmarks.environment import environment, joules, state
+from spatialnet_benchmarks.energy import gpu_memory_mb, open_meters
+from spatialnet_benchmarks.environment import environment, state
 from spatialnet_benchmarks.latency import WARM_UP, batches, cold_starts, engine_alone, paced, summary
-from spatialnet_benchmarks.stages import Measurement, measure
+from spatialnet_benchmarks.stages import Measurement, measure, read
+from spatialnet_benchmarks.streams import no_decoding, streams
 from spatialnet_edge.api import Model, load
 from spatialnet_edge.errors import MissingExtra, UsageError
 
 BATCHES = (1, 2, 4, 8)
+STREAMS = (1, 2, 4)
 KEPT_SAMPLES = 5000
 LOAD = 0.7
 """Share of its capacity at which a stream is measured unless a rate is given."""
@@ -63,11 +66,12 @@ def take(
 ) -> dict[str, Any]:
     """Everything, and what is needed to judge the figures and to repeat them."""
     start = state()
-    energy = joules()
-    passes = [
-        measure(model, source, kept) for _ in track(range(rounds), "measure", console=Console(stderr=True), transient=True)
-    ]
-    energy_after = joules()
+    with open_meters() as meters:
+        before = [meter.joules() for meter in meters]
+        passes = [
+            measure(model, source, kept) for _ in track(range(rounds), "measure", console=Console(stderr=True), transient=True)
+        ]
+        spent = {meter.of: meter.joules() - start_j for meter, start_j in zip(meters, before, strict=True)}
     middle = sorted(passes, key=lambda each: each.pipeline_efficiency)[len(passes) // 2]
     golden, _ = model.bundle.golden()
     engine = model.opened.engine
@@ -76,9 +80,7 @@ def take(
     stream = paced(model, rate, seconds)
     cold_start, memory_mb = cold_starts(bundle, backend, min(rounds, 5))
     frames = sum(len(each.ages) for each in passes)
-    spent = "not measurable here"
-    if energy is not None and energy_after is not None:
-        spent = f"{(energy_after - energy) / frames:.3f} J of the package"
+    energy = ", ".join(f"{joules / frames:.3f} J of {of}" for of, joules in spent.items())
     return {
         "command": shlex.join(["spatialnet-edge", *sys.argv[1:]]),
         "environment": environment(),
@@ -95,11 +97,14 @@ def take(
         "clock": "perf_counter for wall time, process_time for core time, CLOCK_MONOTONIC for frames",
         "stages": {name: stage.percentiles() for name, stage in middle.stages.items()},
         "engine_alone": summary(alone),
+        "streams": streams(model, STREAMS),
+        "no_decoding": no_decoding(model, [item.pixels for item in read(source, kept)], rounds),
         "batches": batches(engine, golden, BATCHES, max(20, runs // 5)),
         "paced": {"rate": round(rate, 2), "seconds": seconds, "latency": summary(stream)},
         "cold_start": cold_start,
         "memory_mb": round(memory_mb, 1),
-        "energy": spent,
+        "gpu_memory_mb": gpu_memory_mb() or "not measurable here",
+        "energy": energy or "not measurable here",
         **throughput(middle, passes),
         "samples": {
             "engine": thinned(alone),
@@ -172,6 +177,15 @@ def show(record: dict[str, Any]) -> None:
         f"end to end {record['frames_per_second']:.1f} frames/s; work bound "
         f"{record['work_bound_frames_per_second']:.1f}; pipeline efficiency {record['pipeline_efficiency']:.2f} "
         f"({low:.2f} to {high:.2f} over {record['rounds']} rounds)",
+        highlight=False,
+    )
+    several = ", ".join(f"{count}: {figures['frames_per_second']:.1f}" for count, figures in record["streams"].items())
+    console.print(f"frames/s of so many streams on one engine, together: {several}", highlight=False)
+    undecoded = record["no_decoding"]
+    low, high = undecoded["range"]
+    console.print(
+        f"frames that need no decoding {undecoded['frames_per_second']:.1f} frames/s, {undecoded['of_engine_only']:.2f} of the "
+        f"engine-only rate ({low:.2f} to {high:.2f})",
         highlight=False,
     )
     parts = ", ".join(f"{name} {value:.2f}" for name, value in record["cold_start"].items() if name != "whole")

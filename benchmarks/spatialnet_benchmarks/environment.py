@@ -16,7 +16,6 @@ from spatialnet_training.machine import processor
 
 BOARD = Path("/proc/device-tree/model")
 CLOCKS = Path("/sys/devices/system/cpu")
-RAPL = Path("/sys/class/powercap")
 LIBRARIES = ("onnxruntime", "opencv-python-headless", "numpy", "openvino", "torch", "tensorrt", "tensorrt-rtx-cu13")
 UNKNOWN = "not told here"
 
@@ -57,15 +56,6 @@ def power_mode() -> str:
         return UNKNOWN
     done = subprocess.run([program, "-q"], capture_output=True, text=True, check=False, timeout=10)
     return " ".join(done.stdout.split()) or UNKNOWN
-
-
-def joules() -> float | None:
-    """Of the processor packages since some moment (RAPL, powercap sysfs); None where it cannot be read."""
-    try:
-        readings = [int((zone / "energy_uj").read_text()) for zone in RAPL.glob("intel-rapl:?")]
-    except (OSError, ValueError):
-        return None
-    return sum(readings) / 1e6 if readings else None
 
 
 def first_line(path: Path) -> str:

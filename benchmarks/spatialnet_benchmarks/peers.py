@@ -1,40 +1,41 @@
 """The same clip through others' runtimes and ours, turn about, on the same cores: `make bench-peers`.
 
-    python -m spatialnet_benchmarks.peers [CLIP] [ROUNDS]
+    python -m spatialnet_benchmarks.peers [CLIP] [--rounds 9] [--plot peers.png]
 
-Every peer decodes the clip with OpenCV, resizes as we do, runs the same student and takes the likeliest land use of each
-frame. ONNX Runtime and OpenVINO get the shipped graph itself, PyTorch the checkpoint that it was exported from. Each may use
-all cores in the way that its own documentation recommends. What is not installed is named.
+Every peer decodes the clip with OpenCV, resizes as we do, runs the same student and takes the likeliest land use of each frame;
+Ultralytics crops to a square first, as its classifiers do. ONNX Runtime, OpenVINO and the SDKs of `rivals.py` get the shipped
+graph, PyTorch the checkpoint that it was exported from. Each may use all cores in the way that its own documentation recommends.
+What is not installed is named.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
+import typer
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from scipy import stats
 
 import spatialnet_edge
+from spatialnet_benchmarks.rivals import HEAD, Peer, roboflow_pipeline, ultralytics_stream
 from spatialnet_edge.api import cores
 from spatialnet_edge.bundle import MODEL, open_bundle
 from spatialnet_edge.frames import fit
 from spatialnet_edge.spec import IMAGE_INPUT, IMAGENET_MEAN, IMAGENET_STD, InputSpec
+from spatialnet_training.plots import figure
 
-HEAD = "land_use"
 RESAMPLES = 5000
-Peer = Callable[[str], list[int]]
-"""Clip to the place of the likeliest label of each frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,8 @@ PEERS: tuple[Callable[[], tuple[str, Peer]], ...] = (
     openvino_queue,
     lambda: torch_network(compiled=False),
     lambda: torch_network(compiled=True),
+    ultralytics_stream,
+    roboflow_pipeline,
 )
 
 
@@ -165,14 +168,34 @@ def measure(clip: str, rounds: int, console: Console) -> list[Figures]:
 def interval(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> tuple[float, float, float]:
     """Median over rounds of the ratio within a round, with a 95 % bootstrap interval: a round's mood hits all peers."""
     ratios = numerator / denominator
-    picked = np.random.default_rng(0).integers(0, len(ratios), (RESAMPLES, len(ratios)))
-    low, high = np.percentile(np.median(ratios[picked], axis=1), (2.5, 97.5))
-    return float(np.median(ratios)), float(low), float(high)
+    if np.ptp(ratios) == 0:
+        return float(ratios[0]), float(ratios[0]), float(ratios[0])
+    found = stats.bootstrap(
+        (ratios,), np.median, n_resamples=RESAMPLES, method="percentile", rng=np.random.default_rng(0)
+    ).confidence_interval
+    return float(np.median(ratios)), float(found.low), float(found.high)
 
 
-def main() -> None:
-    clip = sys.argv[1] if len(sys.argv) > 1 else "samples/brighton_beach.mp4"
-    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 9
+def draw(measured: list[Figures], path: Path) -> None:
+    """Frames a second of every peer, each round a dot, as a PNG."""
+    pyplot, made, axes = figure(1, 1, (9, 0.6 * len(measured) + 1.2))
+    axis = np.ravel(axes)[0]
+    for row, each in enumerate(reversed(measured)):
+        ours = each is measured[0]
+        axis.barh(row, np.median(each.rates), color="#2f6f9f" if ours else "#b8c4cf", height=0.6)
+        axis.plot(each.rates, np.full(len(each.rates), row), ".", color="#1c2530", markersize=4)
+    axis.set(yticks=range(len(measured)), yticklabels=[each.name for each in reversed(measured)], xlabel="frames a second")
+    axis.spines[["top", "right"]].set_visible(False)
+    made.savefig(path, dpi=110)
+    pyplot.close(made)
+
+
+def main(
+    clip: Annotated[str, typer.Argument(help="A video.")] = "samples/brighton_beach.mp4",
+    rounds: Annotated[int, typer.Option(min=2, help="Passes of every peer over it.")] = 9,
+    plot: Annotated[Path | None, typer.Option(help="Write a plot to this PNG.")] = None,
+) -> None:
+    """Measure every runtime that is installed."""
     console = Console()
     measured = measure(clip, rounds, console)
     title = f"{clip}, {rounds} rounds, {cores()} cores"
@@ -184,8 +207,10 @@ def main() -> None:
         table.add_row(each.name, rate, f"{ratio:.2f}", spread, f"{each.agreement:.1%}")
         record[each.name] = {"rates": each.rates.round(2).tolist(), "ratio": [round(v, 3) for v in (ratio, low, high)]}
     console.print(table)
+    if plot is not None:
+        draw(measured, plot)
     print(json.dumps(record))
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

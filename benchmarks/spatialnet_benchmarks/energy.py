@@ -1,0 +1,146 @@
+"""What a frame costs in energy, from whatever this device can measure: NVML, RAPL, or a Jetson's tegrastats.
+
+Each meter counts joules since some moment; a benchmark reads it before and after.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, final
+
+RAPL = Path("/sys/class/powercap")
+TEGRASTATS_MS = 100
+BOARD_POWER = re.compile(r"(?:VDD_IN|POM_5V_IN|VIN_SYS_5V0|VDD_GPU_SOC) (\d+)(?:mW)?/")
+"""The rail of the whole module, as tegrastats of JetPack 4 to 7 calls it, in milliwatts (NVIDIA, "tegrastats Utility")."""
+
+
+class Meter(Protocol):
+    """Counts energy.
+
+    Attributes:
+        of: what it measures, in words.
+    """
+
+    of: str
+
+    def joules(self) -> float: ...
+
+    def close(self) -> None: ...
+
+
+@final
+class Rapl:
+    """The processor packages (Linux powercap, intel-rapl, which AMD's share)."""
+
+    of = "the processor packages (RAPL)"
+
+    def __init__(self) -> None:
+        self.zones = sorted(RAPL.glob("intel-rapl:?"))
+        if not self.zones:
+            raise OSError("no RAPL here")
+        self.joules()
+
+    def joules(self) -> float:
+        return sum(int((zone / "energy_uj").read_text()) for zone in self.zones) / 1e6
+
+    def close(self) -> None:
+        pass
+
+
+@final
+class Nvml:
+    """The first GPU's board, since its driver was loaded (`nvmlDeviceGetTotalEnergyConsumption`, Volta and later)."""
+
+    of = "the GPU's board (NVML)"
+
+    def __init__(self) -> None:
+        self._nvml: Any = import_module("pynvml")
+        self._nvml.nvmlInit()
+        self._device = self._nvml.nvmlDeviceGetHandleByIndex(0)
+        self.joules()
+
+    def joules(self) -> float:
+        return self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._device) / 1e3
+
+    def close(self) -> None:
+        self._nvml.nvmlShutdown()
+
+
+@final
+class Tegrastats:
+    """A Jetson's module: its power every tenth of a second, summed up."""
+
+    of = "the whole module (tegrastats)"
+
+    def __init__(self) -> None:
+        program = shutil.which("tegrastats")
+        if program is None:
+            raise OSError("no tegrastats here")
+        self._joules = 0.0
+        self._process = subprocess.Popen(
+            [program, "--interval", str(TEGRASTATS_MS)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        self._first = threading.Event()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+        if not self._first.wait(10 * TEGRASTATS_MS / 1e3):
+            self.close()
+            raise OSError("tegrastats tells no power of the module")
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        before = time.monotonic()
+        for line in self._process.stdout:
+            found = BOARD_POWER.search(line)
+            if found is not None:
+                now = time.monotonic()
+                self._joules += int(found[1]) / 1e3 * (now - before)
+                before = now
+                self._first.set()
+
+    def joules(self) -> float:
+        return self._joules
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait(5)
+        self._thread.join(5)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+
+METERS = (Nvml, Tegrastats, Rapl)
+
+
+@contextmanager
+def open_meters() -> Generator[list[Meter], None, None]:
+    """Every meter that works here."""
+    found: list[Meter] = []
+    for make in METERS:
+        try:
+            found.append(make())
+        except Exception:  # NVML has errors of its own, a missing file is another: what cannot be read is not measurable here
+            continue
+    try:
+        yield found
+    finally:
+        for meter in found:
+            meter.close()
+
+
+def gpu_memory_mb() -> float | None:
+    """Memory of the first GPU that is in use, by everybody; None without NVML."""
+    try:
+        nvml: Any = import_module("pynvml")
+        nvml.nvmlInit()
+        return nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByIndex(0)).used / 1e6
+    except Exception:  # as above
+        return None

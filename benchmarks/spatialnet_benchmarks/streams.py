@@ -1,0 +1,95 @@
+"""Several streams on one engine, and the pipeline without a decoder in its way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatialnet_edge.api import Model, cores
+from spatialnet_edge.frames import Frame, Skipped, fit
+from spatialnet_edge.pipeline import Pipeline
+
+FRAMES_A_STREAM = 200
+FRAMES = 400
+
+
+@dataclass(slots=True)
+class InMemory:
+    """A recording that is decoded already: the same pictures again and again."""
+
+    pictures: Sequence[NDArray[np.uint8]]
+    length: int | None
+    uri: str = "memory"
+    fps: float | None = None
+    live: bool = False
+
+    def __iter__(self) -> Iterator[Frame | Skipped]:
+        for seq in range(self.length or 0):
+            yield Frame(self.pictures[seq % len(self.pictures)], seq, self.uri)
+
+    def close(self) -> None:
+        pass
+
+
+def streams(model: Model, counts: Sequence[int]) -> dict[str, dict[str, float]]:
+    """So many streams of 720p frames at once on one engine: frames a second of all together, and the worst stream's share of
+    the mean."""
+    noise = [*np.random.default_rng(0).integers(0, 256, (8, 720, 1280, 3), np.uint8)]
+    found: dict[str, dict[str, float]] = {}
+    for count in counts:
+
+        def run(which: int) -> float:
+            pipeline = Pipeline(model.opened.engine, "every", workers=1)
+            start = time.perf_counter()
+            for _ in pipeline.stream(InMemory(noise, FRAMES_A_STREAM)):
+                pass
+            return FRAMES_A_STREAM / (time.perf_counter() - start)
+
+        start = time.perf_counter()
+        with ThreadPoolExecutor(count) as pool:
+            rates = list(pool.map(run, range(count)))
+        together = count * FRAMES_A_STREAM / (time.perf_counter() - start)
+        found[str(count)] = {
+            "frames_per_second": round(together, 2),
+            "worst_of_mean": round(min(rates) / float(np.mean(rates)), 3),
+        }
+    return found
+
+
+def no_decoding(model: Model, pictures: Sequence[NDArray[np.uint8]], rounds: int) -> dict[str, Any]:
+    """The pipeline on frames of the model's own size in memory, over the engine alone on the same cores, turn about.
+
+    Returns:
+        Frames a second of the pipeline, the median ratio and its range over the rounds.
+    """
+    spec, engine = model.bundle.spec.input, model.opened.engine
+    inputs = [fit(picture, spec) for picture in pictures]
+    workers = cores() if engine.reentrant else 1
+
+    def engine_only() -> float:
+        start = time.perf_counter()
+        with ThreadPoolExecutor(workers) as pool:
+            for _ in pool.map(lambda index: engine.infer(inputs[index % len(inputs)][None]), range(FRAMES)):
+                pass
+        return FRAMES / (time.perf_counter() - start)
+
+    def pipeline() -> float:
+        start = time.perf_counter()
+        for _ in model.pipeline("every").stream(InMemory(inputs, FRAMES)):
+            pass
+        return FRAMES / (time.perf_counter() - start)
+
+    engine_only()
+    pairs = [(pipeline(), engine_only()) for _ in range(rounds)]
+    ratios = [ours / bare for ours, bare in pairs]
+    return {
+        "frames_per_second": round(float(np.median([ours for ours, _ in pairs])), 2),
+        "of_engine_only": round(float(np.median(ratios)), 4),
+        "range": [round(min(ratios), 4), round(max(ratios), 4)],
+    }

@@ -1,0 +1,67 @@
+"""Energy from whatever a device can measure; here the programs and files that devices have are played."""
+
+from __future__ import annotations
+
+import stat
+import sys
+import time
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from spatialnet_benchmarks import energy
+from spatialnet_benchmarks.energy import BOARD_POWER, open_meters
+
+ORIN = "01-01-2026 00:00:00 RAM 2448/7620MB CPU [0%@729] VDD_IN 4565mW/4560mW VDD_CPU_GPU_CV 1000mW/1000mW"
+
+
+def test_nothing_measurable_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(energy, "RAPL", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    with open_meters() as meters:
+        assert meters == []
+    assert energy.gpu_memory_mb() is None
+
+
+def test_rapl_sums_its_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for zone, microjoules in (("intel-rapl:0", 5_000_000), ("intel-rapl:1", 2_000_000), ("intel-rapl:0:0", 9)):
+        (tmp_path / zone).mkdir()
+        (tmp_path / zone / "energy_uj").write_text(f"{microjoules}\n")
+    monkeypatch.setattr(energy, "RAPL", tmp_path)
+    assert energy.Rapl().joules() == 7.0
+
+
+def test_tegrastats_power_is_summed_over_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "tegrastats"
+    program.write_text(f"#!{sys.executable}\nimport time\nwhile True: print('{ORIN}', flush=True); time.sleep(0.02)\n")
+    program.chmod(program.stat().st_mode | stat.S_IEXEC)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    meter = energy.Tegrastats()
+    started, before = time.monotonic(), meter.joules()
+    time.sleep(0.5)
+    spent, seconds = meter.joules() - before, time.monotonic() - started
+    meter.close()
+    assert spent == pytest.approx(4.565 * seconds, rel=0.25)
+
+
+@pytest.mark.parametrize(("line", "milliwatts"), [(ORIN, "4565"), ("POM_5V_IN 2532/2498 POM_5V_GPU 0/0", "2532")])
+def test_both_spellings_of_the_rail_are_known(line: str, milliwatts: str) -> None:
+    found = BOARD_POWER.search(line)
+    assert found is not None
+    assert found[1] == milliwatts
+
+
+def test_nvml_counts_millijoules(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = ModuleType("pynvml")
+    nvml.__dict__.update(
+        nvmlInit=lambda: None,
+        nvmlShutdown=lambda: None,
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetTotalEnergyConsumption=lambda device: 12_500,
+        nvmlDeviceGetMemoryInfo=lambda device: SimpleNamespace(used=250_000_000),
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    assert energy.Nvml().joules() == 12.5
+    assert energy.gpu_memory_mb() == 250.0
