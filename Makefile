@@ -25,11 +25,10 @@ lint: $(TEST)/.installed
 bench: $(DEMO)/.installed
 	$(DEMO)/bin/spatialnet-edge bench builtin:student samples/brighton_beach.mp4
 
-# Others' runtimes on the same work, in an environment of its own.
+# Others' runtimes on the same work, in an environment of its own; several gigabytes, since two of them need torch.
 bench-peers:
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/python $(PIP) -e '.[openvino,training]' ultralytics
-	-.venv-peers/bin/python $(PIP) inference
+	.venv-peers/bin/python $(PIP) -e '.[openvino,training]' ultralytics inference
 	.venv-peers/bin/python -m spatialnet_benchmarks.peers samples/brighton_beach.mp4 --plot docs/images/peers.png
 
 footprint:

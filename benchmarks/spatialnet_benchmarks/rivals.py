@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def ultralytics_stream() -> tuple[str, Peer]:
 def roboflow_pipeline() -> tuple[str, Peer]:
     """Its `InferencePipeline` for video, with the student in ONNX Runtime as the custom logic: its own models need its hub."""
     import onnxruntime as ort
-    from inference import InferencePipeline, __version__  # pyright: ignore[reportMissingImports]
+    from inference import InferencePipeline  # pyright: ignore[reportMissingImports]
 
     bundle = open_bundle("builtin:student")
     session: Any = ort.InferenceSession(bundle.read(MODEL), providers=["CPUExecutionProvider"])
@@ -90,4 +91,4 @@ def roboflow_pipeline() -> tuple[str, Peer]:
         pipeline.join()
         return found
 
-    return f"Roboflow Inference {__version__}, InferencePipeline", run
+    return f"Roboflow Inference {version('inference')}, InferencePipeline", run

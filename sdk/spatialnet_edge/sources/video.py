@@ -16,7 +16,8 @@ from spatialnet_edge.sources import first_bytes, regular_file
 
 # The complaints of FFmpeg and OpenCV become our one line instead.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "8")
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+if hasattr(cv2.utils, "logging"):  # which not every system's build has
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
 
 STREAM_TIMEOUT_MS = 10_000
 
