@@ -76,7 +76,13 @@ class Model:
 
 
 def load(
-    bundle: str | Path, backend: str = "", threads: int = 0, *, trust: Trust | None = None, fallback: bool = True
+    bundle: str | Path,
+    backend: str = "",
+    threads: int = 0,
+    *,
+    trust: Trust | None = None,
+    fallback: bool = True,
+    hold: bool = False,
 ) -> Model:
     """Open a bundle, verify it, start the best engine for this machine and run the golden test.
 
@@ -86,12 +92,13 @@ def load(
         threads: for one inference on a CPU; 0 for one a core.
         trust: who may sign; None for the keys of this computer, if it has any.
         fallback: whether another engine of the bundle may stand in for the preferred one.
+        hold: lay the weights where they can be seen and checked; slower (decision 0011).
 
     Raises:
         BundleError, EngineUnavailable, GoldenTestFailed: refused, and why.
     """
     opened_bundle = open_bundle(bundle, trust)
-    opened = open_engine(opened_bundle, backend, threads, fallback)
+    opened = open_engine(opened_bundle, backend, threads, fallback, hold)
     return Model(opened_bundle, opened, require_golden(opened_bundle, opened.engine))
 
 

@@ -98,6 +98,38 @@ def test_a_bit_flipped_in_memory_is_found_and_the_engine_reloaded_once(bundle: B
 
 
 @pytest.mark.fault(30)
+def test_checksums_find_a_flip_that_no_golden_frame_was_asked_about() -> None:
+    student = open_bundle("builtin:student")
+    frames, _ = student.golden()
+
+    def held() -> Engine:
+        return open_engine(student, hold=True).engine
+
+    engine = held()
+    memory = engine.weights
+    assert sum(map(len, memory)) > 7_000_000
+    plain = open_engine(student).engine.infer(frames)
+    before = {name: np.array(values) for name, values in engine.infer(frames).items()}
+    assert all(np.allclose(values, plain[name], atol=1e-5) for name, values in before.items())
+    events: list[str] = []
+    sentinel = Sentinel(student, engine, 3600, held, lambda kind, detail: events.append(kind), scrub_s=0.001)
+    for _ in range(3):
+        time.sleep(0.002)
+        sentinel.watch()
+    assert events == []
+    largest = max(memory, key=len)
+    largest[len(largest) // 2 | 3] ^= 0x40  # an exponent: the engine computes with this very memory
+    assert any(not np.array_equal(values, before[name]) for name, values in engine.infer(frames).items())
+    time.sleep(0.002)
+    sentinel.watch()
+    assert events == ["weights_changed", "unverified", "engine_reloaded"]
+    time.sleep(0.002)
+    sentinel.watch()
+    assert len(events) == 3
+    sentinel.close()
+
+
+@pytest.mark.fault(30)
 def test_a_reload_that_does_not_help_ends_the_process(bundle: Bundle) -> None:
     broken = WeightsInMemory()
     broken.flip(24)

@@ -16,6 +16,7 @@ from spatialnet_edge.sinks import open_sink
 from spatialnet_edge.sources import open_source
 from spatialnet_edge.sources.posed import open_pose
 from spatialnet_edge.sources.scene import starts
+from spatialnet_edge.sources.supervised import Patience, SupervisedSource
 
 BRIGHTON = (699_960.0, 5_650_000.0)
 """Easting and northing in UTM zone 30 N of the scene's upper left corner."""
@@ -66,6 +67,14 @@ def test_a_scene_becomes_tiles_that_know_where_they_lie(scene: Path) -> None:
     assert 50 < frame.pose.latitude < 52
     (x0, y0), (x1, y1), (x2, y2) = frame.footprint[:3]
     assert (x1 - x0) * (y2 - y1) - (y1 - y0) * (x2 - x1) > 0  # anticlockwise
+
+
+def test_footprints_come_through_a_capture_process_too(scene: Path) -> None:
+    uri = f"scene:{scene}?tile=64&scale=2550"
+    source = SupervisedSource(uri, Patience(give_up="always"), live=False)
+    there = [item.footprint for item in source if isinstance(item, Frame)]
+    assert there == [item.footprint for item in tiles(uri) if isinstance(item, Frame)]
+    assert there[0]
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,8 @@ class Backend(Protocol):
     Attributes:
         takes_graphs: whether it runs the portable graph, so that it can be asked for with any bundle.
 
-    A backend whose plans may come without their weights also has `open_without_weights(content, weights, spec)`.
+    A backend whose plans may come without their weights also has `open_without_weights(content, weights, spec)`; one that can
+    show the memory that its engine computes with has `open_held(content, spec, threads)`, whose engine has `weights`.
     """
 
     name: str
@@ -103,7 +104,7 @@ def load_backend(name: str) -> Backend:
     return backend
 
 
-def open_engine(bundle: Bundle, backend: str = "", threads: int = 0, fallback: bool = True) -> Opened:
+def open_engine(bundle: Bundle, backend: str = "", threads: int = 0, fallback: bool = True, hold: bool = False) -> Opened:
     """Open the most preferred form of the model that runs here.
 
     Args:
@@ -111,6 +112,7 @@ def open_engine(bundle: Bundle, backend: str = "", threads: int = 0, fallback: b
         backend: take this backend alone; empty for the bundle's order of preference.
         threads: for one inference on a CPU; 0 for one a core.
         fallback: False refuses as soon as the preferred form cannot run here.
+        hold: with its weights where they can be seen, if the backend can do that.
 
     Raises:
         EngineUnavailable: nothing in the bundle runs here, with the reason for each form.
@@ -134,15 +136,17 @@ def open_engine(bundle: Bundle, backend: str = "", threads: int = 0, fallback: b
         if reason := loaded.refuses(record):
             passed_over.append(f"{record.path}: {reason}")
             continue
-        return Opened(CheckedEngine(_open(loaded, bundle, record, threads)), record, tuple(passed_over))
+        return Opened(CheckedEngine(_open(loaded, bundle, record, threads, hold)), record, tuple(passed_over))
     if backend and not passed_over:
         load_backend(backend)  # says so when there is no such backend at all
         passed_over.append(f"no engine for '{backend}'; build one with 'spatialnet-edge build'")
     raise EngineUnavailable(f"{bundle.path}: no engine runs here: {'; '.join(passed_over)}")
 
 
-def _open(backend: Any, bundle: Bundle, record: EngineRecord, threads: int) -> Engine:
+def _open(backend: Any, bundle: Bundle, record: EngineRecord, threads: int, hold: bool) -> Engine:
     content = bundle.read(record.path)
     if record.weights:
         return backend.open_without_weights(content, bundle.read(record.weights), bundle.spec)
+    if hold and hasattr(backend, "open_held"):
+        return backend.open_held(content, bundle.spec, threads)
     return backend.open(content, bundle.spec, threads)

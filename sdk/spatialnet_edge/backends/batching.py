@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -58,6 +58,11 @@ class BatchingEngine:
         request = Request(batch)
         self._requests.put(request)
         return request.answer.result()
+
+    @property
+    def weights(self) -> Sequence[memoryview]:
+        """As the engine has them; nothing where they cannot be seen."""
+        return getattr(self._engine, "weights", ())
 
     def close(self) -> None:
         """Answer what waits, then close the engine."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from threading import Lock
 from typing import TYPE_CHECKING, final
@@ -49,6 +49,11 @@ class CheckedEngine:
                 raise InvalidOutput(f"the engine gave no output '{task.name}'")
             check_output(task, outputs[task.name], len(batch))
         return outputs
+
+    @property
+    def weights(self) -> Sequence[memoryview]:
+        """As the engine has them; nothing where they cannot be seen."""
+        return getattr(self._engine, "weights", ())
 
     def close(self) -> None:
         self._engine.close()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, final
 
 import numpy as np
 import onnxruntime  # pyright: ignore[reportMissingTypeStubs]
 from numpy.typing import NDArray
 
-from spatialnet_edge.errors import BundleError, EngineError, first_line
+from spatialnet_edge.backends.held_weights import Held, open_held
+from spatialnet_edge.errors import BundleError, EngineError, EngineUnavailable, first_line
 from spatialnet_edge.manifest import EngineRecord
 from spatialnet_edge.spec import IMAGE_INPUT, ModelSpec
 
@@ -19,12 +20,18 @@ CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "Tensorrt
 
 @final
 class OnnxRuntimeEngine:
-    """One session; `infer` may be called from several threads."""
+    """One session; `infer` may be called from several threads.
+
+    Attributes:
+        weights: the memory that it computes with, where it was opened so that it can be seen; else nothing.
+    """
 
     reentrant = True
 
-    def __init__(self, session: Any, spec: ModelSpec) -> None:
+    def __init__(self, session: Any, spec: ModelSpec, held: Held | None = None) -> None:
         self.spec = spec
+        self.weights: Sequence[memoryview] = () if held is None else held.memory
+        self._held = held
         self._session: Any = session
         self._names = [task.name for task in spec.tasks]
 
@@ -37,6 +44,7 @@ class OnnxRuntimeEngine:
 
     def close(self) -> None:
         self._session = None
+        self.weights, self._held = (), None  # in this order: the memory belongs to what is held
 
 
 @final
@@ -60,6 +68,10 @@ class OnnxRuntimeBackend:
         """See `open_session`."""
         return open_session(content, spec, threads, [*self._providers])
 
+    def open_held(self, content: bytes, spec: ModelSpec, threads: int) -> OnnxRuntimeEngine:
+        """The same, slower, on weights that can be seen; for the CPU alone."""
+        return open_session(content, spec, threads, [*self._providers], hold=self._providers == (CPU,))
+
 
 def on_cuda() -> OnnxRuntimeBackend:
     """On an NVIDIA GPU, where ONNX Runtime was built for it."""
@@ -79,13 +91,14 @@ def lacking(provider: str) -> str:
     return f"ONNX Runtime {ort.__version__} here has {', '.join(available)}, not {provider}; install onnxruntime-gpu instead"
 
 
-def open_session(content: bytes, spec: ModelSpec, threads: int, providers: list[str]) -> OnnxRuntimeEngine:
+def open_session(content: bytes, spec: ModelSpec, threads: int, providers: list[str], hold: bool = False) -> OnnxRuntimeEngine:
     """Parse and optimise a graph.
 
     Args:
         content: a self-contained ONNX file.
         threads: for one inference; 0 for one a core.
         providers: of execution, the preferred one first.
+        hold: lay the weights where they can be seen; see `held_weights.py`.
 
     Raises:
         BundleError: not a graph that ONNX Runtime takes, or its inputs and outputs are not those of `spec`.
@@ -94,12 +107,17 @@ def open_session(content: bytes, spec: ModelSpec, threads: int, providers: list[
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    held: Held | None = None
     try:
-        session = ort.InferenceSession(content, options, providers=providers)
+        if hold:
+            held = open_held(content, options, providers)
+        session = held.session if held is not None else ort.InferenceSession(content, options, providers=providers)
+    except EngineUnavailable:
+        raise
     except Exception as error:
         raise BundleError(f"ONNX Runtime {ort.__version__} does not take this graph: {first_line(error)}") from error
     _check_signature(session, spec)
-    return OnnxRuntimeEngine(session, spec)
+    return OnnxRuntimeEngine(session, spec, held)
 
 
 def _check_signature(session: Any, spec: ModelSpec) -> None:

@@ -62,12 +62,15 @@ class HealthSection(Section, frozen=True):
     Attributes:
         file: rewritten every second; what `spatialnet-edge health` reads.
         golden_s: time in which every golden frame is asked once again.
+        scrub_s: time in which every byte of the weights is checked once against its checksum; 0 for never, which leaves it to the
+            golden frames. On ONNX Runtime's CPU backend alone, where it takes 4 to 30 % of the engine's speed (decision 0011).
         mark_good_s: a bundle on trial that has worked for so long is kept.
         hang_s: without a sign of life from every pipeline for so long, the process ends itself, should no watchdog do it.
     """
 
     file: str = "/run/spatialnet-edge/health.json"
     golden_s: Seconds = 60.0
+    scrub_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     mark_good_s: Seconds = 60.0
     hang_s: Seconds = 12.0
 

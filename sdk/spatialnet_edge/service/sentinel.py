@@ -1,13 +1,13 @@
 """Is it still the same model? One golden frame at a time, for ever; and the whole test when in doubt.
 
-Memory of a payload computer flips bits. Checksums over the weights would find that, but ONNX Runtime repacks the weights into
-memory that it does not show (decision 0011), so what is checked is what counts: the answers.
+Memory of a payload computer flips bits. What is checked always is what counts: the answers. Checksums over the weights come on top
+where they are asked for and the engine shows its weights, which costs speed (decision 0011).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import final
 
@@ -15,6 +15,7 @@ from spatialnet_edge.backends import Engine
 from spatialnet_edge.bundle import Bundle
 from spatialnet_edge.errors import EngineError, GoldenTestFailed
 from spatialnet_edge.health import differences, require_golden
+from spatialnet_edge.service.scrubber import Scrubber
 
 
 @final
@@ -23,8 +24,9 @@ class Sentinel:
 
     Args:
         period_s: in which every golden frame is asked once.
+        scrub_s: in which every byte of the weights is checked once; 0 for never.
         reload: gives a new engine from the verified bundle.
-        report: told `golden_failed`, `engine_reloaded` and `unverified`.
+        report: told `golden_failed`, `weights_changed`, `engine_reloaded` and `unverified`.
 
     Attributes:
         engine: the one to use; another one after a reload.
@@ -33,7 +35,13 @@ class Sentinel:
     """
 
     def __init__(
-        self, bundle: Bundle, engine: Engine, period_s: float, reload: Callable[[], Engine], report: Callable[[str, str], None]
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        period_s: float,
+        reload: Callable[[], Engine],
+        report: Callable[[str, str], None],
+        scrub_s: float = 0.0,
     ) -> None:
         self.engine = engine
         self.rounds = 0
@@ -44,20 +52,32 @@ class Sentinel:
         self._next_s = time.monotonic() + self._every_s
         self._index = 0
         self._reloads = 0
+        self._retired: list[Engine] = []
         self._reload = reload
         self._report = report
         self._lock = Lock()
+        self._scrub_s = scrub_s
+        self._scrubber = self._scrub(engine)
+
+    def _scrub(self, engine: Engine) -> Scrubber:
+        memory: Sequence[memoryview] = getattr(engine, "weights", ()) if self._scrub_s else ()
+        return Scrubber(memory, self._scrub_s)
 
     def watch(self) -> None:
-        """Ask one golden frame, if it is time.
+        """Check the weights that are due, and ask one golden frame, if it is time.
 
         Raises:
             EngineError: the engine is wrong, and so is the one that was loaded anew.
         """
-        now = time.monotonic()
-        if now < self._next_s or not self._lock.acquire(blocking=False):
+        if not self._lock.acquire(blocking=False):
             return
         try:
+            if found := self._scrubber.check():
+                self._replace(EngineError(found), "weights_changed")
+                return
+            now = time.monotonic()
+            if now < self._next_s:
+                return
             self._next_s = now + self._every_s
             if found := self._wrong(self._index):
                 self._replace(EngineError(found))
@@ -83,6 +103,11 @@ class Sentinel:
             else:
                 self._report("doubt", f"{error}; the golden test passed all the same")
 
+    def close(self) -> None:
+        """Close the engine in use, and the one before it if there is one."""
+        for engine in (self.engine, *self._retired):
+            engine.close()
+
     def _wrong(self, index: int) -> str:
         tolerance = self._bundle.manifest.golden.tolerance
         try:
@@ -93,13 +118,15 @@ class Sentinel:
             return str(error)
         return ""
 
-    def _replace(self, error: EngineError) -> None:
-        self._report("golden_failed", str(error))
+    def _replace(self, error: EngineError, kind: str = "golden_failed") -> None:
+        self._report(kind, str(error))
         self._report("unverified", f"results emitted since monotonic {self.verified_ns} ns may be wrong")
         if self._reloads:
             raise EngineError(f"{error}; it was loaded anew once already: this computer cannot be trusted with it") from error
         self._reloads += 1
-        self.engine = self._reload()
+        old, self.engine = self.engine, self._reload()
+        self._scrubber = self._scrub(self.engine)
+        self._retired.append(old)  # frames may still be in it; it is closed with the service
         try:
             require_golden(self._bundle, self.engine)
         except GoldenTestFailed as failed:

@@ -99,7 +99,8 @@ def choose_model(config: ServiceConfig, safe: bool, events: Events) -> Started:
 def load_model(config: ServiceConfig, bundle: str | Path, trust: Trust, safe: bool) -> Model:
     backend = "onnxruntime" if safe else config.engine.backend
     threads = config.engine.threads
-    return load(bundle, backend, threads, trust=trust, fallback=config.engine.fallback)
+    hold = config.health.scrub_s > 0
+    return load(bundle, backend, threads, trust=trust, fallback=config.engine.fallback, hold=hold)
 
 
 class Service:
@@ -116,7 +117,12 @@ class Service:
         self._slots = Slots(Path(config.root))
         model = started.model
         self._sentinel = Sentinel(
-            model.bundle, self._shared(model.opened.engine), config.health.golden_s, self._reload, events
+            model.bundle,
+            self._shared(model.opened.engine),
+            config.health.golden_s,
+            self._reload,
+            events,
+            config.health.scrub_s,
         )
         self._governor = Governor(config.limits, events)
         self._write_health("STARTING")
@@ -151,6 +157,8 @@ class Service:
                 lane.join(deadline)
             self._write_health("STOPPED")
             self._watchdog.close()
+            if not any(lane.running for lane in self.lanes):
+                self._sentinel.close()
         if failures := self._failures():
             self._events("failed", str(failures[0]))
             raise RunError(str(failures[0])) from failures[0]
@@ -201,7 +209,10 @@ class Service:
         bundle = open_bundle(model.bundle.path, Trust(allow_unsigned=True))
         if bundle.sha256 != model.bundle.sha256:
             raise EngineError(f"{bundle.path}: another bundle lies there now")
-        return self._shared(open_engine(bundle, model.opened.record.backend, self._config.engine.threads).engine)
+        settings = self._config
+        hold = settings.health.scrub_s > 0
+        opened = open_engine(bundle, model.opened.record.backend, settings.engine.threads, hold=hold)
+        return self._shared(opened.engine)
 
     def _write_health(self, state: str) -> None:
         model = self._started.model

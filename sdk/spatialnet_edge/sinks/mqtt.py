@@ -34,7 +34,7 @@ class MqttSink:
 
     Every result goes to `TOPIC/result`. `TOPIC/health` is retained: `{"state":"online"}` while connected, and
     `{"state":"offline"}` as the last will, which the broker publishes when the connection breaks (MQTT 5.0, 3.1.2.5). paho
-    reconnects by itself; what is written meanwhile is dropped and counted in `dropped`, since a stale answer is worth less
+    reconnects by itself; what is written meanwhile is dropped and counted in `missed`, since a stale answer is worth less
     than a fresh one.
 
     Raises:
@@ -51,7 +51,7 @@ class MqttSink:
             raise UsageError(f"{scheme}:{rest}: no topic; expected {scheme}://HOST:PORT/fleet/NAME")
         self._budget = Budget(number(scheme, options, "budget"))
         self._qos = int(number(scheme, options, "qos"))
-        self.dropped = 0
+        self.missed = 0
         try:
             paho: Any = import_module("paho.mqtt.client")
         except ModuleNotFoundError as error:
@@ -84,7 +84,7 @@ class MqttSink:
 
     def write(self, result: FrameResult) -> None:
         if not self._client.is_connected():
-            self.dropped += 1
+            self.missed += 1
             return
         text = encode_json(result.to_dict())
         if self._budget.allows(len(text)):
@@ -96,7 +96,7 @@ class MqttSink:
             try:
                 message.wait_for_publish(2)
             except RuntimeError:
-                self.dropped += 1
+                self.missed += 1
         self._client.disconnect()
         self._client.loop_stop()
 

@@ -101,7 +101,7 @@ class Sender:
         height, width, bands = stored.shape
         message = Delivered(
             memory.generation, slot, frame.seq, (height, width, bands), bgr,
-            frame.captured_ns, frame.captured_unix, frame.position_s, pose,
+            frame.captured_ns, frame.captured_unix, frame.position_s, pose, frame.footprint,
         )  # fmt: skip
         self._home.send(encode(message))
 

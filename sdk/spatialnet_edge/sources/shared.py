@@ -55,6 +55,7 @@ class Delivered(msgspec.Struct, tag=True, frozen=True):
     captured_unix: float
     position_s: float | None
     pose: tuple[float, ...] | None
+    footprint: tuple[tuple[float, float], ...] = ()
 
 
 class GivenUp(msgspec.Struct, tag=True, frozen=True):
@@ -151,4 +152,4 @@ def frame_of(message: Delivered, memory: Memory, home: Home, seq: int, source: s
     pixels = np.asarray(Slot(memory, message.slot, message.shape, home), np.uint8)
     pose = None if message.pose is None else Pose(*message.pose)
     shown = pixels[..., ::-1] if message.bgr else pixels
-    return Frame(shown, seq, source, message.captured_ns, message.captured_unix, message.position_s, pose)
+    return Frame(shown, seq, source, message.captured_ns, message.captured_unix, message.position_s, pose, message.footprint)
