@@ -5,7 +5,7 @@ TEST := .venv-test
 PIP := -m pip install --quiet --disable-pip-version-check
 OUT := demo_output
 
-.PHONY: demo test lint bench bench-peers footprint schema clean
+.PHONY: demo test test-peers lint bench bench-peers footprint schema clean
 
 demo: $(DEMO)/.installed
 	$(DEMO)/bin/spatialnet-edge build builtin:student --target here -o $(OUT)/landuse.snb --report $(OUT)/report.html
@@ -15,6 +15,14 @@ demo: $(DEMO)/.installed
 
 test: $(TEST)/.installed lint
 	$(TEST)/bin/pytest
+
+# Real peers for the tests that skip without them: a broker, a browser, GStreamer with its bindings, systemd. Debian, as root.
+test-peers: $(TEST)/.installed
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends mosquitto chromium systemd gcc libc6-dev \
+		python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
+		gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-rtsp
+	ln -sfn /usr/lib/python3/dist-packages/gi "$$($(TEST)/bin/python -c 'import site; print(site.getsitepackages()[0])')/gi"
 
 lint: $(TEST)/.installed
 	$(TEST)/bin/ruff check .

@@ -12,12 +12,12 @@ from typing import Annotated
 
 import cv2
 import typer
-from packets import packets_of, receive, split
-from routing import read_rule
 from store import Store
 
 import spatialnet_edge
 from spatialnet_edge.results import Classification, FrameResult
+from spatialnet_edge.routing import read_rule
+from spatialnet_edge.sinks.space_packets import packets_of, receive, split
 
 QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 85]
 THUMBNAIL = (96, 96)
@@ -31,7 +31,9 @@ def worth_of(result: FrameResult) -> float:
 
 
 @app.command()
-def capture(bundle: str, source: str, queue: Path, rule: Annotated[str, typer.Option(help="See routing.py.")]) -> None:
+def capture(
+    bundle: str, source: str, queue: Path, rule: Annotated[str, typer.Option(help="See spatialnet_edge/routing.py.")]
+) -> None:
     """Classify every frame and keep what the rule says; metadata of all of them go into the log."""
     store = Store(queue)
     first = store.next_number()

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import socket
 from contextlib import suppress
-from importlib import import_module
-from typing import Any, final
+from typing import final
 
-from spatialnet_edge.errors import MissingExtra, SinkError, UsageError
+from spatialnet_edge.errors import SinkError, UsageError
 from spatialnet_edge.results import FrameResult
 from spatialnet_edge.sinks.budget import Budget, number, parse_peer
+from spatialnet_edge.sinks.space_packets import SEQUENCE_MODULUS, packer
 from spatialnet_edge.wire import pack
 
 DEFAULT_PORT, CCSDS_PORT = 14600, 14601
 MOST_APID = 0x7FF - 1
-SEQUENCE_MODULUS = 1 << 14
-"""The sequence count of a space packet has 14 bits (CCSDS 133.0-B-2, 4.1.3.4.3)."""
 
 
 @final
@@ -84,31 +82,6 @@ class CcsdsUdpSink:
 
     def close(self) -> None:
         self._socket.close()
-
-
-def packer(apid: int) -> Any:
-    """A function from user data, sequence count and sequence flags to a telemetry packet with its CRC.
-
-    Raises:
-        MissingExtra: `spacepackets` or `fastcrc` is not installed.
-    """
-    try:
-        fastcrc: Any = import_module("fastcrc")
-        ccsds: Any = import_module("spacepackets.ccsds")
-    except ModuleNotFoundError as error:
-        raise MissingExtra(str(error.name), "ccsds") from error
-    crc16 = fastcrc.crc16.ibm_3740  # what CCSDS calls CRC-16-CCITT with all ones
-
-    def make(data: bytes, sequence: int, flags: Any = ccsds.SequenceFlags.UNSEGMENTED) -> bytes:
-        length = len(data) + CRC_BYTES - 1  # the field holds one less than the bytes (4.1.3.5.2)
-        header = ccsds.SpacePacketHeader(ccsds.PacketType.TM, apid, sequence, length, seq_flags=flags)
-        body = bytes(header.pack()) + data
-        return body + int(crc16(body)).to_bytes(CRC_BYTES, "big")
-
-    return make
-
-
-CRC_BYTES = 2
 
 
 def connected(host: str, port: int) -> socket.socket:

@@ -3,9 +3,8 @@
     keep if land_use in [residential, industrial] and p >= 0.8 else thumbnail
 
 `p` is the confidence of the head that was named last. Conditions: `HEAD in [LABEL, …]`, `HEAD is LABEL`, `HEAD has LABEL` (an
-object that is present),
-`HEAD >= NUMBER` (a quantity), `p >= NUMBER`, joined by `and`, or `always`. What is not kept becomes a `thumbnail` or is left
-out (`nothing`).
+object that is present), `HEAD >= NUMBER` (a quantity), `p >= NUMBER`, joined by `and`, or `always`. What is not kept becomes a
+`thumbnail` or is left out (`nothing`).
 """
 
 from __future__ import annotations
