@@ -37,6 +37,8 @@ bench: $(DEMO)/.installed
 bench-peers:
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python $(PIP) -e '.[openvino,training]' ultralytics inference
+	.venv-peers/bin/python -m pip uninstall --quiet --yes opencv-python opencv-python-headless opencv-contrib-python
+	.venv-peers/bin/python $(PIP) --no-deps 'opencv-python<5' # three wheels that overwrite each other's files; one is enough
 	.venv-peers/bin/python -m spatialnet_benchmarks.peers samples/brighton_beach.mp4 --plot docs/images/peers.png
 
 footprint:
