@@ -3,17 +3,21 @@
 from pathlib import Path
 
 import pytest
+import torch
 from msgspec.structs import replace
 from typer.testing import CliRunner
 
 from spatialnet_edge.cli.app import app
+from spatialnet_edge.errors import UsageError
 from spatialnet_training import published
 from spatialnet_training.ablation import BASE, Outcome, markdown, variants
 from spatialnet_training.bands import groups_named
-from spatialnet_training.datasets import load_published
+from spatialnet_training.checkpoint import load_network
+from spatialnet_training.datasets import TrainingData, load_published
 from spatialnet_training.modalities import judge, withheld
 from spatialnet_training.model import SpatialNet
 from spatialnet_training.run import train
+from spatialnet_training.soup import best_of, mixed
 from training_fixtures import TINY_RUN
 
 
@@ -73,3 +77,50 @@ def test_a_network_answers_with_any_band_missing(data_root: Path, tmp_path: Path
     )
     result = CliRunner().invoke(app, ["modalities", str(single), "--data-root", str(data_root)])
     assert "nothing to withhold" in str(result.exception)
+
+
+@pytest.fixture(scope="module")
+def two(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, TrainingData]:
+    """A network and what it became."""
+    folder = tmp_path_factory.mktemp("two")
+    data = load_published({name: data_root / f"{name}.zip" for name in ("eurosat", "ucmerced")}, 48)
+    first = train(TINY_RUN, data, folder / "first", "test")
+    return first, train(replace(TINY_RUN, seed=1), data, folder / "second", "test", start=first), data
+
+
+def test_a_mixture_lies_between_the_two_and_its_ends_are_they(two: tuple[Path, Path, TrainingData]) -> None:
+    first, second, data = two
+    weights = [mixed(first, second, share, data.train)[0].heads["land_use"].weight for share in (0.0, 0.5, 1.0)]
+    assert torch.equal(weights[0], load_network(first)[0].heads["land_use"].weight)
+    assert torch.equal(weights[2], load_network(second)[0].heads["land_use"].weight)
+    torch.testing.assert_close(weights[1], (weights[0] + weights[2]) / 2)
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_the_share_with_the_lowest_held_out_loss_is_taken(two: tuple[Path, Path, TrainingData]) -> None:
+    first, second, data = two
+    best, found = best_of(first, second, data, (0.0, 0.5, 1.0))
+    assert [each.share for each in found] == [0.0, 0.5, 1.0]
+    assert best.loss == min(each.loss for each in found)
+    assert set(best.figures) >= {"land_use_eurosat", "land_use_ucmerced"}
+
+
+def test_networks_that_are_not_related_are_refused(two: tuple[Path, Path, TrainingData], tmp_path: Path) -> None:
+    first, _, data = two
+    other = train(replace(TINY_RUN, backbone="student-2m", stages=TINY_RUN.stages[:1]), data, tmp_path, "test")
+    with pytest.raises(UsageError, match="different shape"):
+        mixed(first, other, 0.5, data.train)
+
+
+def test_the_command_writes_a_network(
+    two: tuple[Path, Path, TrainingData], data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, _ = two
+    monkeypatch.setattr(published, "FILES", {"eurosat": "eurosat.zip", "ucmerced": "ucmerced.zip"})
+    out = tmp_path / "soup.pt"
+    done = CliRunner().invoke(app, ["soup", str(first), str(second), "--data-root", str(data_root), "-o", str(out)])
+    assert done.exit_code == 0, done.output
+    assert "held-out loss" in done.output
+    _, spec, provenance = load_network(out)
+    assert spec.input.height == TINY_RUN.size
+    assert "the rest of first/network.pt" in provenance.source

@@ -76,6 +76,7 @@ COMMANDS: dict[str, Row] = {
     "front": Row(
         "spatialnet_optimize.front:front", "Plot accuracy against latency over networks and sizes.", "training", TRAINING
     ),
+    "soup": Row("spatialnet_training.soup:soup", "Average the weights of two related networks.", "training", TRAINING),
     "export": Row("spatialnet_optimize.cli_export:export", "Turn a checkpoint into a portable bundle.", "training", TRAINING),
 }
 

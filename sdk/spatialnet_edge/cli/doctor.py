@@ -13,7 +13,7 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from spatialnet_edge.api import cores, load
 from spatialnet_edge.backends import BACKENDS, Backend, load_backend
@@ -50,7 +50,7 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print the diagnosi
     console.print(
         f"Python {sys.version.split()[0]} on {platform.system()} {platform.machine()}, {cores()} cores", highlight=False
     )
-    table = Table("", "what", "found", "to mend it")
+    table = Table("", "what", "found", Column("to mend it", overflow="fold"))  # a command that is cut short helps nobody
     for check in checks:
         table.add_row("[green]✓[/]" if check.works else "[yellow]—[/]", check.what, escape(check.found), escape(check.mend))
     console.print(table)
