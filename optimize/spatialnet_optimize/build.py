@@ -87,6 +87,7 @@ def build(job: Job, step: Step = lambda text: None, progress: Progress = silent)
     """
     name, target = find_target(job.target, job.targets, job.precision, job.dla)
     check_output(job)
+    check_plan(job, target)
     spec = keep_heads(job.model.spec, job.heads)
     portable = job.model.read(MODEL)
     if job.heads:
@@ -175,6 +176,19 @@ def check_output(job: Job) -> None:
         raise UsageError(f"the output is '{job.output}'; name a file that ends in .snb, or a directory")
     if job.output.resolve() == job.model.path.resolve() and job.output.is_dir():
         raise UsageError("a bundle directory cannot be rebuilt in place; choose another output")
+
+
+def check_plan(job: Job, target: Target) -> None:
+    """Refuse options that nobody would heed."""
+    what = "options of NVIDIA's builders (batches, level, workspace, version-compatible, stripped, DLA)"
+    if job.plan == AS_USUAL:
+        return
+    if target.compile == "onnxruntime":
+        raise UsageError(f"{what}: this target has none; leave them out")
+    if target.compile == "tensorrt" and job.target != HERE:
+        raise UsageError(f"{what}: give them where the plan is compiled, on the device, with --target here")
+    if target.compile == "tensorrt_rtx" and job.plan.strip_weights:
+        raise UsageError("TensorRT for RTX strips weights only where there is a GPU; leave out --strip-weights")
 
 
 def preferred_engines(decision: Decision) -> dict[EngineRecord, bytes]:

@@ -160,6 +160,20 @@ def test_the_search_leaves_out_the_layers_that_hurt(tmp_path: Path, student: Bun
     assert not any(each.quantised for each in bundle.manifest.build.sensitivity)
 
 
+@pytest.mark.parametrize(
+    ("target", "plan", "why"),
+    [
+        ("cpu", PlanOptions(batches=(1, 4)), "has none"),
+        ("orin-nano", PlanOptions(level=5), "on the device"),
+        ("rtx", PlanOptions(strip_weights=True), "only where there is a GPU"),
+    ],
+)
+def test_options_that_nobody_would_heed_are_refused(target: str, plan: PlanOptions, why: str, tmp_path: Path) -> None:
+    job = Job(write_tiny_bundle(tmp_path / "tiny.snb"), target, tmp_path / "out.snb", plan=plan)
+    with pytest.raises(UsageError, match=why):
+        build(job)
+
+
 def test_one_precision_alone_can_be_asked_for(tmp_path: Path) -> None:
     job = Job(write_tiny_bundle(tmp_path / "tiny.snb"), "cpu", tmp_path / "out.snb", precision="fp32")
     assert [record.name for record in build(job)[1].records] == ["fp32"]
