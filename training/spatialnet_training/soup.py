@@ -118,7 +118,8 @@ def soup(
     data = load_published(data_sets(data_root), STORED_SIDE)
     best, found = best_of(first, second, data)
     heads = [name for name in best.figures if name.startswith("land_use_")]
-    table = Table("share of the second", "held-out loss", *heads, title=f"{len(data.tune)} held-out training images")
+    columns = [name.removeprefix("land_use_") for name in heads]
+    table = Table("share of the second", "held-out loss", *columns, title=f"{len(data.tune)} held-out training images")
     for each in found:
         mark = " ←" if each is best else ""
         table.add_row(f"{each.share:.2f}{mark}", f"{each.loss:.4f}", *(f"{each.figures[name]:.1%}" for name in heads))
