@@ -98,7 +98,7 @@ def take(
         "stages": {name: stage.percentiles() for name, stage in middle.stages.items()},
         "engine_alone": summary(alone),
         "streams": streams(model, STREAMS),
-        "no_decoding": no_decoding(model, [item.pixels for item in read(source, kept)], rounds),
+        "no_decoding": no_decoding(model, (frame.pixels for frame in read(source, kept)), rounds),
         "batches": batches(engine, golden, BATCHES, max(20, runs // 5)),
         "paced": {"rate": round(rate, 2), "seconds": seconds, "latency": summary(stream)},
         "cold_start": cold_start,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +62,7 @@ def streams(model: Model, counts: Sequence[int]) -> dict[str, dict[str, float]]:
     return found
 
 
-def no_decoding(model: Model, pictures: Sequence[NDArray[np.uint8]], rounds: int) -> dict[str, Any]:
+def no_decoding(model: Model, pictures: Iterable[NDArray[np.uint8]], rounds: int) -> dict[str, Any]:
     """The pipeline on frames of the model's own size in memory, over the engine alone on the same cores, turn about.
 
     Returns:

@@ -150,3 +150,12 @@ def test_a_nan_fails_the_golden_test(tmp_path: Path) -> None:
     bundle = write_tiny_bundle(tmp_path / "a.snb")
     broken = FakeEngine(TINY, answer=lambda batch: {n: np.full_like(v, np.nan) for n, v in good(batch).items()})
     assert not golden_test(bundle, broken).passed
+
+
+def test_an_engine_without_weights_needs_a_backend_that_can_fill_it(tiny_copy: Bundle) -> None:
+    record = EngineRecord(path="engines/cpu.onnx", backend="onnxruntime", precision="fp32", weights="model.onnx")
+    contents = {record.path: tiny_graph()} | {file.path: tiny_copy.read(file.path) for file in tiny_copy.manifest.files}
+    manifest = msgspec.structs.replace(tiny_copy.manifest, files=file_records(contents), engines=(record,))
+    bundle = write_bundle(tiny_copy.path.with_name("stripped"), manifest, contents)
+    with pytest.raises(EngineUnavailable, match="takes no engine without its weights"):
+        open_engine(bundle)

@@ -146,6 +146,8 @@ def open_engine(bundle: Bundle, backend: str = "", threads: int = 0, fallback: b
 def _open(backend: Any, bundle: Bundle, record: EngineRecord, threads: int, hold: bool) -> Engine:
     content = bundle.read(record.path)
     if record.weights:
+        if not hasattr(backend, "open_without_weights"):
+            raise EngineUnavailable(f"{record.path}: the backend '{record.backend}' takes no engine without its weights")
         return backend.open_without_weights(content, bundle.read(record.weights), bundle.spec)
     if hold and hasattr(backend, "open_held"):
         return backend.open_held(content, bundle.spec, threads)
