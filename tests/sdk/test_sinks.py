@@ -60,6 +60,20 @@ def test_a_log_that_cannot_be_written_says_where_and_why(tmp_path: Path) -> None
         open_sink(f"jsonl:{tmp_path / 'file' / 'log.jsonl'}")
 
 
+@pytest.mark.parametrize("scheme", ["jsonl", "unix"])
+def test_a_budget_leaves_out_what_is_too_much_and_counts_it(scheme: str, tmp_path: Path) -> None:
+    size = len(json.dumps(result().to_dict())) + 200  # room for one in this moment, whichever the sink
+    sink = open_sink(f"{scheme}:{tmp_path / 'out?of'}?budget={size if scheme == 'jsonl' else 300}")
+    for seq in range(20):
+        sink.write(result(seq))
+    assert 10 < sink.over_budget < 20  # type: ignore[attr-defined]
+    sink.close()
+    if scheme == "jsonl":
+        assert len((tmp_path / "out?of").read_text().splitlines()) == 20 - sink.over_budget  # type: ignore[attr-defined]
+    with pytest.raises(UsageError, match="not a number"):
+        open_sink(f"{scheme}:{tmp_path / 'x'}?budget=much")
+
+
 def test_a_full_disk_is_reported_with_the_frame() -> None:
     sink = open_sink("jsonl:/dev/full")
     with pytest.raises(SinkError, match=r"/dev/full: writing frame 0 failed: No space left"):

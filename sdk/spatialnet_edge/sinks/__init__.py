@@ -31,7 +31,8 @@ class Sink(Protocol):
     """Takes results one by one; `close` flushes and may be called twice.
 
     A sink may have an attribute `wants_pixels`: False lets the frames' memory go before they are queued. It may have a method
-    `flush`, which is called about twice a second while there is nothing to write. Network sinks take `?budget=BYTES_A_SECOND`.
+    `flush`, which is called about twice a second while there is nothing to write. All but `video:`, `log:` (which has caps
+    of its own) and `null:` take `?budget=BYTES_A_SECOND`.
     """
 
     def write(self, result: FrameResult) -> None: ...

@@ -40,6 +40,18 @@ class Budget:
         return True
 
 
+def path_and_budget(scheme: str, rest: str) -> tuple[str, Budget]:
+    """`PATH?budget=BYTES_A_SECOND` taken apart; a path may have other question marks in it.
+
+    Raises:
+        UsageError: a budget that is no number.
+    """
+    path, asked, amount = rest.rpartition("?budget=")
+    if not asked:
+        return rest, Budget(0)
+    return path, Budget(number(scheme, {"budget": amount}, "budget"))
+
+
 def parse_peer(scheme: str, rest: str, port: int, options: dict[str, str]) -> tuple[str, int, str, dict[str, str]]:
     """Take `//host:port/path?name=value` apart.
 

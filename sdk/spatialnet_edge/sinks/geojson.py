@@ -19,7 +19,11 @@ class GeoJsonSink:
     wants_pixels = False
 
     def __init__(self, rest: str) -> None:
-        self._lines = JsonLines(rest)
+        self._lines = JsonLines("geojson", rest)
+
+    @property
+    def over_budget(self) -> int:
+        return self._lines.over_budget
 
     def write(self, result: FrameResult) -> None:
         geometry = geometry_of(result)

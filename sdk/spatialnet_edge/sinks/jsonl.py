@@ -12,19 +12,23 @@ import msgspec
 
 from spatialnet_edge.errors import SinkError, SinkRefused
 from spatialnet_edge.results import FrameResult
+from spatialnet_edge.sinks.budget import path_and_budget
 
 encode_json = msgspec.json.Encoder().encode
 
 
 @final
 class JsonLines:
-    """Appends nothing, overwrites the file: one run, one log. `-` is standard output.
+    """Appends nothing, overwrites the file: one run, one log. `-` is standard output; `FILE?budget=BYTES_A_SECOND` leaves out
+    what is more than that.
 
     Raises:
         SinkRefused: the file cannot be written.
+        UsageError: a budget that is no number.
     """
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, scheme: str, rest: str) -> None:
+        where, self._budget = path_and_budget(scheme, rest)
         self._where = where or "-"
         self._closed = False
         try:
@@ -45,11 +49,18 @@ class JsonLines:
             SinkError: the disk is full, or the reader of a pipe is gone.
         """
         remaining = memoryview(encode_json(record) + b"\n")
+        if not self._budget.allows(len(remaining)):
+            return
         try:
             while remaining:  # a pipe may take less than it was offered
                 remaining = remaining[os.write(self._descriptor, remaining) :]
         except OSError as error:
             raise SinkError(f"{self._where}: writing {what} failed: {error.strerror}") from error
+
+    @property
+    def over_budget(self) -> int:
+        """Objects that the budget left out."""
+        return self._budget.refused
 
     def close(self) -> None:
         if not self._closed:
@@ -64,7 +75,11 @@ class JsonlSink:
     wants_pixels = False
 
     def __init__(self, rest: str) -> None:
-        self._lines = JsonLines(rest)
+        self._lines = JsonLines("jsonl", rest)
+
+    @property
+    def over_budget(self) -> int:
+        return self._lines.over_budget
 
     def write(self, result: FrameResult) -> None:
         self._lines.write(result.to_dict(), f"frame {result.seq}")

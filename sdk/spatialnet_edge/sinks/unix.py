@@ -10,6 +10,7 @@ from typing import final
 
 from spatialnet_edge.errors import SinkRefused
 from spatialnet_edge.results import FrameResult
+from spatialnet_edge.sinks.budget import path_and_budget
 from spatialnet_edge.wire import pack
 
 WAITING = 8
@@ -17,7 +18,8 @@ WAITING = 8
 
 @final
 class UnixSink:
-    """`unix:/run/spatialnet-edge/results.sock`: whoever connects gets every record from then on, one a message.
+    """`unix:/run/spatialnet-edge/results.sock?budget=BYTES_A_SECOND`: whoever connects gets every record from then on, one
+    a message.
 
     The socket keeps messages whole (unix(7), SOCK_SEQPACKET). A client that reads too slowly misses records, which the frames'
     numbers show it; it never holds up the others or us. Those are counted in `missed`.
@@ -30,23 +32,30 @@ class UnixSink:
 
     def __init__(self, rest: str) -> None:
         self.missed = 0
-        self._path = Path(rest)
+        path, self._budget = path_and_budget("unix", rest)
+        self._path = Path(path)
         self._clients: list[socket.socket] = []
         self._server = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             if self._path.is_socket():
                 self._path.unlink()  # of a process that is gone: only one runs on a device
-            self._server.bind(rest)
+            self._server.bind(path)
             os.chmod(self._path, 0o660)
             self._server.listen(WAITING)
         except OSError as error:
             self._server.close()
-            raise SinkRefused(f"{rest}: no socket can be made here by user {os.geteuid()}: {error}") from error
+            raise SinkRefused(f"{path}: no socket can be made here by user {os.geteuid()}: {error}") from error
+
+    @property
+    def over_budget(self) -> int:
+        return self._budget.refused
 
     def write(self, result: FrameResult) -> None:
         self.flush()
         record = pack(result)
+        if not self._budget.allows(len(record)):
+            return
         for client in [*self._clients]:
             try:
                 client.send(record, socket.MSG_NOSIGNAL)
