@@ -55,6 +55,13 @@ class Rapl:
         pass
 
 
+def first_gpu() -> tuple[Any, Any]:
+    """NVML, started, and its handle of the first GPU."""
+    nvml: Any = import_module("pynvml")
+    nvml.nvmlInit()
+    return nvml, nvml.nvmlDeviceGetHandleByIndex(0)
+
+
 @final
 class Nvml:
     """The first GPU's board, since its driver was loaded (`nvmlDeviceGetTotalEnergyConsumption`, Volta and later)."""
@@ -62,9 +69,7 @@ class Nvml:
     of = "the GPU's board (NVML)"
 
     def __init__(self) -> None:
-        self._nvml: Any = import_module("pynvml")
-        self._nvml.nvmlInit()
-        self._device = self._nvml.nvmlDeviceGetHandleByIndex(0)
+        self._nvml, self._device = first_gpu()
         self.joules()
 
     def joules(self) -> float:
@@ -139,8 +144,7 @@ def open_meters() -> Generator[list[Meter], None, None]:
 def gpu_memory_mb() -> float | None:
     """Memory of the first GPU that is in use, by everybody; None without NVML."""
     try:
-        nvml: Any = import_module("pynvml")
-        nvml.nvmlInit()
-        return nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByIndex(0)).used / 1e6
+        nvml, device = first_gpu()
+        return nvml.nvmlDeviceGetMemoryInfo(device).used / 1e6
     except Exception:  # as above
         return None

@@ -102,9 +102,8 @@ def build(job: Job, step: Step = lambda text: None, progress: Progress = silent)
     contents = waiting(job.model) if target.compile == "tensorrt" and job.target == HERE and not job.heads else {}
     sensitivity: tuple[LayerSensitivity, ...] = ()
     if not contents:
-        from spatialnet_optimize.forms import (
-            make_forms,  # which needs onnx and more; a device that was sent the forms does not
-        )
+        # Imported here: it needs onnx and more, which a device that was sent the forms does not have.
+        from spatialnet_optimize.forms import make_forms
 
         contents, sensitivity = make_forms(job, target, spec, portable, calibration, sets, step)
     made = choose(job, target, contents, spec, sets, step, progress)

@@ -27,9 +27,7 @@ class Compiler:
 
     def compile(self, content: bytes, shape: tuple[int, int, int]) -> Plan:
         """Build a plan; as `build_plan`."""
-        known = self.timings.read_bytes() if self.timings is not None and self.timings.is_file() else b""
-        options = replace(self.options, timing_cache=known, strip_weights=False)
-        plan = build_plan(self.library, content, shape, options, self.progress)
+        plan = self._build(content, shape, strip_weights=False)
         if self.timings is not None and plan.timing_cache:
             self.timings.parent.mkdir(parents=True, exist_ok=True)
             write_durably(self.timings, plan.timing_cache)
@@ -37,7 +35,13 @@ class Compiler:
 
     def without_weights(self, content: bytes, shape: tuple[int, int, int]) -> bytes:
         """The same plan without its weights, which the device puts in from the graph."""
-        return build_plan(self.library, content, shape, replace(self.options, strip_weights=True), self.progress).content
+        return self._build(content, shape, strip_weights=True).content
+
+    def _build(self, content: bytes, shape: tuple[int, int, int], strip_weights: bool) -> Plan:
+        """With what was measured before: kernels are timed once, and chosen alike with weights and without."""
+        known = self.timings.read_bytes() if self.timings is not None and self.timings.is_file() else b""
+        options = replace(self.options, timing_cache=known, strip_weights=strip_weights)
+        return build_plan(self.library, content, shape, options, self.progress)
 
 
 def timings_of(library: Library, device: str, compute_capability: str) -> Path:

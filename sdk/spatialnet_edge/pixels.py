@@ -65,10 +65,17 @@ def resized(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uin
     """Resize uint8 `[H, W, bands]`: a mean over areas along a side that shrinks, linear along one that grows."""
     if cv2 is None:
         return resized_by_numpy(image, width, height)
-    rows, columns, bands = image.shape
+    bands = image.shape[2]
     if bands not in (3, 4):  # OpenCV takes up to four bands at once, and drops the axis of a single one
-        each = [np.ascontiguousarray(image[..., band, None].repeat(3, axis=2)) for band in range(bands)]
-        return np.concatenate([resized(band, width, height)[..., :1] for band in each], axis=2)
+        each = [resized_by_opencv(np.ascontiguousarray(image[..., band]), width, height) for band in range(bands)]
+        return np.stack(each, axis=2)
+    return resized_by_opencv(image, width, height)
+
+
+def resized_by_opencv(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """`resized` of `[H, W]` or of three or four bands."""
+    assert cv2 is not None
+    rows, columns = image.shape[:2]
     least = (min(width, columns), min(height, rows))
     if least != (columns, rows):
         image = np.asarray(cv2.resize(image, least, interpolation=cv2.INTER_AREA), np.uint8)

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any, cast
 
+from msgspec.structs import replace
+
 from spatialnet_edge.manifest import ExecutedLayer
 
 PRECISIONS: Mapping[str, re.Pattern[str]] = {
@@ -75,8 +77,5 @@ def layer_clock(trt: Any) -> Any:
 def timed(layers: Sequence[ExecutedLayer], times: Mapping[str, Sequence[float]]) -> tuple[ExecutedLayer, ...]:
     """The layers with the median of what a profiler was told of each."""
     return tuple(
-        ExecutedLayer(name=layer.name, precision=layer.precision, ms=round(median(times[layer.name]), 5))
-        if times.get(layer.name)
-        else layer
-        for layer in layers
+        replace(layer, ms=round(median(times[layer.name]), 5)) if times.get(layer.name) else layer for layer in layers
     )

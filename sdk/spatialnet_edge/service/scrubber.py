@@ -32,8 +32,9 @@ class Scrubber:
         self._index = 0
 
     def check(self) -> str:
-        """Look at the slices that are due; returns what is wrong, or nothing."""
+        """Look at the slices that are due, at each once at most; returns what is wrong, or nothing."""
         now = time.monotonic()
+        self._next_s = max(self._next_s, now - self._every_s * (len(self._slices) - 1))  # a pause is not made up for
         while self._slices and now >= self._next_s:
             self._next_s += self._every_s
             tensor, start, part = self._slices[self._index]

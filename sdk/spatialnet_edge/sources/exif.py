@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from spatialnet_edge.frames import Pose
@@ -13,11 +13,11 @@ LATITUDE_REF, LATITUDE, LONGITUDE_REF, LONGITUDE, ALTITUDE_REF, ALTITUDE = range
 BELOW_SEA = 1
 
 
-def exif_pose(path: Path) -> Pose | None:
-    """The pose in an image's EXIF data; None when there is none."""
+def exif_pose(encoded: bytes) -> Pose | None:
+    """The pose in an image file's EXIF data; None when there is none."""
     images: Any = import_module("PIL.Image")
     try:
-        with images.open(path) as image:
+        with images.open(io.BytesIO(encoded)) as image:
             gps: dict[int, Any] = image.getexif().get_ifd(GPS_IFD)
         latitude = degrees(gps[LATITUDE]) * (-1 if gps.get(LATITUDE_REF) == "S" else 1)
         longitude = degrees(gps[LONGITUDE]) * (-1 if gps.get(LONGITUDE_REF) == "W" else 1)

@@ -71,7 +71,8 @@ def read_image(path: Path, seq: int) -> Frame | Skipped:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return Skipped(seq, "decode_error", f"{path}: not a plain file")
-        pixels = decode_rgb(path.read_bytes())
+        encoded = path.read_bytes()
+        pixels = decode_rgb(encoded)
     except (OSError, ValueError) as error:
         return Skipped(seq, "decode_error", f"{path}: {error}")
-    return Frame(pixels, seq, str(path), pose=exif_pose(path))
+    return Frame(pixels, seq, str(path), pose=exif_pose(encoded))
