@@ -19,8 +19,8 @@ from typing import Any, Protocol, final
 RAPL = Path("/sys/class/powercap")
 TEGRASTATS_MS = 100
 BOARD_POWER = re.compile(r"(?:VDD_IN|POM_5V_IN) (\d+)(?:mW)?/")
-"""The rail of the whole module in milliwatts, where tegrastats has one (Orin Nano and NX, Xavier NX; Nano and TX2). An AGX tells its
-parts alone, and a part passed off as the whole would be a lie: there it is not measurable."""
+"""The rail of the whole module in milliwatts, where tegrastats has one (Orin Nano and NX, Xavier NX; Nano and TX2). An AGX tells
+its parts alone, and a part passed off as the whole would be a lie: there it is not measurable."""
 
 
 class Meter(Protocol):
