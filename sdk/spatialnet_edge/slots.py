@@ -6,9 +6,10 @@
     ROOT/trial               link to what was installed and has not proved itself yet
     ROOT/state.json          tries of the trial, and the highest serial accepted of each model
 
-A trial is started at most `MAX_TRIES` times. Each try is counted, and on the disk, before anything of the bundle is loaded, so
-that a crash in native code counts too. It becomes `current` when it is marked good: after the golden test and some time of real
-frames. Every step is one atomic rename, in an order in which a power cut between any two leaves a bundle to fly.
+A trial is started at most `MAX_TRIES` times while there is another bundle to fly instead. Each try is counted, and on the disk,
+before anything of the bundle is loaded, so that a crash in native code counts too; one that is stopped as it was asked to is not.
+It becomes `current` when it is marked good: after the golden test and some time of real frames. Every step is one atomic rename, in
+an order in which a power cut between any two leaves a bundle to fly.
 """
 
 from __future__ import annotations
@@ -80,14 +81,15 @@ class Slots:
             )
 
     def choose(self) -> tuple[Path, bool]:
-        """What to start now, and whether it is on trial. Counts the try; a trial that has used up its tries is taken back.
+        """What to start now, and whether it is on trial. Counts the try; a trial that has used up its tries is taken back, unless
+        nothing would fly without it.
 
         Raises:
             BundleError: nothing is installed.
         """
         if self.target(TRIAL) is not None:
             state = self.state
-            if state.tries < MAX_TRIES:
+            if state.tries < MAX_TRIES or self.target(CURRENT) is None:
                 self._write(msgspec.structs.replace(state, tries=state.tries + 1))
                 return self.root / TRIAL, True
             self.reject_trial()
@@ -96,6 +98,11 @@ class Slots:
                 f"{self.root}: no bundle is installed; 'spatialnet-edge install BUNDLE --root {self.root}' does it"
             )
         return self.root / CURRENT, False
+
+    def forgive_try(self) -> None:
+        """The trial was stopped as it was asked to, before it could prove itself: that says nothing against it."""
+        state = self.state
+        self._write(msgspec.structs.replace(state, tries=max(0, state.tries - 1)))
 
     def mark_good(self) -> None:
         """The trial becomes `current`, `current` becomes `previous`, and nothing older will be accepted again."""
@@ -139,8 +146,8 @@ class Slots:
 
     @property
     def last_good(self) -> Path | None:
-        """What to fall back to in a crash loop: what flew before, or else what flies."""
-        found = [self.root / link for link in (PREVIOUS, CURRENT) if self.target(link) is not None]
+        """What to fall back to in a crash loop: what flew before, or else what flies, or else the first bundle, still on trial."""
+        found = [self.root / link for link in (PREVIOUS, CURRENT, TRIAL) if self.target(link) is not None]
         return found[0] if found else None
 
     @property

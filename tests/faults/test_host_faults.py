@@ -36,7 +36,7 @@ from spatialnet_edge.service.starts import MAX_STARTS, WITHIN_S, Start, count_st
 from spatialnet_edge.service.status import Health, read_health, verdict
 from spatialnet_edge.sinks.log import LogSink
 from spatialnet_edge.sinks.queued import QueuedSink
-from spatialnet_edge.slots import CURRENT, PREVIOUS, TRIAL, Slots
+from spatialnet_edge.slots import CURRENT, MAX_TRIES, PREVIOUS, TRIAL, Slots
 from spatialnet_edge.trust import Trust
 
 ANY = Trust(allow_unsigned=True)
@@ -427,6 +427,28 @@ def test_a_trial_with_the_wrong_answers_is_taken_back_at_the_start(payload: Path
     assert found.serial == good.manifest.serial
     assert found.events["trial_refused"] == 1
     assert slots.target(TRIAL) is None
+
+
+def test_a_trial_that_is_stopped_as_asked_keeps_its_tries(payload: Path) -> None:
+    folder = payload.parent
+    for _ in range(MAX_TRIES + 1):
+        service = start(payload)
+        found = wait_for(folder / "health.json", lambda found, pid=service.pid: found.pid == pid and found.state == "READY")
+        assert found.on_trial
+        service.terminate()
+        assert service.wait(10) == 0
+    assert Slots(folder / "root").state.tries == 0
+
+
+@pytest.mark.fault(29)
+def test_a_first_bundle_that_is_refused_says_so_at_every_start(payload: Path) -> None:
+    """And not, from the second start on, that nothing was installed."""
+    model = Slots(payload.parent / "root").root / TRIAL / "model.onnx"
+    model.write_bytes(b"\0" + model.read_bytes()[1:])
+    for _ in range(2):
+        done = subprocess.run([*COMMAND, "serve", "--config", str(payload)], capture_output=True, text=True, check=False)
+        assert done.returncode == 78
+        assert "model.onnx" in done.stderr
 
 
 @pytest.mark.fault(44)

@@ -194,6 +194,29 @@ def test_a_trial_that_crashes_is_taken_back(releases: list[Path], tmp_path: Path
     assert serial(path) == 0
 
 
+def test_the_only_bundle_is_never_taken_back_for_its_tries(releases: list[Path], tmp_path: Path) -> None:
+    """A computer that nobody can reach would have nothing to fly, for ever."""
+    root = Slots(tmp_path / "root")
+    root.install(releases[0], ANY)
+    for _ in range(MAX_TRIES + 2):
+        path, on_trial = root.choose()
+        assert on_trial
+        assert serial(path) == 0
+    assert root.last_good == root.root / TRIAL
+
+
+def test_a_try_that_was_stopped_as_asked_does_not_count(releases: list[Path], tmp_path: Path) -> None:
+    root = Slots(tmp_path / "root")
+    root.install(releases[0], ANY)
+    prove(root)
+    root.install(releases[1], ANY)
+    for _ in range(MAX_TRIES + 2):
+        path, on_trial = root.choose()
+        assert on_trial
+        assert serial(path) == 1
+        root.forgive_try()
+
+
 @pytest.mark.fault(28)
 def test_a_power_cut_at_any_step_of_an_update_leaves_a_bundle_to_fly(
     releases: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

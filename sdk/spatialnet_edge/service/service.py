@@ -28,7 +28,7 @@ from spatialnet_edge.service.sentinel import Sentinel
 from spatialnet_edge.service.starts import WITHIN_S, count_start, forget_starts, note_lasted
 from spatialnet_edge.service.status import Health
 from spatialnet_edge.service.watchdog import Watchdog, notify
-from spatialnet_edge.slots import Slots
+from spatialnet_edge.slots import CURRENT, Slots
 from spatialnet_edge.trust import Trust, open_trust
 
 ROUND_S = 1.0
@@ -70,13 +70,22 @@ def serve(config: ServiceConfig, stop: Event) -> None:
         cleanup.enter_context(started.model)
         for reason in started.model.opened.passed_over:
             events("engine_passed_over", reason)
-        Service(config, started, events).run(stop)
+        service = Service(config, started, events)
+        service.run(stop)
         forget_starts(root)
+        if service.on_trial:
+            with suppress(OSError):
+                Slots(root).forgive_try()
         events("stop", "every frame on its way came out")
 
 
 def choose_model(config: ServiceConfig, safe: bool, events: Events) -> Started:
-    """The bundle to fly, opened, verified and tested. A trial that is refused is taken back, and the one before flies."""
+    """The bundle to fly, opened, verified and tested. A trial that is refused is taken back, and the one before flies.
+
+    Raises:
+        Refused: it is refused, and there is no other.
+        EngineError: it does not run here, and there is no other.
+    """
     trust = open_trust(Path(config.trust) if config.trust else None, config.allow_unsigned)
     if config.bundle:
         return Started(load_model(config, config.bundle, trust, safe), on_trial=False, safe=safe)
@@ -90,7 +99,7 @@ def choose_model(config: ServiceConfig, safe: bool, events: Events) -> Started:
         try:
             return Started(load_model(config, path, trust, safe=False), on_trial, safe=False)
         except (Refused, EngineError) as error:
-            if not on_trial:
+            if not on_trial or slots.target(CURRENT) is None:
                 raise
             events("trial_refused", f"{error}; the bundle before flies")
             slots.reject_trial()
@@ -133,6 +142,11 @@ class Service:
             Lane(section, each, self._sentinel, self._governor, self._watchdog, workers, events)
             for section, each in zip(config.sources, sinks, strict=True)
         ]
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether the bundle has still to prove itself."""
+        return not self._good
 
     def run(self, stop: Event) -> None:
         """Until stopped, or until every source has ended.
