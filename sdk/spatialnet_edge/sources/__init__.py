@@ -5,7 +5,7 @@
 | `clip.mp4`, `file:clip.mp4` | a video file (extra `opencv`, as for cameras and streams) |
 | `photo.jpg` | one image |
 | `folder/` | every image below it, in order of name |
-| `0`, `1` … | a camera by its index |
+| `0`, `/dev/video2`, `/dev/v4l/by-id/…` | a camera; `?size=1280x720&fps=30&format=MJPG` chooses its mode |
 | `rtsp://…`, `http://…` | a network stream |
 | `scene:S2.tif?tile=256` | the tiles of a georeferenced raster, each with its footprint (extra `geo`) |
 | `gst:PIPELINE` | a GStreamer pipeline that ends before the sink |
@@ -56,7 +56,7 @@ class Source(Protocol):
 
 SOURCES: dict[str, Plugin] = {
     "video": Plugin("spatialnet_edge.sources.video:VideoSource", "cv2", "opencv"),
-    "camera": Plugin("spatialnet_edge.sources.video:CameraSource", "cv2", "opencv"),
+    "camera": Plugin("spatialnet_edge.sources.camera:CameraSource", "cv2", "opencv"),
     "stream": Plugin("spatialnet_edge.sources.video:StreamSource", "cv2", "opencv"),
     "image": Plugin("spatialnet_edge.sources.images:ImageSource"),
     "folder": Plugin("spatialnet_edge.sources.images:FolderSource"),
@@ -69,6 +69,7 @@ SOURCES: dict[str, Plugin] = {
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 DEVICES = frozenset({"camera", "stream", "gst"})
 """Sources that may hang, crash or go away, and are read in a process of their own (`supervised.py`)."""
+CAMERA_PATHS = ("/dev/video", "/dev/v4l/")
 STREAM_SCHEMES = frozenset({"rtsp", "rtsps", "http", "https", "udp", "tcp", "srt"})
 
 
@@ -89,7 +90,7 @@ def parse_uri(uri: str) -> SourceUri:
     text = uri.strip()
     if not text:
         raise SourceRefused("the source is empty; give a video, an image, a folder/, a camera index or a URI")
-    if text.isascii() and text.isdigit():
+    if camera_node(text) is not None:
         return SourceUri("camera", text)
     if "\0" in text:
         raise SourceRefused(f"{uri!r}: a null byte cannot be part of a source")
@@ -107,6 +108,14 @@ def parse_uri(uri: str) -> SourceUri:
         if scheme.isidentifier():
             raise SourceRefused(f"{uri}: no such file, and no source '{scheme}:'; there are {', '.join(sorted(names))}")
     return _parse_path(text)
+
+
+def camera_node(uri: str) -> Path | None:
+    """The device of a camera's URI, whether it is there or not; None if the URI names something else."""
+    device = uri.partition("?")[0]
+    if device.isascii() and device.isdigit():
+        return Path(f"/dev/video{device}")
+    return Path(device) if device.startswith(CAMERA_PATHS) and "\0" not in device else None
 
 
 def open_source(uri: str) -> Source:

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from threading import Event, Lock
 from typing import Literal, TypeAlias, final
 
@@ -25,6 +24,7 @@ from typing_extensions import assert_never
 
 from spatialnet_edge.errors import SourceLost, SourceRefused, SpatialNetError
 from spatialnet_edge.frames import Frame, Skipped
+from spatialnet_edge.sources import camera_node
 from spatialnet_edge.sources.shared import (
     MAX_MESSAGE,
     Delivered,
@@ -117,7 +117,7 @@ class SupervisedSource:
 
     def _pause(self, seconds: float) -> None:
         """Wait, but not longer than until a camera that was gone is plugged in again."""
-        device = Path(f"/dev/video{self.uri}") if self.uri.isdigit() else None
+        device = camera_node(self.uri)
         was_there = device is not None and device.exists()
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0 and not self._closed.wait(min(left, 0.5)):

@@ -1,4 +1,4 @@
-"""Video files, cameras and network streams, through OpenCV."""
+"""Video files and network streams, through OpenCV; and what every source of OpenCV's shares."""
 
 from __future__ import annotations
 
@@ -50,33 +50,6 @@ class VideoSource:
                 f"{self.uri}: stopped after frame {seq} of {self.length}; the file is truncated or damaged there; "
                 f"results up to that frame are kept"
             )
-
-    def close(self) -> None:
-        self._capture.release()
-
-
-@final
-class CameraSource:
-    """A camera by its index."""
-
-    live = True
-    length = None
-
-    def __init__(self, rest: str) -> None:
-        self.uri = rest
-        self.place: Place | None = None
-        self._capture = cv2.VideoCapture(int(rest))
-        if not self._capture.isOpened():
-            raise SourceRefused(
-                f"camera {rest}: cannot be opened; is it connected, is another program using it, "
-                f"and may this user read /dev/video{rest}?"
-            )
-        self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-        self.fps = self._capture.get(cv2.CAP_PROP_FPS) or None
-
-    def __iter__(self) -> Iterator[Frame | Skipped]:
-        yield from read_frames(self._capture, self.uri, place=self.place)
-        raise SourceLost(f"camera {self.uri}: stopped giving frames; results up to here are kept")
 
     def close(self) -> None:
         self._capture.release()

@@ -1,0 +1,88 @@
+"""Cameras of this computer, through OpenCV: on Linux, what Video4Linux shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import final
+
+import cv2
+
+from spatialnet_edge.errors import SourceLost, SourceRefused
+from spatialnet_edge.frames import Frame, Skipped
+from spatialnet_edge.sources import camera_node, options_of
+from spatialnet_edge.sources.video import Place, read_frames
+
+DEFAULTS = {"size": "", "fps": "", "format": ""}
+FPS_TOLERANCE = 0.1
+
+
+@final
+class CameraSource:
+    """`0`, `/dev/video2` or `/dev/v4l/by-id/…`, with `?size=1280x720&fps=30&format=MJPG` for another mode than the driver's first.
+
+    An index goes to whichever camera the kernel found first; a path under `/dev/v4l/by-id` or `by-path` names one camera for ever.
+    """
+
+    live = True
+    length = None
+
+    def __init__(self, rest: str) -> None:
+        self.uri = rest
+        self.place: Place | None = None
+        device, _, query = rest.partition("?")
+        options = options_of(rest, query, DEFAULTS)
+        wanted = wanted_mode(rest, options)
+        self._capture = cv2.VideoCapture(int(device)) if device.isdigit() else cv2.VideoCapture(device, cv2.CAP_V4L2)
+        if not self._capture.isOpened():
+            raise SourceRefused(
+                f"camera {device}: cannot be opened; is it connected, is another program using it, "
+                f"and may this user read {camera_node(device)}?"
+            )
+        for setting, value in wanted.items():
+            self._capture.set(setting, value)
+        self._refuse_another_mode(wanted, query)
+        self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+        self.fps = self._capture.get(cv2.CAP_PROP_FPS) or None
+
+    def _refuse_another_mode(self, wanted: dict[int, float], query: str) -> None:
+        """A driver takes the nearest mode it has, without a word."""
+        given = {setting: self._capture.get(setting) for setting in wanted}
+        off = [s for s in wanted if abs(given[s] - wanted[s]) > (FPS_TOLERANCE * wanted[s] if s == cv2.CAP_PROP_FPS else 0)]
+        if off:
+            width, height = (self._capture.get(side) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+            rate, code = self._capture.get(cv2.CAP_PROP_FPS), int(self._capture.get(cv2.CAP_PROP_FOURCC))
+            self._capture.release()
+            raise SourceRefused(
+                f"camera {self.uri}: has no mode {query}; the nearest is size={width:.0f}x{height:.0f}&fps={rate:g}"
+                f"&format={code.to_bytes(4, 'little').decode('ascii', 'replace')}; 'v4l2-ctl --list-formats-ext' lists all"
+            )
+
+    def __iter__(self) -> Iterator[Frame | Skipped]:
+        yield from read_frames(self._capture, self.uri, place=self.place)
+        raise SourceLost(f"camera {self.uri}: stopped giving frames; results up to here are kept")
+
+    def close(self) -> None:
+        self._capture.release()
+
+
+def wanted_mode(uri: str, options: dict[str, str]) -> dict[int, float]:
+    """OpenCV's properties and their values, in the order in which drivers want to hear them: the format limits the sizes, and
+    the size the rates.
+
+    Raises:
+        SourceRefused: an option is not what it should be.
+    """
+    wanted: dict[int, float] = {}
+    try:
+        if code := options["format"]:
+            wanted[cv2.CAP_PROP_FOURCC] = int.from_bytes(code.encode("ascii").ljust(4)[:4], "little")
+        if options["size"]:
+            width, height = (int(side) for side in options["size"].split("x"))
+            wanted |= {cv2.CAP_PROP_FRAME_WIDTH: width, cv2.CAP_PROP_FRAME_HEIGHT: height}
+        if options["fps"]:
+            wanted[cv2.CAP_PROP_FPS] = float(options["fps"])
+    except ValueError as error:
+        raise SourceRefused(f"{uri}: {error}; expected for instance 0?size=1280x720&fps=30&format=MJPG") from error
+    if any(not 0 < value < 2**32 for value in wanted.values()):
+        raise SourceRefused(f"{uri}: size and fps must be positive")
+    return wanted
