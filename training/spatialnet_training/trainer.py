@@ -257,7 +257,8 @@ class Trainer:
         if settings is None:
             return pooled.new_zeros(())
         self.averaged.module.eval()
-        taught = teach(self.teachers, batch.x, batch.present, self.single_label, settings.temperature)
+        with self.fabric.autocast():  # Fabric wraps the student alone
+            taught = teach(self.teachers, batch.x, batch.present, self.single_label, settings.temperature)
         targets = batch.targets
         loss = distillation_loss(settings, pooled, logits, taught, targets, self.single_label, self.task_weights)
         return settings.share * loss
