@@ -5,7 +5,7 @@ TEST := .venv-test
 PIP := -m pip install --quiet --disable-pip-version-check
 OUT := demo_output
 
-.PHONY: demo test test-peers lint bench bench-peers footprint schema clean
+.PHONY: demo test test-machine test-peers lint bench bench-peers footprint schema clean
 
 demo: $(DEMO)/.installed
 	$(DEMO)/bin/spatialnet-edge build builtin:student --target here -o $(OUT)/landuse.snb --report $(OUT)/report.html
@@ -23,6 +23,13 @@ test-peers: $(TEST)/.installed
 		python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
 		gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-rtsp
 	ln -sfn /usr/lib/python3/dist-packages/gi "$$($(TEST)/bin/python -c 'import site; print(site.getsitepackages()[0])')/gi"
+
+# The service on a whole virtual machine: systemd first, a camera of the kernel's, real power cuts. Debian, as root; a quarter of an hour.
+test-machine:
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends qemu-system-x86 debootstrap
+	sh tests/machine/image.sh .machine
+	$(PYTHON) tests/machine/fly.py .machine
 
 lint: $(TEST)/.installed
 	$(TEST)/bin/ruff check .
