@@ -72,4 +72,4 @@ $(TEST)/.installed: pyproject.toml constraints-test.txt
 	touch $@
 
 clean:
-	rm -rf $(DEMO) $(TEST) .venv-bare .venv-peers $(OUT) dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(DEMO) $(TEST) .venv-bare .venv-peers .machine $(OUT) dist .pytest_cache .ruff_cache .hypothesis

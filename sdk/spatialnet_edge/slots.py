@@ -89,7 +89,7 @@ class Slots:
         """
         if self.target(TRIAL) is not None:
             state = self.state
-            if state.tries < MAX_TRIES or self.target(CURRENT) is None:
+            if state.tries < MAX_TRIES or self.only_trial:
                 self._write(msgspec.structs.replace(state, tries=state.tries + 1))
                 return self.root / TRIAL, True
             self.reject_trial()
@@ -143,6 +143,11 @@ class Slots:
         """What a link points to, relative to the root; None when there is no such link, or it leads nowhere."""
         path = self.root / link
         return str(path.readlink()) if path.is_symlink() and path.exists() else None
+
+    @property
+    def only_trial(self) -> bool:
+        """Whether nothing would fly without the trial: then it is not taken back, whatever it does."""
+        return self.target(CURRENT) is None
 
     @property
     def last_good(self) -> Path | None:

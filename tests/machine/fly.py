@@ -17,8 +17,6 @@ from pathlib import Path
 
 SYNCED_S = 1.5
 """What was in the log for so long must be on the disk: it is synced each second, and the serial line has its own delay."""
-
-
 PROCESSOR = {"tcg": "Nehalem", "kvm": "host"}
 """What NumPy's wheels ask for at least is interpreted quicker than what `max` would have."""
 

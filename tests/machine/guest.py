@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -65,14 +64,14 @@ def health() -> Health | None:
     return found if found.pid == int(shown("MainPID")) and verdict(found)[0] else None
 
 
-def ready() -> bool:
-    found = health()
-    return found is not None and found.state == "READY"
+def wait_until(state: str, seconds: float) -> float:
+    """Seconds until the service says that it is in this state."""
+    return wait_for(state, lambda: (found := health()) is not None and found.state == state, seconds)
 
 
-def degraded() -> bool:
-    found = health()
-    return found is not None and found.state == "DEGRADED"
+def start_again() -> None:
+    run("systemctl", "start", UNIT)
+    wait_until("READY", 60)
 
 
 def records() -> int:
@@ -87,7 +86,7 @@ def frames_flow() -> str:
 
 
 def starts() -> str:
-    wait_for("READY", ready, 60)
+    wait_until("READY", 60)
     assert shown("ActiveState") == "active"
     times = [int(shown(name)) for name in ("ExecMainStartTimestampMonotonic", "ActiveEnterTimestampMonotonic")]
     return f"READY {(times[1] - times[0]) / 1e6:.2f} s after systemd started it"
@@ -115,8 +114,7 @@ def modes() -> str:
             return f"{name.name} gives {frame.pixels.shape}; refused: {refusal}"
         raise AssertionError("a mode that the driver does not have was not refused")
     finally:
-        run("systemctl", "start", UNIT)
-        wait_for("READY", ready, 60)
+        start_again()
 
 
 def hardening() -> str:
@@ -132,7 +130,7 @@ def restarted(signal: str, within: float) -> str:
     start = time.monotonic()
     wait_for("restarted", lambda: int(shown("NRestarts")) > restarts, within)
     restart = time.monotonic() - start
-    wait_for("READY", ready, 60)
+    wait_until("READY", 60)
     return f"started again after {restart:.1f} s, READY after {time.monotonic() - start:.1f} s; {frames_flow()}"
 
 
@@ -150,10 +148,10 @@ def hung() -> str:
 def capture_process() -> str:
     """The process that reads the camera, stopped; the service must replace it, and must not be restarted itself."""
     pid = shown("MainPID")
-    child = run("pgrep", "-P", pid, "-f", "capture_process")
+    (child,) = children(pid)
     run("kill", "-STOP", child)
     back = wait_for("another capture process", lambda: child not in children(pid), 5)
-    wait_for("READY", ready, 10)
+    wait_until("READY", 10)
     assert shown("MainPID") == pid
     return f"replaced after {back:.1f} s; {frames_flow()}"
 
@@ -167,13 +165,13 @@ def unplugged() -> str:
     """The driver says that the device is gone, as a pulled cable does; then the device goes, and comes back."""
     pid = shown("MainPID")
     run("v4l2-ctl", "-d", str(CAMERA), "--set-ctrl", "disconnect=1")
-    seen = wait_for("DEGRADED", degraded, 5)
+    seen = wait_until("DEGRADED", 5)
     wait_for(
         "let go of", lambda: subprocess.run(["modprobe", "-r", "vivid"], capture_output=True, check=False).returncode == 0, 20
     )
     time.sleep(5)
     run("modprobe", "vivid")
-    back = wait_for("READY", ready, 10)
+    back = wait_until("READY", 10)
     assert shown("MainPID") == pid
     return f"seen after {seen:.1f} s, READY {back:.1f} s after it was plugged in; {frames_flow()}"
 
@@ -202,8 +200,7 @@ def refused() -> str:
     finally:
         current.write_bytes(content)
     run("systemctl", "reset-failed", UNIT)
-    run("systemctl", "start", UNIT)
-    wait_for("READY", ready, 60)
+    start_again()
     return "exit status 78, not started again; flies once it is whole"
 
 
@@ -213,14 +210,13 @@ def drains() -> str:
     assert shown("Result") == "success", shown("Result")
     seconds = time.monotonic() - start
     assert seconds < 5
-    run("systemctl", "start", UNIT)
-    wait_for("READY", ready, 60)
+    start_again()
     return f"stopped in {seconds:.1f} s"
 
 
 def whole() -> str:
     """After a power cut: what was synced is readable, the slots hold whole bundles, and it flies."""
-    wait_for("READY", ready, 60)
+    wait_until("READY", 60)
     readings = list(read_journal(RESULTS))
     kept, damaged = sum(len(r.records) for r in readings), sum(r.damaged for r in readings)
     least = int(told("at_least", "0"))
@@ -235,7 +231,7 @@ def whole() -> str:
 
 def record() -> None:
     """Say how many results stand in the log, until the power is cut."""
-    wait_for("READY", ready, 60)
+    wait_until("READY", 60)
     while True:
         tell(f"recorded {records()}")
         time.sleep(0.1)
@@ -279,4 +275,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

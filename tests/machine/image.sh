@@ -20,7 +20,7 @@ if [ ! -e "$out/debian.done" ]; then
 fi
 
 # what a payload computer gets: wheels, and no network to fetch more
-rm -rf "$out/wheels" "$guest/opt/spatialnet-edge" "$guest/wheels"
+rm -rf "$guest/opt/spatialnet-edge" "$guest/wheels"
 python3 -m pip wheel --quiet --disable-pip-version-check --wheel-dir "$guest/wheels" "$root[opencv]"
 chroot "$guest" python3 -m venv /opt/spatialnet-edge
 chroot "$guest" /opt/spatialnet-edge/bin/pip install --quiet --no-index --find-links /wheels 'spatialnet-edge[opencv]'

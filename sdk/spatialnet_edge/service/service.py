@@ -28,7 +28,7 @@ from spatialnet_edge.service.sentinel import Sentinel
 from spatialnet_edge.service.starts import WITHIN_S, count_start, forget_starts, note_lasted
 from spatialnet_edge.service.status import Health
 from spatialnet_edge.service.watchdog import Watchdog, notify
-from spatialnet_edge.slots import CURRENT, Slots
+from spatialnet_edge.slots import Slots
 from spatialnet_edge.trust import Trust, open_trust
 
 ROUND_S = 1.0
@@ -99,7 +99,7 @@ def choose_model(config: ServiceConfig, safe: bool, events: Events) -> Started:
         try:
             return Started(load_model(config, path, trust, safe=False), on_trial, safe=False)
         except (Refused, EngineError) as error:
-            if not on_trial or slots.target(CURRENT) is None:
+            if not on_trial or slots.only_trial:
                 raise
             events("trial_refused", f"{error}; the bundle before flies")
             slots.reject_trial()
@@ -113,14 +113,18 @@ def load_model(config: ServiceConfig, bundle: str | Path, trust: Trust, safe: bo
 
 
 class Service:
-    """The lanes of a configuration on one engine, and the eye on all of them."""
+    """The lanes of a configuration on one engine, and the eye on all of them.
+
+    Attributes:
+        on_trial: whether the bundle has still to prove itself.
+    """
 
     def __init__(self, config: ServiceConfig, started: Started, events: Events) -> None:
         self._config = config
         self._started = started
         self._events = events
         self._began = time.monotonic()
-        self._good = not started.on_trial
+        self.on_trial = started.on_trial
         self._lasted = False
         self.lanes: list[Lane] = []
         self._slots = Slots(Path(config.root))
@@ -142,11 +146,6 @@ class Service:
             Lane(section, each, self._sentinel, self._governor, self._watchdog, workers, events)
             for section, each in zip(config.sources, sinks, strict=True)
         ]
-
-    @property
-    def on_trial(self) -> bool:
-        """Whether the bundle has still to prove itself."""
-        return not self._good
 
     def run(self, stop: Event) -> None:
         """Until stopped, or until every source has ended.
@@ -185,8 +184,8 @@ class Service:
             self._lasted = True
             with suppress(OSError):
                 note_lasted(Path(self._config.root))
-        if proved and not self._good:
-            self._good = True
+        if proved and self.on_trial:
+            self.on_trial = False
             try:
                 self._slots.mark_good()
                 self._events("marked_good", f"serial {self._started.model.bundle.manifest.serial} flies from now on")
@@ -242,7 +241,7 @@ class Service:
             bundle=str(model.bundle.path),
             sha256=model.bundle.sha256,
             serial=model.bundle.manifest.serial,
-            on_trial=self._started.on_trial and not self._good,
+            on_trial=self.on_trial,
             engine=f"{model.opened.record.precision} on {model.opened.record.backend}",
             golden_rounds=self._sentinel.rounds,
             temperature_c=self._governor.seen.hottest_c,
