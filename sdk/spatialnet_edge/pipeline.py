@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from spatialnet_edge.backends import Engine
 from spatialnet_edge.errors import EngineError, InvalidOutput
-from spatialnet_edge.frames import Frame, Skipped, fit, quality
+from spatialnet_edge.frames import Frame, Skipped, fit, quality, sampled
 from spatialnet_edge.inbox import Inbox, parse_policy
 from spatialnet_edge.ledger import Ledger
 from spatialnet_edge.pixels import resize_on_one_thread
@@ -68,7 +68,7 @@ class Inferred:
     """What a worker hands back: one row for each task, or why there is none.
 
     Attributes:
-        thumbprint: a checksum of the pixels that the engine saw.
+        thumbprint: a checksum of a sample of the pixels that the engine saw.
     """
 
     frame: Frame
@@ -210,7 +210,8 @@ class Pipeline:
 
     def _infer(self, frame: Frame) -> Inferred:
         pixels = fit(frame.pixels, self.engine.spec.input)
-        flags = quality(pixels)
+        sample = sampled(pixels)
+        flags = quality(sample)
         start = time.perf_counter()
         try:
             outputs = self.engine.infer(pixels[None])
@@ -221,7 +222,7 @@ class Pipeline:
         rows: dict[str, NDArray[np.float32]] = {
             name: np.array(values[0]) if keep else values[0] for name, values in outputs.items()
         }
-        return Inferred(frame, rows, flags, engine_ms, zlib.adler32(pixels.data))
+        return Inferred(frame, rows, flags, engine_ms, zlib.adler32(sample.data))
 
 
 class Doubts:

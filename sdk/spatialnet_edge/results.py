@@ -88,7 +88,8 @@ def decode(task: Task, row: NDArray[np.float32]) -> Prediction:
             label = task.labels[best] if confidence >= task.abstain_below else None
             return Classification(label, confidence, task.labels, row)
         case Multilabel():
-            present = tuple(label for label, p, least in zip(task.labels, row, task.thresholds, strict=True) if p >= least)
+            judged = zip(task.labels, row.tolist(), task.thresholds, strict=True)
+            present = tuple(label for label, p, least in judged if p >= least)
             return Presence(present, task.labels, row)
         case Regression():
             return Quantity(float(row[0]), task.unit)

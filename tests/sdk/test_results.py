@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import TINY
-from spatialnet_edge.frames import Frame, Pose, fit, quality
+from spatialnet_edge.frames import SAMPLED, Frame, Pose, fit, quality, sampled
 from spatialnet_edge.results import Classification, Presence, Quantity, Smoother, assemble, decode, difference
 from spatialnet_edge.spec import RGB, InputSpec
 
@@ -112,7 +112,22 @@ def test_fit_averages_rather_than_picks() -> None:
 
 @pytest.mark.parametrize(("level", "flags"), [(3, ("dark",)), (252, ("saturated",)), (120, ())])
 def test_frames_without_a_picture_are_flagged(level: int, flags: tuple[str, ...]) -> None:
-    assert quality(np.full((32, 32, 3), level, np.uint8)) == flags
+    assert quality(sampled(np.full((32, 32, 3), level, np.uint8))) == flags
+
+
+def test_a_hot_pixel_does_not_hide_that_a_frame_is_dark() -> None:
+    night = np.full((96, 96, 3), 3, np.uint8)
+    night[0, 0] = 255
+    assert quality(sampled(night)) == ("dark",)
+
+
+@pytest.mark.parametrize("side", [8, 32, 96, 225, 1080])
+def test_few_values_are_sampled_from_all_over_a_picture(side: int) -> None:
+    picture = np.arange(side, dtype=np.uint8)[:, None, None].repeat(side, axis=1).repeat(3, axis=2)
+    sample = sampled(picture)
+    assert 100 < len(sample) <= 1.25 * SAMPLED
+    assert sample.min() == 0
+    assert side > 255 or sample.max() >= 0.8 * (side - 1)
 
 
 def test_answers_differ_by_probability_or_by_a_share_of_the_range() -> None:
