@@ -1,13 +1,14 @@
 """The service on a whole machine: systemd is the first process, the kernel gives the camera, and the power is cut.
 
-    python tests/machine/fly.py FOLDER [kvm]        FOLDER as `image.sh` made it; exit status 1 when a check fails
+    python tests/machine/fly.py FOLDER        FOLDER as `image.sh` made it; exit status 1 when a check fails
 
-The machine is virtual: QEMU interprets it, or runs it natively with `kvm` where that works. Killing it is a power cut: what its
-kernel had not written to the disk is lost.
+The machine is virtual: QEMU interprets it, or runs it natively with ACCELERATOR=kvm in the environment. Killing it is a power
+cut: what its kernel had not written to the disk is lost.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -22,7 +23,7 @@ PROCESSOR = {"tcg": "Nehalem", "kvm": "host"}
 
 
 def machine(folder: Path, arguments: str) -> subprocess.Popen[str]:
-    accelerator = "kvm" if "kvm" in sys.argv[2:] else "tcg"
+    accelerator = os.environ.get("ACCELERATOR", "tcg")
     command = [
         "qemu-system-x86_64", "-m", "2048", "-smp", "2", "-nographic", "-monitor", "none", "-no-reboot", "-nic", "none",
         "-accel", accelerator, "-cpu", PROCESSOR[accelerator],

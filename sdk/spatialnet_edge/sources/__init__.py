@@ -142,6 +142,12 @@ def options_of(uri: str, query: str, defaults: Mapping[str, str]) -> dict[str, s
     return {**defaults, **given}
 
 
+def size_of(text: str) -> tuple[int, int]:
+    """`WIDTHxHEIGHT` as two integers. Raises `ValueError` for anything else."""
+    width, height = (int(side) for side in text.split("x"))
+    return width, height
+
+
 def _parse_path(text: str) -> SourceUri:
     path = Path(text)
     if os.path.isdir(text):

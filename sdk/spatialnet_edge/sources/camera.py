@@ -9,10 +9,11 @@ import cv2
 
 from spatialnet_edge.errors import SourceLost, SourceRefused
 from spatialnet_edge.frames import Frame, Skipped
-from spatialnet_edge.sources import camera_node, options_of
+from spatialnet_edge.sources import camera_node, options_of, size_of
 from spatialnet_edge.sources.video import Place, read_frames
 
 DEFAULTS = {"size": "", "fps": "", "format": ""}
+MODE = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FPS, cv2.CAP_PROP_FOURCC)
 FPS_TOLERANCE = 0.1
 
 
@@ -49,12 +50,11 @@ class CameraSource:
         given = {setting: self._capture.get(setting) for setting in wanted}
         off = [s for s in wanted if abs(given[s] - wanted[s]) > (FPS_TOLERANCE * wanted[s] if s == cv2.CAP_PROP_FPS else 0)]
         if off:
-            width, height = (self._capture.get(side) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-            rate, code = self._capture.get(cv2.CAP_PROP_FPS), int(self._capture.get(cv2.CAP_PROP_FOURCC))
+            width, height, rate, code = (self._capture.get(setting) for setting in MODE)
             self._capture.release()
             raise SourceRefused(
                 f"camera {self.uri}: has no mode {query}; the nearest is size={width:.0f}x{height:.0f}&fps={rate:g}"
-                f"&format={code.to_bytes(4, 'little').decode('ascii', 'replace')}; 'v4l2-ctl --list-formats-ext' lists all"
+                f"&format={four_letters(code)}; 'v4l2-ctl --list-formats-ext' lists all"
             )
 
     def __iter__(self) -> Iterator[Frame | Skipped]:
@@ -77,7 +77,7 @@ def wanted_mode(uri: str, options: dict[str, str]) -> dict[int, float]:
         if code := options["format"]:
             wanted[cv2.CAP_PROP_FOURCC] = int.from_bytes(code.encode("ascii").ljust(4)[:4], "little")
         if options["size"]:
-            width, height = (int(side) for side in options["size"].split("x"))
+            width, height = size_of(options["size"])
             wanted |= {cv2.CAP_PROP_FRAME_WIDTH: width, cv2.CAP_PROP_FRAME_HEIGHT: height}
         if options["fps"]:
             wanted[cv2.CAP_PROP_FPS] = float(options["fps"])
@@ -86,3 +86,8 @@ def wanted_mode(uri: str, options: dict[str, str]) -> dict[int, float]:
     if any(not 0 < value < 2**32 for value in wanted.values()):
         raise SourceRefused(f"{uri}: size and fps must be positive")
     return wanted
+
+
+def four_letters(code: float) -> str:
+    """A pixel format of OpenCV's as Video4Linux writes it. A backend that does not know says -1, which is no letters."""
+    return (int(code) % 2**32).to_bytes(4, "little").decode("ascii", "replace")

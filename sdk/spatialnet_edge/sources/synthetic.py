@@ -10,7 +10,7 @@ import numpy as np
 
 from spatialnet_edge.errors import SourceRefused
 from spatialnet_edge.frames import Frame, Skipped
-from spatialnet_edge.sources import options_of
+from spatialnet_edge.sources import options_of, size_of
 
 DEFAULTS = {"frames": "300", "size": "640x480", "fps": "0", "seed": "0"}
 
@@ -26,7 +26,7 @@ class SyntheticSource:
         self.uri = f"synthetic:{rest}"
         options = options_of(self.uri, rest, DEFAULTS)
         try:
-            width, height = (int(side) for side in options["size"].split("x"))
+            width, height = size_of(options["size"])
             self.length = int(options["frames"])
             rate = float(options["fps"])
             seed = int(options["seed"])
