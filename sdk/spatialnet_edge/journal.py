@@ -88,11 +88,11 @@ class Journal:
 
     Args:
         total_bytes: of all segments; the oldest unpinned ones go first.
-        report: told `disk_full` when records begin to be lost, and `disk_free` when they no longer are.
+        report: told `disk_full` when records begin to be lost, with the reason, and `disk_free` when they reach the disk again.
         write: `os.write`, or a disk that fails, for tests.
 
     Attributes:
-        lost: records that could not be written.
+        lost: records that could not be written, or that the disk failed on later.
 
     Raises:
         SinkRefused: the folder cannot be written, with its path and our user id.
@@ -115,7 +115,7 @@ class Journal:
         self._full = False
         self._descriptor = -1
         self._size = 0
-        self._dirty = False
+        self._unsynced = 0
         self._synced = time.monotonic()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -132,7 +132,7 @@ class Journal:
             ) from error
 
     def append(self, record: Mapping[str, Any]) -> bool:
-        """Write a record; False when the disk took nothing, even after old segments made room."""
+        """Write a record; False when the disk did not take it, even after old segments made room."""
         line = to_line(encode_json(record))
         try:
             if self._size and self._size + len(line) > self._segment_bytes:
@@ -144,15 +144,16 @@ class Journal:
         except OSError as error:
             return self._lose(f"{error.strerror}")
         if self._full:
+            if not self._sync():
+                return False
             self._full = False
             self._tell("disk_free", f"{self._folder}: records are written again; {self.lost} were lost")
-        if time.monotonic() - self._synced >= SYNC_S:
-            self.flush()
+        self.flush()
         return True
 
     def flush(self) -> None:
         """Bring what was written to the disk, if a second has passed since that was done last."""
-        if self._dirty and time.monotonic() - self._synced >= SYNC_S:
+        if self._unsynced and time.monotonic() - self._synced >= SYNC_S:
             self._sync()
 
     def close(self) -> None:
@@ -175,7 +176,7 @@ class Journal:
             raise
         self._size += len(line)
         self._kept += len(line)
-        self._dirty = True
+        self._unsynced += 1
         return True
 
     def _next_segment(self) -> None:
@@ -198,16 +199,22 @@ class Journal:
                 return True
         return False
 
-    def _sync(self) -> None:
-        os.fdatasync(self._descriptor)
-        self._dirty = False
+    def _sync(self) -> bool:
+        """What the disk fails on is lost: the kernel says so once, and then no longer knows of it (fsync(2))."""
+        unsynced, self._unsynced = self._unsynced, 0
         self._synced = time.monotonic()
+        try:
+            os.fdatasync(self._descriptor)
+        except OSError as error:
+            self._lose(f"{error.strerror}", unsynced)
+            return False
+        return True
 
-    def _lose(self, why: str) -> bool:
-        self.lost += 1
+    def _lose(self, why: str, records: int = 1) -> bool:
+        self.lost += records
         if not self._full:
             self._full = True
-            self._tell("disk_full", f"{self._folder}: {why}; records are lost until there is room; classifying goes on")
+            self._tell("disk_full", f"{self._folder}: {why}; records are lost until that ends; classifying goes on")
         return False
 
     def _tell(self, kind: str, detail: str) -> None:

@@ -30,7 +30,8 @@ from spatialnet_edge.errors import Busy, Refused, SinkRefused, UsageError
 from spatialnet_edge.frames import Frame
 from spatialnet_edge.journal import PIN, Journal, read_journal, read_segment, segments, to_line
 from spatialnet_edge.results import FrameResult, assemble
-from spatialnet_edge.service.config import load_service_config
+from spatialnet_edge.service.config import SourceSection, load_service_config
+from spatialnet_edge.service.lane import open_sinks
 from spatialnet_edge.service.lock import device_lock
 from spatialnet_edge.service.starts import MAX_STARTS, WITHIN_S, Start, count_start, forget_starts, note_lasted
 from spatialnet_edge.service.status import Health, read_health, verdict
@@ -148,6 +149,33 @@ def test_a_full_disk_costs_the_oldest_segments_then_records_and_is_told_once(tmp
     assert found[-1] == 32
     assert not {30, 31} & set(found)
     assert sum(reading.damaged for reading in read_journal(tmp_path)) == 0
+
+
+@pytest.mark.fault(38)
+def test_a_disk_that_fails_later_costs_what_it_had_taken_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worn card: `write` goes to memory and succeeds, `fdatasync` says that it never arrived."""
+    told: list[str] = []
+    sync = os.fdatasync
+
+    def fails(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("spatialnet_edge.journal.SYNC_S", 0.0)
+    monkeypatch.setattr(os, "fdatasync", fails)
+    journal = Journal(tmp_path, report=lambda kind, detail: told.append(f"{kind} {'Input/output error' in detail}"))
+    journal.append({"n": 0})
+    assert told == ["disk_full True"]
+    assert not journal.append({"n": 1})
+    journal.flush()
+    assert journal.lost == 2
+    monkeypatch.setattr(os, "fdatasync", sync)
+    assert journal.append({"n": 2})
+    assert told == ["disk_full True", "disk_free False"]
+    monkeypatch.setattr(os, "fdatasync", fails)
+    journal.close()
+    assert journal.lost == 2
 
 
 @pytest.mark.fault(38)
@@ -527,6 +555,20 @@ def test_what_cannot_work_is_refused_before_any_work(payload: Path, change: tupl
     assert len([line for line in done.stderr.splitlines() if line.startswith("spatialnet-edge:")]) == 1
 
 
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ('uri = "synthetic:frames=100000&size=64x48&fps=50"', "the source 'synthetic:.*' is there 2 times"),
+        ('uri = "1"\nsinks = ["mqtt://a/b", "log:{folder}/results?total_mb=1"]', "the sink 'log:.*results' is there 2 times"),
+    ],
+)
+def test_two_cameras_do_not_share_a_name_or_a_log(payload: Path, second: str, message: str) -> None:
+    second = second.replace("{folder}", str(payload.parent))
+    payload.write_text(payload.read_text().replace("[health]", f"[[sources]]\n{second}\n[health]"))
+    with pytest.raises(UsageError, match=message):
+        load_service_config(payload)
+
+
 def test_a_configuration_is_checked_without_running(payload: Path) -> None:
     assert "sound" in CliRunner().invoke(app, ["serve", "--config", str(payload), "--check"]).output
     with pytest.raises(UsageError, match="cannot be read"):
@@ -611,6 +653,44 @@ def test_a_full_disk_is_an_event_of_the_service(tmp_path: Path) -> None:
     queued.close()
     assert told == ["disk_full"]
     assert queued.figures() == {"dropped": 0, "lost": 5}
+
+
+class Unplugged(Moody):
+    """A serial link that breaks while nothing is sent, and works once it is opened again."""
+
+    broken: ClassVar[bool] = True
+
+    def flush(self) -> None:
+        if self.broken:
+            Unplugged.broken = False
+            raise OSError("device disconnected")
+
+
+@pytest.mark.fault(42)
+def test_a_sink_that_breaks_while_idle_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spatialnet_edge.sinks.queued.FIRST_WAIT_S", 0.02)
+    monkeypatch.setattr("spatialnet_edge.sinks.queued.IDLE_S", 0.02)
+    Moody.kept, Unplugged.broken = [], True
+    told: list[str] = []
+    queued = QueuedSink(
+        Unplugged(), wait=False, reopen=Unplugged, report=lambda kind, detail: told.append(kind), name="serial"
+    )
+    until = time.monotonic() + 5
+    while "sink_back" not in told and time.monotonic() < until:
+        time.sleep(0.01)
+    queued.write(result(0))
+    queued.close()
+    assert told == ["sink_failed", "sink_back"]
+    assert Moody.kept == [0]
+    assert queued.dropped == 0
+
+
+def test_two_sinks_of_one_kind_have_names_of_their_own(tmp_path: Path) -> None:
+    uris = (f"log:{tmp_path / 'a'}", f"log:{tmp_path / 'b'}", "null:")
+    sinks = open_sinks(SourceSection(uri="0", sinks=uris), lambda kind, detail: None)
+    assert [sink.name for sink in sinks] == ["log", "log-2", "null"]
+    for sink in sinks:
+        sink.close()
 
 
 def test_a_sink_that_could_not_be_reached_gets_what_comes_later(monkeypatch: pytest.MonkeyPatch) -> None:

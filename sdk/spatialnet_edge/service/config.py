@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 
 from spatialnet_edge.errors import UsageError
+from spatialnet_edge.sinks import OWNERS
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
@@ -113,6 +116,19 @@ class ServiceConfig(Section, frozen=True):
     engine: EngineSection = EngineSection()
     health: HealthSection = HealthSection()
     limits: LimitsSection = LimitsSection()
+
+    def __post_init__(self) -> None:
+        refuse_twice("source", [section.uri for section in self.sources], "one camera has one section, with all its sinks")
+        places = [uri.partition("?")[0] for section in self.sources for uri in section.sinks]
+        owned = [place for place in places if place.partition(":")[0] in OWNERS]
+        refuse_twice("sink", owned, "give each camera a place of its own")
+
+
+def refuse_twice(what: str, uris: Sequence[str], advice: str) -> None:
+    """Raises `ValueError` for the first URI that is there more than once."""
+    for uri, times in Counter(uris).items():
+        if times > 1:
+            raise ValueError(f"the {what} '{uri}' is there {times} times; {advice}")
 
 
 def load_service_config(path: Path) -> ServiceConfig:

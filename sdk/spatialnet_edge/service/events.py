@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import final
@@ -29,7 +30,8 @@ class Events:
         self._lock = Lock()
 
     def __call__(self, kind: str, detail: str) -> None:
-        print(f"{kind}: {detail}", file=sys.stderr, flush=True)
+        with suppress(OSError):  # whoever listens may be gone
+            print(f"{kind}: {detail}", file=sys.stderr, flush=True)
         record = {
             "event": kind,
             "detail": detail,

@@ -42,10 +42,17 @@ def open_sinks(section: SourceSection, report: Report) -> list[QueuedSink]:
             if sink is not None:
                 sink.close()
         raise
+    names = numbered([uri.partition(":")[0] for uri, _ in opened])
     return [
-        QueuedSink(sink, wait=False, reopen=partial(open_sink, uri), report=report, name=uri.partition(":")[0])
-        for uri, sink in opened
+        QueuedSink(sink, wait=False, reopen=partial(open_sink, uri), report=report, name=name)
+        for name, (uri, sink) in zip(names, opened, strict=True)
     ]
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """`mqtt`, `mqtt-2` …: in the health file each sink has a name, and none shows its URI, which may hold a password."""
+    before = [names[:index].count(name) for index, name in enumerate(names)]
+    return [f"{name}-{count + 1}" if count else name for name, count in zip(names, before, strict=True)]
 
 
 def open_or_wait(uri: str, report: Report) -> Sink | None:

@@ -72,9 +72,9 @@ def serve(config: ServiceConfig, stop: Event) -> None:
             events("engine_passed_over", reason)
         service = Service(config, started, events)
         service.run(stop)
-        forget_starts(root)
-        if service.on_trial:
-            with suppress(OSError):
+        with suppress(OSError):
+            forget_starts(root)
+            if service.on_trial:
                 Slots(root).forgive_try()
         events("stop", "every frame on its way came out")
 

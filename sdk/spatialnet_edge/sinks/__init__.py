@@ -54,6 +54,9 @@ SINKS: Mapping[str, Plugin] = {
     "null": Plugin("spatialnet_edge.sinks.memory:NullSink"),
 }
 
+OWNERS = frozenset({"jsonl", "video", "log", "geojson", "unix"})
+"""What has its file, folder or socket to itself: a second one there would spoil it."""
+
 
 def open_sink(uri: str) -> Sink:
     """Open what a URI names, without a queue around it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from threading import Event, Thread
 from typing import final
 
@@ -114,22 +115,27 @@ class QueuedSink:
 
     def _write(self, result: FrameResult) -> None:
         assert self._sink is not None
-        try:
-            self._sink.write(result)
-        except Exception as error:
-            if self._reopen is None:
-                raise
-            self.dropped += 1
-            self._tell("sink_failed", f"{self.name}: {first_line(error)}")
-            with suppress(Exception):
-                self._sink.close()
-            self._sink = None
-            self._open_again()
+        self._attempt(partial(self._sink.write, result), losing=1)
 
     def _flush(self) -> None:
         flush = getattr(self._sink, "flush", None)
         if flush is not None:
-            flush()
+            self._attempt(flush, losing=0)
+
+    def _attempt(self, step: Callable[[], None], losing: int) -> None:
+        """Do something with the sink; if it fails, open it anew."""
+        try:
+            step()
+        except Exception as error:
+            if self._reopen is None:
+                raise
+            self.dropped += losing
+            self._tell("sink_failed", f"{self.name}: {first_line(error)}")
+            with suppress(Exception):
+                assert self._sink is not None
+                self._sink.close()
+            self._sink = None
+            self._open_again()
 
     def _open_again(self) -> None:
         assert self._reopen is not None
