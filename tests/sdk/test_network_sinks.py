@@ -1,6 +1,7 @@
 """Sinks that reach other computers, against real peers: sockets, and a real MQTT broker with TLS."""
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -50,6 +51,7 @@ def test_datagrams_are_records_and_a_missing_peer_costs_nothing() -> None:
         ("udp://127.0.0.1:9?budget=-1", "must not be negative"),
         ("udp://127.0.0.1:9?budget=many", "not a number"),
         ("mqtt://127.0.0.1:9", "no topic"),
+        ("mqtt://127.0.0.1:9/fleet?qos=3", "expected 0, 1 or 2"),
     ],
 )
 def test_a_peer_that_makes_no_sense_is_refused(uri: str, says: str) -> None:
@@ -140,6 +142,28 @@ def test_a_broker_that_goes_and_comes_back_costs_results_only_meanwhile(broker: 
         sink.write(result(1))
         time.sleep(0.2)
     assert any(topic == "fleet/two/result" for topic, _, _ in ground.heard)
+    sink.close()
+    ground.close()
+
+
+@pytest.mark.fault(42)
+@pytest.mark.parametrize("qos", [0, 1])
+def test_a_link_that_takes_nothing_does_not_fill_the_memory(broker: Broker, qos: int) -> None:
+    """A broker that is stopped, not gone: the connection stands, and its buffers fill up."""
+    ground = Ground(broker.port)
+    sink = open_sink(f"mqtt://127.0.0.1:{broker.port}/fleet/ten?qos={qos}")
+    assert broker.process is not None
+    broker.process.send_signal(signal.SIGSTOP)
+    for seq in range(60_000):
+        sink.write(result(seq))
+        if sink.missed:  # type: ignore[attr-defined]
+            break
+    broker.process.send_signal(signal.SIGCONT)
+    assert sink.missed == 1  # type: ignore[attr-defined]
+    ground.wait(lambda heard: ("fleet/ten/result", seq - 1) in [(topic, each.get("seq")) for topic, each, _ in heard[-1:]])
+    sink.write(result(99_999))
+    ground.wait(lambda heard: heard[-1][1].get("seq") == 99_999)
+    assert sink.missed == 1  # type: ignore[attr-defined]
     sink.close()
     ground.close()
 

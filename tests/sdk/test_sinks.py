@@ -13,6 +13,7 @@ from spatialnet_edge.errors import SinkError, SinkRefused, UsageError
 from spatialnet_edge.frames import Frame
 from spatialnet_edge.results import FrameResult, assemble
 from spatialnet_edge.sinks import open_sink
+from spatialnet_edge.sinks.jsonl import JsonlSink
 from spatialnet_edge.sinks.memory import MemorySink
 from spatialnet_edge.sinks.queued import QueuedSink
 from spatialnet_edge.sinks.video import VideoSink, draw
@@ -74,6 +75,25 @@ def test_a_budget_leaves_out_what_is_too_much_and_counts_it(scheme: str, tmp_pat
         open_sink(f"{scheme}:{tmp_path / 'x'}?budget=much")
 
 
+def test_a_restart_adds_to_a_log_and_a_torn_line_spoils_no_other(tmp_path: Path) -> None:
+    where = tmp_path / "log.jsonl"
+    for seq in (0, 1):
+        sink = open_sink(f"jsonl:{where}")
+        sink.write(result(seq))
+        sink.close()
+    with where.open("a") as file:
+        file.write('{"seq": 2, "sour')
+    sink = open_sink(f"jsonl:{where}")
+    sink.write(result(3))
+    sink.close()
+    lines = where.read_text().splitlines()
+    assert [json.loads(lines[index])["seq"] for index in (0, 1, 3)] == [0, 1, 3]
+    anew = JsonlSink(str(where), anew=True)
+    anew.write(result(4))
+    anew.close()
+    assert json.loads(where.read_text())["seq"] == 4
+
+
 def test_a_full_disk_is_reported_with_the_frame() -> None:
     sink = open_sink("jsonl:/dev/full")
     with pytest.raises(SinkError, match=r"/dev/full: writing frame 0 failed: No space left"):
@@ -92,6 +112,14 @@ def test_the_overlay_video_plays_and_has_the_panel(tmp_path: Path) -> None:
     plain, drawn = clip_frames(2)[0][..., ::-1].astype(int), frames[0].astype(int)
     assert np.abs(plain[:60, :400] - drawn[:60, :400]).mean() > 20
     assert np.abs(plain[500:, 800:] - drawn[500:, 800:]).mean() < 12
+
+
+def test_a_restart_leaves_the_video_before_it_alone(tmp_path: Path) -> None:
+    for anew in (False, False, True):
+        sink = VideoSink(str(tmp_path / "out.mp4"), fps=10, anew=anew)
+        sink.write(result())
+        sink.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out-2.mp4", "out.mp4"]
 
 
 @pytest.mark.parametrize("shape", [(16, 16, 3), (96, 96, 3), (2160, 3840, 3), (1, 400, 3)])

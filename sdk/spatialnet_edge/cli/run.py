@@ -36,9 +36,9 @@ KEPT = 20_000
 def run(
     bundle: Annotated[str, typer.Argument(help="A .snb file, a bundle directory, or builtin:student.")],
     source: Annotated[str, typer.Argument(help="clip.mp4, photo.jpg, folder/, 0, rtsp://…, gst:…, synthetic:…")],
-    json: Annotated[str, typer.Option(help="Write one JSON object a frame to this file; - for standard output.")] = "",
-    video: Annotated[Path | None, typer.Option(help="Write the frames with the answers drawn on them (.mp4).")] = None,
-    sink: Annotated[list[str] | None, typer.Option(help="Further sinks, NAME:WHERE; may be repeated.")] = None,
+    json: Annotated[str, typer.Option(help="Write one JSON object a frame to this file, anew; - for standard output.")] = "",
+    video: Annotated[Path | None, typer.Option(help="Write the frames with the answers drawn on them (.mp4), anew.")] = None,
+    sink: Annotated[list[str] | None, typer.Option(help="Further sinks, NAME:WHERE; they add to what is there.")] = None,
     policy: Annotated[
         str, typer.Option(help="every, latest or queue:N; by default every for recordings, latest for live sources.")
     ] = "",
@@ -120,9 +120,9 @@ def open_sinks(source: Source, json: str, video: Path | None, others: list[str])
     """Every sink behind its own queue; a recording waits for a slow sink, a live source does not."""
     opened: list[Sink] = []
     if json:
-        opened.append(open_sink(f"jsonl:{json}"))
+        opened.append(SINKS["jsonl"].load()(json, anew=True))
     if video is not None:
-        opened.append(SINKS["video"].load()(str(video), source.fps))
+        opened.append(SINKS["video"].load()(str(video), source.fps, anew=True))
     opened.extend(open_sink(uri) for uri in others)
     return [QueuedSink(each, wait=not source.live) for each in opened]
 

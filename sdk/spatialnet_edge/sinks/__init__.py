@@ -2,8 +2,8 @@
 
 | URI | sink |
 |---|---|
-| `jsonl:log.jsonl`, `jsonl:-` | one JSON object a line; `-` is standard output |
-| `video:out.mp4` | the frames with the answers drawn on them (extra `opencv`) |
+| `jsonl:log.jsonl`, `jsonl:-` | one JSON object a line, added to what is there; `-` is standard output |
+| `video:out.mp4` | the frames with the answers drawn on them; `out-2.mp4` if it is there already (extra `opencv`) |
 | `log:FOLDER` | lines with a CRC-32 in segments under a cap, on the disk within a second |
 | `geojson:places.geojsonl` | one GeoJSON feature a frame that knows where it was taken |
 | `udp://HOST:PORT` | one binary record a datagram (`wire.py`) |

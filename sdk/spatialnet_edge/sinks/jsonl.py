@@ -1,4 +1,7 @@
-"""One JSON object a line. Each line is written whole, so whatever happens next, the lines before it can be read."""
+"""One JSON object a line, added to what is there.
+
+Each line is written whole, so whatever happens next, the lines before it can be read.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +22,18 @@ encode_json = msgspec.json.Encoder().encode
 
 @final
 class JsonLines:
-    """Appends nothing, overwrites the file: one run, one log. `-` is standard output; `FILE?budget=BYTES_A_SECOND` leaves out
-    what is more than that.
+    """Adds to a file: what is there may be the flight before a restart. A last line that a power cut tore is ended first, so that
+    it spoils no other. `-` is standard output; `FILE?budget=BYTES_A_SECOND` leaves out what is more than that.
+
+    Args:
+        anew: empty the file first.
 
     Raises:
         SinkRefused: the file cannot be written.
         UsageError: a budget that is no number.
     """
 
-    def __init__(self, scheme: str, rest: str) -> None:
+    def __init__(self, scheme: str, rest: str, anew: bool = False) -> None:
         where, self._budget = path_and_budget(scheme, rest)
         self._where = where or "-"
         self._closed = False
@@ -36,7 +42,11 @@ class JsonLines:
                 self._descriptor = os.dup(sys.stdout.fileno())
             else:
                 Path(self._where).parent.mkdir(parents=True, exist_ok=True)
-                self._descriptor = os.open(self._where, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+                torn = is_torn(Path(self._where))
+                kept = os.O_TRUNC if anew else os.O_APPEND
+                self._descriptor = os.open(self._where, os.O_WRONLY | os.O_CREAT | kept, 0o644)
+                if torn and not anew:
+                    os.write(self._descriptor, b"\n")
         except OSError as error:
             raise SinkRefused(
                 f"{self._where}: cannot be written by user {os.geteuid()}: {error.strerror}; choose another path"
@@ -68,14 +78,23 @@ class JsonLines:
             os.close(self._descriptor)
 
 
+def is_torn(path: Path) -> bool:
+    """Whether a file's last line has no end."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) != b"\n"
+
+
 @final
 class JsonlSink:
     """Every result as one object; see `FrameResult.to_dict`."""
 
     wants_pixels = False
 
-    def __init__(self, rest: str) -> None:
-        self._lines = JsonLines("jsonl", rest)
+    def __init__(self, rest: str, anew: bool = False) -> None:
+        self._lines = JsonLines("jsonl", rest, anew)
 
     @property
     def over_budget(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from importlib import import_module
 from typing import Any, final
 
@@ -15,6 +16,8 @@ from spatialnet_edge.sinks.budget import Budget, number, parse_peer
 PLAIN_PORT, TLS_PORT = 1883, 8883
 CONNECT_S = 10.0
 KEEPALIVE_S = 15
+MOST_UNSENT = 256
+"""Results that may wait for the link. paho would keep any number, and a link slower than the results would fill the memory."""
 OPTIONS = {
     "budget": "0",
     "qos": "0",
@@ -34,8 +37,8 @@ class MqttSink:
 
     Every result goes to `TOPIC/result`. `TOPIC/health` is retained: `{"state":"online"}` while connected, and
     `{"state":"offline"}` as the last will, which the broker publishes when the connection breaks (MQTT 5.0, 3.1.2.5). paho
-    reconnects by itself; what is written meanwhile is dropped and counted in `missed`, since a stale answer is worth less
-    than a fresh one.
+    reconnects by itself; what is written meanwhile, or while `MOST_UNSENT` results wait for a slow link, is dropped and counted in
+    `missed`, since a stale answer is worth less than a fresh one.
 
     Raises:
         MissingExtra: paho-mqtt is not installed.
@@ -51,7 +54,10 @@ class MqttSink:
             raise UsageError(f"{scheme}:{rest}: no topic; expected {scheme}://HOST:PORT/fleet/NAME")
         self._budget = Budget(number(scheme, options, "budget"))
         self._qos = int(number(scheme, options, "qos"))
+        if self._qos not in (0, 1, 2):
+            raise UsageError(f"{scheme}: qos={options['qos']}: expected 0, 1 or 2")
         self.missed = 0
+        self._unsent: deque[Any] = deque()
         try:
             paho: Any = import_module("paho.mqtt.client")
         except ModuleNotFoundError as error:
@@ -83,12 +89,22 @@ class MqttSink:
         return self._budget.refused
 
     def write(self, result: FrameResult) -> None:
-        if not self._client.is_connected():
+        while self._unsent and self._is_done(self._unsent[0]):
+            self._unsent.popleft()
+        if not self._client.is_connected() or len(self._unsent) >= MOST_UNSENT:
             self.missed += 1
             return
         text = encode_json(result.to_dict())
         if self._budget.allows(len(text)):
-            self._client.publish(f"{self._topic}/result", text, qos=self._qos)
+            self._unsent.append(self._client.publish(f"{self._topic}/result", text, qos=self._qos))
+
+    def _is_done(self, message: Any) -> bool:
+        """Whether the link has taken a message, or lost it, which is counted."""
+        try:
+            return bool(message.is_published())
+        except (RuntimeError, ValueError):
+            self.missed += 1
+            return True
 
     def close(self) -> None:
         if self._client.is_connected():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 from typing import final
@@ -24,12 +25,14 @@ class VideoSink:
     """Writes MPEG-4 at the first frame's size (at most 1280 wide); later frames are scaled to it.
 
     Args:
-        rest: path of the video, `.mp4` or `.avi`.
+        rest: path of the video, `.mp4` or `.avi`. A video that is there already stays: the new one is `NAME-2.mp4`, and so on.
         fps: of the video; None for 30.
+        anew: write over a video that is there already.
     """
 
-    def __init__(self, rest: str, fps: float | None = None) -> None:
+    def __init__(self, rest: str, fps: float | None = None, anew: bool = False) -> None:
         self._path = Path(rest)
+        self._anew = anew
         self._fps = fps or DEFAULT_FPS
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
@@ -61,10 +64,17 @@ class VideoSink:
         scale = min(1.0, MAX_WIDTH / width)
         self._size = (max(2, int(width * scale) // 2 * 2), max(2, int(height * scale) // 2 * 2))
         codec = "mp4v" if self._path.suffix.lower() == ".mp4" else "MJPG"
+        self._path = self._path if self._anew else free_name(self._path)
         writer = cv2.VideoWriter(str(self._path), cv2.VideoWriter.fourcc(*codec), self._fps, self._size)
         if not writer.isOpened():
             raise SinkError(f"{self._path}: OpenCV cannot write this video ({codec}, {self._size}); is the folder writable?")
         self._writer = writer
+
+
+def free_name(path: Path) -> Path:
+    """The path, with the first number that makes it new."""
+    names = (path if number == 1 else path.with_stem(f"{path.stem}-{number}") for number in itertools.count(1))
+    return next(name for name in names if not name.exists())
 
 
 def draw(image: NDArray[np.uint8], result: FrameResult) -> NDArray[np.uint8]:

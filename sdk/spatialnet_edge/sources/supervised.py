@@ -184,8 +184,9 @@ class SupervisedSource:
 
 def receive(home: socket.socket, limit: float) -> tuple[Message, int] | None:
     """The next message and the descriptor that came with it (-1 for none); None after `limit` seconds of silence."""
-    ready, _, _ = select.select([home], [], [], limit)
-    if not ready:
+    ready = select.poll()  # select(2) knows no descriptor above 1023
+    ready.register(home, select.POLLIN)
+    if not ready.poll(limit * 1000):
         return None
     space = socket.CMSG_SPACE(array.array("i").itemsize)
     try:
