@@ -1,8 +1,9 @@
 """An imaging payload: classify, route, keep the best, and send what fits into a pass.
 
-python satellite.py capture landuse.snb scene:S2.tif?tile=256 queue/ --rule 'keep if land_use in [residential, industrial] and
-p >= 0.8 else thumbnail' python satellite.py downlink queue/ pass_0042.bin --budget 200000
-python satellite.py ground pass_0042.bin received/
+    python satellite.py capture landuse.snb scene:S2.tif?tile=256 queue/ \\
+        --rule 'keep if land_use in [residential, industrial] and p >= 0.8 else thumbnail'
+    python satellite.py downlink queue/ pass_0042.bin --budget 200000
+    python satellite.py ground pass_0042.bin received/
 """
 
 from __future__ import annotations
