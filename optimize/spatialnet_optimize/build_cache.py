@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -91,20 +92,29 @@ def remembered(job: Job, step: Step, progress: Progress = silent, make: Make = b
             kept.unlink()
         else:
             step("the same build was done before: taken from the cache (--fresh builds again)")
-            os.utime(kept)
+            with suppress(OSError):  # a cache that may only be read
+                os.utime(kept)
             copy(kept, job.output)
             return open_bundle(job.output, OURS)
     bundle, _ = make(job, step, progress)
     if job.output.suffix == ".snb":
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        copy(job.output, kept)
-        for old in sorted(kept.parent.glob("*.snb"), key=lambda each: each.stat().st_mtime)[:-MOST]:
-            old.unlink()
+        try:
+            keep(job.output, kept)
+        except OSError as error:
+            step(f"warning: not kept for the next time: {error}")
     return bundle
+
+
+def keep(bundle: Path, kept: Path) -> None:
+    """Put a bundle into the cache, and let the oldest go."""
+    copy(bundle, kept)
+    for old in sorted(kept.parent.glob("*.snb"), key=lambda each: each.stat().st_mtime)[:-MOST]:
+        old.unlink()
 
 
 def copy(source: Path, target: Path) -> None:
     """Whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.partial")
     shutil.copyfile(source, partial)
     partial.replace(target)

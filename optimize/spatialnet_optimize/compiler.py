@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,8 +30,9 @@ class Compiler:
         """Build a plan; as `build_plan`."""
         plan = self._build(content, shape, strip_weights=False)
         if self.timings is not None and plan.timing_cache:
-            self.timings.parent.mkdir(parents=True, exist_ok=True)
-            write_durably(self.timings, plan.timing_cache)
+            with suppress(OSError):  # the next build takes longer, that is all
+                self.timings.parent.mkdir(parents=True, exist_ok=True)
+                write_durably(self.timings, plan.timing_cache)
         return plan
 
     def without_weights(self, content: bytes, shape: tuple[int, int, int]) -> bytes:

@@ -61,3 +61,19 @@ def test_a_damaged_entry_is_built_again_and_old_ones_go(tmp_path: Path) -> None:
     assert not any("cache" in step for step in steps)
     assert open_bundle(entry).spec.name == "tiny"
     assert len(list(cache_folder().glob("*.snb"))) == MOST
+
+
+def test_a_cache_that_cannot_be_written_costs_a_warning_and_a_folder_that_is_not_there_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job(write_tiny_bundle(tmp_path / "tiny.snb"), "cpu", tmp_path / "new" / "out.snb", precision="fp32")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/no")
+    steps: list[str] = []
+    assert remembered(job, steps.append).spec.name == "tiny"
+    assert "not kept for the next time" in steps[-1]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    remembered(job, steps.append)
+    again = replace(job, output=tmp_path / "newer" / "out.snb")
+    remembered(again, steps.append)
+    assert "taken from the cache" in steps[-1]
+    assert open_bundle(again.output).spec.name == "tiny"
