@@ -23,6 +23,7 @@ C header is
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from dataclasses import dataclass
 from typing_extensions import assert_never
 
 from spatialnet_edge.errors import SinkError
+from spatialnet_edge.frames import Pose
 from spatialnet_edge.results import Classification, FrameResult, Prediction, Presence, Quantity
 
 MAGIC, VERSION = b"SNER", 1
@@ -74,11 +76,8 @@ def pack(result: FrameResult) -> bytes:
         SinkError: a head has more labels than bits.
     """
     answers = [_answer(place, answer) for place, answer in enumerate(result.predictions.values())]
-    pose = result.frame.pose
-    flags = sum(QUALITY.get(name, 0) for name in result.quality) | (LATE if result.late else 0) | (PLACED if pose else 0)
-    place = (
-        (0, 0, 0) if pose is None else (round(pose.latitude * 1e7), round(pose.longitude * 1e7), round(pose.altitude * 1e3))
-    )
+    place = _place(result.frame.pose)
+    flags = sum(QUALITY.get(name, 0) for name in result.quality) | (LATE if result.late else 0) | (PLACED if place else 0)
     size = HEADER.size + ANSWER.size * len(answers) + CRC.size
     frame = result.frame
     age_us = max(0, min(2**32 - 1, round(result.age_ms * 1e3)))
@@ -88,14 +87,22 @@ def pack(result: FrameResult) -> bytes:
         size,
         result.seq,
         frame.captured_ns,
-        round(frame.captured_unix * 1e6),
+        max(0, round(frame.captured_unix * 1e6)),
         age_us,
         flags,
         len(answers),
-        *place,
+        *(place or (0, 0, 0)),
     )
     body = head + b"".join(answers)
     return body + CRC.pack(zlib.crc32(body))
+
+
+def _place(pose: Pose | None) -> tuple[int, ...] | None:
+    """As it goes into the record, heights beyond 2,147 km as just that; None for no pose or one that is no number."""
+    if pose is None or not all(map(math.isfinite, (pose.latitude, pose.longitude, pose.altitude))):
+        return None
+    scaled = (pose.latitude * 1e7, pose.longitude * 1e7, pose.altitude * 1e3)
+    return tuple(round(max(-(2**31), min(2**31 - 1, value))) for value in scaled)
 
 
 def unpack(content: bytes) -> Record:

@@ -1,6 +1,7 @@
 """The C client against the real sink: compiled with every warning an error, fed by the runtime, held against Python's reading."""
 
 import ctypes
+import math
 import shutil
 import subprocess
 import time
@@ -41,6 +42,14 @@ def test_a_record_comes_back_as_it_went() -> None:
     assert (level.kind, level.value) == (2, 7.0)
     assert unpack(pack(result(2))).answers[0].label == -1  # unsure
     assert unpack(pack(result(2))).position is None
+
+
+@given(st.builds(Pose, *[st.floats()] * 3))
+def test_any_pose_gives_a_record(pose: Pose) -> None:
+    """A satellite is higher than the field goes, and a receiver without a fix says what is no number."""
+    found = unpack(pack(result(1, pose))).position
+    assert (found is None) == (not all(map(math.isfinite, (pose.latitude, pose.longitude, pose.altitude))))
+    assert found is None or found[2] == pytest.approx(min(max(pose.altitude, -(2**31) / 1e3), (2**31 - 1) / 1e3), abs=1e-3)
 
 
 @given(st.integers(0, 103), st.integers(1, 255))

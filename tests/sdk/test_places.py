@@ -156,6 +156,9 @@ def test_an_autopilots_stream_gives_the_pose_nearest_in_time() -> None:
     assert pose_at(time.monotonic_ns()) is None
     autopilot = mavutil.mavlink_connection("udpout:127.0.0.1:14777", source_system=1)
     moments: list[int] = []
+    autopilot.mav.global_position_int_send(0, 0, 0, 0, 0, 0, 0, 0, 0)  # no fix yet
+    time.sleep(0.3)
+    assert pose_at(time.monotonic_ns()) is None
     for step in range(5):
         autopilot.mav.attitude_send(0, 0.1, -0.2, 0.3, 0, 0, 0)
         autopilot.mav.global_position_int_send(0, 508000000 + step * 1000, -1000000, 120000, 80000, 0, 0, 0, 0)

@@ -87,6 +87,8 @@ class MavlinkPose:
             if message.get_type() == "ATTITUDE":
                 self._attitude = tuple(math.degrees(angle) for angle in (message.roll, message.pitch, message.yaw))
                 continue
+            if not message.lat and not message.lon:  # what ArduPilot sends before it knows where it is
+                continue
             roll, pitch, yaw = self._attitude
             pose = Pose(message.lat / 1e7, message.lon / 1e7, message.alt / 1e3, roll, pitch, yaw)
             with self._lock:
