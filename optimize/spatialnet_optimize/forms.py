@@ -62,7 +62,7 @@ def search(
     ranked = sensitivities(portable, spec, few, scheme, step)
 
     def quantised(layers: Sequence[str]) -> bytes:
-        return int8_static(portable, calibration.images, scheme, layers, METHOD[scheme])
+        return int8_static(portable, calibration.images, scheme, layers, METHOD)
 
     def passes(layers: Sequence[str]) -> bool:
         contents = {REFERENCE: portable, PARTIAL: quantised(layers)}
