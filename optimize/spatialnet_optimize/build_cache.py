@@ -18,6 +18,7 @@ import msgspec
 
 from spatialnet_edge import __version__
 from spatialnet_edge.bundle import Bundle, open_bundle
+from spatialnet_edge.durable import replaced
 from spatialnet_edge.errors import BundleError
 from spatialnet_edge.trust import Trust
 from spatialnet_optimize.build import Job, Step, build, shipped_samples
@@ -115,6 +116,5 @@ def keep(bundle: Path, kept: Path) -> None:
 def copy(source: Path, target: Path) -> None:
     """Whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.copyfile(source, partial)
-    partial.replace(target)
+    with source.open("rb") as content, replaced(target, sync=False) as file:
+        shutil.copyfileobj(content, file)

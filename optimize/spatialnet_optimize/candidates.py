@@ -11,8 +11,6 @@ from spatialnet_optimize.precision import to_bf16, to_fp16
 from spatialnet_optimize.quantise import int8_dynamic, int8_static
 
 Make = Callable[[bytes, Calibration], bytes]
-METHOD = "mse"
-"""How the ranges of activations are chosen: least squared error, which alone did well with every student so far (decision 0010)."""
 
 FORMS: dict[str, tuple[str, Make]] = {
     REFERENCE: ("the portable graph", lambda content, calibration: content),
@@ -21,11 +19,11 @@ FORMS: dict[str, tuple[str, Make]] = {
     "int8-dynamic": ("dynamic INT8 of the linear layers", lambda content, calibration: int8_dynamic(content)),
     "int8-static": (
         "static INT8 of convolutions and linear layers",
-        lambda content, calibration: int8_static(content, calibration.images, "cpu", method=METHOD),
+        lambda content, calibration: int8_static(content, calibration.images, "cpu"),
     ),
     "int8-qdq": (
         "INT8 Q/DQ of convolutions and linear layers, as TensorRT wants it",
-        lambda content, calibration: int8_static(content, calibration.images, "tensorrt", method=METHOD),
+        lambda content, calibration: int8_static(content, calibration.images, "tensorrt"),
     ),
     "fp8-qdq": (
         "FP8 Q/DQ of linear layers, as TensorRT wants it",

@@ -12,7 +12,7 @@ from spatialnet_edge.labelled import LabelledImages
 from spatialnet_edge.manifest import LayerSensitivity
 from spatialnet_edge.spec import IMAGE_INPUT, ModelSpec
 from spatialnet_optimize.calibration import Calibration
-from spatialnet_optimize.candidates import FORMS, METHOD
+from spatialnet_optimize.candidates import FORMS
 from spatialnet_optimize.gates import PARTIAL, REFERENCE, refusal
 from spatialnet_optimize.quantise import Scheme, int8_static
 from spatialnet_optimize.sensitivity import most_that_pass, sensitivities
@@ -62,7 +62,7 @@ def search(
     ranked = sensitivities(portable, spec, few, scheme, step)
 
     def quantised(layers: Sequence[str]) -> bytes:
-        return int8_static(portable, calibration.images, scheme, layers, METHOD)
+        return int8_static(portable, calibration.images, scheme, layers)
 
     def passes(layers: Sequence[str]) -> bool:
         contents = {REFERENCE: portable, PARTIAL: quantised(layers)}

@@ -58,7 +58,7 @@ def int8_static(
     images: NDArray[np.uint8],
     scheme: Scheme,
     layers: Sequence[str] | None = None,
-    method: str = "percentile",
+    method: str = "mse",
 ) -> bytes:
     """Explicit INT8: Q/DQ around the convolutions and linear layers, weights per channel, activations calibrated.
 
@@ -67,7 +67,8 @@ def int8_static(
         scheme: `tensorrt`: symmetric, signed, no quantised biases (its parser refuses them); `cpu`: unsigned activations, and
             weights of 7 bits, which is what ONNX Runtime's kernels are fast and exact with.
         layers: of `linear_layers`; None for all. Without any, the graph comes back as it is.
-        method: how the range of an activation is chosen, of `METHODS`.
+        method: how the range of an activation is chosen, of `METHODS`; least squared error alone did well with every student so far
+            (decision 0010).
     """
     chosen = [*(linear_layers(content) if layers is None else layers)]
     if not chosen:  # ONNX Runtime takes an empty list for "everything"

@@ -113,8 +113,8 @@ def beside_absent(rgb: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
 
 
 SAMPLED = 400
-"""About so many values say enough of a picture's light. NumPy works on up to 500 without letting go of Python's lock, which with
-every core in the engine costs more to get back than the work itself takes."""
+"""About so many values say enough of a picture's light. With every core in the engine, a call that takes 9 µs alone was seen to
+cost ten times that."""
 
 
 def sampled(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

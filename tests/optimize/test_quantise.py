@@ -15,7 +15,6 @@ from spatialnet_edge.labelled import open_labelled
 from spatialnet_edge.spec import IMAGE_INPUT
 from spatialnet_optimize.build import Job, calibrate, shipped_samples, usable_sets
 from spatialnet_optimize.calibration import UNLIKE, checked, from_folder, from_labelled, split_off, unlikeness
-from spatialnet_optimize.candidates import METHOD
 from spatialnet_optimize.gates import refusal
 from spatialnet_optimize.precision import head_layers, to_bf16, to_fp16
 from spatialnet_optimize.quantise import int8_static, linear_layers, smooth
@@ -125,8 +124,8 @@ def test_int8_and_fp16_keep_their_accuracy_on_a_thousand_images(
     sets = [replace(every, files=every.files[::5], classes=every.classes[::5])]
     assert len(sets[0]) > 1000
     contents = {"fp32": graph, "fp16": to_fp16(graph)}
-    contents |= {"int8-static": int8_static(graph, images, "cpu", method=METHOD)}
-    contents |= {"int8-qdq": int8_static(graph, images, "tensorrt", method=METHOD)}
+    contents |= {"int8-static": int8_static(graph, images, "cpu")}
+    contents |= {"int8-qdq": int8_static(graph, images, "tensorrt")}
     reference, *others = measure_candidates(contents, student.spec, student, sets, lambda text: None)
     assert [refusal(each, reference, 0.5) for each in others] == ["", "", ""]
 

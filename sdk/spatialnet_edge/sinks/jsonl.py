@@ -42,10 +42,10 @@ class JsonLines:
                 self._descriptor = os.dup(sys.stdout.fileno())
             else:
                 Path(self._where).parent.mkdir(parents=True, exist_ok=True)
-                torn = is_torn(Path(self._where))
+                torn = not anew and is_torn(Path(self._where))
                 kept = os.O_TRUNC if anew else os.O_APPEND
                 self._descriptor = os.open(self._where, os.O_WRONLY | os.O_CREAT | kept, 0o644)
-                if torn and not anew:
+                if torn:
                     os.write(self._descriptor, b"\n")
         except OSError as error:
             raise SinkRefused(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from threading import Event, Thread
 from typing import final
 
@@ -114,26 +113,24 @@ class QueuedSink:
             self._inbox.close()
 
     def _write(self, result: FrameResult) -> None:
-        assert self._sink is not None
-        self._attempt(partial(self._sink.write, result), losing=1)
+        self._attempt(lambda sink: sink.write(result), losing=1)
 
     def _flush(self) -> None:
-        flush = getattr(self._sink, "flush", None)
-        if flush is not None:
-            self._attempt(flush, losing=0)
+        self._attempt(flush, losing=0)
 
-    def _attempt(self, step: Callable[[], None], losing: int) -> None:
+    def _attempt(self, step: Callable[[Sink], None], losing: int) -> None:
         """Do something with the sink; if it fails, open it anew."""
+        sink = self._sink
+        assert sink is not None
         try:
-            step()
+            step(sink)
         except Exception as error:
             if self._reopen is None:
                 raise
             self.dropped += losing
             self._tell("sink_failed", f"{self.name}: {first_line(error)}")
             with suppress(Exception):
-                assert self._sink is not None
-                self._sink.close()
+                sink.close()
             self._sink = None
             self._open_again()
 
@@ -172,3 +169,9 @@ class QueuedSink:
         if isinstance(self._failure, SpatialNetError):
             return self._failure
         return SinkError(f"a sink failed: {type(self._failure).__name__}: {self._failure}")
+
+
+def flush(sink: Sink) -> None:
+    """What a sink does while there is nothing to write, if it does anything."""
+    if (idle := getattr(sink, "flush", None)) is not None:
+        idle()

@@ -47,10 +47,10 @@ class CameraSource:
 
     def _refuse_another_mode(self, wanted: dict[int, float], query: str) -> None:
         """A driver takes the nearest mode it has, without a word."""
-        given = {setting: self._capture.get(setting) for setting in wanted}
+        given = {setting: self._capture.get(setting) for setting in MODE}
         off = [s for s in wanted if abs(given[s] - wanted[s]) > (FPS_TOLERANCE * wanted[s] if s == cv2.CAP_PROP_FPS else 0)]
         if off:
-            width, height, rate, code = (self._capture.get(setting) for setting in MODE)
+            width, height, rate, code = given.values()
             self._capture.release()
             raise SourceRefused(
                 f"camera {self.uri}: has no mode {query}; the nearest is size={width:.0f}x{height:.0f}&fps={rate:g}"
