@@ -47,6 +47,19 @@ def test_waiting_holds_the_producer_until_there_is_room() -> None:
     assert not producer.is_alive()
 
 
+def test_who_waited_for_room_goes_on_when_half_of_it_is_free() -> None:
+    inbox: Inbox[int] = Inbox(4, drop_oldest=False)
+    producer = threading.Thread(target=lambda: [inbox.put(item) for item in range(6)])
+    producer.start()
+    time.sleep(0.1)
+    inbox.get()
+    time.sleep(0.1)
+    assert len(inbox) == 3
+    inbox.get()
+    producer.join(timeout=5)
+    assert [inbox.get() for _ in range(4)] == [2, 3, 4, 5]
+
+
 def test_closing_frees_a_waiting_producer_and_hands_its_item_back() -> None:
     inbox: Inbox[int] = Inbox(1, drop_oldest=False)
     inbox.put(1)

@@ -2,13 +2,16 @@
 
 import functools
 import http.server
+import itertools
 import os
 import subprocess
 import sys
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -19,6 +22,7 @@ from spatialnet_edge.errors import SourceLost, SourceRefused
 from spatialnet_edge.frames import Frame, Skipped
 from spatialnet_edge.sources import open_source, parse_uri
 from spatialnet_edge.sources.gstreamer import load_gstreamer, opencv_has_gstreamer
+from spatialnet_edge.sources.recycled import Recycled
 
 CLIP_FRAMES = 242
 
@@ -218,3 +222,23 @@ def test_a_decompression_bomb_is_skipped_by_its_header(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "['decode_error']"
+
+
+def test_frames_that_are_kept_keep_their_pixels() -> None:
+    kept = [item.pixels for item in itertools.islice(open_source(str(CLIP)), 40) if isinstance(item, Frame)]
+    assert len(kept) == 40
+    checksums = [zlib.adler32(np.ascontiguousarray(pixels)) for pixels in kept]
+    decoded = cv2.VideoCapture(str(CLIP))
+    assert checksums == [zlib.adler32(np.ascontiguousarray(decoded.read()[1][..., ::-1])) for _ in kept]
+
+
+def test_memory_of_a_picture_is_used_again_once_its_last_view_is_gone() -> None:
+    recycled = Recycled()
+    first = recycled((4, 6, 3))
+    address = first.ctypes.data
+    shown = first[..., ::-1]
+    del first
+    assert recycled((4, 6, 3)).ctypes.data != address
+    del shown
+    assert recycled((4, 6, 3)).ctypes.data == address
+    assert recycled((2, 2, 3)).shape == (2, 2, 3)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from spatialnet_edge.errors import SourceLost, SourceRefused
 from spatialnet_edge.frames import Frame, Skipped
 from spatialnet_edge.sources import first_bytes, regular_file
+from spatialnet_edge.sources.recycled import Recycled
 
 # The complaints of FFmpeg and OpenCV become our one line instead.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "8")
@@ -40,7 +41,8 @@ class VideoSource:
 
     def __iter__(self) -> Iterator[Frame | Skipped]:
         seq = 0
-        for seq, item in enumerate(read_frames(self._capture, self.uri, self.fps), start=1):  # noqa: B007 (used after)
+        frames = read_frames(self._capture, self.uri, self.fps, Recycled())
+        for seq, item in enumerate(frames, start=1):  # noqa: B007 (used after)
             yield item
         if seq == 0:
             raise SourceRefused(f"{self.uri}: no frame could be decoded; the file may be truncated")
