@@ -24,3 +24,12 @@ def test_a_rounds_mood_hits_all_alike() -> None:
     ratio, low, high = peers.interval(150 * moods, 100 * moods)
     assert ratio == pytest.approx(1.5)
     assert (low, high) == (pytest.approx(1.5), pytest.approx(1.5))
+
+
+def test_what_the_builder_makes_here_is_a_line_of_its_own() -> None:
+    name, run = peers.ours_built()
+    assert "built for this machine" in name
+    _, reference = peers.ours()
+    answers = np.array(run(str(CLIP))) == np.array(reference(str(CLIP)))
+    assert len(answers) == 242
+    assert answers.mean() > 0.9
