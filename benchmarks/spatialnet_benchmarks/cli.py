@@ -14,13 +14,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from spatialnet_benchmarks.energy import gpu_memory_mb, open_meters
+from spatialnet_benchmarks.energy import energy_a_frame, gpu_memory_mb
 from spatialnet_benchmarks.environment import environment, state
 from spatialnet_benchmarks.latency import WARM_UP, batches, cold_starts, engine_alone, paced, summary
 from spatialnet_benchmarks.stages import Measurement, measure, read
 from spatialnet_benchmarks.streams import no_decoding, streams
 from spatialnet_edge.api import Model, load
 from spatialnet_edge.errors import MissingExtra, UsageError
+from spatialnet_edge.sources import open_source
 
 BATCHES = (1, 2, 4, 8)
 STREAMS = (1, 2, 4)
@@ -66,12 +67,10 @@ def take(
 ) -> dict[str, Any]:
     """Everything, and what is needed to judge the figures and to repeat them."""
     start = state()
-    with open_meters() as meters:
-        before = [meter.joules() for meter in meters]
-        passes = [
-            measure(model, source, kept) for _ in track(range(rounds), "measure", console=Console(stderr=True), transient=True)
-        ]
-        spent = {meter.of: meter.joules() - start_j for meter, start_j in zip(meters, before, strict=True)}
+    passes = [
+        measure(model, source, kept) for _ in track(range(rounds), "measure", console=Console(stderr=True), transient=True)
+    ]
+    spent = energy_a_frame(lambda: whole_pass(model, source))
     middle = sorted(passes, key=lambda each: each.pipeline_efficiency)[len(passes) // 2]
     golden, _ = model.bundle.golden()
     engine = model.opened.engine
@@ -79,8 +78,7 @@ def take(
     rate = rate or LOAD * min(middle.frames_per_second, 1e3 / float(np.median(alone)))
     stream = paced(model, rate, seconds)
     cold_start, memory_mb = cold_starts(bundle, backend, min(rounds, 5))
-    frames = sum(len(each.ages) for each in passes)
-    energy = ", ".join(f"{joules / frames:.3f} J of {of}" for of, joules in spent.items())
+    energy = ", ".join(f"{joules:.3f} J of {of}" for of, joules in spent.items())
     return {
         "command": shlex.join(["spatialnet-edge", *sys.argv[1:]]),
         "environment": environment(),
@@ -112,6 +110,15 @@ def take(
             "end_to_end": thinned(np.concatenate([each.end_to_end for each in passes])),
         },
     }
+
+
+def whole_pass(model: Model, source: str) -> int:
+    """The source once through the whole pipeline; returns the number of frames."""
+    opened = open_source(source)
+    try:
+        return sum(1 for _ in model.pipeline("every").stream(opened))
+    finally:
+        opened.close()
 
 
 def throughput(middle: Measurement, passes: list[Measurement]) -> dict[str, Any]:

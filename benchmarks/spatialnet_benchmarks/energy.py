@@ -1,6 +1,7 @@
 """What a frame costs in energy, from whatever this device can measure: NVML, RAPL, or a Jetson's tegrastats.
 
-Each meter counts joules since some moment; a benchmark reads it before and after.
+Each meter counts joules since some moment; it is read before and after the work, and what it counted in between is shared among the
+frames. That is the energy of the whole package, board or module, with whatever else it did in the meantime.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, Protocol, final
 
 RAPL = Path("/sys/class/powercap")
 TEGRASTATS_MS = 100
+MEASURED_S = 5.0
 BOARD_POWER = re.compile(r"(?:VDD_IN|POM_5V_IN) (\d+)(?:mW)?/")
 """The rail of the whole module in milliwatts, where tegrastats has one (Orin Nano and NX, Xavier NX; Nano and TX2). An AGX tells
 its parts alone, and a part passed off as the whole would be a lie: there it is not measurable."""
@@ -44,16 +46,29 @@ class Rapl:
     of = "the processor packages (RAPL)"
 
     def __init__(self) -> None:
-        self.zones = sorted(RAPL.glob("intel-rapl:?"))
-        if not self.zones:
+        self._zones = sorted(RAPL.glob("intel-rapl:?"))
+        if not self._zones:
             raise OSError("no RAPL here")
-        self.joules()
+        self._ranges = [microjoules(zone / "max_energy_range_uj") for zone in self._zones]
+        self._last = self._read()
+        self._total = 0
 
     def joules(self) -> float:
-        return sum(int((zone / "energy_uj").read_text()) for zone in self.zones) / 1e6
+        now = self._read()
+        # The counters start again at their range, which a busy package passes within minutes.
+        self._total += sum((new - old) % (most + 1) for new, old, most in zip(now, self._last, self._ranges, strict=True))
+        self._last = now
+        return self._total / 1e6
+
+    def _read(self) -> list[int]:
+        return [microjoules(zone / "energy_uj") for zone in self._zones]
 
     def close(self) -> None:
         pass
+
+
+def microjoules(path: Path) -> int:
+    return int(path.read_text(encoding="ascii"))
 
 
 def first_gpu() -> tuple[Any, Any]:
@@ -140,6 +155,23 @@ def open_meters() -> Generator[list[Meter], None, None]:
     finally:
         for meter in found:
             meter.close()
+
+
+def energy_a_frame(work: Callable[[], int], seconds: float = MEASURED_S) -> dict[str, float]:
+    """Joules that every meter here counts for a frame.
+
+    Args:
+        work: done again and again; returns its number of frames.
+        seconds: for so long at least: tegrastats tells ten times a second.
+    """
+    with open_meters() as meters:
+        if not meters:
+            return {}
+        before = [meter.joules() for meter in meters]
+        start, frames = time.monotonic(), 0
+        while time.monotonic() - start < seconds:
+            frames += work()
+        return {meter.of: (meter.joules() - joules) / frames for meter, joules in zip(meters, before, strict=True)}
 
 
 def gpu_memory_mb() -> float | None:

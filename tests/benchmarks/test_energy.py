@@ -25,12 +25,36 @@ def test_nothing_measurable_is_no_error(tmp_path: Path, monkeypatch: pytest.Monk
     assert energy.gpu_memory_mb() is None
 
 
-def test_rapl_sums_its_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for zone, microjoules in (("intel-rapl:0", 5_000_000), ("intel-rapl:1", 2_000_000), ("intel-rapl:0:0", 9)):
+@pytest.fixture
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two packages of which each counts up to 10 J; the core of one of them is no package."""
+    for zone, microjoules in (("intel-rapl:0", 9_000_000), ("intel-rapl:1", 2_000_000), ("intel-rapl:0:0", 9)):
         (tmp_path / zone).mkdir()
         (tmp_path / zone / "energy_uj").write_text(f"{microjoules}\n")
+        (tmp_path / zone / "max_energy_range_uj").write_text("9999999\n")
     monkeypatch.setattr(energy, "RAPL", tmp_path)
-    assert energy.Rapl().joules() == 7.0
+    return tmp_path
+
+
+def test_rapl_sums_its_packages_over_the_end_of_their_counters(packages: Path) -> None:
+    meter = energy.Rapl()
+    assert meter.joules() == 0
+    (packages / "intel-rapl:0" / "energy_uj").write_text("1500000\n")
+    (packages / "intel-rapl:1" / "energy_uj").write_text("2250000\n")
+    assert meter.joules() == 2.75
+    assert meter.joules() == 2.75
+
+
+def test_a_frame_costs_what_the_meters_counted_meanwhile(packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(packages))
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+
+    def work() -> int:
+        counter = packages / "intel-rapl:1" / "energy_uj"
+        counter.write_text(str(int(counter.read_text()) + 1_000))
+        return 4
+
+    assert energy.energy_a_frame(work, 0.05) == {energy.Rapl.of: pytest.approx(0.00025)}
 
 
 def test_tegrastats_power_is_summed_over_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -246,5 +246,7 @@ def test_a_stall_counts_for_every_frame_that_it_delays() -> None:
     engine = FakeEngine(TINY, stalls)
     model = SimpleNamespace(opened=SimpleNamespace(engine=engine))
     milliseconds = paced(model, 50, 2, "64x48")  # type: ignore[arg-type]
+    assert len(milliseconds) == 100
     assert milliseconds.max() > 280
+    assert (milliseconds > 50).sum() >= 10
     assert np.median(milliseconds) < 20
