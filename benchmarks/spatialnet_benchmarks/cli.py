@@ -26,6 +26,7 @@ from spatialnet_edge.sources import open_source
 BATCHES = (1, 2, 4, 8)
 STREAMS = (1, 2, 4)
 KEPT_SAMPLES = 5000
+NOT_MEASURABLE = "not measurable here"
 LOAD = 0.7
 """Share of its capacity at which a stream is measured unless a rate is given."""
 
@@ -70,7 +71,7 @@ def take(
     passes = [
         measure(model, source, kept) for _ in track(range(rounds), "measure", console=Console(stderr=True), transient=True)
     ]
-    spent = energy_a_frame(lambda: whole_pass(model, source))
+    energy = energy_a_frame(lambda: whole_pass(model, source))
     middle = sorted(passes, key=lambda each: each.pipeline_efficiency)[len(passes) // 2]
     golden, _ = model.bundle.golden()
     engine = model.opened.engine
@@ -78,7 +79,6 @@ def take(
     rate = rate or LOAD * min(middle.frames_per_second, 1e3 / float(np.median(alone)))
     stream = paced(model, rate, seconds)
     cold_start, memory_mb = cold_starts(bundle, backend, min(rounds, 5))
-    energy = ", ".join(f"{joules:.3f} J of {of}" for of, joules in spent.items())
     return {
         "command": shlex.join(["spatialnet-edge", *sys.argv[1:]]),
         "environment": environment(),
@@ -101,8 +101,8 @@ def take(
         "paced": {"rate": round(rate, 2), "seconds": seconds, "latency": summary(stream)},
         "cold_start": cold_start,
         "memory_mb": round(memory_mb, 1),
-        "gpu_memory_mb": gpu_memory_mb() or "not measurable here",
-        "energy": energy or "not measurable here",
+        "gpu_memory_mb": gpu_memory_mb() or NOT_MEASURABLE,
+        "energy_joules": {of: round(joules, 5) for of, joules in energy.items()} or NOT_MEASURABLE,
         **throughput(middle, passes),
         "samples": {
             "engine": thinned(alone),
@@ -197,6 +197,6 @@ def show(record: dict[str, Any]) -> None:
     )
     parts = ", ".join(f"{name} {value:.2f}" for name, value in record["cold_start"].items() if name != "whole")
     console.print(f"new process to first result {record['cold_start']['whole']:.2f} s ({parts})", highlight=False)
-    console.print(
-        f"memory at its first result {record['memory_mb']:.0f} MB; energy a frame: {record['energy']}", highlight=False
-    )
+    energy = record["energy_joules"]
+    told = energy if isinstance(energy, str) else ", ".join(f"{joules:.3f} J of {of}" for of, joules in energy.items())
+    console.print(f"memory at its first result {record['memory_mb']:.0f} MB; energy a frame: {told}", highlight=False)

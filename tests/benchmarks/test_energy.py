@@ -12,6 +12,8 @@ import pytest
 
 from spatialnet_benchmarks import energy
 from spatialnet_benchmarks.energy import BOARD_POWER, open_meters
+from spatialnet_benchmarks.page import draw_energy
+from spatialnet_training.plots import figure
 
 ORIN = "01-01-2026 00:00:00 RAM 2448/7620MB CPU [0%@729] VDD_IN 4565mW/4560mW VDD_CPU_GPU_CV 1000mW/1000mW"
 
@@ -93,3 +95,13 @@ def test_nvml_counts_millijoules(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
     assert energy.Nvml().joules() == 12.5
     assert energy.gpu_memory_mb() == 250.0
+
+
+def test_the_page_draws_a_bar_for_each_meter_or_says_that_there_is_none() -> None:
+    pyplot, made, axes = figure(1, 2, (6, 3))
+    draw_energy(axes[0, 0], {"the GPU's board (NVML)": 0.02, "the processor packages (RAPL)": 0.01})
+    draw_energy(axes[0, 1], "not measurable here")
+    assert [bar.get_width() for bar in axes[0, 0].patches] == [0.02, 0.01]
+    assert not axes[0, 1].patches
+    assert axes[0, 1].texts[0].get_text() == "not measurable here"
+    pyplot.close(made)
