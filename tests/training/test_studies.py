@@ -17,7 +17,7 @@ from spatialnet_training.datasets import TrainingData, load_published
 from spatialnet_training.modalities import judge, withheld
 from spatialnet_training.model import SpatialNet
 from spatialnet_training.run import train
-from spatialnet_training.soup import best_of, mixed
+from spatialnet_training.soup import best_of, mixed, related
 from training_fixtures import TINY_RUN
 
 
@@ -90,7 +90,8 @@ def two(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
 
 def test_a_mixture_lies_between_the_two_and_its_ends_are_they(two: tuple[Path, Path, TrainingData]) -> None:
     first, second, data = two
-    weights = [mixed(first, second, share, data.train)[0].heads["land_use"].weight for share in (0.0, 0.5, 1.0)]
+    network, spec, towards = related(first, second)
+    weights = [mixed(network, towards, share, spec, data.train).heads["land_use"].weight for share in (0.0, 0.5, 1.0)]
     assert torch.equal(weights[0], load_network(first)[0].heads["land_use"].weight)
     assert torch.equal(weights[2], load_network(second)[0].heads["land_use"].weight)
     torch.testing.assert_close(weights[1], (weights[0] + weights[2]) / 2)
@@ -109,7 +110,7 @@ def test_networks_that_are_not_related_are_refused(two: tuple[Path, Path, Traini
     first, _, data = two
     other = train(replace(TINY_RUN, backbone="student-2m", stages=TINY_RUN.stages[:1]), data, tmp_path, "test")
     with pytest.raises(UsageError, match="different shape"):
-        mixed(first, other, 0.5, data.train)
+        related(first, other)
 
 
 def test_the_command_writes_a_network(

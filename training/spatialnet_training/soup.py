@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -59,8 +60,11 @@ class Mixture:
     figures: dict[str, float]
 
 
-def mixed(first: Path, second: Path, share: float, train: Samples) -> tuple[SpatialNet, ModelSpec]:
-    """The network at `share` of the way from the first to the second.
+Weights = dict[str, Tensor]
+
+
+def related(first: Path, second: Path) -> tuple[SpatialNet, ModelSpec, Weights]:
+    """The first network, and the weights of the second.
 
     Raises:
         UsageError: they differ in shape, labels or input.
@@ -74,10 +78,17 @@ def mixed(first: Path, second: Path, share: float, train: Samples) -> tuple[Spat
         answers(task) for task in other_spec.tasks
     ] or spec.input != other_spec.input:
         raise UsageError(f"{first} and {second} answer other questions or see other images; give one and what it became")
-    network.load_state_dict({key: torch.lerp(own[key].float(), theirs[key].float(), share).to(own[key].dtype) for key in own})
+    return network, spec, theirs
+
+
+def mixed(network: SpatialNet, towards: Weights, share: float, spec: ModelSpec, train: Samples) -> SpatialNet:
+    """A network at `share` of the way from one to the weights of another."""
+    made = deepcopy(network)
+    own = made.state_dict()
+    made.load_state_dict({key: torch.lerp(own[key].float(), towards[key].float(), share).to(own[key].dtype) for key in own})
     if 0 < share < 1:
-        update_bn(undisturbed(train, spec), network)
-    return network.eval(), spec
+        update_bn(undisturbed(train, spec), made)
+    return made.eval()
 
 
 def undisturbed(samples: Samples, spec: ModelSpec, batch: int = 128) -> Iterator[Tensor]:
@@ -100,7 +111,8 @@ def judged(network: SpatialNet, spec: ModelSpec, share: float, tune: Samples) ->
 
 def best_of(first: Path, second: Path, data: TrainingData, shares: Sequence[float] = SHARES) -> tuple[Mixture, list[Mixture]]:
     """The mixture with the lowest held-out loss, and all of them."""
-    found = [judged(*mixed(first, second, share, data.train), share, data.tune) for share in shares]
+    network, spec, towards = related(first, second)
+    found = [judged(mixed(network, towards, share, spec, data.train), spec, share, data.tune) for share in shares]
     return min(found, key=lambda each: each.loss), found
 
 
