@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
-KEPT = 16
+KEPT = 12
 """Free pictures that are kept; more are on their way at once only where somebody collects frames."""
 
 Free: TypeAlias = "deque[NDArray[np.uint8]]"
