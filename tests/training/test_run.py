@@ -29,7 +29,9 @@ from spatialnet_training.trainer import Trainer, predict
 from training_fixtures import TINY_RUN
 
 TAXONOMY = load_taxonomy()
-SHIPPED = ("ablation", "folder", "modalities", "student", "student-distilled", "teacher-lite0", "teacher-lite0-longer")
+SHIPPED = (
+    "ablation", "folder", "modalities", "student", "student-distilled", "student-longer", "teacher-lite0", "teacher-lite0-longer",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
