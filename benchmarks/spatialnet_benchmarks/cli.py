@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 import shlex
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from spatialnet_benchmarks.energy import energy_a_frame, gpu_memory_mb
+from spatialnet_benchmarks.energy import energy_a_frame, gpu_memory_mb, in_words
 from spatialnet_benchmarks.environment import environment, state
 from spatialnet_benchmarks.latency import WARM_UP, batches, cold_starts, engine_alone, paced, summary
 from spatialnet_benchmarks.stages import Measurement, measure, read
@@ -114,11 +115,8 @@ def take(
 
 def whole_pass(model: Model, source: str) -> int:
     """The source once through the whole pipeline; returns the number of frames."""
-    opened = open_source(source)
-    try:
+    with closing(open_source(source)) as opened:
         return sum(1 for _ in model.pipeline("every").stream(opened))
-    finally:
-        opened.close()
 
 
 def throughput(middle: Measurement, passes: list[Measurement]) -> dict[str, Any]:
@@ -197,6 +195,5 @@ def show(record: dict[str, Any]) -> None:
     )
     parts = ", ".join(f"{name} {value:.2f}" for name, value in record["cold_start"].items() if name != "whole")
     console.print(f"new process to first result {record['cold_start']['whole']:.2f} s ({parts})", highlight=False)
-    energy = record["energy_joules"]
-    told = energy if isinstance(energy, str) else ", ".join(f"{joules:.3f} J of {of}" for of, joules in energy.items())
-    console.print(f"memory at its first result {record['memory_mb']:.0f} MB; energy a frame: {told}", highlight=False)
+    energy = in_words(record["energy_joules"])
+    console.print(f"memory at its first result {record['memory_mb']:.0f} MB; energy a frame: {energy}", highlight=False)

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -172,6 +172,11 @@ def energy_a_frame(work: Callable[[], int], seconds: float = MEASURED_S) -> dict
         while time.monotonic() - start < seconds:
             frames += work()
         return {meter.of: (meter.joules() - joules) / frames for meter, joules in zip(meters, before, strict=True)}
+
+
+def in_words(energy: Mapping[str, float] | str) -> str:
+    """Joules of each meter, or why there are none, as a result of `bench` has them."""
+    return energy if isinstance(energy, str) else ", ".join(f"{joules:.3f} J of {of}" for of, joules in energy.items())
 
 
 def gpu_memory_mb() -> float | None:

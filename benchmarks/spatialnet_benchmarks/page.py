@@ -12,6 +12,7 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
+from spatialnet_benchmarks.energy import in_words
 from spatialnet_training.plots import figure
 
 
@@ -19,7 +20,7 @@ def write_page(record: dict[str, Any], path: Path) -> None:
     """Write the page."""
     template = files("spatialnet_benchmarks").joinpath("page.html.j2").read_text(encoding="utf-8")
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(template)
-    path.write_text(page.render(r=record, plots=plots(record)), encoding="utf-8")
+    path.write_text(page.render(r=record, energy=in_words(record["energy_joules"]), plots=plots(record)), encoding="utf-8")
 
 
 def plots(record: dict[str, Any]) -> str:

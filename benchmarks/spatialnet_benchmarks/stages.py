@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,15 +65,12 @@ def applied(work: Callable[[Frame], object], frames: list[Frame]) -> Iterator[ob
 
 def read(source: str, limit: int = 0) -> Iterator[Frame]:
     """The frames of a source that can be read, at most `limit` of them."""
-    opened = open_source(source)
-    try:
+    with closing(open_source(source)) as opened:
         for count, item in enumerate(opened, start=1):
             if not isinstance(item, Skipped):
                 yield item
             if limit and count >= limit:
                 return
-    finally:
-        opened.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +119,10 @@ def measure(model: Model, source: str, kept: int) -> Measurement:
         "engine": timed(applied(lambda frame: engine.infer(inputs[frame.seq]), frames)),
         "answer": timed(applied(lambda frame: assemble(spec, frame, rows, 0.0, ()), frames)),
     }
-    opened = open_source(source)
     ages: list[float] = []
-    marks = [time.perf_counter()]
-    try:
+    with closing(open_source(source)) as opened:
+        marks = [time.perf_counter()]
         for result in pipeline.stream(opened):
             marks.append(time.perf_counter())
             ages.append(result.age_ms)
-    finally:
-        opened.close()
     return Measurement(stages, np.diff(marks) * 1e3, np.array(ages), len(ages) / (marks[-1] - marks[0]))
