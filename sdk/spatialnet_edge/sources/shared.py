@@ -7,18 +7,19 @@ goes back. Nothing has a name in the file system, so nothing is left over when e
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import os
 import socket
 from contextlib import suppress
-from typing import Any, TypeAlias, final
+from functools import partial
+from typing import TypeAlias, final
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from spatialnet_edge.frames import Frame, Pose
+from spatialnet_edge.sources.lent import lend
 
 SLOTS = 24
 """Frames that may be on their way at once: in the inbox, in the engine and in the sinks that draw on them."""
@@ -99,7 +100,6 @@ class Memory:
         self.slot_bytes = slot_bytes
         self.generation = generation
         self.map = mmap.mmap(descriptor, SLOTS * slot_bytes)
-        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.map))
 
     def view(self, slot: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         """A slot as an array that may be written."""
@@ -128,28 +128,11 @@ class Home:
         self.connection.close()
 
 
-@final
-class Slot:
-    """What an array on a slot stands on: NumPy keeps it alive as long as any view of the array."""
-
-    def __init__(self, memory: Memory, index: int, shape: tuple[int, int, int], home: Home) -> None:
-        self._memory = memory
-        self._index = index
-        self._home = home
-        self.__array_interface__: dict[str, Any] = {
-            "shape": shape,
-            "typestr": "|u1",
-            "data": (memory.address + index * memory.slot_bytes, True),
-            "version": 3,
-        }
-
-    def __del__(self) -> None:
-        self._home.release(self._memory.generation, self._index)
-
-
 def frame_of(message: Delivered, memory: Memory, home: Home, seq: int, source: str) -> Frame:
     """The frame that a message speaks of, on shared memory."""
-    pixels = np.asarray(Slot(memory, message.slot, message.shape, home), np.uint8)
+    slot = memory.view(message.slot, message.shape)
+    slot.flags.writeable = False
+    pixels = lend(slot, partial(home.release, memory.generation, message.slot))
     pose = None if message.pose is None else Pose(*message.pose)
     shown = pixels[..., ::-1] if message.bgr else pixels
     return Frame(shown, seq, source, message.captured_ns, message.captured_unix, message.position_s, pose, message.footprint)
