@@ -6,7 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spatialnet_training.augment import Mix, cutmix, drop_groups, erase, mixup, normalise, recolour, warp
+from spatialnet_training.augment import Mix, cutmix, drop_groups, erase, mixup, normalise, random_view, recolour, warp
+from spatialnet_training.batches import OnHost
+from spatialnet_training.resident import Resident
 
 
 @settings(deadline=None)
@@ -14,7 +16,7 @@ from spatialnet_training.augment import Mix, cutmix, drop_groups, erase, mixup, 
 def test_a_warp_stays_inside_the_image(seed: int, size: int) -> None:
     rows, columns = np.mgrid[0:100, 0:100].astype(np.uint8)
     image = np.dstack([columns, rows, np.full_like(rows, 200)])
-    warped = warp(image, size, np.random.default_rng(seed)).astype(int)
+    warped = warp(image, random_view(100, 100, size, np.random.default_rng(seed)), size).astype(int)
     assert warped.shape == (size, size, 3)
     assert (warped[..., 2] == 200).all()
     horizontal, vertical = np.ptp(warped[..., 0]), np.ptp(warped[..., 1])
@@ -29,7 +31,7 @@ def test_all_eight_symmetries_occur() -> None:
     image = np.repeat((2 * columns + rows)[..., None], 3, axis=2).astype(np.uint8)  # steeper to the right than downwards
     seen = set()
     for seed in range(100):
-        warped = warp(image, 16, np.random.default_rng(seed))[..., 0].astype(float)
+        warped = warp(image, random_view(64, 64, 16, np.random.default_rng(seed)), 16)[..., 0].astype(float)
         down, right = np.gradient(warped)[0].mean(), np.gradient(warped)[1].mean()
         seen.add((down > 0, right > 0, abs(right) > abs(down)))
     assert len(seen) == 8
@@ -37,7 +39,7 @@ def test_all_eight_symmetries_occur() -> None:
 
 def test_more_than_four_bands_are_warped_alike() -> None:
     image = np.random.default_rng(0).integers(0, 256, (40, 40, 1), np.uint8)
-    warped = warp(np.repeat(image, 13, axis=2), 32, np.random.default_rng(5))
+    warped = warp(np.repeat(image, 13, axis=2), random_view(40, 40, 32, np.random.default_rng(5)), 32)
     assert warped.shape == (32, 32, 13)
     assert (warped == warped[..., :1]).all()
 
@@ -84,3 +86,20 @@ def test_at_least_one_group_of_bands_is_left() -> None:
     assert (present.sum(dim=1) >= 1).all()
     assert present.mean() < 0.6
     assert (drop_groups(2, rngs, 0.0) == 1).all()
+
+
+@pytest.mark.parametrize("size", [16, 64])
+def test_views_made_on_the_device_are_those_made_by_opencv(size: int) -> None:
+    """Images of several shapes and 13 bands, seen whole, in part and beyond their edges."""
+    rng = np.random.default_rng(2)
+    images = [rng.integers(0, 256, (*side, 13), np.uint8) for side in ((40, 56), (64, 64), (33, 20))]
+    rows = np.array([2, 0, 1, 0, 2])
+    views = np.stack([random_view(*images[row].shape[:2], size, rng) for row in rows])
+    views[3, :, 2] -= 20  # mirrored on the left and above
+    views[4, :, 2] += 20  # and on the right and below
+    made = Resident.on(torch.device("cpu"), images).warp(rows, views, size)
+    expected = OnHost(images).warp(rows, views, size)
+    assert made.shape == (5, 13, size, size)
+    difference = (made - expected).abs()
+    assert difference.mean() < 1
+    assert difference.max() < 10  # OpenCV knows where a pixel is to the thirty-second part of one

@@ -20,7 +20,13 @@ from spatialnet_training.batches import Loader, draw_epoch
 from spatialnet_training.checkpoint import load_network
 from spatialnet_training.cli import read_config
 from spatialnet_training.config import Distillation, Stage, load_config
-from spatialnet_training.datasets import TrainingData, load_published, load_split, published_tasks
+from spatialnet_training.datasets import (
+    TrainingData,
+    load_published,
+    load_split,
+    load_unlabelled,
+    published_tasks,
+)
 from spatialnet_training.model import SpatialNet
 from spatialnet_training.plots import read_log
 from spatialnet_training.run import Watcher, train
@@ -175,6 +181,36 @@ def test_a_student_becomes_like_its_teachers_without_any_label(
     origin = load_network(taught)[2]
     assert "distilled from" in origin.source
     assert any("unlabelled" in each for each in origin.data)
+
+
+def test_a_teacher_may_look_closer_than_its_student(data: TrainingData, teacher: Path) -> None:
+    settings = Distillation(teachers=(str(teacher),), teacher_size=64)
+    stages = (Stage(size=32, epochs=1),)
+    config = replace(TINY_RUN, distillation=settings, stages=stages, epoch_images=64, images_on_device=True)
+    tutor, _, _ = load_network(teacher)
+    student = SpatialNet(config.backbone, {task.name: task.width for task in data.tasks}, 32)
+    seen: list[torch.Tensor] = []
+    trainer = Trainer(config, student, data.train, [tutor])
+    for network in (student, tutor):
+        network.backbone.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach().clone()))
+    trainer.train_epoch()
+    small, large = seen[:2]
+    assert (small.shape[-1], large.shape[-1]) == (32, 64)
+    assert (small - torch.nn.functional.avg_pool2d(large, 2)).abs().mean() < 0.2 * large.std()  # the same view
+    with pytest.raises(ValueError, match="teacher_size is 60; give a multiple of 16"):
+        replace(config, distillation=replace(settings, teacher_size=60))
+
+
+def test_images_that_wait_on_the_device_give_the_same_batches(data: TrainingData, data_root: Path) -> None:
+    settings = Distillation(teachers=("unused",), unlabelled_share=0.5)
+    config = replace(TINY_RUN, cutmix_share=0.5, distillation=settings)
+    unlabelled = load_unlabelled(data_root / "ucmerced.zip", 64)
+    host = Loader(config, data.train, unlabelled).epoch(0)
+    device = Loader(replace(config, images_on_device=True), data.train, unlabelled, device=torch.device("cpu")).epoch(0)
+    for a, b in zip(host, device, strict=True):
+        assert a.mix == b.mix
+        assert all(torch.equal(a.targets[task], b.targets[task]) for task in a.targets)
+        assert (a.x - b.x).abs().mean() < 0.02
 
 
 def test_a_student_may_teach_itself(data: TrainingData, teacher: Path, tmp_path: Path) -> None:

@@ -20,12 +20,13 @@ from torch import Tensor
 from spatialnet_edge.spec import IMAGENET_MEAN, IMAGENET_STD
 
 
-def warp(image: NDArray[np.uint8], size: int, rng: Generator, strength: float = 1.0, least: float = 0.6) -> NDArray[np.uint8]:
-    """A random crop, slightly stretched, in one of the eight orientations.
+def random_view(
+    height: int, width: int, size: int, rng: Generator, strength: float = 1.0, least: float = 0.6
+) -> NDArray[np.float64]:
+    """Which part of an image is seen: a random crop, slightly stretched, in one of the eight orientations.
 
-    At full strength the crop has `least` to 100 % of the side. Returns uint8 `[size, size, bands]`.
+    At full strength the crop has `least` to 100 % of the side. Returns `[2, 3]`: from the view's pixels (x, y, 1) to the image's.
     """
-    height, width = image.shape[:2]
     side = rng.uniform(1 - (1 - least) * strength, 1.0)
     stretch = np.exp(rng.uniform(-0.15, 0.15) * strength)
     crop = np.array([min(side * stretch, 1.0) * width, min(side / stretch, 1.0) * height])
@@ -34,11 +35,15 @@ def warp(image: NDArray[np.uint8], size: int, rng: Generator, strength: float = 
     if rng.random() < 0.5:
         axes = axes[:, ::-1]  # transpose the output: with the two signs, all eight symmetries
     offset = centre - axes @ np.full(2, size / 2) + axes.sum(axis=1) * 0.5 - 0.5
-    matrix = np.column_stack([axes, offset])
+    return np.column_stack([axes, offset])
+
+
+def warp(image: NDArray[np.uint8], view: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
+    """What a view shows: uint8 `[size, size, bands]`, bilinear, mirrored beyond the edges."""
     parts = [
         cv2.warpAffine(
             np.ascontiguousarray(image[..., first : first + 4]),  # OpenCV warps up to four bands at a time
-            matrix,
+            view,
             (size, size),
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REFLECT_101,
@@ -57,8 +62,12 @@ def band_statistics(bands: int) -> tuple[Tensor, Tensor]:
 
 def normalise(batch: NDArray[np.uint8]) -> Tensor:
     """uint8 `[N, H, W, bands]` to float32 `[N, bands, H, W]`, channels last in memory."""
-    x = torch.from_numpy(batch).permute(0, 3, 1, 2).float()
-    mean, std = band_statistics(x.shape[1])
+    return standardise(torch.from_numpy(batch).permute(0, 3, 1, 2).float())
+
+
+def standardise(x: Tensor) -> Tensor:
+    """Grey levels `[N, bands, H, W]` in 0 to 255 to units of each band's deviation, about its mean."""
+    mean, std = (each.to(x.device) for each in band_statistics(x.shape[1]))
     return (x - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)
 
 
@@ -70,12 +79,12 @@ def recolour(x: Tensor, rngs: Sequence[Generator], strength: float = 1.0) -> Ten
         gain[index] = 1 + strength * (rng.uniform(0.75, 1.25) * rng.uniform(0.93, 1.07, bands) - 1)
         offset[index] = strength * (rng.uniform(-0.3, 0.3) + rng.uniform(-0.1, 0.1, bands))
         haze[index] = strength * rng.uniform(0.0, 0.25) * (rng.random() < 0.2)
-    shaped = [torch.from_numpy(each.astype(np.float32))[:, :, None, None] for each in (gain, offset, haze)]
+    shaped = [torch.from_numpy(each.astype(np.float32))[:, :, None, None].to(x.device) for each in (gain, offset, haze)]
     x = (x * shaped[0] + shaped[1]) * (1 - shaped[2]) + 1.5 * shaped[2]
     for index, rng in enumerate(rngs):
         if rng.random() < 0.15 * strength:
             noise = rng.standard_normal(x.shape[1:], dtype=np.float32) * np.float32(rng.uniform(0.02, 0.15))
-            x[index] += torch.from_numpy(noise)
+            x[index] += torch.from_numpy(noise).to(x.device)
     return x
 
 

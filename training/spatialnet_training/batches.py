@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,9 @@ from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spatialnet_training.augment import Mix, cutmix, drop_groups, erase, mixup, normalise, recolour, warp
+from spatialnet_training.augment import Mix, cutmix, drop_groups, erase, mixup, random_view, recolour, standardise, warp
 from spatialnet_training.config import Stage, TrainConfig
+from spatialnet_training.resident import Resident
 from spatialnet_training.samples import Samples
 
 
@@ -58,19 +59,40 @@ def draw_epoch(data_set: NDArray[np.int64], data_sets: int, count: int, power: f
 
 
 @dataclass(frozen=True, slots=True)
+class OnHost:
+    """Training images that wait in the computer's memory; views of them are made there, by OpenCV."""
+
+    images: Sequence[NDArray[np.uint8]]
+
+    def warp(self, rows: NDArray[np.int64], views: NDArray[np.float64], size: int) -> Tensor:
+        """As `Resident.warp`."""
+        seen = [warp(self.images[row], view, size) for row, view in zip(rows, views, strict=True)]
+        return torch.from_numpy(np.stack(seen)).permute(0, 3, 1, 2).float()
+
+
 class Loader:
     """Batches of a run; the same ones however many processes share them, each of which takes its part of every batch.
 
-    Attributes:
+    Args:
         unlabelled: pictures that only teachers label; they fill `unlabelled_share` of every batch.
         rank, processes: this process, and how many there are.
+        device: where images wait if the configuration says that they wait on the device.
     """
 
-    config: TrainConfig
-    samples: Samples
-    unlabelled: Samples | None = None
-    rank: int = 0
-    processes: int = 1
+    def __init__(
+        self,
+        config: TrainConfig,
+        samples: Samples,
+        unlabelled: Samples | None = None,
+        rank: int = 0,
+        processes: int = 1,
+        device: torch.device | None = None,
+    ) -> None:
+        self.config, self.samples, self.rank, self.processes = config, samples, rank, processes
+        self.images = [*samples.images, *(unlabelled.images if unlabelled else ())]
+        self.views = (
+            Resident.on(device or torch.device("cpu"), self.images) if config.images_on_device else OnHost(self.images)
+        )
 
     def __len__(self) -> int:
         return self.config.epoch_images // self.config.batch
@@ -89,39 +111,34 @@ class Loader:
             yield self._batch(epoch, first, drawn, slice(start, start + part), stage)
 
     def _batch(self, epoch: int, first: int, rows: NDArray[np.int64], own: slice, stage: Stage) -> Batch:
-        config = self.config
+        config, strength, size = self.config, stage.augmentation, self.config.view(stage)
         shared = default_rng([config.seed, epoch, first])
-        samples, rows = self._with_unlabelled(rows, shared)
-        indices = range(own.start, own.stop)
-        rngs = [default_rng([config.seed, epoch, first + index, 1]) for index in indices]
-        pixels = np.stack(
-            [
-                warp(samples[i][int(rows[i])], stage.size, rng, stage.augmentation, config.least_crop)
-                for i, rng in zip(indices, rngs, strict=True)
-            ]
-        )
-        x = erase(recolour(normalise(pixels), rngs, stage.augmentation), rngs, stage.augmentation)
+        rows = self._with_unlabelled(rows, shared)[own]
+        rngs = [default_rng([config.seed, epoch, first + index, 1]) for index in range(own.start, own.stop)]
+        images = [self.images[row] for row in rows]
+        views = [
+            random_view(image.shape[0], image.shape[1], size, rng, strength, config.least_crop)
+            for image, rng in zip(images, rngs, strict=True)
+        ]
+        x = standardise(self.views.warp(rows, np.stack(views), size))
+        x = erase(recolour(x, rngs, strength), rngs, strength)
         present = drop_groups(len(config.groups), rngs, config.group_dropout) if config.group_dropout else None
         x, mix = self._mixed(x, shared, stage)
-        targets = {task: self._labels(task, rows[own], samples[own]) for task in self.samples.targets}
+        targets = {task: self._labels(task, rows) for task in self.samples.targets}
         return Batch(x.contiguous(memory_format=torch.channels_last), present, targets, mix)
 
-    def _with_unlabelled(
-        self, rows: NDArray[np.int64], rng: Generator
-    ) -> tuple[list[list[NDArray[np.uint8]]], NDArray[np.int64]]:
-        """For each place of the batch the list that its image comes from, and its index there."""
-        origins = [self.samples.images] * len(rows)
-        if self.unlabelled is not None and self.config.distillation is not None:
-            count = 2 * round(len(rows) * self.config.distillation.unlabelled_share / 2)
-            rows = rows.copy()
-            places = rng.permutation(len(rows))[:count]
-            rows[places] = rng.integers(0, len(self.unlabelled), count)
-            for place in places:
-                origins[place] = self.unlabelled.images
-        return origins, rows
+    def _with_unlabelled(self, rows: NDArray[np.int64], rng: Generator) -> NDArray[np.int64]:
+        """The images of a batch, some of them replaced by unlabelled ones, which come after all that have labels."""
+        labelled = len(self.samples)
+        if len(self.images) == labelled or self.config.distillation is None:
+            return rows
+        count = 2 * round(len(rows) * self.config.distillation.unlabelled_share / 2)
+        rows, places = rows.copy(), rng.permutation(len(rows))[:count]
+        rows[places] = rng.integers(labelled, len(self.images), count)
+        return rows
 
-    def _labels(self, task: str, rows: NDArray[np.int64], origins: list[list[NDArray[np.uint8]]]) -> Tensor:
-        known = np.array([origin is self.samples.images for origin in origins])
+    def _labels(self, task: str, rows: NDArray[np.int64]) -> Tensor:
+        known = rows < len(self.samples)
         values = self.samples.targets[task][np.where(known, rows, 0)].copy()
         values[~known] = -1
         return torch.from_numpy(values)

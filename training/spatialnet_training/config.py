@@ -41,6 +41,7 @@ class Distillation(Section, frozen=True):
         relations: weight of the loss on how alike the images of a batch are to each other (Tung and Mori 2019, arXiv 1907.09682).
         unlabelled: a folder or zip of any pictures, which the teachers label.
         unlabelled_share: of every batch that comes from there.
+        teacher_size: side in pixels of what the teachers see, where that is more than the student gets: the same view, sharper.
     """
 
     teachers: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
@@ -50,6 +51,7 @@ class Distillation(Section, frozen=True):
     relations: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     unlabelled: str = ""
     unlabelled_share: Share = 0.25
+    teacher_size: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class TrainConfig(Section, frozen=True):
@@ -67,6 +69,7 @@ class TrainConfig(Section, frozen=True):
         balance: of the tasks' losses: `fixed` weights, `uncertainty` (Kendall et al. 2018, arXiv 1705.07115) or `pcgrad` (Yu et
             al. 2020, arXiv 2001.06782).
         compile: with torch.compile; worth it for runs of more than some minutes.
+        images_on_device: keep the training images in the device's memory and make their views there; for a GPU with room for them.
         precision: as Lightning Fabric names it: `32-true`, `bf16-mixed`, …
     """
 
@@ -96,6 +99,7 @@ class TrainConfig(Section, frozen=True):
     task_weights: dict[str, float] = {}
     distillation: Distillation | None = None
     compile: bool = False
+    images_on_device: bool = False
     precision: str = "32-true"
 
     def __post_init__(self) -> None:
@@ -103,6 +107,12 @@ class TrainConfig(Section, frozen=True):
             raise ValueError(f"batch is {self.batch}; images are mixed in pairs, so give an even number")
         if odd := [stage.size for stage in self.stages if stage.size % 16]:
             raise ValueError(f"a stage has size {odd[0]}; give a multiple of 16")
+        if self.distillation and self.distillation.teacher_size % 16:
+            raise ValueError(f"distillation.teacher_size is {self.distillation.teacher_size}; give a multiple of 16")
+
+    def view(self, stage: Stage) -> int:
+        """Side of the views that are made of the images, in pixels: the larger of what the student and its teachers see."""
+        return max(stage.size, self.distillation.teacher_size if self.distillation else 0)
 
     @property
     def size(self) -> int:

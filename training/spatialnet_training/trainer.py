@@ -17,6 +17,7 @@ import torch
 from lightning_fabric import Fabric
 from numpy.random import default_rng
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from spatialnet_edge.frames import fit
@@ -124,6 +125,11 @@ def accuracies(logits: dict[str, Tensor], samples: Samples) -> dict[str, float]:
     return figures
 
 
+def shrunk(x: Tensor, size: int) -> Tensor:
+    """A batch of views `[N, bands, H, W]` at the student's size, where its teachers see them larger."""
+    return x if x.shape[-1] == size else interpolate(x, (size, size), mode="bilinear", antialias=True)
+
+
 class Trainer:
     """Owns what a checkpoint must hold: weights, averaged weights, optimiser, epoch, and the figures of the epochs before.
 
@@ -146,7 +152,7 @@ class Trainer:
         self.config = config
         self.fabric = fabric or make_fabric(config.precision)
         self.fabric.launch()
-        self.loader = Loader(config, samples, unlabelled, self.fabric.global_rank, self.fabric.world_size)
+        self.loader = Loader(config, samples, unlabelled, self.fabric.global_rank, self.fabric.world_size, self.fabric.device)
         self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (not in its stub)
         groups = parameter_groups(network, config)
         self.task_weights = {task: config.task_weights.get(task, 1.0) for task in samples.targets}
@@ -191,7 +197,8 @@ class Trainer:
         Args:
             advance: called after every step.
         """
-        start, losses = time.monotonic(), []
+        start = time.monotonic()
+        losses: list[Tensor] = []
         self.forward.train()
         if self.config.adapt != "full":
             self.network.backbone.eval()  # a frozen backbone keeps its batch statistics too
@@ -203,19 +210,20 @@ class Trainer:
             self.step += 1
             advance()
         self.epoch += 1
+        loss = float(torch.stack(losses).mean())  # asked for once: every question makes a GPU's queue run empty
         seconds = time.monotonic() - start
         return {
             "epoch": self.epoch,
             "size": self.config.stage_at(self.epoch - 1).size,
-            "loss": float(np.mean(losses)),
+            "loss": loss,
             "learning_rate": self.rate(),
             "seconds": seconds,
             "images_per_second": len(losses) * self.config.batch / seconds,
         }
 
-    def _step(self, batch: Batch) -> float:
+    def _step(self, batch: Batch) -> Tensor:
         """One step of the optimiser on a batch; returns the loss over all processes."""
-        pooled, logits = self.forward(batch.x, batch.present)
+        pooled, logits = self.forward(shrunk(batch.x, self.config.stage_at(self.epoch).size), batch.present)
         losses = self._labelled(logits, batch)
         extra = self._taught(pooled, logits, batch)
         self.optimiser.zero_grad(set_to_none=True)
@@ -228,7 +236,7 @@ class Trainer:
             self.log_variances.grad = self._mean(self.log_variances.grad)
         self.fabric.clip_gradients(self.forward, self.optimiser, max_norm=1.0)
         self.optimiser.step()
-        return float(self._mean(total.detach()))
+        return self._mean(total.detach())
 
     def _mean(self, values: Tensor) -> Tensor:
         """Over all processes."""
