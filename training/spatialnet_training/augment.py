@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from numpy.random import Generator
+from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -83,7 +83,11 @@ def recolour(x: Tensor, rngs: Sequence[Generator], strength: float = 1.0) -> Ten
     x = (x * shaped[0] + shaped[1]) * (1 - shaped[2]) + 1.5 * shaped[2]
     for index, rng in enumerate(rngs):
         if rng.random() < 0.15 * strength:
-            noise = rng.standard_normal(x.shape[1:], dtype=np.float32) * np.float32(rng.uniform(0.02, 0.15))
+            deviation = np.float32(rng.uniform(0.02, 0.15))
+            grain = default_rng(
+                rng.integers(2**63)
+            )  # one draw however large the image: what follows is the same at every size
+            noise = grain.standard_normal(x.shape[1:], dtype=np.float32) * deviation
             x[index] += torch.from_numpy(noise).to(x.device)
     return x
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,12 +24,14 @@ class Batch:
 
     Attributes:
         x: float32 `[N, bands, H, W]`, augmented and mixed.
+        closer: the same views as teachers see them; `x` itself unless they see them larger.
         present: float32 `[N, groups]` of 0 and 1; None when nothing is withheld.
         targets: task to the labels of each image before mixing.
         mix: how the images were mixed; None when they were not.
     """
 
     x: Tensor
+    closer: Tensor
     present: Tensor | None
     targets: dict[str, Tensor]
     mix: Mix | None
@@ -36,7 +39,9 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         present = None if self.present is None else self.present.to(device, non_blocking=True)
         targets = {task: values.to(device, non_blocking=True) for task, values in self.targets.items()}
-        return Batch(self.x.to(device, non_blocking=True), present, targets, self.mix)
+        x = self.x.to(device, non_blocking=True)
+        closer = x if self.closer is self.x else self.closer.to(device, non_blocking=True)
+        return Batch(x, closer, present, targets, self.mix)
 
 
 def draw_epoch(data_set: NDArray[np.int64], data_sets: int, count: int, power: float, rng: Generator) -> NDArray[np.int64]:
@@ -111,21 +116,30 @@ class Loader:
             yield self._batch(epoch, first, drawn, slice(start, start + part), stage)
 
     def _batch(self, epoch: int, first: int, rows: NDArray[np.int64], own: slice, stage: Stage) -> Batch:
-        config, strength, size = self.config, stage.augmentation, self.config.view(stage)
+        config, indices = self.config, range(first + own.start, first + own.stop)
         shared = default_rng([config.seed, epoch, first])
         rows = self._with_unlabelled(rows, shared)[own]
-        rngs = [default_rng([config.seed, epoch, first + index, 1]) for index in range(own.start, own.stop)]
+
+        def seen(size: int) -> tuple[Tensor, Mix | None, Tensor | None]:
+            """The images at one size, how they were mixed, and which groups they have: the same draws at every size."""
+            rngs = [default_rng([config.seed, epoch, index, 1]) for index in indices]
+            x, mix = self._mixed(self._augmented(rows, size, rngs, stage.augmentation), deepcopy(shared), stage)
+            present = drop_groups(len(config.groups), rngs, config.group_dropout) if config.group_dropout else None
+            return x.contiguous(memory_format=torch.channels_last), mix, present
+
+        views = [seen(size) for size in config.views(stage)]
+        x, mix, present = views[0]
+        targets = {task: self._labels(task, rows) for task in self.samples.targets}
+        return Batch(x, views[-1][0], present, targets, mix)
+
+    def _augmented(self, rows: NDArray[np.int64], size: int, rngs: Sequence[Generator], strength: float) -> Tensor:
         images = [self.images[row] for row in rows]
         views = [
-            random_view(image.shape[0], image.shape[1], size, rng, strength, config.least_crop)
+            random_view(image.shape[0], image.shape[1], size, rng, strength, self.config.least_crop)
             for image, rng in zip(images, rngs, strict=True)
         ]
         x = standardise(self.views.warp(rows, np.stack(views), size))
-        x = erase(recolour(x, rngs, strength), rngs, strength)
-        present = drop_groups(len(config.groups), rngs, config.group_dropout) if config.group_dropout else None
-        x, mix = self._mixed(x, shared, stage)
-        targets = {task: self._labels(task, rows) for task in self.samples.targets}
-        return Batch(x.contiguous(memory_format=torch.channels_last), present, targets, mix)
+        return erase(recolour(x, rngs, strength), rngs, strength)
 
     def _with_unlabelled(self, rows: NDArray[np.int64], rng: Generator) -> NDArray[np.int64]:
         """The images of a batch, some of them replaced by unlabelled ones, which come after all that have labels."""

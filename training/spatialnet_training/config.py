@@ -110,9 +110,10 @@ class TrainConfig(Section, frozen=True):
         if self.distillation and self.distillation.teacher_size % 16:
             raise ValueError(f"distillation.teacher_size is {self.distillation.teacher_size}; give a multiple of 16")
 
-    def view(self, stage: Stage) -> int:
-        """Side of the views that are made of the images, in pixels: the larger of what the student and its teachers see."""
-        return max(stage.size, self.distillation.teacher_size if self.distillation else 0)
+    def views(self, stage: Stage) -> tuple[int, ...]:
+        """Sides in pixels of what is made of an image: what the student sees and, where that is larger, what its teachers see."""
+        closer = self.distillation.teacher_size if self.distillation else 0
+        return (stage.size, closer) if closer > stage.size else (stage.size,)
 
     @property
     def size(self) -> int:

@@ -32,7 +32,7 @@ NETWORK, LAST, LOG = "network.pt", "last.ckpt", "log.csv"
 
 
 def stored_side(config: TrainConfig) -> int:
-    return max(STORED_SIDE, *(config.view(stage) for stage in config.stages))
+    return max(STORED_SIDE, *(size for stage in config.stages for size in config.views(stage)))
 
 
 class Watcher:

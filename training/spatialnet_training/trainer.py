@@ -17,7 +17,6 @@ import torch
 from lightning_fabric import Fabric
 from numpy.random import default_rng
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from spatialnet_edge.frames import fit
@@ -125,11 +124,6 @@ def accuracies(logits: dict[str, Tensor], samples: Samples) -> dict[str, float]:
     return figures
 
 
-def shrunk(x: Tensor, size: int) -> Tensor:
-    """A batch of views `[N, bands, H, W]` at the student's size, where its teachers see them larger."""
-    return x if x.shape[-1] == size else interpolate(x, (size, size), mode="bilinear", antialias=True)
-
-
 class Trainer:
     """Owns what a checkpoint must hold: weights, averaged weights, optimiser, epoch, and the figures of the epochs before.
 
@@ -223,7 +217,7 @@ class Trainer:
 
     def _step(self, batch: Batch) -> Tensor:
         """One step of the optimiser on a batch; returns the loss over all processes."""
-        pooled, logits = self.forward(shrunk(batch.x, self.config.stage_at(self.epoch).size), batch.present)
+        pooled, logits = self.forward(batch.x, batch.present)
         losses = self._labelled(logits, batch)
         extra = self._taught(pooled, logits, batch)
         self.optimiser.zero_grad(set_to_none=True)
@@ -266,7 +260,7 @@ class Trainer:
             return pooled.new_zeros(())
         self.averaged.module.eval()
         with self.fabric.autocast():  # Fabric wraps the student alone
-            taught = teach(self.teachers, batch.x, batch.present, self.single_label, settings.temperature)
+            taught = teach(self.teachers, batch.closer, batch.present, self.single_label, settings.temperature)
         targets = batch.targets
         loss = distillation_loss(settings, pooled, logits, taught, targets, self.single_label, self.task_weights)
         return settings.share * loss
