@@ -36,7 +36,8 @@ from training_fixtures import TINY_RUN
 
 TAXONOMY = load_taxonomy()
 SHIPPED = (
-    "ablation", "folder", "modalities", "student", "student-distilled", "student-longer", "teacher-lite0", "teacher-lite0-longer",
+    "ablation", "folder", "modalities", "student", "student-distilled", "student-longer", "teacher-lite0", "teacher-lite0-128",
+    "teacher-lite0-longer",
 )  # fmt: skip
 
 

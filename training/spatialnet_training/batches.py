@@ -95,7 +95,7 @@ class Loader:
     ) -> None:
         self.config, self.samples, self.rank, self.processes = config, samples, rank, processes
         self.images = [*samples.images, *(unlabelled.images if unlabelled else ())]
-        self.views = (
+        self.pictures = (
             Resident.on(device or torch.device("cpu"), self.images) if config.images_on_device else OnHost(self.images)
         )
 
@@ -138,7 +138,7 @@ class Loader:
             random_view(image.shape[0], image.shape[1], size, rng, strength, self.config.least_crop)
             for image, rng in zip(images, rngs, strict=True)
         ]
-        x = standardise(self.views.warp(rows, np.stack(views), size))
+        x = standardise(self.pictures.warp(rows, np.stack(views), size))
         return erase(recolour(x, rngs, strength), rngs, strength)
 
     def _with_unlabelled(self, rows: NDArray[np.int64], rng: Generator) -> NDArray[np.int64]:
