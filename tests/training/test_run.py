@@ -27,9 +27,10 @@ from spatialnet_training.datasets import (
     load_unlabelled,
     published_tasks,
 )
+from spatialnet_training.distil import Teacher
 from spatialnet_training.model import SpatialNet
 from spatialnet_training.plots import read_log
-from spatialnet_training.run import Watcher, train
+from spatialnet_training.run import Watcher, load_teacher, stored_side, train
 from spatialnet_training.taxonomy import load_taxonomy
 from spatialnet_training.trainer import Trainer, predict
 from training_fixtures import TINY_RUN
@@ -184,14 +185,14 @@ def test_a_student_becomes_like_its_teachers_without_any_label(
     assert any("unlabelled" in each for each in origin.data)
 
 
-def test_a_teacher_may_look_closer_than_its_student(data: TrainingData, teacher: Path) -> None:
-    settings = Distillation(teachers=(str(teacher),), teacher_size=64)
+def test_a_teacher_sees_its_students_views_at_its_own_size(data: TrainingData, teacher: Path) -> None:
+    settings = Distillation(teachers=(str(teacher),))
     stages = (Stage(size=32, epochs=1),)
     config = replace(TINY_RUN, distillation=settings, stages=stages, epoch_images=64, images_on_device=True)
     tutor, _, _ = load_network(teacher)
     student = SpatialNet(config.backbone, {task.name: task.width for task in data.tasks}, 32)
     seen: list[torch.Tensor] = []
-    trainer = Trainer(config, student, data.train, [tutor])
+    trainer = Trainer(config, student, data.train, [Teacher(tutor, 64)])
     for network in (student, tutor):
         network.backbone.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach().clone()))
     trainer.train_epoch()
@@ -199,8 +200,8 @@ def test_a_teacher_may_look_closer_than_its_student(data: TrainingData, teacher:
         assert (small.shape[-1], large.shape[-1]) == (32, 64)
         difference = small - torch.nn.functional.avg_pool2d(large, 2)
         assert difference.abs().mean() < 0.1 * large.std()  # the same view, colour, rectangle and mixture
-    with pytest.raises(ValueError, match="teacher_size is 60; give a multiple of 16"):
-        replace(config, distillation=replace(settings, teacher_size=60))
+    assert stored_side(config) == 128
+    assert load_teacher(teacher, data.tasks).size == 48  # as its run's last stage
 
 
 def test_images_that_wait_on_the_device_give_the_same_batches(data: TrainingData, data_root: Path) -> None:

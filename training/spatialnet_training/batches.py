@@ -24,14 +24,14 @@ class Batch:
 
     Attributes:
         x: float32 `[N, bands, H, W]`, augmented and mixed.
-        closer: the same views as teachers see them; `x` itself unless they see them larger.
+        others: the same views at other sizes, by their side in pixels, for teachers that were trained for these.
         present: float32 `[N, groups]` of 0 and 1; None when nothing is withheld.
         targets: task to the labels of each image before mixing.
         mix: how the images were mixed; None when they were not.
     """
 
     x: Tensor
-    closer: Tensor
+    others: dict[int, Tensor]
     present: Tensor | None
     targets: dict[str, Tensor]
     mix: Mix | None
@@ -40,8 +40,12 @@ class Batch:
         present = None if self.present is None else self.present.to(device, non_blocking=True)
         targets = {task: values.to(device, non_blocking=True) for task, values in self.targets.items()}
         x = self.x.to(device, non_blocking=True)
-        closer = x if self.closer is self.x else self.closer.to(device, non_blocking=True)
-        return Batch(x, closer, present, targets, self.mix)
+        others = {size: view.to(device, non_blocking=True) for size, view in self.others.items()}
+        return Batch(x, others, present, targets, self.mix)
+
+    def at(self, size: int | None) -> Tensor:
+        """The views at a size; None for that of the student."""
+        return self.x if size is None or size == self.x.shape[-1] else self.others[size]
 
 
 def draw_epoch(data_set: NDArray[np.int64], data_sets: int, count: int, power: float, rng: Generator) -> NDArray[np.int64]:
@@ -81,6 +85,7 @@ class Loader:
     Args:
         unlabelled: pictures that only teachers label; they fill `unlabelled_share` of every batch.
         rank, processes: this process, and how many there are.
+        sizes: of views that are made beside the student's.
         device: where images wait if the configuration says that they wait on the device.
     """
 
@@ -91,9 +96,11 @@ class Loader:
         unlabelled: Samples | None = None,
         rank: int = 0,
         processes: int = 1,
+        sizes: frozenset[int] = frozenset(),
         device: torch.device | None = None,
     ) -> None:
         self.config, self.samples, self.rank, self.processes = config, samples, rank, processes
+        self.sizes = sizes
         self.images = [*samples.images, *(unlabelled.images if unlabelled else ())]
         self.pictures = (
             Resident.on(device or torch.device("cpu"), self.images) if config.images_on_device else OnHost(self.images)
@@ -127,10 +134,10 @@ class Loader:
             present = drop_groups(len(config.groups), rngs, config.group_dropout) if config.group_dropout else None
             return x.contiguous(memory_format=torch.channels_last), mix, present
 
-        views = [seen(size) for size in config.views(stage)]
-        x, mix, present = views[0]
+        x, mix, present = seen(stage.size)
+        others = {size: seen(size)[0] for size in self.sizes - {stage.size}}
         targets = {task: self._labels(task, rows) for task in self.samples.targets}
-        return Batch(x, views[-1][0], present, targets, mix)
+        return Batch(x, others, present, targets, mix)
 
     def _augmented(self, rows: NDArray[np.int64], size: int, rngs: Sequence[Generator], strength: float) -> Tensor:
         images = [self.images[row] for row in rows]

@@ -33,7 +33,8 @@ class Distillation(Section, frozen=True):
     """What a student learns from besides the labels (Hinton et al. 2015, arXiv 1503.02531).
 
     Attributes:
-        teachers: checkpoints, whose probabilities are averaged; `self` is the run's own averaged weights (Tarvainen and Valpola
+        teachers: checkpoints, whose probabilities are averaged; each sees the student's views at the size that it was trained for;
+            `self` is the run's own averaged weights (Tarvainen and Valpola
             2017, arXiv 1703.01780).
         share: of the loss that comes from the teachers, on labelled images.
         temperature: softens both distributions.
@@ -41,7 +42,6 @@ class Distillation(Section, frozen=True):
         relations: weight of the loss on how alike the images of a batch are to each other (Tung and Mori 2019, arXiv 1907.09682).
         unlabelled: a folder or zip of any pictures, which the teachers label.
         unlabelled_share: of every batch that comes from there.
-        teacher_size: side in pixels of what the teachers see, where that is more than the student gets: the same view, sharper.
     """
 
     teachers: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
@@ -51,7 +51,6 @@ class Distillation(Section, frozen=True):
     relations: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     unlabelled: str = ""
     unlabelled_share: Share = 0.25
-    teacher_size: Annotated[int, msgspec.Meta(ge=0)] = 0
 
 
 class TrainConfig(Section, frozen=True):
@@ -107,13 +106,6 @@ class TrainConfig(Section, frozen=True):
             raise ValueError(f"batch is {self.batch}; images are mixed in pairs, so give an even number")
         if odd := [stage.size for stage in self.stages if stage.size % 16]:
             raise ValueError(f"a stage has size {odd[0]}; give a multiple of 16")
-        if self.distillation and self.distillation.teacher_size % 16:
-            raise ValueError(f"distillation.teacher_size is {self.distillation.teacher_size}; give a multiple of 16")
-
-    def views(self, stage: Stage) -> tuple[int, ...]:
-        """Sides in pixels of what is made of an image: what the student sees and, where that is larger, what its teachers see."""
-        closer = self.distillation.teacher_size if self.distillation else 0
-        return (stage.size, closer) if closer > stage.size else (stage.size,)
 
     @property
     def size(self) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from spatialnet_training.batches import Batch
 from spatialnet_training.config import Distillation
 from spatialnet_training.losses import labelled_rows, relation_loss, soft_loss
 
@@ -27,17 +28,28 @@ class Taught:
     pooled: list[Tensor]
 
 
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """A network to learn from.
+
+    Attributes:
+        network: in evaluation mode.
+        size: side in pixels of the views that it was trained for; None for what the student sees.
+    """
+
+    network: nn.Module
+    size: int | None
+
+
 @torch.no_grad()
-def teach(
-    teachers: Sequence[nn.Module], x: Tensor, present: Tensor | None, single_label: Mapping[str, bool], temperature: float
-) -> Taught:
+def teach(teachers: Sequence[Teacher], batch: Batch, single_label: Mapping[str, bool], temperature: float) -> Taught:
     """Run every teacher over a batch.
 
     Args:
-        teachers: networks whose forward gives pooled features and logits, in evaluation mode.
+        teachers: whose networks' forward gives pooled features and logits.
         single_label: for each task to be taught, softmax rather than sigmoids.
     """
-    answers = [teacher(x, present) for teacher in teachers]
+    answers = [teacher.network(batch.at(teacher.size), batch.present) for teacher in teachers]
     probabilities: dict[str, Tensor] = {}
     for task, single in single_label.items():
         each = [logits[task].float() / temperature for _, logits in answers if task in logits]

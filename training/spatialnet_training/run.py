@@ -21,7 +21,7 @@ from spatialnet_training.calibration import abstention, fit_temperature
 from spatialnet_training.checkpoint import load_network, save_network
 from spatialnet_training.config import TrainConfig
 from spatialnet_training.datasets import TrainingData, load_unlabelled
-from spatialnet_training.distil import SELF
+from spatialnet_training.distil import SELF, Teacher
 from spatialnet_training.model import SpatialNet
 from spatialnet_training.run_card import write_card
 from spatialnet_training.samples import STORED_SIDE, Samples
@@ -32,7 +32,14 @@ NETWORK, LAST, LOG = "network.pt", "last.ckpt", "log.csv"
 
 
 def stored_side(config: TrainConfig) -> int:
-    return max(STORED_SIDE, *(size for stage in config.stages for size in config.views(stage)))
+    """Side that images are kept at, in pixels: enough for every stage and every teacher.
+
+    Raises:
+        Refused: a teacher cannot be read.
+    """
+    teachers = config.distillation.teachers if config.distillation else ()
+    seen = [load_network(Path(each))[1].input.height for each in teachers if each != SELF]
+    return max(STORED_SIDE, *(stage.size for stage in config.stages), *seen)
 
 
 class Watcher:
@@ -131,7 +138,7 @@ def origin(config: TrainConfig, start: Path | None) -> str:
     return source
 
 
-def load_teacher(path: Path, tasks: tuple[Task, ...]) -> SpatialNet:
+def load_teacher(path: Path, tasks: tuple[Task, ...]) -> Teacher:
     """A checkpoint whose heads mean what the student's mean.
 
     Raises:
@@ -145,7 +152,7 @@ def load_teacher(path: Path, tasks: tuple[Task, ...]) -> SpatialNet:
         raise UsageError(f"{path}: teaches {', '.join(t.name for t in spec.tasks)}; the student learns {', '.join(wanted)}")
     if other := [task.name for task in shared if wanted[task.name] != answers(task)[1]]:
         raise UsageError(f"{path}: its labels of '{other[0]}' are not the student's, or in another order")
-    return network
+    return Teacher(network, spec.input.height)
 
 
 def write_log(log: Path, history: Sequence[dict[str, float]]) -> None:

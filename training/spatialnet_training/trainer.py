@@ -24,7 +24,7 @@ from spatialnet_edge.spec import RGB, BandGroup, InputSpec
 from spatialnet_training.augment import Mix, normalise
 from spatialnet_training.batches import Batch, Loader
 from spatialnet_training.config import TrainConfig
-from spatialnet_training.distil import SELF, distillation_loss, teach
+from spatialnet_training.distil import SELF, Teacher, distillation_loss, teach
 from spatialnet_training.losses import labelled_rows, project_conflicts, task_losses
 from spatialnet_training.model import SpatialNet
 from spatialnet_training.samples import Samples
@@ -138,7 +138,7 @@ class Trainer:
         config: TrainConfig,
         network: SpatialNet,
         samples: Samples,
-        teachers: Sequence[SpatialNet] = (),
+        teachers: Sequence[Teacher] = (),
         unlabelled: Samples | None = None,
         fabric: Fabric | None = None,
     ) -> None:
@@ -146,7 +146,9 @@ class Trainer:
         self.config = config
         self.fabric = fabric or make_fabric(config.precision)
         self.fabric.launch()
-        self.loader = Loader(config, samples, unlabelled, self.fabric.global_rank, self.fabric.world_size, self.fabric.device)
+        sizes = frozenset(each.size for each in teachers if each.size is not None)
+        rank, processes, device = self.fabric.global_rank, self.fabric.world_size, self.fabric.device
+        self.loader = Loader(config, samples, unlabelled, rank, processes, sizes, device)
         self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (not in its stub)
         groups = parameter_groups(network, config)
         self.task_weights = {task: config.task_weights.get(task, 1.0) for task in samples.targets}
@@ -158,14 +160,14 @@ class Trainer:
         self.forward, self.optimiser = self.fabric.setup(self._compiled(WithFeatures(self.network)), optimiser)
         average = get_ema_multi_avg_fn(config.ema_decay)
         self.averaged = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
-        self.teachers = [self._teacher(each) for each in teachers]
+        self.teachers = [Teacher(self._placed(each.network), each.size) for each in teachers]
         if config.distillation is not None and SELF in config.distillation.teachers:
-            self.teachers.append(WithFeatures(self.averaged.module))  # pyright: ignore[reportArgumentType] (a copy of `network`)
+            self.teachers.append(Teacher(WithFeatures(self.averaged.module), None))  # pyright: ignore[reportArgumentType] (a copy of `network`)
         self.epoch = 0
         self.step = 0
         self.history: list[dict[str, float]] = []
 
-    def _teacher(self, network: SpatialNet) -> nn.Module:
+    def _placed(self, network: nn.Module) -> nn.Module:
         network.requires_grad_(False)
         placed = network.eval().to(self.fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         return self._compiled(WithFeatures(placed))
@@ -260,7 +262,7 @@ class Trainer:
             return pooled.new_zeros(())
         self.averaged.module.eval()
         with self.fabric.autocast():  # Fabric wraps the student alone
-            taught = teach(self.teachers, batch.closer, batch.present, self.single_label, settings.temperature)
+            taught = teach(self.teachers, batch, self.single_label, settings.temperature)
         targets = batch.targets
         loss = distillation_loss(settings, pooled, logits, taught, targets, self.single_label, self.task_weights)
         return settings.share * loss
