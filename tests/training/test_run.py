@@ -20,13 +20,7 @@ from spatialnet_training.batches import Loader, draw_epoch
 from spatialnet_training.checkpoint import load_network
 from spatialnet_training.cli import read_config
 from spatialnet_training.config import Distillation, Stage, load_config
-from spatialnet_training.datasets import (
-    TrainingData,
-    load_published,
-    load_split,
-    load_unlabelled,
-    published_tasks,
-)
+from spatialnet_training.datasets import TrainingData, load_published, load_split, load_unlabelled, published_tasks
 from spatialnet_training.distil import Teacher
 from spatialnet_training.model import SpatialNet
 from spatialnet_training.plots import read_log

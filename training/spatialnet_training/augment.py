@@ -84,9 +84,7 @@ def recolour(x: Tensor, rngs: Sequence[Generator], strength: float = 1.0) -> Ten
     for index, rng in enumerate(rngs):
         if rng.random() < 0.15 * strength:
             deviation = np.float32(rng.uniform(0.02, 0.15))
-            grain = default_rng(
-                rng.integers(2**63)
-            )  # one draw however large the image: what follows is the same at every size
+            grain = default_rng(rng.integers(2**63))  # one draw at every size, so that what follows is the same
             noise = grain.standard_normal(x.shape[1:], dtype=np.float32) * deviation
             x[index] += torch.from_numpy(noise).to(x.device)
     return x

@@ -99,12 +99,10 @@ class Loader:
         sizes: frozenset[int] = frozenset(),
         device: torch.device | None = None,
     ) -> None:
-        self.config, self.samples, self.rank, self.processes = config, samples, rank, processes
-        self.sizes = sizes
+        self.config, self.samples, self.rank, self.processes, self.sizes = config, samples, rank, processes, sizes
         self.images = [*samples.images, *(unlabelled.images if unlabelled else ())]
-        self.pictures = (
-            Resident.on(device or torch.device("cpu"), self.images) if config.images_on_device else OnHost(self.images)
-        )
+        place = device or torch.device("cpu")
+        self.pictures = Resident.on(place, self.images) if config.images_on_device else OnHost(self.images)
 
     def __len__(self) -> int:
         return self.config.epoch_images // self.config.batch

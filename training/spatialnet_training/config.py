@@ -33,9 +33,8 @@ class Distillation(Section, frozen=True):
     """What a student learns from besides the labels (Hinton et al. 2015, arXiv 1503.02531).
 
     Attributes:
-        teachers: checkpoints, whose probabilities are averaged; each sees the student's views at the size that it was trained for;
-            `self` is the run's own averaged weights (Tarvainen and Valpola
-            2017, arXiv 1703.01780).
+        teachers: checkpoints, whose probabilities are averaged; each sees the student's views at the size that it was trained for.
+            `self` is the run's own averaged weights (Tarvainen and Valpola 2017, arXiv 1703.01780).
         share: of the loss that comes from the teachers, on labelled images.
         temperature: softens both distributions.
         elsewhere: weight of a head's soft labels on images that have no label for that head.
