@@ -116,9 +116,12 @@ def plot(path: Path, points: Sequence[Point]) -> None:
     axis = axes[0, 0]
     best = [point for point in points if point.best]
     axis.plot([p.p50_ms for p in best], [100 * p.accuracy for p in best], color="tab:blue", alpha=0.5, zorder=1)
+    middle = (min(p.p50_ms for p in points) + max(p.p50_ms for p in points)) / 2
     for point in points:
-        axis.scatter(point.p50_ms, 100 * point.accuracy, color="tab:blue" if point.best else "tab:grey", zorder=2)
-        axis.annotate(point.name, (point.p50_ms, 100 * point.accuracy), xytext=(6, 5), textcoords="offset points", fontsize=9)
+        place, left = (point.p50_ms, 100 * point.accuracy), point.p50_ms > middle  # names stay inside the picture
+        axis.scatter(*place, color="tab:blue" if point.best else "tab:grey", zorder=2)
+        offset, side = ((-6, 5), "right") if left else ((6, 5), "left")
+        axis.annotate(point.name, place, xytext=offset, horizontalalignment=side, textcoords="offset points", fontsize=9)
     axis.set(xlabel="latency of one image, one thread, ms (median)", ylabel="accuracy, mean over the data sets, %")
     axis.set_title("accuracy against latency, FP32 in ONNX Runtime")
     axis.margins(x=0.15, y=0.1)
