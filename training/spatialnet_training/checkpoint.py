@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -36,13 +37,28 @@ def load_network(path: Path) -> tuple[SpatialNet, ModelSpec, Provenance]:
         Refused: missing, damaged, or not a network of this format.
         MissingExtra: its backbone needs timm, which is not installed.
     """
+    state = read(path)
+    spec = msgspec.json.decode(state["spec"], type=ModelSpec)
+    network = SpatialNet(state["backbone"], {t.name: t.width for t in spec.tasks}, spec.input.height, spec.input.groups)
+    network.load_state_dict(state["weights"])
+    return network.eval(), spec, msgspec.json.decode(state["provenance"], type=Provenance)
+
+
+def load_spec(path: Path) -> ModelSpec:
+    """A checkpoint's contract alone, without building its network.
+
+    Raises:
+        Refused: as `load_network`.
+    """
+    return msgspec.json.decode(read(path)["spec"], type=ModelSpec)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What `save_network` wrote; raises Refused for anything else."""
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # torch raises anything from OSError to UnpicklingError here
         raise Refused(f"{path}: not a checkpoint that can be read safely: {first_line(error)}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise Refused(f"{path}: not a checkpoint of this version ({FORMAT}); 'spatialnet-edge train' writes one as network.pt")
-    spec = msgspec.json.decode(state["spec"], type=ModelSpec)
-    network = SpatialNet(state["backbone"], {t.name: t.width for t in spec.tasks}, spec.input.height, spec.input.groups)
-    network.load_state_dict(state["weights"])
-    return network.eval(), spec, msgspec.json.decode(state["provenance"], type=Provenance)
+    return state

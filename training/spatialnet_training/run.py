@@ -18,7 +18,7 @@ from spatialnet_edge.manifest import Provenance
 from spatialnet_edge.spec import InputSpec, ModelSpec, Multiclass, Multilabel, Task
 from spatialnet_training.bands import groups_named
 from spatialnet_training.calibration import abstention, fit_temperature
-from spatialnet_training.checkpoint import load_network, save_network
+from spatialnet_training.checkpoint import load_network, load_spec, save_network
 from spatialnet_training.config import TrainConfig
 from spatialnet_training.datasets import TrainingData, load_unlabelled
 from spatialnet_training.distil import SELF, Teacher
@@ -37,9 +37,14 @@ def stored_side(config: TrainConfig) -> int:
     Raises:
         Refused: a teacher cannot be read.
     """
-    teachers = config.distillation.teachers if config.distillation else ()
-    seen = [load_network(Path(each))[1].input.height for each in teachers if each != SELF]
+    seen = [load_spec(path).input.height for path in teacher_paths(config)]
     return max(STORED_SIDE, *(stage.size for stage in config.stages), *seen)
+
+
+def teacher_paths(config: TrainConfig) -> list[Path]:
+    """Checkpoints that teach, which a run's own averaged weights are not."""
+    settings = config.distillation
+    return [Path(each) for each in settings.teachers if each != SELF] if settings else []
 
 
 class Watcher:
@@ -82,7 +87,7 @@ def train(
     if start is not None:
         transfer(network, data.tasks, start)
     settings = config.distillation
-    teachers = [load_teacher(Path(each), data.tasks) for each in (settings.teachers if settings else ()) if each != SELF]
+    teachers = [load_teacher(path, data.tasks) for path in teacher_paths(config)]
     unlabelled = None
     if settings and settings.unlabelled:
         unlabelled = load_unlabelled(Path(settings.unlabelled), stored_side(config), groups)
