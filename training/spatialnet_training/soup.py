@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import numpy as np
 import torch
 import typer
@@ -28,7 +29,7 @@ from spatialnet_edge.frames import fit
 from spatialnet_edge.manifest import Provenance
 from spatialnet_edge.spec import ModelSpec
 from spatialnet_training.augment import normalise
-from spatialnet_training.checkpoint import load_network, save_network
+from spatialnet_training.checkpoint import load_network, read, save_network
 from spatialnet_training.datasets import TrainingData, load_published
 from spatialnet_training.losses import task_loss
 from spatialnet_training.model import SpatialNet
@@ -136,7 +137,8 @@ def soup(
         mark = " ←" if each is best else ""
         table.add_row(f"{each.share:.2f}{mark}", f"{each.loss:.4f}", *(f"{each.figures[name]:.1%}" for name in heads))
     Console().print(table)
-    _, _, before = load_network(second)
+    state = read(second)
+    before = msgspec.json.decode(state["provenance"], type=Provenance)
     provenance = Provenance(
         created=time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
         tool=before.tool,
@@ -145,6 +147,5 @@ def soup(
         data=before.data,
         licence=before.licence,
     )
-    state = torch.load(second, weights_only=True, map_location="cpu")
     save_network(output, best.network, state["backbone"], best.spec, provenance)
     print(output)
