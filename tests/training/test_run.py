@@ -19,7 +19,7 @@ from spatialnet_edge.spec import Multiclass, Multilabel, Regression
 from spatialnet_training.batches import Loader, draw_epoch
 from spatialnet_training.checkpoint import load_network
 from spatialnet_training.cli import read_config
-from spatialnet_training.config import Distillation, Stage, load_config
+from spatialnet_training.config import Distillation, Stage, TaughtBy, load_config
 from spatialnet_training.datasets import TrainingData, load_published, load_split, load_unlabelled, published_tasks
 from spatialnet_training.distil import Teacher
 from spatialnet_training.model import SpatialNet
@@ -32,7 +32,7 @@ from training_fixtures import TINY_RUN
 TAXONOMY = load_taxonomy()
 SHIPPED = (
     "ablation", "folder", "modalities", "student", "student-distilled", "student-longer", "teacher-lite0", "teacher-lite0-128",
-    "teacher-lite0-longer",
+    "teacher-lite0-longer", "teacher-lite0-small",
 )  # fmt: skip
 
 
@@ -195,7 +195,7 @@ def test_a_teacher_sees_its_students_views_at_its_own_size(data: TrainingData, t
         difference = small - torch.nn.functional.avg_pool2d(large, 2)
         assert difference.abs().mean() < 0.1 * large.std()  # the same view, colour, rectangle and mixture
     assert stored_side(config) == 128
-    assert load_teacher(teacher, data.tasks).size == 48  # as its run's last stage
+    assert load_teacher(TaughtBy(str(teacher)), data).size == 48  # as its run's last stage
 
 
 def test_images_that_wait_on_the_device_give_the_same_batches(data: TrainingData, data_root: Path) -> None:
@@ -215,6 +215,18 @@ def test_a_student_may_teach_itself(data: TrainingData, teacher: Path, tmp_path:
     network = train(config, data, tmp_path, "test")
     assert load_network(network)[2].source == "from scratch, distilled from itself"
     assert not same_weights(network, teacher)
+
+
+def test_a_teacher_of_one_data_set_teaches_a_student_of_two(data: TrainingData, data_root: Path, tmp_path: Path) -> None:
+    """It lacks the head of the other set, and its own would be wrong there."""
+    one_set = load_published({"ucmerced": data_root / "ucmerced.zip"}, 64)
+    teacher = train(replace(TINY_RUN, data={"ucmerced": "ucmerced.zip"}), one_set, tmp_path / "teacher", "test")
+    settings = Distillation(teachers=("self", TaughtBy(str(teacher), of=("ucmerced",), weight=2.0)), relations=1.0)
+    taught = train(replace(TINY_RUN, distillation=settings), data, tmp_path / "taught", "test")
+    assert load_network(taught)[2].source == "from scratch, distilled from itself, teacher (of ucmerced)"
+    wrong = Distillation(teachers=(TaughtBy(str(teacher), of=("mars",)),))
+    with pytest.raises(UsageError, match="said to know 'mars'"):
+        train(replace(TINY_RUN, distillation=wrong), data, tmp_path / "wrong", "test")
 
 
 def test_a_teacher_of_other_labels_is_refused(data: TrainingData, teacher: Path, tmp_path: Path) -> None:
@@ -282,10 +294,12 @@ def test_a_configuration_is_checked_before_anything_is_loaded(data: TrainingData
 
 def test_the_command_line_overrides_any_key(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text('name = "x"\nbackbone = "student-2m"\nstages = [{ size = 32, epochs = 1 }]\n[data]\n')
-    overrides = ("seed=7", "backbone=timm:resnet18", "task_weights.objects = 2.5", 'distillation.teachers=["a.pt"]')
+    teachers = 'distillation.teachers=["a.pt", { checkpoint = "b.pt", of = ["aid"], weight = 3.0 }]'
+    overrides = ("seed=7", "backbone=timm:resnet18", "task_weights.objects = 2.5", teachers)
     config = load_config(tmp_path / "run.toml", overrides)
     assert (config.seed, config.backbone, config.task_weights) == (7, "timm:resnet18", {"objects": 2.5})
-    assert config.distillation == Distillation(teachers=("a.pt",))
+    assert config.distillation == Distillation(teachers=("a.pt", TaughtBy("b.pt", of=("aid",), weight=3.0)))
+    assert [each.checkpoint for each in config.distillation.taught_by] == ["a.pt", "b.pt"]
     with pytest.raises(UsageError, match="give key=value"):
         load_config(tmp_path / "run.toml", ("seed",))
     with pytest.raises(ValueError, match="sneed"):

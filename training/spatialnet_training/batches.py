@@ -14,6 +14,7 @@ from torch import Tensor
 
 from spatialnet_training.augment import Mix, cutmix, drop_groups, erase, mixup, random_view, recolour, standardise, warp
 from spatialnet_training.config import Stage, TrainConfig
+from spatialnet_training.losses import UNLABELLED
 from spatialnet_training.resident import Resident
 from spatialnet_training.samples import Samples
 
@@ -27,6 +28,7 @@ class Batch:
         others: the same views at other sizes, by their side in pixels, for teachers that were trained for these.
         present: float32 `[N, groups]` of 0 and 1; None when nothing is withheld.
         targets: task to the labels of each image before mixing.
+        data_set: int64 `[N]`, index of each image's data set before mixing; `UNLABELLED` for a picture without labels.
         mix: how the images were mixed; None when they were not.
     """
 
@@ -34,6 +36,7 @@ class Batch:
     others: dict[int, Tensor]
     present: Tensor | None
     targets: dict[str, Tensor]
+    data_set: Tensor
     mix: Mix | None
 
     def to(self, device: torch.device) -> Batch:
@@ -41,7 +44,7 @@ class Batch:
         targets = {task: values.to(device, non_blocking=True) for task, values in self.targets.items()}
         x = self.x.to(device, non_blocking=True)
         others = {size: view.to(device, non_blocking=True) for size, view in self.others.items()}
-        return Batch(x, others, present, targets, self.mix)
+        return Batch(x, others, present, targets, self.data_set.to(device, non_blocking=True), self.mix)
 
     def at(self, size: int | None) -> Tensor:
         """The views at a size; None for that of the student."""
@@ -134,8 +137,8 @@ class Loader:
 
         x, mix, present = seen(stage.size)
         others = {size: seen(size)[0] for size in self.sizes - {stage.size}}
-        targets = {task: self._labels(task, rows) for task in self.samples.targets}
-        return Batch(x, others, present, targets, mix)
+        targets = {task: self._known(values, rows) for task, values in self.samples.targets.items()}
+        return Batch(x, others, present, targets, self._known(self.samples.data_set, rows), mix)
 
     def _augmented(self, rows: NDArray[np.int64], size: int, rngs: Sequence[Generator], strength: float) -> Tensor:
         images = [self.images[row] for row in rows]
@@ -156,11 +159,12 @@ class Loader:
         rows[places] = rng.integers(labelled, len(self.images), count)
         return rows
 
-    def _labels(self, task: str, rows: NDArray[np.int64]) -> Tensor:
-        known = rows < len(self.samples)
-        values = self.samples.targets[task][np.where(known, rows, 0)].copy()
-        values[~known] = -1
-        return torch.from_numpy(values)
+    def _known(self, values: NDArray[np.generic], rows: NDArray[np.int64]) -> Tensor:
+        """What is known of each image, with `UNLABELLED` for pictures without labels."""
+        labelled = rows < len(self.samples)
+        drawn = values[np.where(labelled, rows, 0)].copy()
+        drawn[~labelled] = UNLABELLED
+        return torch.from_numpy(drawn)
 
     def _mixed(self, x: Tensor, rng: Generator, stage: Stage) -> tuple[Tensor, Mix | None]:
         draw = rng.random()

@@ -29,12 +29,28 @@ class Stage(Section, frozen=True):
     sampling_power: Share | None = None
 
 
+class TaughtBy(Section, frozen=True):
+    """One teacher, where its checkpoint alone does not say enough.
+
+    Attributes:
+        checkpoint: its `network.pt`, or `self`.
+        of: data sets, as `[data]` names them, whose images it knows: it says nothing of a view that shows any other. Empty for all.
+            Every teacher speaks of unlabelled pictures.
+        weight: of its word beside those of the others that know the same view.
+    """
+
+    checkpoint: str
+    of: tuple[str, ...] = ()
+    weight: Above0 = 1.0
+
+
 class Distillation(Section, frozen=True):
     """What a student learns from besides the labels (Hinton et al. 2015, arXiv 1503.02531).
 
     Attributes:
         teachers: checkpoints, whose probabilities are averaged; each sees the student's views at the size that it was trained for.
-            `self` is the run's own averaged weights (Tarvainen and Valpola 2017, arXiv 1703.01780).
+            `self` is the run's own averaged weights (Tarvainen and Valpola 2017, arXiv 1703.01780). One that knows some of the
+            data sets alone, or counts for more than another, is a table: see `TaughtBy`.
         share: of the loss that comes from the teachers, on labelled images.
         temperature: softens both distributions.
         elsewhere: weight of a head's soft labels on images that have no label for that head.
@@ -43,13 +59,18 @@ class Distillation(Section, frozen=True):
         unlabelled_share: of every batch that comes from there.
     """
 
-    teachers: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    teachers: Annotated[tuple[str | TaughtBy, ...], msgspec.Meta(min_length=1)]
     share: Share = 0.7
     temperature: Above0 = 2.0
     elsewhere: Share = 0.1
     relations: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     unlabelled: str = ""
     unlabelled_share: Share = 0.25
+
+    @property
+    def taught_by(self) -> tuple[TaughtBy, ...]:
+        """The teachers, each as a table."""
+        return tuple(TaughtBy(each) if isinstance(each, str) else each for each in self.teachers)
 
 
 class TrainConfig(Section, frozen=True):

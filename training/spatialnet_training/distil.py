@@ -8,24 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from spatialnet_edge.errors import UsageError
+from spatialnet_training.augment import Mix
 from spatialnet_training.batches import Batch
-from spatialnet_training.config import Distillation
-from spatialnet_training.losses import labelled_rows, relation_loss, soft_loss
+from spatialnet_training.config import Distillation, TaughtBy
+from spatialnet_training.losses import UNLABELLED, labelled_rows, relation_loss, soft_loss
 
 SELF = "self"
-
-
-@dataclass(frozen=True, slots=True)
-class Taught:
-    """What the teachers say of a batch.
-
-    Attributes:
-        probabilities: task to `[N, outputs]`, softened by the distillation's temperature, averaged over the teachers.
-        pooled: features `[N, tasks, width]` of each teacher.
-    """
-
-    probabilities: dict[str, Tensor]
-    pooled: list[Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +24,49 @@ class Teacher:
     Attributes:
         network: in evaluation mode.
         size: side in pixels of the views that it was trained for; None for what the student sees.
+        of: indices of the data sets whose images it knows; None for all.
+        weight: of its word beside those of the others that know the same view.
     """
 
     network: nn.Module
     size: int | None
+    of: tuple[int, ...] | None = None
+    weight: float = 1.0
+
+    def knows(self, batch: Batch) -> Tensor:
+        """The views of a batch that show nothing but what it knows: bool `[N]`."""
+        if self.of is None:
+            return torch.ones_like(batch.data_set, dtype=torch.bool)
+        known = torch.isin(batch.data_set, batch.data_set.new_tensor((*self.of, UNLABELLED)))
+        return known if batch.mix is None else known & Mix.partner(known)
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """What the teachers say of a batch.
+
+    Attributes:
+        probabilities: task to `[N, outputs]`, softened by the distillation's temperature, averaged over the teachers that know the
+            view; zeros where none does.
+        known: task to bool `[N]`: whether any teacher that has the task knows the view.
+        pooled: of each teacher, whether it knows the view, bool `[N]`, and its features `[N, tasks, width]`.
+    """
+
+    probabilities: dict[str, Tensor]
+    known: dict[str, Tensor]
+    pooled: list[tuple[Tensor, Tensor]]
+
+
+def known_sets(teacher: TaughtBy, data_sets: Sequence[str]) -> tuple[int, ...] | None:
+    """Indices of the data sets that a teacher knows; None for all.
+
+    Raises:
+        UsageError: a name that is not among `data_sets`.
+    """
+    if unknown := sorted(set(teacher.of) - set(data_sets)):
+        known = ", ".join(data_sets)
+        raise UsageError(f"{teacher.checkpoint}: said to know '{unknown[0]}', which is none of this run's data sets: {known}")
+    return tuple(data_sets.index(name) for name in teacher.of) or None
 
 
 @torch.no_grad()
@@ -49,14 +77,22 @@ def teach(teachers: Sequence[Teacher], batch: Batch, single_label: Mapping[str, 
         teachers: whose networks' forward gives pooled features and logits.
         single_label: for each task to be taught, softmax rather than sigmoids.
     """
-    answers = [teacher.network(batch.at(teacher.size), batch.present) for teacher in teachers]
-    probabilities: dict[str, Tensor] = {}
-    for task, single in single_label.items():
-        each = [logits[task].float() / temperature for _, logits in answers if task in logits]
-        if each:
-            soft = [values.softmax(dim=1) if single else values.sigmoid() for values in each]
-            probabilities[task] = torch.stack(soft).mean(dim=0)
-    return Taught(probabilities, [pooled.float() for pooled, _ in answers])
+    sums: dict[str, Tensor] = {}
+    weights: dict[str, Tensor] = {}
+    features: list[tuple[Tensor, Tensor]] = []
+    for teacher in teachers:
+        known = teacher.knows(batch)
+        # also over what it does not know: every step has the same shapes, which a compiled network needs
+        pooled, logits = teacher.network(batch.at(teacher.size), batch.present)
+        features.append((known, pooled.float()))
+        weight = teacher.weight * known.float().unsqueeze(1)
+        for task in [task for task in single_label if task in logits]:
+            softened = logits[task].float() / temperature
+            soft = softened.softmax(dim=1) if single_label[task] else softened.sigmoid()
+            sums[task] = sums.get(task, 0) + weight * soft
+            weights[task] = weights.get(task, 0) + weight
+    probabilities = {task: total / weights[task].clamp(min=1e-9) for task, total in sums.items()}
+    return Taught(probabilities, {task: weight[:, 0] > 0 for task, weight in weights.items()}, features)
 
 
 def distillation_loss(
@@ -71,16 +107,16 @@ def distillation_loss(
     """The loss against the teachers, summed over the tasks with their weights.
 
     A head counts in full on images that have a label for it or no label at all, and `settings.elsewhere` on others: the teacher's
-    land use of an airport says much, its crop of an airport little.
+    land use of an airport says much, its crop of an airport little. Views that no teacher knows do not count.
     """
-    known = {task: labelled_rows(target) for task, target in targets.items()}
-    unlabelled = ~torch.stack(list(known.values())).any(dim=0)
+    labelled = {task: labelled_rows(target) for task, target in targets.items()}
+    unlabelled = ~torch.stack(list(labelled.values())).any(dim=0)
     total = pooled.new_zeros(())
     for task, probabilities in taught.probabilities.items():
-        weight = torch.where(known[task] | unlabelled, 1.0, settings.elsewhere)
+        weight = torch.where(labelled[task] | unlabelled, 1.0, settings.elsewhere) * taught.known[task]
         loss = soft_loss(logits[task].float(), probabilities, single_label[task], settings.temperature, weight)
         total = total + weights[task] * loss
     if settings.relations:
-        relations = [relation_loss(pooled.float(), each) for each in taught.pooled]
+        relations = [relation_loss(pooled[known].float(), each[known]) for known, each in taught.pooled]
         total = total + settings.relations * torch.stack(relations).mean()
     return total

@@ -71,7 +71,7 @@ def relation_loss(student: Tensor, teacher: Tensor) -> Tensor:
         features = F.normalize(pooled.flatten(1), dim=1)
         return F.normalize(features @ features.T, dim=1)
 
-    return (similarity(student) - similarity(teacher)).square().sum() / len(student)
+    return (similarity(student) - similarity(teacher)).square().sum() / max(len(student), 1)
 
 
 def project_conflicts(gradients: list[Tensor], order: list[list[int]]) -> Tensor:

@@ -19,9 +19,9 @@ from spatialnet_edge.spec import InputSpec, ModelSpec, Multiclass, Multilabel, T
 from spatialnet_training.bands import groups_named
 from spatialnet_training.calibration import abstention, fit_temperature
 from spatialnet_training.checkpoint import load_network, load_spec, save_network
-from spatialnet_training.config import TrainConfig
+from spatialnet_training.config import TaughtBy, TrainConfig
 from spatialnet_training.datasets import TrainingData, load_unlabelled
-from spatialnet_training.distil import SELF, Teacher
+from spatialnet_training.distil import SELF, Teacher, known_sets
 from spatialnet_training.model import SpatialNet
 from spatialnet_training.run_card import write_card
 from spatialnet_training.samples import STORED_SIDE, Samples
@@ -37,14 +37,14 @@ def stored_side(config: TrainConfig) -> int:
     Raises:
         Refused: a teacher cannot be read.
     """
-    seen = [load_spec(path).input.height for path in teacher_paths(config)]
+    seen = [load_spec(Path(each.checkpoint)).input.height for each in other_teachers(config)]
     return max(STORED_SIDE, *(stage.size for stage in config.stages), *seen)
 
 
-def teacher_paths(config: TrainConfig) -> list[Path]:
-    """Checkpoints that teach, which a run's own averaged weights are not."""
+def other_teachers(config: TrainConfig) -> list[TaughtBy]:
+    """Those that are checkpoints, which a run's own averaged weights are not."""
     settings = config.distillation
-    return [Path(each) for each in settings.teachers if each != SELF] if settings else []
+    return [each for each in settings.taught_by if each.checkpoint != SELF] if settings else []
 
 
 class Watcher:
@@ -87,7 +87,7 @@ def train(
     if start is not None:
         transfer(network, data.tasks, start)
     settings = config.distillation
-    teachers = [load_teacher(path, data.tasks) for path in teacher_paths(config)]
+    teachers = [load_teacher(each, data) for each in other_teachers(config)]
     unlabelled = None
     if settings and settings.unlabelled:
         unlabelled = load_unlabelled(Path(settings.unlabelled), stored_side(config), groups)
@@ -138,26 +138,32 @@ def origin(config: TrainConfig, start: Path | None) -> str:
     if config.weights and not start:
         source = f"started from {Path(config.weights).name}"
     if config.distillation:
-        names = [Path(each).parent.name if each != SELF else "itself" for each in config.distillation.teachers]
-        source += f", distilled from {', '.join(names)}"
+        source += f", distilled from {', '.join(named(each) for each in config.distillation.taught_by)}"
     return source
 
 
-def load_teacher(path: Path, tasks: tuple[Task, ...]) -> Teacher:
+def named(teacher: TaughtBy) -> str:
+    """A teacher in words."""
+    name = "itself" if teacher.checkpoint == SELF else Path(teacher.checkpoint).parent.name
+    return f"{name} (of {' and '.join(teacher.of)})" if teacher.of else name
+
+
+def load_teacher(teacher: TaughtBy, data: TrainingData) -> Teacher:
     """A checkpoint whose heads mean what the student's mean.
 
     Raises:
-        UsageError: it has no task in common, or one with other labels.
+        UsageError: it has no task in common, or one with other labels; or it is to know a data set that is not there.
         Refused: it cannot be read.
     """
+    path = Path(teacher.checkpoint)
     network, spec, _ = load_network(path)
-    wanted = dict(answers(task) for task in tasks)
+    wanted = dict(answers(task) for task in data.tasks)
     shared = [task for task in spec.tasks if task.name in wanted]
     if not shared:
         raise UsageError(f"{path}: teaches {', '.join(t.name for t in spec.tasks)}; the student learns {', '.join(wanted)}")
     if other := [task.name for task in shared if wanted[task.name] != answers(task)[1]]:
         raise UsageError(f"{path}: its labels of '{other[0]}' are not the student's, or in another order")
-    return Teacher(network, spec.input.height)
+    return Teacher(network, spec.input.height, known_sets(teacher, data.train.data_sets), teacher.weight)
 
 
 def write_log(log: Path, history: Sequence[dict[str, float]]) -> None:

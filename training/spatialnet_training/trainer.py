@@ -9,6 +9,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +25,7 @@ from spatialnet_edge.spec import RGB, BandGroup, InputSpec
 from spatialnet_training.augment import Mix, normalise
 from spatialnet_training.batches import Batch, Loader
 from spatialnet_training.config import TrainConfig
-from spatialnet_training.distil import SELF, Teacher, distillation_loss, teach
+from spatialnet_training.distil import SELF, Teacher, distillation_loss, known_sets, teach
 from spatialnet_training.losses import labelled_rows, project_conflicts, task_losses
 from spatialnet_training.model import SpatialNet
 from spatialnet_training.samples import Samples
@@ -160,16 +161,18 @@ class Trainer:
         self.forward, self.optimiser = self.fabric.setup(self._compiled(WithFeatures(self.network)), optimiser)
         average = get_ema_multi_avg_fn(config.ema_decay)
         self.averaged = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
-        self.teachers = [Teacher(self._placed(each.network), each.size) for each in teachers]
-        if config.distillation is not None and SELF in config.distillation.teachers:
-            self.teachers.append(Teacher(WithFeatures(self.averaged.module), None))  # pyright: ignore[reportArgumentType] (a copy of `network`)
+        self.teachers = [replace(each, network=self._placed(each)) for each in teachers]
+        for own in config.distillation.taught_by if config.distillation else ():
+            if own.checkpoint == SELF:
+                copied = WithFeatures(self.averaged.module)  # pyright: ignore[reportArgumentType] (a copy of `network`)
+                self.teachers.append(Teacher(copied, None, known_sets(own, samples.data_sets), own.weight))
         self.epoch = 0
         self.step = 0
         self.history: list[dict[str, float]] = []
 
-    def _placed(self, network: nn.Module) -> nn.Module:
-        network.requires_grad_(False)
-        placed = network.eval().to(self.fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    def _placed(self, teacher: Teacher) -> nn.Module:
+        teacher.network.requires_grad_(False)
+        placed = teacher.network.eval().to(self.fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         return self._compiled(WithFeatures(placed))
 
     def _compiled(self, network: nn.Module) -> nn.Module:

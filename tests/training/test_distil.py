@@ -1,0 +1,83 @@
+"""Which teacher speaks of which view, and how loudly."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from spatialnet_edge.errors import UsageError
+from spatialnet_training.augment import Mix
+from spatialnet_training.batches import Batch
+from spatialnet_training.config import Distillation, TaughtBy
+from spatialnet_training.distil import Taught, Teacher, distillation_loss, known_sets, teach
+from spatialnet_training.losses import UNLABELLED
+
+SETS = ("eurosat", "ucmerced", "rsscn7")
+
+
+class Says(nn.Module):
+    """A teacher that says the same of every view."""
+
+    def __init__(self, **logits: list[float]) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, x: Tensor, present: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        answers = {task: torch.tensor(values).expand(len(x), -1) for task, values in self.logits.items()}
+        return x.flatten(1)[:, None, :4], answers
+
+
+def batch(data_set: list[int], mix: Mix | None = None) -> Batch:
+    labels = torch.full((len(data_set),), UNLABELLED)
+    return Batch(torch.randn(len(data_set), 3, 2, 2), {}, None, {"a": labels}, torch.tensor(data_set), mix)
+
+
+def taught(teachers: list[Teacher], views: Batch) -> Taught:
+    return teach(teachers, views, {"a": True, "b": False}, temperature=2.0)
+
+
+def test_a_teacher_says_nothing_of_images_that_it_does_not_know() -> None:
+    views = batch([0, 1, 2, UNLABELLED])
+    said = taught([Teacher(Says(a=[4.0, 0.0]), None, of=(1,))], views)
+    assert said.known["a"].tolist() == [False, True, False, True]  # of unlabelled pictures every teacher speaks
+    torch.testing.assert_close(said.probabilities["a"][1], torch.tensor([2.0, 0.0]).softmax(0))
+    assert said.probabilities["a"][0].tolist() == [0, 0]
+    assert set(said.probabilities) == {"a"}  # it has no head 'b'
+
+
+def test_of_mixed_views_a_teacher_must_know_both_images() -> None:
+    views = batch([1, 1, 0, 1, 0, 0], Mix(0.7))
+    said = taught([Teacher(Says(a=[1.0, 0.0]), None, of=(1, 2))], views)
+    assert said.known["a"].tolist() == [True, True, False, False, False, False]
+
+
+def test_the_word_of_one_counts_for_more_than_that_of_another_where_both_know() -> None:
+    everywhere = Teacher(Says(a=[0.0, 0.0], b=[0.0]), None)
+    one_set = Teacher(Says(a=[20.0, -20.0]), None, of=(2,), weight=3.0)
+    said = taught([everywhere, one_set], batch([0, 2]))
+    torch.testing.assert_close(said.probabilities["a"], torch.tensor([[0.5, 0.5], [0.875, 0.125]]))
+    assert said.known["b"].all()
+
+
+def test_views_that_no_teacher_knows_teach_nothing() -> None:
+    settings = Distillation(teachers=("x",), relations=5.0)
+    views = batch([0, 0, 1, 1])
+    pooled = torch.randn(4, 2, 8, requires_grad=True)
+    logits = torch.randn(4, 2, requires_grad=True)
+    said = taught([Teacher(Says(a=[3.0, 0.0]), None, of=(1,))], views)
+    loss = distillation_loss(settings, pooled, {"a": logits}, said, views.targets, {"a": True}, {"a": 1.0})
+    loss.backward()
+    for gradient in (pooled.grad, logits.grad):
+        assert gradient is not None
+        assert gradient[:2].abs().sum() == 0
+        assert gradient[2:].abs().sum() > 0
+    nobody = taught([Teacher(Says(a=[3.0, 0.0]), None, of=(2,))], views)
+    assert distillation_loss(settings, pooled, {"a": logits}, nobody, views.targets, {"a": True}, {"a": 1.0}) == 0
+
+
+def test_a_data_set_that_the_run_does_not_have_is_refused() -> None:
+    assert known_sets(TaughtBy("t.pt"), SETS) is None
+    assert known_sets(TaughtBy("t.pt", of=("rsscn7", "eurosat")), SETS) == (2, 0)
+    with pytest.raises(UsageError, match=r"t.pt: said to know 'ucm', .* data sets: eurosat, ucmerced, rsscn7"):
+        known_sets(TaughtBy("t.pt", of=("ucm",)), SETS)
