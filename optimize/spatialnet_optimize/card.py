@@ -38,11 +38,12 @@ def card(
         "card.md"
     ),
 ) -> None:
-    """Measure every head on every data set's validation images, and write the model's card."""
+    """Measure every head on the validation images of every data set that the model has a head for, and write its card."""
     taxonomy = load_taxonomy()
     results: dict[str, list[Score]] = {}
     with load(bundle, threads=1) as model:
-        for name, path in track(data_sets(data_root).items(), "evaluate", console=Console(stderr=True)):
+        known = learnt(model.bundle.spec, taxonomy)
+        for name, path in track(data_sets(data_root, known).items(), "evaluate", console=Console(stderr=True)):
             images = open_labelled(path, SPLIT)
             pixels = decode_images(images, model.bundle.spec.input)
             outputs = predict(model.opened.engine, pixels.images)
@@ -50,6 +51,12 @@ def card(
             results[name] = [judge(model.bundle.spec, truth, outputs, pixels.kept) for truth in known]
         write(output, model, results, log, notes)
     print(output)
+
+
+def learnt(spec: ModelSpec, taxonomy: Taxonomy) -> str:
+    """The data sets that a model has a head for, comma-separated; empty when there is none, and nothing is left out."""
+    heads = {task.name for task in spec.tasks}
+    return ",".join(name for name in taxonomy.data_sets if f"land_use_{name}" in heads)
 
 
 def mapped(images: LabelledImages, spec: ModelSpec, taxonomy: Taxonomy, data_set: str) -> list[Truth]:

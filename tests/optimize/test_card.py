@@ -1,0 +1,48 @@
+"""A model's card: its figures are those of the exported graph, on the data sets that it learnt."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from spatialnet_edge.cli.app import app
+from spatialnet_training import published
+from spatialnet_training.checkpoint import load_network
+from spatialnet_training.datasets import load_published, load_split
+from spatialnet_training.run import train
+from spatialnet_training.taxonomy import load_taxonomy
+from spatialnet_training.trainer import accuracies, predict
+from training_fixtures import TINY_RUN
+
+
+def test_a_card_has_the_figures_of_the_data_sets_that_the_model_learnt(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It learnt UC Merced alone: EuroSAT's classes fit none of its heads, RSSCN7 and AID are not even there."""
+    for name in ("eurosat", "ucmerced"):
+        monkeypatch.setitem(published.FILES, name, f"{name}.zip")
+    sources = {"ucmerced": data_root / "ucmerced.zip"}
+    network = train(TINY_RUN, load_published(sources, 64), tmp_path / "run", "train this")
+    bundle, card, notes = tmp_path / "tiny.snb", tmp_path / "tiny.md", tmp_path / "notes.md"
+    notes.write_text("Trained in a test.")
+    runner = CliRunner()
+    result = runner.invoke(app, ["export", str(network), "-o", str(bundle)])
+    assert result.exit_code == 0, result.output
+    log = str(tmp_path / "run" / "log.csv")
+    options = ["--data-root", str(data_root), "--log", log, "--notes", str(notes), "-o", str(card)]
+    result = runner.invoke(app, ["card", str(bundle), *options])
+    assert result.exit_code == 0, result.output
+    record = json.loads(card.with_suffix(".json").read_text())
+    assert list(record["data_sets"]) == ["ucmerced"]
+    val = load_split(sources, load_taxonomy(), "val", 256)
+    expected = accuracies(predict(load_network(network)[0], val, 48), val)
+    found = {each["task"]: each.get("accuracy") for each in record["data_sets"]["ucmerced"]}
+    for head in ("land_use_ucmerced", "land_use", "settlement"):
+        assert found[head] == pytest.approx(expected[head], abs=1e-5)
+    text = card.read_text()
+    assert "train this" in text
+    assert "Trained in a test." in text
+    assert f"| ucmerced | `land_use_ucmerced` | {len(val)} | {100 * expected['land_use_ucmerced']:.2f} |" in text
+    for plot in ("confusion", "curves"):
+        assert (tmp_path / f"tiny.{plot}.png").stat().st_size > 5000
