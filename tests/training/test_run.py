@@ -220,6 +220,7 @@ def test_a_student_may_teach_itself(data: TrainingData, teacher: Path, tmp_path:
 def test_a_teacher_of_one_data_set_teaches_a_student_of_two(data: TrainingData, data_root: Path, tmp_path: Path) -> None:
     """It lacks the head of the other set, and its own would be wrong there."""
     one_set = load_published({"ucmerced": data_root / "ucmerced.zip"}, 64)
+    assert one_set.licence == "Apache-2.0; trained on UC Merced (public domain)"
     teacher = train(replace(TINY_RUN, data={"ucmerced": "ucmerced.zip"}), one_set, tmp_path / "teacher", "test")
     settings = Distillation(teachers=("self", TaughtBy(str(teacher), of=("ucmerced",), weight=2.0)), relations=1.0)
     taught = train(replace(TINY_RUN, distillation=settings), data, tmp_path / "taught", "test")

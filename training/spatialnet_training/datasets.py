@@ -17,6 +17,7 @@ from spatialnet_edge.labelled import OBJECTS as OBJECTS_FILE
 from spatialnet_edge.labelled import SPLITS, Tree, class_of
 from spatialnet_edge.sources import IMAGE_SUFFIXES
 from spatialnet_edge.spec import RGB, BandGroup, Multiclass, Multilabel, Regression, Task
+from spatialnet_training.published import TERMS
 from spatialnet_training.samples import Collector, Samples, load_image, part_of
 from spatialnet_training.taxonomy import OBJECTS, SETTLEMENT, Taxonomy, load_taxonomy
 
@@ -76,7 +77,7 @@ def load_published(sources: Mapping[str, Path], longest: int, groups: tuple[Band
         if not path.exists():
             raise DataRefused(f"{path}: no such data set; give the folder that holds it with --data-root")
     train, tune = (load_split(sources, taxonomy, split, longest, groups) for split in ("train", "tune"))
-    licence = "Apache-2.0; trained on EuroSAT (MIT), UC Merced (public domain), RSSCN7 and AID (for research)"
+    licence = f"Apache-2.0; trained on {', '.join(TERMS[name] for name in sources)}"
     return TrainingData(published_tasks(taxonomy, tuple(sources)), train, tune, licence)
 
 

@@ -1,4 +1,4 @@
-"""Where the published data sets lie."""
+"""Where the published data sets lie, and on which terms."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from spatialnet_edge.errors import DataRefused, UsageError
 
 FILES = {"eurosat": "eurosat_rgb.zip", "ucmerced": "ucmerced.zip", "rsscn7": "rsscn7.zip", "aid": "aid_multilabel.zip"}
 """Data set to its file below the data root."""
+
+TERMS = {
+    "eurosat": "EuroSAT (MIT)",
+    "ucmerced": "UC Merced (public domain)",
+    "rsscn7": "RSSCN7 (for research)",
+    "aid": "AID (for research)",
+}
+"""Data set to its title and the terms of its images."""
 
 
 def data_sets(root: Path, only: str = "") -> dict[str, Path]:
