@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +22,10 @@ from msgspec.structs import replace
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from torch.optim.swa_utils import update_bn
 
 from spatialnet_edge.errors import UsageError
-from spatialnet_edge.frames import fit
 from spatialnet_edge.manifest import Provenance
 from spatialnet_edge.spec import ModelSpec
-from spatialnet_training.augment import normalise
 from spatialnet_training.checkpoint import load_network, read, save_network
 from spatialnet_training.datasets import TrainingData, load_published
 from spatialnet_training.losses import task_loss
@@ -40,8 +37,6 @@ from spatialnet_training.trainer import accuracies, predict
 from spatialnet_training.transfer import answers
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-STATISTICS_IMAGES = 2048
-"""From which the averaged network's batch norms take their statistics: those of the two do not average."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,21 +77,16 @@ def related(first: Path, second: Path) -> tuple[SpatialNet, ModelSpec, Weights]:
     return network, spec, theirs
 
 
-def mixed(network: SpatialNet, towards: Weights, share: float, spec: ModelSpec, train: Samples) -> SpatialNet:
-    """A network at `share` of the way from one to the weights of another."""
+def mixed(network: SpatialNet, towards: Weights, share: float) -> SpatialNet:
+    """A network at `share` of the way from one to the weights of another.
+
+    The statistics of batch norms are averaged as the weights are. Taken anew from undisturbed images they are not those of the
+    augmented ones that both networks were trained on, and every point between the two is worse than either (docs/training.md).
+    """
     made = deepcopy(network)
     own = made.state_dict()
     made.load_state_dict({key: torch.lerp(own[key].float(), towards[key].float(), share).to(own[key].dtype) for key in own})
-    if 0 < share < 1:
-        update_bn(undisturbed(train, spec), made)
     return made.eval()
-
-
-def undisturbed(samples: Samples, spec: ModelSpec, batch: int = 128) -> Iterator[Tensor]:
-    """Training images as they are deployed, a fixed choice of them."""
-    rows = np.random.default_rng(0).permutation(len(samples))[:STATISTICS_IMAGES]
-    for start in range(0, len(rows), batch):
-        yield normalise(np.stack([fit(samples.images[row], spec.input) for row in rows[start : start + batch]]))
 
 
 def judged(network: SpatialNet, spec: ModelSpec, share: float, tune: Samples) -> Mixture:
@@ -113,7 +103,7 @@ def judged(network: SpatialNet, spec: ModelSpec, share: float, tune: Samples) ->
 def best_of(first: Path, second: Path, data: TrainingData, shares: Sequence[float] = SHARES) -> tuple[Mixture, list[Mixture]]:
     """The mixture with the lowest held-out loss, and all of them."""
     network, spec, towards = related(first, second)
-    found = [judged(mixed(network, towards, share, spec, data.train), spec, share, data.tune) for share in shares]
+    found = [judged(mixed(network, towards, share), spec, share, data.tune) for share in shares]
     return min(found, key=lambda each: each.loss), found
 
 
