@@ -46,8 +46,21 @@ def test_relations_do_not_depend_on_width_scale_or_rotation() -> None:
     teacher = torch.randn(6, 2, 8)
     rotation = torch.linalg.qr(torch.randn(16, 16))[0]
     student = (3 * teacher.flatten(1) @ rotation).view(6, 4, 4)
-    assert float(relation_loss(student, teacher)) == pytest.approx(0, abs=1e-6)
-    assert float(relation_loss(torch.randn(6, 1, 3), teacher)) > 0.01
+    known = torch.ones(6, dtype=torch.bool)
+    assert float(relation_loss(student, teacher, known)) == pytest.approx(0, abs=1e-6)
+    assert float(relation_loss(torch.randn(6, 1, 3), teacher, known)) > 0.01
+
+
+def test_relations_of_unknown_images_are_as_if_these_were_not_there() -> None:
+    teacher, student = torch.randn(6, 2, 8), torch.randn(6, 1, 3, requires_grad=True)
+    known = torch.tensor([True, False, True, True, False, True])
+    loss = relation_loss(student, teacher, known)
+    alone = relation_loss(student[known], teacher[known], torch.ones(4, dtype=torch.bool))
+    assert loss.item() == pytest.approx(alone.item())
+    loss.backward()
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
+    assert (student.grad[~known] == 0).all()
 
 
 def test_a_head_counts_less_on_images_of_other_data_sets_and_in_full_on_unlabelled_ones() -> None:

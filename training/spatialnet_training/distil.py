@@ -37,7 +37,7 @@ class Teacher:
         """The views of a batch that show nothing but what it knows: bool `[N]`."""
         if self.of is None:
             return torch.ones_like(batch.data_set, dtype=torch.bool)
-        known = torch.isin(batch.data_set, batch.data_set.new_tensor((*self.of, UNLABELLED)))
+        known = torch.stack([batch.data_set == each for each in (*self.of, UNLABELLED)]).any(dim=0)
         return known if batch.mix is None else known & Mix.partner(known)
 
 
@@ -86,9 +86,11 @@ def teach(teachers: Sequence[Teacher], batch: Batch, single_label: Mapping[str, 
         pooled, logits = teacher.network(batch.at(teacher.size), batch.present)
         features.append((known, pooled.float()))
         weight = teacher.weight * known.float().unsqueeze(1)
-        for task in [task for task in single_label if task in logits]:
+        for task, single in single_label.items():
+            if task not in logits:
+                continue
             softened = logits[task].float() / temperature
-            soft = softened.softmax(dim=1) if single_label[task] else softened.sigmoid()
+            soft = softened.softmax(dim=1) if single else softened.sigmoid()
             sums[task] = sums.get(task, 0) + weight * soft
             weights[task] = weights.get(task, 0) + weight
     probabilities = {task: total / weights[task].clamp(min=1e-9) for task, total in sums.items()}
@@ -117,6 +119,6 @@ def distillation_loss(
         loss = soft_loss(logits[task].float(), probabilities, single_label[task], settings.temperature, weight)
         total = total + weights[task] * loss
     if settings.relations:
-        relations = [relation_loss(pooled[known].float(), each[known]) for known, each in taught.pooled]
+        relations = [relation_loss(pooled.float(), each, known) for known, each in taught.pooled]
         total = total + settings.relations * torch.stack(relations).mean()
     return total

@@ -58,20 +58,22 @@ def soft_loss(student: Tensor, teacher: Tensor, single_label: bool, temperature:
     return (each * weight).mean() * temperature**2
 
 
-def relation_loss(student: Tensor, teacher: Tensor) -> Tensor:
+def relation_loss(student: Tensor, teacher: Tensor, known: Tensor) -> Tensor:
     """Images that the teacher sees as alike should be alike to the student, whatever the widths of the two.
 
     (Similarity-preserving distillation, Tung and Mori 2019, arXiv 1907.09682.)
 
     Args:
         student, teacher: pooled features `[N, tasks, width]`; the widths may differ.
+        known: bool `[N]`: the images that count. The others are masked, not left out: a shape that depends on data makes a GPU
+            wait.
     """
 
     def similarity(pooled: Tensor) -> Tensor:
-        features = F.normalize(pooled.flatten(1), dim=1)
+        features = F.normalize(pooled.flatten(1), dim=1) * known.unsqueeze(1)
         return F.normalize(features @ features.T, dim=1)
 
-    return (similarity(student) - similarity(teacher)).square().sum() / max(len(student), 1)
+    return (similarity(student) - similarity(teacher)).square().sum() / known.sum().clamp(min=1)
 
 
 def project_conflicts(gradients: list[Tensor], order: list[list[int]]) -> Tensor:

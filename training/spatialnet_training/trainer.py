@@ -161,7 +161,7 @@ class Trainer:
         self.forward, self.optimiser = self.fabric.setup(self._compiled(WithFeatures(self.network)), optimiser)
         average = get_ema_multi_avg_fn(config.ema_decay)
         self.averaged = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
-        self.teachers = [replace(each, network=self._placed(each)) for each in teachers]
+        self.teachers = [replace(each, network=self._placed(each.network)) for each in teachers]
         for own in config.distillation.taught_by if config.distillation else ():
             if own.checkpoint == SELF:
                 copied = WithFeatures(self.averaged.module)  # pyright: ignore[reportArgumentType] (a copy of `network`)
@@ -170,9 +170,9 @@ class Trainer:
         self.step = 0
         self.history: list[dict[str, float]] = []
 
-    def _placed(self, teacher: Teacher) -> nn.Module:
-        teacher.network.requires_grad_(False)
-        placed = teacher.network.eval().to(self.fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    def _placed(self, network: nn.Module) -> nn.Module:
+        network.requires_grad_(False)
+        placed = network.eval().to(self.fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         return self._compiled(WithFeatures(placed))
 
     def _compiled(self, network: nn.Module) -> nn.Module:
