@@ -23,7 +23,7 @@ from spatialnet_edge.spec import ModelSpec, Multiclass
 from spatialnet_optimize.cli import figures
 from spatialnet_optimize.measure import Score, decode_images, judge, predict
 from spatialnet_training.plots import Confusion, plot_confusions, plot_curves
-from spatialnet_training.published import data_sets
+from spatialnet_training.published import data_sets, learnt
 from spatialnet_training.taxonomy import Taxonomy, load_taxonomy
 
 SPLIT = "val"
@@ -42,8 +42,8 @@ def card(
     taxonomy = load_taxonomy()
     results: dict[str, list[Score]] = {}
     with load(bundle, threads=1) as model:
-        known = learnt(model.bundle.spec, taxonomy)
-        for name, path in track(data_sets(data_root, known).items(), "evaluate", console=Console(stderr=True)):
+        paths = data_sets(data_root, ",".join(learnt([model.bundle.spec])))  # of one that learnt none, all: it is told why
+        for name, path in track(paths.items(), "evaluate", console=Console(stderr=True)):
             images = open_labelled(path, SPLIT)
             pixels = decode_images(images, model.bundle.spec.input)
             outputs = predict(model.opened.engine, pixels.images)
@@ -51,12 +51,6 @@ def card(
             results[name] = [judge(model.bundle.spec, truth, outputs, pixels.kept) for truth in known]
         write(output, model, results, log, notes)
     print(output)
-
-
-def learnt(spec: ModelSpec, taxonomy: Taxonomy) -> str:
-    """The data sets that a model has a head for, comma-separated; empty when there is none, and nothing is left out."""
-    heads = {task.name for task in spec.tasks}
-    return ",".join(name for name in taxonomy.data_sets if f"land_use_{name}" in heads)
 
 
 def mapped(images: LabelledImages, spec: ModelSpec, taxonomy: Taxonomy, data_set: str) -> list[Truth]:

@@ -29,7 +29,7 @@ from spatialnet_training.checkpoint import load_network
 from spatialnet_training.datasets import load_split
 from spatialnet_training.model import SpatialNet
 from spatialnet_training.plots import figure
-from spatialnet_training.published import FILES, data_sets
+from spatialnet_training.published import data_sets, learnt
 from spatialnet_training.samples import Samples
 from spatialnet_training.taxonomy import load_taxonomy
 
@@ -103,8 +103,7 @@ def judged(networks: Mapping[Path, Loaded]) -> list[str]:
     Raises:
         UsageError: there is none.
     """
-    heads = [{task.name for task in spec.tasks} for _, spec, _ in networks.values()]
-    names = [name for name in FILES if all(f"land_use_{name}" in each for each in heads)]
+    names = learnt([spec for _, spec, _ in networks.values()])
     if not names:
         raise UsageError(f"no published data set has a head in every one of {', '.join(map(str, networks))}")
     return names

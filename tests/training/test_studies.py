@@ -103,7 +103,7 @@ def test_a_mixture_lies_between_the_two_and_its_ends_are_they(two: tuple[Path, P
 
 def test_the_share_with_the_lowest_held_out_loss_is_taken(two: tuple[Path, Path, TrainingData]) -> None:
     first, second, data = two
-    best, found = best_of(first, second, data, (0.0, 0.5, 1.0))
+    best, found = best_of(first, second, data.tune, (0.0, 0.5, 1.0))
     assert [each.share for each in found] == [0.0, 0.5, 1.0]
     assert best.loss == min(each.loss for each in found)
     assert set(best.figures) >= {"land_use_eurosat", "land_use_ucmerced"}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from spatialnet_edge.errors import DataRefused, UsageError
+from spatialnet_edge.spec import ModelSpec
 
 FILES = {"eurosat": "eurosat_rgb.zip", "ucmerced": "ucmerced.zip", "rsscn7": "rsscn7.zip", "aid": "aid_multilabel.zip"}
 """Data set to its file below the data root."""
@@ -36,3 +38,9 @@ def data_sets(root: Path, only: str = "") -> dict[str, Path]:
         if not path.exists():
             raise DataRefused(f"{path}: not there; give the folder that holds the data sets with --data-root")
     return paths
+
+
+def learnt(specs: Sequence[ModelSpec]) -> list[str]:
+    """The data sets that every one of these models has a head for."""
+    heads = [{task.name for task in spec.tasks} for spec in specs]
+    return [name for name in FILES if all(f"land_use_{name}" in each for each in heads)]

@@ -26,13 +26,14 @@ from torch import Tensor
 from spatialnet_edge.errors import UsageError
 from spatialnet_edge.manifest import Provenance
 from spatialnet_edge.spec import ModelSpec
-from spatialnet_training.checkpoint import load_network, read, save_network
-from spatialnet_training.datasets import TrainingData, load_published
+from spatialnet_training.checkpoint import load_network, load_spec, read, save_network
+from spatialnet_training.datasets import load_split
 from spatialnet_training.losses import task_loss
 from spatialnet_training.model import SpatialNet
-from spatialnet_training.published import data_sets
+from spatialnet_training.published import data_sets, learnt
 from spatialnet_training.run import calibrated
 from spatialnet_training.samples import STORED_SIDE, Samples
+from spatialnet_training.taxonomy import load_taxonomy
 from spatialnet_training.trainer import accuracies, predict
 from spatialnet_training.transfer import answers
 
@@ -81,7 +82,7 @@ def mixed(network: SpatialNet, towards: Weights, share: float) -> SpatialNet:
     """A network at `share` of the way from one to the weights of another.
 
     The statistics of batch norms are averaged as the weights are. Taken anew from undisturbed images they are not those of the
-    augmented ones that both networks were trained on, and every point between the two is worse than either (docs/training.md).
+    augmented ones that both networks were trained on, and averages of the two were worse for it (docs/training.md).
     """
     made = deepcopy(network)
     own = made.state_dict()
@@ -100,10 +101,10 @@ def judged(network: SpatialNet, spec: ModelSpec, share: float, tune: Samples) ->
     return Mixture(share, network, replace(spec, tasks=tasks), float(np.mean(losses)), accuracies(logits, tune))
 
 
-def best_of(first: Path, second: Path, data: TrainingData, shares: Sequence[float] = SHARES) -> tuple[Mixture, list[Mixture]]:
+def best_of(first: Path, second: Path, tune: Samples, shares: Sequence[float] = SHARES) -> tuple[Mixture, list[Mixture]]:
     """The mixture with the lowest held-out loss, and all of them."""
     network, spec, towards = related(first, second)
-    found = [judged(mixed(network, towards, share), spec, share, data.tune) for share in shares]
+    found = [judged(mixed(network, towards, share), spec, share, tune) for share in shares]
     return min(found, key=lambda each: each.loss), found
 
 
@@ -118,11 +119,12 @@ def soup(
     output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write.")] = Path("soup.pt"),
 ) -> None:
     """Average the weights of two related networks, as far as held-out training images say."""
-    data = load_published(data_sets(data_root), STORED_SIDE)
-    best, found = best_of(first, second, data)
+    paths = data_sets(data_root, ",".join(learnt([load_spec(first)])))
+    tune = load_split(paths, load_taxonomy(), "tune", STORED_SIDE)
+    best, found = best_of(first, second, tune)
     heads = [name for name in best.figures if name.startswith("land_use_")]
     columns = [name.removeprefix("land_use_") for name in heads]
-    table = Table("share of the second", "held-out loss", *columns, title=f"{len(data.tune)} held-out training images")
+    table = Table("share of the second", "held-out loss", *columns, title=f"{len(tune)} held-out training images")
     for each in found:
         mark = " ←" if each is best else ""
         table.add_row(f"{each.share:.2f}{mark}", f"{each.loss:.4f}", *(f"{each.figures[name]:.1%}" for name in heads))
