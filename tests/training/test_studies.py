@@ -128,3 +128,18 @@ def test_the_command_writes_a_network(
     _, spec, provenance = load_network(out)
     assert spec.input.height == TINY_RUN.size
     assert "the rest of first/network.pt" in provenance.source
+
+
+def test_networks_of_one_data_set_are_averaged_on_its_images_alone(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(published, "FILES", {"eurosat": "eurosat.zip", "ucmerced": "not there.zip"})
+    config = replace(TINY_RUN, data={"eurosat": "eurosat.zip"}, stages=TINY_RUN.stages[:1])
+    data = load_published({"eurosat": data_root / "eurosat.zip"}, 48)
+    first = train(config, data, tmp_path / "first", "test")
+    second = train(replace(config, seed=1), data, tmp_path / "second", "test", start=first)
+    done = CliRunner().invoke(
+        app, ["soup", str(first), str(second), "--data-root", str(data_root), "-o", str(tmp_path / "s.pt")]
+    )
+    assert done.exit_code == 0, done.output
+    assert f"{len(data.tune)} held-out training images" in done.output
