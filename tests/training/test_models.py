@@ -19,7 +19,7 @@ from spatialnet_training.trainer import parameter_groups
 from spatialnet_training.transfer import transfer
 from training_fixtures import TINY_RUN
 
-MILLIONS = {"student-1m": 1, "student-2m": 2, "student-3m": 3, "student-6m": 6, "spatialnet-vit": 38}
+MILLIONS = {"student-1m": 1, "student-2m": 2, "student-2m-texture": 2, "student-3m": 3, "student-6m": 6, "spatialnet-vit": 38}
 
 
 def count(network: torch.nn.Module) -> int:
