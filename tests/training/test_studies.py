@@ -13,6 +13,7 @@ from spatialnet_training import published
 from spatialnet_training.ablation import BASE, Outcome, markdown, variants
 from spatialnet_training.bands import groups_named
 from spatialnet_training.checkpoint import load_network
+from spatialnet_training.config import TrainConfig
 from spatialnet_training.datasets import TrainingData, load_published
 from spatialnet_training.modalities import judge, withheld
 from spatialnet_training.model import SpatialNet
@@ -79,13 +80,17 @@ def test_a_network_answers_with_any_band_missing(data_root: Path, tmp_path: Path
     assert "nothing to withhold" in str(result.exception)
 
 
+def trained_further(config: TrainConfig, data: TrainingData, folder: Path) -> tuple[Path, Path]:
+    """A network and what it became."""
+    first = train(config, data, folder / "first", "test")
+    return first, train(replace(config, seed=1), data, folder / "second", "test", start=first)
+
+
 @pytest.fixture(scope="module")
 def two(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, TrainingData]:
-    """A network and what it became."""
-    folder = tmp_path_factory.mktemp("two")
+    """Two related networks of two data sets."""
     data = load_published({name: data_root / f"{name}.zip" for name in ("eurosat", "ucmerced")}, 48)
-    first = train(TINY_RUN, data, folder / "first", "test")
-    return first, train(replace(TINY_RUN, seed=1), data, folder / "second", "test", start=first), data
+    return *trained_further(TINY_RUN, data, tmp_path_factory.mktemp("two")), data
 
 
 def test_a_mixture_lies_between_the_two_and_its_ends_are_they(two: tuple[Path, Path, TrainingData]) -> None:
@@ -136,8 +141,7 @@ def test_networks_of_one_data_set_are_averaged_on_its_images_alone(
     monkeypatch.setattr(published, "FILES", {"eurosat": "eurosat.zip", "ucmerced": "not there.zip"})
     config = replace(TINY_RUN, data={"eurosat": "eurosat.zip"}, stages=TINY_RUN.stages[:1])
     data = load_published({"eurosat": data_root / "eurosat.zip"}, 48)
-    first = train(config, data, tmp_path / "first", "test")
-    second = train(replace(config, seed=1), data, tmp_path / "second", "test", start=first)
+    first, second = trained_further(config, data, tmp_path)
     done = CliRunner().invoke(
         app, ["soup", str(first), str(second), "--data-root", str(data_root), "-o", str(tmp_path / "s.pt")]
     )
