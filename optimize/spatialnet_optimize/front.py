@@ -88,7 +88,7 @@ def measure(networks: Mapping[Path, Loaded], sizes: Sequence[int], samples: Samp
             resized = replace(spec, input=replace(spec.input, height=size, width=size))
             engines.append(load_backend("onnxruntime").open(export_onnx(network, resized), resized, 1))
             specs.append(resized)
-            label = f"{checkpoint.parent.name} {size}"
+            label = f"{checkpoint.absolute().parent.name} {size}"
             points.append(Point(label, size, parameters, accuracy(engines[-1], resized.input, samples), 0.0))
     images = [fit(samples.images[0], spec.input) for spec in specs]
     timed = latencies(engines, images)

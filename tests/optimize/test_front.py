@@ -31,7 +31,8 @@ def test_the_command_measures_every_size(data_root: Path, tmp_path: Path, monkey
     data = load_published({name: data_root / f"{name}.zip" for name in ("eurosat", "ucmerced")}, 64)
     network = train(TINY_RUN, data, tmp_path / "run", "test")
     output = tmp_path / "front.png"
-    arguments = ["front", str(network), "--data-root", str(data_root), "--sizes", "32,96", "-o", str(output)]
+    monkeypatch.chdir(network.parent)  # the folder names the network, given or not
+    arguments = ["front", network.name, "--data-root", str(data_root), "--sizes", "32,96", "-o", str(output)]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     small, large = json.loads(output.with_suffix(".json").read_text())

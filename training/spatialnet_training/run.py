@@ -134,7 +134,7 @@ def train(
 
 def origin(config: TrainConfig, start: Path | None) -> str:
     """Where the weights come from, in words."""
-    source = f"started from {start.parent.name}/{start.name}" if start else "from scratch"
+    source = f"started from {start.absolute().parent.name}/{start.name}" if start else "from scratch"
     if config.weights and not start:
         source = f"started from {Path(config.weights).name}"
     if config.distillation:
@@ -144,7 +144,7 @@ def origin(config: TrainConfig, start: Path | None) -> str:
 
 def named(teacher: TaughtBy) -> str:
     """A teacher in words."""
-    name = "itself" if teacher.checkpoint == SELF else Path(teacher.checkpoint).parent.name
+    name = "itself" if teacher.checkpoint == SELF else Path(teacher.checkpoint).absolute().parent.name
     return f"{name} (of {' and '.join(teacher.of)})" if teacher.of else name
 
 

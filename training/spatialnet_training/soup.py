@@ -109,7 +109,7 @@ def best_of(first: Path, second: Path, tune: Samples, shares: Sequence[float] = 
 
 
 def named(path: Path) -> str:
-    return f"{path.parent.name}/{path.name}"
+    return f"{path.absolute().parent.name}/{path.name}"
 
 
 def soup(
