@@ -32,7 +32,7 @@ from training_fixtures import TINY_RUN
 TAXONOMY = load_taxonomy()
 SHIPPED = (
     "ablation", "folder", "modalities", "student", "student-distilled", "student-distilled-small", "student-eurosat",
-    "student-longer", "teacher-lite0", "teacher-lite0-128", "teacher-lite0-longer", "teacher-lite0-small",
+    "student-longer", "student-small", "teacher-lite0", "teacher-lite0-128", "teacher-lite0-longer", "teacher-lite0-small",
 )  # fmt: skip
 
 
