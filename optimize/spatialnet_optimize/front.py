@@ -25,7 +25,7 @@ from spatialnet_edge.manifest import Provenance
 from spatialnet_edge.spec import InputSpec, ModelSpec
 from spatialnet_optimize.export import export_onnx
 from spatialnet_optimize.measure import latencies, predict
-from spatialnet_training.checkpoint import load_network
+from spatialnet_training.checkpoint import load_network, run_name
 from spatialnet_training.datasets import load_split
 from spatialnet_training.model import SpatialNet
 from spatialnet_training.plots import figure
@@ -88,7 +88,7 @@ def measure(networks: Mapping[Path, Loaded], sizes: Sequence[int], samples: Samp
             resized = replace(spec, input=replace(spec.input, height=size, width=size))
             engines.append(load_backend("onnxruntime").open(export_onnx(network, resized), resized, 1))
             specs.append(resized)
-            label = f"{checkpoint.absolute().parent.name} {size}"
+            label = f"{run_name(checkpoint)} {size}"
             points.append(Point(label, size, parameters, accuracy(engines[-1], resized.input, samples), 0.0))
     images = [fit(samples.images[0], spec.input) for spec in specs]
     timed = latencies(engines, images)

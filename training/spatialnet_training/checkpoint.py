@@ -53,6 +53,11 @@ def load_spec(path: Path) -> ModelSpec:
     return msgspec.json.decode(read(path)["spec"], type=ModelSpec)
 
 
+def run_name(path: Path) -> str:
+    """What the run of a checkpoint is called: its folder, also where the path does not say it, as `network.pt` alone."""
+    return path.absolute().parent.name
+
+
 def read(path: Path) -> dict[str, Any]:
     """What `save_network` wrote; raises Refused for anything else."""
     try:

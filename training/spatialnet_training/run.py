@@ -18,7 +18,7 @@ from spatialnet_edge.manifest import Provenance
 from spatialnet_edge.spec import InputSpec, ModelSpec, Multiclass, Multilabel, Task
 from spatialnet_training.bands import groups_named
 from spatialnet_training.calibration import abstention, fit_temperature
-from spatialnet_training.checkpoint import load_network, load_spec, save_network
+from spatialnet_training.checkpoint import load_network, load_spec, run_name, save_network
 from spatialnet_training.config import TaughtBy, TrainConfig
 from spatialnet_training.datasets import TrainingData, load_unlabelled
 from spatialnet_training.distil import SELF, Teacher, known_sets
@@ -134,7 +134,7 @@ def train(
 
 def origin(config: TrainConfig, start: Path | None) -> str:
     """Where the weights come from, in words."""
-    source = f"started from {start.absolute().parent.name}/{start.name}" if start else "from scratch"
+    source = f"started from {run_name(start)}/{start.name}" if start else "from scratch"
     if config.weights and not start:
         source = f"started from {Path(config.weights).name}"
     if config.distillation:
@@ -144,7 +144,7 @@ def origin(config: TrainConfig, start: Path | None) -> str:
 
 def named(teacher: TaughtBy) -> str:
     """A teacher in words."""
-    name = "itself" if teacher.checkpoint == SELF else Path(teacher.checkpoint).absolute().parent.name
+    name = "itself" if teacher.checkpoint == SELF else run_name(Path(teacher.checkpoint))
     return f"{name} (of {' and '.join(teacher.of)})" if teacher.of else name
 
 

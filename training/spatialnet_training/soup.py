@@ -26,7 +26,7 @@ from torch import Tensor
 from spatialnet_edge.errors import UsageError
 from spatialnet_edge.manifest import Provenance
 from spatialnet_edge.spec import ModelSpec
-from spatialnet_training.checkpoint import load_network, load_spec, read, save_network
+from spatialnet_training.checkpoint import load_network, load_spec, read, run_name, save_network
 from spatialnet_training.datasets import load_split
 from spatialnet_training.losses import task_loss
 from spatialnet_training.model import SpatialNet
@@ -108,10 +108,6 @@ def best_of(first: Path, second: Path, tune: Samples, shares: Sequence[float] = 
     return min(found, key=lambda each: each.loss), found
 
 
-def named(path: Path) -> str:
-    return f"{path.absolute().parent.name}/{path.name}"
-
-
 def soup(
     first: Annotated[Path, typer.Argument(help="network.pt of a run.")],
     second: Annotated[Path, typer.Argument(help="network.pt of what it became.")],
@@ -134,7 +130,8 @@ def soup(
     provenance = Provenance(
         created=time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
         tool=before.tool,
-        source=f"{best.share:.2f} of {named(second)} ({before.source}), the rest of {named(first)}",
+        source=f"{best.share:.2f} of {run_name(second)}/{second.name} ({before.source}), "
+        f"the rest of {run_name(first)}/{first.name}",
         command="spatialnet-edge " + " ".join(sys.argv[1:]),
         data=before.data,
         licence=before.licence,
