@@ -87,9 +87,10 @@ def project_conflicts(gradients: list[Tensor], order: list[list[int]]) -> Tensor
     for index, gradient in enumerate(gradients):
         own = gradient.clone()
         for other in order[index]:
+            if other == index:
+                continue
             against = gradients[other]
-            overlap = torch.dot(own, against)
-            if other != index and overlap < 0:
-                own -= overlap / against.square().sum() * against
+            opposed = torch.dot(own, against).clamp(max=0)  # not asked whether it is: a GPU would wait for the answer
+            own -= opposed / against.square().sum().clamp(min=torch.finfo(own.dtype).tiny) * against
         projected.append(own)
     return torch.stack(projected).sum(dim=0)
