@@ -12,7 +12,7 @@ from spatialnet_edge.manifest import Provenance
 from spatialnet_edge.spec import RGB, InputSpec, ModelSpec, Multiclass
 from spatialnet_training.backbones import PRESETS, Encoder, EncoderShape
 from spatialnet_training.bands import groups_named
-from spatialnet_training.checkpoint import load_network, save_network
+from spatialnet_training.checkpoint import load_network, run_name, save_network
 from spatialnet_training.model import SpatialNet
 from spatialnet_training.timm_backbone import TimmBackbone, import_timm, load_weights
 from spatialnet_training.trainer import parameter_groups
@@ -195,6 +195,13 @@ def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
     assert (read, provenance) == (spec, origin)
     x = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 4, 32, 32), dtype=np.float32))
     torch.testing.assert_close(loaded(x)["a"], network.eval()(x)["a"])
+
+
+def test_a_checkpoint_is_called_by_its_run_or_by_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "flight").mkdir()
+    monkeypatch.chdir(tmp_path / "flight")
+    assert run_name(Path("network.pt")) == run_name(Path("runs/flight/network.pt")) == "flight"
+    assert run_name(Path("weights/student-128.pt")) == "student-128"
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\x80\x02c__builtin__\neval\n."])

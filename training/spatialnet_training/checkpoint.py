@@ -14,6 +14,8 @@ from spatialnet_edge.spec import ModelSpec
 from spatialnet_training.model import SpatialNet
 
 FORMAT = "spatialnet-network-2"
+NETWORK = "network.pt"
+"""What every run calls the checkpoint that it ends with."""
 
 
 def save_network(path: Path, network: SpatialNet, backbone: str, spec: ModelSpec, provenance: Provenance) -> None:
@@ -54,8 +56,8 @@ def load_spec(path: Path) -> ModelSpec:
 
 
 def run_name(path: Path) -> str:
-    """What the run of a checkpoint is called: its folder, also where the path does not say it, as `network.pt` alone."""
-    return path.absolute().parent.name
+    """What a checkpoint is called: a run's `network.pt` by its folder, also where the path does not say it; others by their name."""
+    return path.absolute().parent.name if path.name == NETWORK else path.stem
 
 
 def read(path: Path) -> dict[str, Any]:

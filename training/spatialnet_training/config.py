@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from spatialnet_edge.errors import UsageError
+from spatialnet_training.samples import STORED_SIDE
 
 Positive = Annotated[int, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -83,6 +84,8 @@ class TrainConfig(Section, frozen=True):
         group_dropout: how often each group but one is withheld in training, so that a missing one is answered at run time.
         adapt: what learns: `full`; `frozen`: pooling and heads; `probe`: the heads alone, over the mean of the tokens.
         layer_decay: learning rate of each layer over that of the layer above it (Clark et al. 2020, arXiv 2003.10555).
+        stored_side: longest side that images are kept at, in pixels; more where a stage or a teacher sees more. Crops of
+            images that are kept no larger than the views are enlarged, hence softer than what the deployed network sees.
         sampling_power: a data set's share of an epoch is its size to this power.
         least_crop: side of the smallest crop over that of the image, at full augmentation: the range of scales.
         balance: of the tasks' losses: `fixed` weights, `uncertainty` (Kendall et al. 2018, arXiv 1705.07115) or `pcgrad` (Yu et
@@ -103,6 +106,7 @@ class TrainConfig(Section, frozen=True):
     layer_decay: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
     seed: int = 0
     epoch_images: Positive = 20_000
+    stored_side: Positive = STORED_SIDE
     sampling_power: Share = 0.6
     batch: Positive = 128
     learning_rate: Above0 = 1.5e-3

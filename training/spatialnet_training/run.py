@@ -18,17 +18,17 @@ from spatialnet_edge.manifest import Provenance
 from spatialnet_edge.spec import InputSpec, ModelSpec, Multiclass, Multilabel, Task
 from spatialnet_training.bands import groups_named
 from spatialnet_training.calibration import abstention, fit_temperature
-from spatialnet_training.checkpoint import load_network, load_spec, run_name, save_network
+from spatialnet_training.checkpoint import NETWORK, load_network, load_spec, run_name, save_network
 from spatialnet_training.config import TaughtBy, TrainConfig
 from spatialnet_training.datasets import TrainingData, load_unlabelled
 from spatialnet_training.distil import SELF, Teacher, known_sets
 from spatialnet_training.model import SpatialNet
 from spatialnet_training.run_card import write_card
-from spatialnet_training.samples import STORED_SIDE, Samples
+from spatialnet_training.samples import Samples
 from spatialnet_training.trainer import Trainer, accuracies, predict
 from spatialnet_training.transfer import answers, transfer
 
-NETWORK, LAST, LOG = "network.pt", "last.ckpt", "log.csv"
+LAST, LOG = "last.ckpt", "log.csv"
 
 
 def stored_side(config: TrainConfig) -> int:
@@ -38,7 +38,7 @@ def stored_side(config: TrainConfig) -> int:
         Refused: a teacher cannot be read.
     """
     seen = [load_spec(Path(each.checkpoint)).input.height for each in other_teachers(config)]
-    return max(STORED_SIDE, *(stage.size for stage in config.stages), *seen)
+    return max(config.stored_side, *(stage.size for stage in config.stages), *seen)
 
 
 def other_teachers(config: TrainConfig) -> list[TaughtBy]:
@@ -134,7 +134,7 @@ def train(
 
 def origin(config: TrainConfig, start: Path | None) -> str:
     """Where the weights come from, in words."""
-    source = f"started from {run_name(start)}/{start.name}" if start else "from scratch"
+    source = f"started from {run_name(start)}" if start else "from scratch"
     if config.weights and not start:
         source = f"started from {Path(config.weights).name}"
     if config.distillation:

@@ -130,8 +130,7 @@ def soup(
     provenance = Provenance(
         created=time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
         tool=before.tool,
-        source=f"{best.share:.2f} of {run_name(second)}/{second.name} ({before.source}), "
-        f"the rest of {run_name(first)}/{first.name}",
+        source=f"{best.share:.2f} of {run_name(second)} ({before.source}), the rest of {run_name(first)}",
         command="spatialnet-edge " + " ".join(sys.argv[1:]),
         data=before.data,
         licence=before.licence,
