@@ -31,7 +31,7 @@ from training_fixtures import TINY_RUN
 
 TAXONOMY = load_taxonomy()
 SHIPPED = (
-    "ablation", "folder", "modalities", "student", "student-distilled", "student-distilled-small", "student-eurosat",
+    "ablation", "folder", "modalities", "student", "student-128", "student-distilled", "student-distilled-small", "student-eurosat",
     "student-longer", "student-small", "teacher-lite0", "teacher-lite0-128", "teacher-lite0-longer", "teacher-lite0-small",
 )  # fmt: skip
 
@@ -195,6 +195,7 @@ def test_a_teacher_sees_its_students_views_at_its_own_size(data: TrainingData, t
         difference = small - torch.nn.functional.avg_pool2d(large, 2)
         assert difference.abs().mean() < 0.1 * large.std()  # the same view, colour, rectangle and mixture
     assert stored_side(config) == 128
+    assert stored_side(replace(config, stored_side=160)) == 160
     assert load_teacher(TaughtBy(str(teacher)), data).size == 48  # as its run's last stage
 
 
