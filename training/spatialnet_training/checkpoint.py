@@ -56,7 +56,7 @@ def load_spec(path: Path) -> ModelSpec:
 
 
 def run_name(path: Path) -> str:
-    """What a checkpoint is called: a run's `network.pt` by its folder, also where the path does not say it; others by their name."""
+    """What a checkpoint is called: a run's `network.pt` by its folder, even if the path omits that; others by their name."""
     return path.absolute().parent.name if path.name == NETWORK else path.stem
 
 
