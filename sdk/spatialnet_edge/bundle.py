@@ -106,12 +106,10 @@ def locate(name: str | Path) -> Path:
     """
     text = str(name)
     if text.startswith(BUILTIN_PREFIX):
-        folder = Path(__file__).with_name("models")
-        path = folder / f"{text.removeprefix(BUILTIN_PREFIX)}.snb"
-        if not path.is_file():
-            known = ", ".join(BUILTIN_PREFIX + p.stem for p in sorted(folder.glob("*.snb")))
-            raise BundleError(f"no model '{text}'; shipped with this version: {known}")
-        return path
+        shipped = {BUILTIN_PREFIX + path.stem: path for path in sorted(Path(__file__).with_name("models").glob("*.snb"))}
+        if text not in shipped:  # a path behind the prefix would be trusted as if it were shipped
+            raise BundleError(f"no model '{text}'; shipped with this version: {', '.join(shipped)}")
+        return shipped[text]
     path = Path(name)
     if not path.exists():
         raise BundleError(

@@ -1,6 +1,7 @@
 """A bundle is written whole, read in the order of trust, and the same content gives the same bytes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import jsonschema
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from conftest import ROOT, TINY, tiny_graph, write_tiny_bundle
-from spatialnet_edge.bundle import MODEL, open_bundle
+from spatialnet_edge.bundle import MODEL, locate, open_bundle
 from spatialnet_edge.errors import BundleError
 from spatialnet_edge.manifest import encode_manifest, manifest_schema
 
@@ -71,3 +72,10 @@ def test_a_missing_bundle_is_named_with_what_to_do() -> None:
 def test_an_unknown_builtin_names_the_known_ones() -> None:
     with pytest.raises(BundleError, match="builtin:student"):
         open_bundle("builtin:teacher")
+
+
+@pytest.mark.parametrize("path", ["{absolute}", "../models/student"])
+def test_a_path_is_not_trusted_as_what_is_shipped(path: str, tmp_path: Path) -> None:
+    shutil.copy(locate("builtin:student"), tmp_path / "mine.snb")
+    with pytest.raises(BundleError, match="no model 'builtin:"):
+        open_bundle("builtin:" + path.format(absolute=tmp_path / "mine"))
