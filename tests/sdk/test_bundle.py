@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from conftest import ROOT, TINY, tiny_graph, write_tiny_bundle
+from spatialnet_edge.api import load
 from spatialnet_edge.bundle import MODEL, locate, open_bundle
 from spatialnet_edge.errors import BundleError
 from spatialnet_edge.manifest import encode_manifest, manifest_schema
@@ -72,6 +73,14 @@ def test_a_missing_bundle_is_named_with_what_to_do() -> None:
 def test_an_unknown_builtin_names_the_known_ones() -> None:
     with pytest.raises(BundleError, match="builtin:student"):
         open_bundle("builtin:teacher")
+
+
+@pytest.mark.parametrize(("name", "side"), [("student", 96), ("student-128", 128)])
+def test_what_is_shipped_answers_its_own_golden_frames(name: str, side: int) -> None:
+    with load(f"builtin:{name}") as model:
+        assert model.bundle.spec.input.shape == (side, side, 3)
+        assert model.bundle.signature == "shipped with this version"
+        assert model.golden.difference < 1e-3
 
 
 @pytest.mark.parametrize("path", ["{absolute}", "../models/student"])
