@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json as jsonlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
-from msgspec.structs import replace
+from msgspec import structs
 from rich.console import Console
 from rich.table import Table
 
@@ -22,11 +22,12 @@ from spatialnet_edge.backends import Engine, load_backend
 from spatialnet_edge.errors import UsageError
 from spatialnet_edge.frames import fit
 from spatialnet_edge.manifest import Provenance
-from spatialnet_edge.spec import InputSpec, ModelSpec
+from spatialnet_edge.spec import ModelSpec
 from spatialnet_optimize.export import export_onnx
-from spatialnet_optimize.measure import latencies, predict
+from spatialnet_optimize.measure import latencies
 from spatialnet_training.checkpoint import load_network, run_name
 from spatialnet_training.datasets import load_split
+from spatialnet_training.judge import judge
 from spatialnet_training.model import SpatialNet
 from spatialnet_training.plots import figure
 from spatialnet_training.published import data_sets, learnt
@@ -44,6 +45,7 @@ class Point:
 
     Attributes:
         accuracy: mean over the data sets' own heads, 0 to 1.
+        loss: log-loss, mean over all heads, with the temperatures that fit these images best at this size.
         p50_ms: median of one image on one thread of this machine.
         best: no other point is both faster and at least as accurate.
     """
@@ -52,6 +54,7 @@ class Point:
     size: int
     parameters: int
     accuracy: float
+    loss: float
     p50_ms: float
     best: bool = False
 
@@ -61,20 +64,9 @@ def on_front(points: Sequence[Point]) -> list[Point]:
     found: list[Point] = []
     highest = -1.0
     for point in sorted(points, key=lambda each: (each.p50_ms, -each.accuracy)):
-        found.append(Point(point.name, point.size, point.parameters, point.accuracy, point.p50_ms, point.accuracy > highest))
+        found.append(replace(point, best=point.accuracy > highest))
         highest = max(highest, point.accuracy)
     return found
-
-
-def accuracy(engine: Engine, given: InputSpec, samples: Samples) -> float:
-    """Mean over the data sets of the accuracy of each one's own head."""
-    outputs = predict(engine, np.stack([fit(image, given) for image in samples.images]))
-    figures: list[float] = []
-    for name in samples.data_sets:
-        target = samples.targets[f"land_use_{name}"]
-        known = target != -1
-        figures.append(float((outputs[f"land_use_{name}"].argmax(axis=1)[known] == target[known]).mean()))
-    return float(np.mean(figures))
 
 
 def measure(networks: Mapping[Path, Loaded], sizes: Sequence[int], samples: Samples) -> list[Point]:
@@ -85,16 +77,17 @@ def measure(networks: Mapping[Path, Loaded], sizes: Sequence[int], samples: Samp
     for checkpoint, (network, spec, _) in networks.items():
         parameters = sum(parameter.numel() for parameter in network.parameters())
         for size in sizes:
-            resized = replace(spec, input=replace(spec.input, height=size, width=size))
+            resized = structs.replace(spec, input=structs.replace(spec.input, height=size, width=size))
             engines.append(load_backend("onnxruntime").open(export_onnx(network, resized), resized, 1))
             specs.append(resized)
-            label = f"{run_name(checkpoint)} {size}"
-            points.append(Point(label, size, parameters, accuracy(engines[-1], resized.input, samples), 0.0))
+            found = judge(network, resized, samples)
+            accuracy = float(np.mean([found.figures[f"land_use_{name}"] for name in samples.data_sets]))
+            points.append(Point(f"{run_name(checkpoint)} {size}", size, parameters, accuracy, found.loss, 0.0))
     images = [fit(samples.images[0], spec.input) for spec in specs]
     timed = latencies(engines, images)
     for engine in engines:
         engine.close()
-    return [Point(p.name, p.size, p.parameters, p.accuracy, t.p50_ms) for p, t in zip(points, timed, strict=True)]
+    return [replace(point, p50_ms=times.p50_ms) for point, times in zip(points, timed, strict=True)]
 
 
 def judged(networks: Mapping[Path, Loaded]) -> list[str]:
@@ -148,11 +141,22 @@ def front(
     samples = load_split(data_sets(data_root, ",".join(judged(networks))), load_taxonomy(), "tune", STORED_SIDE)
     with Console(stderr=True).status(f"{len(checkpoints)} networks at {len(sides)} sizes, {len(samples)} held-out images"):
         points = on_front(measure(networks, sides, samples))
-    table = Table("network, size", "parameters", "accuracy", "p50", "", title=f"{len(samples)} held-out training images")
+    table = Table(
+        "network, size", "parameters", "accuracy", "log-loss", "p50", "", title=f"{len(samples)} held-out training images"
+    )
     for p in points:
-        cells = (p.name, f"{p.parameters / 1e6:.2f} M", f"{p.accuracy:.2%}", f"{p.p50_ms:.2f} ms", "front" if p.best else "")
-        table.add_row(*cells)
+        figures = (f"{p.parameters / 1e6:.2f} M", f"{p.accuracy:.2%}", f"{p.loss:.4f}", f"{p.p50_ms:.2f} ms")
+        table.add_row(p.name, *figures, "front" if p.best else "")
     Console().print(table)
     plot(output, points)
-    record = [{"name": p.name, "accuracy": round(p.accuracy, 5), "p50_ms": round(p.p50_ms, 3), "best": p.best} for p in points]
+    record = [
+        {
+            "name": p.name,
+            "accuracy": round(p.accuracy, 5),
+            "loss": round(p.loss, 5),
+            "p50_ms": round(p.p50_ms, 3),
+            "best": p.best,
+        }
+        for p in points
+    ]
     output.with_suffix(".json").write_text(jsonlib.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -15,8 +15,12 @@ from training_fixtures import TINY_RUN
 
 
 def test_the_front_is_what_nothing_else_beats() -> None:
-    points = [Point("slow good", 1, 1, 0.9, 5.0), Point("fast", 1, 1, 0.7, 1.0), Point("slow bad", 1, 1, 0.6, 4.0)]
-    points.append(Point("same, slower", 1, 1, 0.9, 6.0))
+    points = [
+        Point("slow good", 1, 1, 0.9, 0.1, 5.0),
+        Point("fast", 1, 1, 0.7, 0.3, 1.0),
+        Point("slow bad", 1, 1, 0.6, 0.4, 4.0),
+    ]
+    points.append(Point("same, slower", 1, 1, 0.9, 0.1, 6.0))
     assert [(point.name, point.best) for point in on_front(points)] == [
         ("fast", True),
         ("slow bad", False),
@@ -38,6 +42,8 @@ def test_the_command_measures_every_size(data_root: Path, tmp_path: Path, monkey
     small, large = json.loads(output.with_suffix(".json").read_text())
     assert small["name"] == "run 32"
     assert small["best"]
+    assert min(small["loss"], large["loss"]) > 0
+    assert small["loss"] != large["loss"]
     assert large["p50_ms"] > small["p50_ms"]
     assert output.stat().st_size > 5000
     result = CliRunner().invoke(app, [*arguments[:5], "30", "-o", str(output)])

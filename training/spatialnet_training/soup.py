@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
-import numpy as np
 import torch
 import typer
-from msgspec.structs import replace
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -28,13 +26,11 @@ from spatialnet_edge.manifest import Provenance
 from spatialnet_edge.spec import ModelSpec
 from spatialnet_training.checkpoint import load_network, load_spec, read, run_name, save_network
 from spatialnet_training.datasets import load_split
-from spatialnet_training.losses import task_loss
+from spatialnet_training.judge import judge
 from spatialnet_training.model import SpatialNet
 from spatialnet_training.published import data_sets, learnt
-from spatialnet_training.run import calibrated
 from spatialnet_training.samples import STORED_SIDE, Samples
 from spatialnet_training.taxonomy import load_taxonomy
-from spatialnet_training.trainer import accuracies, predict
 from spatialnet_training.transfer import answers
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -92,13 +88,8 @@ def mixed(network: SpatialNet, towards: Weights, share: float) -> SpatialNet:
 
 def judged(network: SpatialNet, spec: ModelSpec, share: float, tune: Samples) -> Mixture:
     """With temperatures fitted to the held-out images, what it reaches on them."""
-    logits = predict(network, tune, spec.input.height, spec.input.groups)
-    tasks = tuple(calibrated(task, logits[task.name], tune) for task in spec.tasks)
-    losses = [
-        float(task_loss(logits[task.name] / getattr(task, "temperature", 1.0), torch.from_numpy(tune.targets[task.name]), 0.0))
-        for task in tasks
-    ]
-    return Mixture(share, network, replace(spec, tasks=tasks), float(np.mean(losses)), accuracies(logits, tune))
+    found = judge(network, spec, tune)
+    return Mixture(share, network, found.spec, found.loss, found.figures)
 
 
 def best_of(first: Path, second: Path, tune: Samples, shares: Sequence[float] = SHARES) -> tuple[Mixture, list[Mixture]]:
