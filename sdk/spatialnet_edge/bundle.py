@@ -106,9 +106,9 @@ def locate(name: str | Path) -> Path:
     """
     text = str(name)
     if text.startswith(BUILTIN_PREFIX):
-        shipped = {BUILTIN_PREFIX + path.stem: path for path in sorted(Path(__file__).with_name("models").glob("*.snb"))}
+        shipped = {BUILTIN_PREFIX + path.stem: path for path in Path(__file__).with_name("models").glob("*.snb")}
         if text not in shipped:  # a path behind the prefix would be trusted as if it were shipped
-            raise BundleError(f"no model '{text}'; shipped with this version: {', '.join(shipped)}")
+            raise BundleError(f"no model '{text}'; shipped with this version: {', '.join(sorted(shipped))}")
         return shipped[text]
     path = Path(name)
     if not path.exists():
