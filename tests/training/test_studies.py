@@ -110,8 +110,8 @@ def test_the_share_with_the_lowest_held_out_loss_is_taken(two: tuple[Path, Path,
     first, second, data = two
     best, found = best_of(first, second, data.tune, (0.0, 0.5, 1.0))
     assert [each.share for each in found] == [0.0, 0.5, 1.0]
-    assert best.loss == min(each.loss for each in found)
-    assert set(best.figures) >= {"land_use_eurosat", "land_use_ucmerced"}
+    assert best.reached.loss == min(each.reached.loss for each in found)
+    assert set(best.reached.figures) >= {"land_use_eurosat", "land_use_ucmerced"}
 
 
 def test_networks_that_are_not_related_are_refused(two: tuple[Path, Path, TrainingData], tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from spatialnet_edge.manifest import Provenance
 from spatialnet_edge.spec import ModelSpec
 from spatialnet_training.checkpoint import load_network, load_spec, read, run_name, save_network
 from spatialnet_training.datasets import load_split
-from spatialnet_training.judge import judge
+from spatialnet_training.judge import Judgement, judge
 from spatialnet_training.model import SpatialNet
 from spatialnet_training.published import data_sets, learnt
 from spatialnet_training.samples import STORED_SIDE, Samples
@@ -42,15 +42,12 @@ class Mixture:
 
     Attributes:
         share: of the second network.
-        loss: mean over the tasks of the log-loss on held-out images, with calibrated temperatures.
-        figures: task to accuracy on them.
+        reached: on held-out images.
     """
 
     share: float
     network: SpatialNet
-    spec: ModelSpec
-    loss: float
-    figures: dict[str, float]
+    reached: Judgement
 
 
 Weights = dict[str, Tensor]
@@ -86,17 +83,12 @@ def mixed(network: SpatialNet, towards: Weights, share: float) -> SpatialNet:
     return made.eval()
 
 
-def judged(network: SpatialNet, spec: ModelSpec, share: float, tune: Samples) -> Mixture:
-    """With temperatures fitted to the held-out images, what it reaches on them."""
-    found = judge(network, spec, tune)
-    return Mixture(share, network, found.spec, found.loss, found.figures)
-
-
 def best_of(first: Path, second: Path, tune: Samples, shares: Sequence[float] = SHARES) -> tuple[Mixture, list[Mixture]]:
     """The mixture with the lowest held-out loss, and all of them."""
     network, spec, towards = related(first, second)
-    found = [judged(mixed(network, towards, share), spec, share, tune) for share in shares]
-    return min(found, key=lambda each: each.loss), found
+    made = [(share, mixed(network, towards, share)) for share in shares]
+    found = [Mixture(share, mixture, judge(mixture, spec, tune)) for share, mixture in made]
+    return min(found, key=lambda each: each.reached.loss), found
 
 
 def soup(
@@ -109,12 +101,13 @@ def soup(
     paths = data_sets(data_root, ",".join(learnt([load_spec(first)])))
     tune = load_split(paths, load_taxonomy(), "tune", STORED_SIDE)
     best, found = best_of(first, second, tune)
-    heads = [name for name in best.figures if name.startswith("land_use_")]
+    heads = [name for name in best.reached.figures if name.startswith("land_use_")]
     columns = [name.removeprefix("land_use_") for name in heads]
     table = Table("share of the second", "held-out loss", *columns, title=f"{len(tune)} held-out training images")
     for each in found:
         mark = " ←" if each is best else ""
-        table.add_row(f"{each.share:.2f}{mark}", f"{each.loss:.4f}", *(f"{each.figures[name]:.1%}" for name in heads))
+        figures = (f"{each.reached.figures[name]:.1%}" for name in heads)
+        table.add_row(f"{each.share:.2f}{mark}", f"{each.reached.loss:.4f}", *figures)
     Console().print(table)
     state = read(second)
     before = msgspec.json.decode(state["provenance"], type=Provenance)
@@ -126,5 +119,5 @@ def soup(
         data=before.data,
         licence=before.licence,
     )
-    save_network(output, best.network, state["backbone"], best.spec, provenance)
+    save_network(output, best.network, state["backbone"], best.reached.spec, provenance)
     print(output)
