@@ -9,18 +9,17 @@ from msgspec.structs import replace
 
 import spatialnet_training
 from spatialnet_edge.errors import Refused, UsageError
-from spatialnet_edge.frames import fit
 from spatialnet_edge.labelled import open_labelled
 from spatialnet_edge.manifest import Provenance
 from spatialnet_edge.spec import RGB, InputSpec, ModelSpec, Multiclass
-from spatialnet_training.augment import normalise
 from spatialnet_training.backbones import PRESETS, Encoder, EncoderShape
 from spatialnet_training.bands import groups_named
 from spatialnet_training.checkpoint import load_network, run_name, save_network
+from spatialnet_training.datasets import load_unlabelled
 from spatialnet_training.model import SpatialNet
-from spatialnet_training.samples import load_image
+from spatialnet_training.samples import STORED_SIDE
 from spatialnet_training.timm_backbone import TimmBackbone, import_timm, load_weights
-from spatialnet_training.trainer import parameter_groups
+from spatialnet_training.trainer import parameter_groups, predict
 from spatialnet_training.transfer import transfer
 from training_fixtures import SOURCES, TINY_RUN
 
@@ -213,16 +212,11 @@ def test_a_checkpoint_is_called_by_its_run_or_by_its_own_name(tmp_path: Path, mo
 def test_the_weights_in_git_can_be_read_and_know_eurosat(name: str) -> None:
     """The shipped samples are held out of all training."""
     network, spec, _ = load_network(Path(spatialnet_training.__file__).parent / "weights" / f"{name}.pt")
-    shown = open_labelled(SOURCES["eurosat"])
-    size = spec.input.height
-    pixels = [
-        fit(image, spec.input) for encoded in shown.tree.read(shown.files) if (image := load_image(encoded, size)) is not None
-    ]
-    with torch.inference_mode():
-        logits = network(normalise(np.stack(pixels)))["land_use_eurosat"]
+    shown = load_unlabelled(SOURCES["eurosat"], STORED_SIDE)
+    logits = predict(network, shown, spec.input.height)["land_use_eurosat"]
     (labels,) = (task.labels for task in spec.tasks if isinstance(task, Multiclass) and task.name == "land_use_eurosat")
     answers = [labels[index] for index in logits.argmax(dim=1)]
-    assert np.mean(np.array(answers) == np.array(shown.classes)) > 0.95
+    assert np.mean(np.array(answers) == np.array(open_labelled(SOURCES["eurosat"]).classes)) > 0.95
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\x80\x02c__builtin__\neval\n."])
