@@ -12,6 +12,11 @@ from conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PAGES = [
+    path.relative_to(ROOT)
+    for folder in ("docs", "sdk", "training", "optimize", "firmware_examples", "benchmarks", "samples")
+    for path in sorted((ROOT / folder).rglob("*.md"))
+] + [Path(name) for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")]
 COMMANDS = re.search(r"## The commands\n\n```console\n(.*?)```", README, re.DOTALL)
 
 
@@ -42,7 +47,14 @@ def test_the_commands_run_in_order(beside_the_repository: Path) -> None:
     assert {"landuse.snb", "results.jsonl", "annotated.mp4", "metrics.json", "bench.json"} <= written
 
 
-def test_links_and_pictures_are_there() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_links_and_pictures_are_there(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)\)", (ROOT / page).read_text(encoding="utf-8")):
         if not target.startswith("http"):
-            assert (ROOT / target).exists(), target
+            assert (ROOT / page).parent.joinpath(target).exists(), target
+
+
+def test_every_card_is_in_the_table_of_cards() -> None:
+    table = (ROOT / "docs/cards/README.md").read_text(encoding="utf-8")
+    for card in (ROOT / "docs/cards").glob("*.json"):
+        assert f"]({card.stem}.md)" in table, card.stem
