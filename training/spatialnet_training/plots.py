@@ -74,16 +74,16 @@ def plot_curves(path: Path, log: Path) -> None:
     left.plot(epochs, [row["loss"] for row in rows], color="tab:red", marker="." if len(rows) < 30 else None)
     left.set(title="training loss", xlabel="epoch")
     for key in sorted(key for key in rows[0] if key.startswith("tune/")):
-        right.plot(epochs, [100 * row[key] for row in rows], label=key.removeprefix("tune/"))
+        right.plot(epochs, [100 * row[key] for row in rows], label=key.removeprefix("tune/"), clip_on=False)
     right.set(title="accuracy on held-out training images, averaged weights", xlabel="epoch", ylabel="%")
-    right.set_ylim(top=101)  # down to the worst head: a point matters where all are above ninety
+    right.set_ylim(top=100)  # down to the worst head: a point matters where all are above ninety
     right.legend(fontsize=8)
     for axis in (left, right):
         axis.grid(alpha=0.3)
         for before, after in pairwise(rows):
             if before["size"] != after["size"]:
                 axis.axvline(before["epoch"] + 0.5, color="grey", linestyle="--")
-                place = (before["epoch"] + 0.7, axis.get_ylim()[0])
-                axis.annotate(f"{after['size']:.0f} px", place, fontsize=8, color="grey")
+                place = (before["epoch"] + 0.7, 0.02)
+                axis.annotate(f"{after['size']:.0f} px", place, xycoords=axis.get_xaxis_transform(), fontsize=8, color="grey")
     made.savefig(path, dpi=80)
     pyplot.close(made)
