@@ -65,6 +65,16 @@ def test_sampling_gives_small_sets_their_share(data_root: Path) -> None:
     assert shares[1.0] < shares[0.6] < shares[0.0]
 
 
+@pytest.mark.parametrize("count", [9600, 12800, 15360, 20000])
+def test_an_epoch_has_as_many_images_as_were_asked_for_whatever_rounding_does(count: int) -> None:
+    """A short one would leave the last batch incomplete, after minutes of training."""
+    sizes = (15395, 1200, 1584, 1830)  # the published data sets
+    for power in (0.0, 0.3, 0.4, 0.45, 0.6, 1.0):
+        drawn = draw_epoch(np.repeat(np.arange(4), sizes), 4, count, power, np.random.default_rng(0))
+        assert len(drawn) == count
+        assert drawn.max() < sum(sizes)
+
+
 def test_two_processes_see_the_halves_of_the_same_batches(data: TrainingData) -> None:
     config = replace(TINY_RUN, stages=(Stage(size=32, epochs=1, mixup_share=0.5, cutmix_share=0.5),), group_dropout=0.3)
     whole = Loader(config, data.train).epoch(0)

@@ -52,7 +52,7 @@ class Batch:
 
 
 def draw_epoch(data_set: NDArray[np.int64], data_sets: int, count: int, power: float, rng: Generator) -> NDArray[np.int64]:
-    """Indices for one epoch: a data set's share is its size to the power `power`; within it, without replacement.
+    """`count` indices for one epoch: a data set's share is its size to the power `power`; within it, without replacement.
 
     (Temperature sampling, as multilingual models use it; 1 is proportional, 0 is uniform over the data sets.)
 
@@ -62,6 +62,7 @@ def draw_epoch(data_set: NDArray[np.int64], data_sets: int, count: int, power: f
     members = [np.flatnonzero(data_set == k) for k in range(data_sets)]
     shares = np.array([len(m) ** power if len(m) else 0.0 for m in members])
     quotas = np.round(count * shares / shares.sum()).astype(int)
+    quotas[quotas.argmax()] += count - quotas.sum()  # what rounding left over, or took too much
     drawn: list[NDArray[np.int64]] = []
     for rows, quota in zip(members, quotas, strict=True):
         while quota > 0:
