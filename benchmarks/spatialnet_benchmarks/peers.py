@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
-from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -123,10 +122,9 @@ def openvino_queue() -> tuple[str, Peer]:
 def torch_network(compiled: bool) -> tuple[str, Peer]:
     import torch
 
-    from spatialnet_training.checkpoint import load_network
+    from spatialnet_training.checkpoint import WEIGHTS, load_network
 
-    path = Path(str(files("spatialnet_training"))).joinpath("weights", "student.pt")
-    network, _, _ = load_network(path)
+    network, _, _ = load_network(WEIGHTS / "student.pt")
     network.eval()
     spec = open_bundle("builtin:student").spec.input
     call: Any = torch.compile(network, dynamic=False) if compiled else network

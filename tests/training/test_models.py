@@ -7,14 +7,13 @@ import pytest
 import torch
 from msgspec.structs import replace
 
-import spatialnet_training
 from spatialnet_edge.errors import Refused, UsageError
 from spatialnet_edge.labelled import open_labelled
 from spatialnet_edge.manifest import Provenance
 from spatialnet_edge.spec import RGB, InputSpec, ModelSpec, Multiclass
 from spatialnet_training.backbones import PRESETS, Encoder, EncoderShape
 from spatialnet_training.bands import groups_named
-from spatialnet_training.checkpoint import load_network, run_name, save_network
+from spatialnet_training.checkpoint import WEIGHTS, load_network, run_name, save_network
 from spatialnet_training.datasets import load_unlabelled
 from spatialnet_training.model import SpatialNet
 from spatialnet_training.samples import STORED_SIDE
@@ -211,7 +210,7 @@ def test_a_checkpoint_is_called_by_its_run_or_by_its_own_name(tmp_path: Path, mo
 @pytest.mark.parametrize("name", ["student", "student-128", "student-eurosat-112", "student-eurosat-again"])
 def test_the_weights_in_git_can_be_read_and_know_eurosat(name: str) -> None:
     """The shipped samples are held out of all training."""
-    network, spec, _ = load_network(Path(spatialnet_training.__file__).parent / "weights" / f"{name}.pt")
+    network, spec, _ = load_network(WEIGHTS / f"{name}.pt")
     shown = load_unlabelled(SOURCES["eurosat"], STORED_SIDE)
     logits = predict(network, shown, spec.input.height)["land_use_eurosat"]
     (labels,) = (task.labels for task in spec.tasks if isinstance(task, Multiclass) and task.name == "land_use_eurosat")

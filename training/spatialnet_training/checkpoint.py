@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from spatialnet_training.model import SpatialNet
 FORMAT = "spatialnet-network-2"
 NETWORK = "network.pt"
 """What every run calls the checkpoint that it ends with."""
+WEIGHTS = Path(str(files("spatialnet_training"))) / "weights"
+"""The checkpoints that the repository has; they are not in the wheel."""
 
 
 def save_network(path: Path, network: SpatialNet, backbone: str, spec: ModelSpec, provenance: Provenance) -> None:

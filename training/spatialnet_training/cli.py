@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from spatialnet_edge.errors import UsageError
 from spatialnet_edge.spec import Multiclass
 from spatialnet_training.bands import groups_named
+from spatialnet_training.checkpoint import WEIGHTS
 from spatialnet_training.config import TrainConfig, load_config
 from spatialnet_training.datasets import TrainingData, load_published
 from spatialnet_training.own_data import load_own
@@ -99,7 +100,7 @@ def starting_point(start: str, own: bool) -> Path | None:
     """
     if start == "scratch" or not (start or own):
         return None
-    path = Path(start) if start else Path(str(files("spatialnet_training"))).joinpath("weights", "student.pt")
+    path = Path(start) if start else WEIGHTS / "student.pt"
     if not path.is_file():
         raise UsageError(
             f"{path}: no checkpoint to start from; name one with --start, or start from scratch with --start scratch"
