@@ -12,9 +12,10 @@ from spatialnet_edge.errors import DataRefused, UsageError
 from spatialnet_training import published
 from spatialnet_training.baseline import features, judge
 from spatialnet_training.datasets import load_split
-from spatialnet_training.near_duplicates import BITS, hashes, nearest, overlaps, structured
+from spatialnet_training.near_duplicates import BITS, hashes, nearest, overlaps
 from spatialnet_training.samples import Samples
 from spatialnet_training.taxonomy import load_taxonomy
+from spatialnet_training.tiles import structured
 
 
 @pytest.fixture(scope="module")

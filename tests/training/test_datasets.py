@@ -4,10 +4,13 @@ import csv
 import zipfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+from numpy.random import default_rng
 
 from spatialnet_edge.errors import DataRefused
+from spatialnet_edge.pixels import resized
 from spatialnet_training.datasets import load_split, load_unlabelled
 from spatialnet_training.losses import UNLABELLED
 from spatialnet_training.samples import held_out
@@ -74,5 +77,21 @@ def test_unlabelled_pictures_come_from_any_folder_and_depth(tmp_path: Path, data
     assert samples.targets == {}
     assert samples.broken == [f"{tmp_path / 'some'}: broken.png"]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataRefused, match="no image that can be read among 0 files"):
+    with pytest.raises(DataRefused, match="no image that can be used among 0 files"):
         load_unlabelled(tmp_path / "empty", 32)
+
+
+def test_a_large_picture_becomes_tiles_at_every_scale(tmp_path: Path) -> None:
+    noise = default_rng(5).integers(0, 255, (9, 13, 3), np.uint8)
+    picture = cv2.resize(noise, (208, 144), interpolation=cv2.INTER_NEAREST)
+    picture[:64, :64] = 90
+    cv2.imwrite(str(tmp_path / "sheet.png"), picture[..., ::-1])
+    cv2.imwrite(str(tmp_path / "small.png"), picture[:40, 64:104])
+    tiles = load_unlabelled(tmp_path, 48, tile=64)
+    # 2 rows of 3 at the sheet's own scale, of which one is uniform, and one of 104 × 72 pixels
+    assert [tile.shape for tile in tiles.images] == [(48, 48, 3)] * 6
+    np.testing.assert_array_equal(tiles.images[0], resized(picture[:64, 64:128], 48, 48))
+    np.testing.assert_array_equal(tiles.images[-1], resized(resized(picture, 104, 72)[:64, :64], 48, 48))
+    assert len(load_unlabelled(tmp_path, 48)) == 2
+    with pytest.raises(DataRefused, match="among 2 files; expected pictures at any depth, 500 pixels high and wide"):
+        load_unlabelled(tmp_path, 48, tile=500)

@@ -40,10 +40,18 @@ def taught(teachers: list[Teacher], views: Batch) -> Taught:
 def test_a_teacher_says_nothing_of_images_that_it_does_not_know() -> None:
     views = batch([0, 1, 2, UNLABELLED])
     said = taught([Teacher(Says(a=[4.0, 0.0]), None, of=(1,))], views)
-    assert said.known["a"].tolist() == [False, True, False, True]  # of unlabelled pictures every teacher speaks
+    assert said.known["a"].tolist() == [False, True, False, True]  # of unlabelled pictures it speaks
     torch.testing.assert_close(said.probabilities["a"][1], torch.tensor([2.0, 0.0]).softmax(0))
     assert said.probabilities["a"][0].tolist() == [0, 0]
     assert set(said.probabilities) == {"a"}  # it has no head 'b'
+
+
+def test_a_teacher_of_other_pictures_is_silent_on_those_without_labels() -> None:
+    views = batch([0, 1, 2, UNLABELLED])
+    one_set = taught([Teacher(Says(a=[4.0, 0.0]), None, of=(1,), unlabelled=False)], views)
+    assert one_set.known["a"].tolist() == [False, True, False, False]
+    every_set = taught([Teacher(Says(a=[4.0, 0.0]), None, unlabelled=False)], views)
+    assert every_set.known["a"].tolist() == [True, True, True, False]
 
 
 def test_of_mixed_views_a_teacher_must_know_both_images() -> None:

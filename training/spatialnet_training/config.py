@@ -36,12 +36,13 @@ class TaughtBy(Section, frozen=True):
     Attributes:
         checkpoint: its `network.pt`, or `self`.
         of: data sets, as `[data]` names them, whose images it knows: it says nothing of a view that shows any other. Empty for all.
-            Every teacher speaks of unlabelled pictures.
+        unlabelled: whether it speaks of unlabelled pictures.
         weight: of its word beside those of the others that know the same view.
     """
 
     checkpoint: str
     of: tuple[str, ...] = ()
+    unlabelled: bool = True
     weight: Above0 = 1.0
 
 
@@ -58,6 +59,8 @@ class Distillation(Section, frozen=True):
         relations: weight of the loss on how alike the images of a batch are to each other (Tung and Mori 2019, arXiv 1907.09682).
         unlabelled: a folder or zip of any pictures, which the teachers label.
         unlabelled_share: of every batch that comes from there.
+        unlabelled_tile: side in pixels of the tiles that pictures are cut into, at every scale (`tiles.pyramid`), so that a large
+            one is many images rather than one small one; 0 leaves them whole.
     """
 
     teachers: Annotated[tuple[str | TaughtBy, ...], msgspec.Meta(min_length=1)]
@@ -67,6 +70,7 @@ class Distillation(Section, frozen=True):
     relations: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     unlabelled: str = ""
     unlabelled_share: Share = 0.25
+    unlabelled_tile: Annotated[int, msgspec.Meta(ge=0)] = 0
 
     @property
     def taught_by(self) -> tuple[TaughtBy, ...]:

@@ -17,9 +17,11 @@ from spatialnet_edge.labelled import OBJECTS as OBJECTS_FILE
 from spatialnet_edge.labelled import SPLITS, Tree, class_of
 from spatialnet_edge.sources import IMAGE_SUFFIXES
 from spatialnet_edge.spec import RGB, BandGroup, Multiclass, Multilabel, Regression, Task
+from spatialnet_training.bands import decode
 from spatialnet_training.published import TERMS
-from spatialnet_training.samples import Collector, Samples, load_image, part_of
+from spatialnet_training.samples import Collector, Samples, load_image, part_of, shrunk
 from spatialnet_training.taxonomy import OBJECTS, SETTLEMENT, Taxonomy, load_taxonomy
+from spatialnet_training.tiles import pyramid, structured
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,22 +119,29 @@ def load_split(
     return collector.samples()
 
 
-def load_unlabelled(path: Path, longest: int, groups: tuple[BandGroup, ...] = (RGB,)) -> Samples:
+def load_unlabelled(path: Path, longest: int, groups: tuple[BandGroup, ...] = (RGB,), tile: int = 0) -> Samples:
     """Any pictures in a folder or a zip, at any depth.
 
+    Args:
+        longest: images are kept no larger than this, in pixels.
+        tile: side of the tiles that each picture is cut into at every scale, in pixels, those with nothing to see left out; 0 to
+            leave pictures whole.
+
     Raises:
-        DataRefused: none can be read.
+        DataRefused: none can be read, or none is as large as a tile.
     """
     tree = Tree(path)
     files = [name for name in tree.names() if Path(name).suffix.lower() in IMAGE_SUFFIXES]
     collector = Collector((), (path.stem,))
     for file, encoded in zip(files, tree.read(files), strict=True):
-        image = load_image(encoded, longest, groups)
-        if image is None:
+        picture = decode(encoded, groups)
+        if picture is None:
             collector.broken.append(f"{path}: {file}")
-        else:
-            collector.add(image, {})
+            continue
+        for image in structured(pyramid(picture, tile)) if tile else [picture]:
+            collector.add(shrunk(image, longest), {})
     if not collector.images:
-        raise DataRefused(f"{path}: no image that can be read among {len(files)} files; expected pictures at any depth")
+        large = f", {tile} pixels high and wide or more" if tile else ""
+        raise DataRefused(f"{path}: no image that can be used among {len(files)} files; expected pictures at any depth{large}")
     samples = collector.samples()
     return Samples(samples.images, {}, np.zeros(len(samples), np.int64), samples.data_sets, samples.broken)

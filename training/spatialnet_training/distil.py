@@ -25,19 +25,21 @@ class Teacher:
         network: in evaluation mode.
         size: side in pixels of the views that it was trained for; None for what the student sees.
         of: indices of the data sets whose images it knows; None for all.
+        unlabelled: whether it knows pictures without labels.
         weight: of its word beside those of the others that know the same view.
     """
 
     network: nn.Module
     size: int | None
     of: tuple[int, ...] | None = None
+    unlabelled: bool = True
     weight: float = 1.0
 
     def knows(self, batch: Batch) -> Tensor:
         """The views of a batch that show nothing but what it knows: bool `[N]`."""
-        if self.of is None:
-            return torch.ones_like(batch.data_set, dtype=torch.bool)
-        known = torch.stack([batch.data_set == each for each in (*self.of, UNLABELLED)]).any(dim=0)
+        labelled = batch.data_set != UNLABELLED
+        its_own = labelled if self.of is None else torch.isin(batch.data_set, batch.data_set.new_tensor(self.of))
+        known = torch.where(labelled, its_own, self.unlabelled)
         return known if batch.mix is None else known & Mix.partner(known)
 
 

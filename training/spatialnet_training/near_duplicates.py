@@ -24,12 +24,10 @@ from spatialnet_training.datasets import load_split
 from spatialnet_training.published import data_sets
 from spatialnet_training.samples import STORED_SIDE
 from spatialnet_training.taxonomy import load_taxonomy
+from spatialnet_training.tiles import structured
 
 BITS = 6
 """Two of 64-bit hashes that differ in no more than this many bits are near duplicates: by chance, one pair in 200 million."""
-
-LEAST_DEVIATION = 6.0
-"""Grey levels; below this the hash of an image is that of its noise."""
 
 
 def hashes(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint64]:
@@ -88,10 +86,6 @@ def overlaps(train: dict[str, NDArray[np.uint64]], val: dict[str, tuple[int, NDA
             Overlap(name, images, len(own), int((nearest(own, train[name]) <= BITS).sum()), int((elsewhere <= BITS).sum()))
         )
     return found
-
-
-def structured(images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
-    return [image for image in images if image.mean(axis=2).std() >= LEAST_DEVIATION]
 
 
 def duplicates(

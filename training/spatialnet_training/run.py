@@ -90,7 +90,7 @@ def train(
     teachers = [load_teacher(each, data) for each in other_teachers(config)]
     unlabelled = None
     if settings and settings.unlabelled:
-        unlabelled = load_unlabelled(Path(settings.unlabelled), stored_side(config), groups)
+        unlabelled = load_unlabelled(Path(settings.unlabelled), stored_side(config), groups, settings.unlabelled_tile)
     trainer = Trainer(config, network, data.train, teachers, unlabelled)
     if not trainer.fabric.is_global_zero:
         watcher = Watcher()  # one of several processes speaks
@@ -163,7 +163,7 @@ def load_teacher(teacher: TaughtBy, data: TrainingData) -> Teacher:
         raise UsageError(f"{path}: teaches {', '.join(t.name for t in spec.tasks)}; the student learns {', '.join(wanted)}")
     if other := [task.name for task in shared if wanted[task.name] != answers(task)[1]]:
         raise UsageError(f"{path}: its labels of '{other[0]}' are not the student's, or in another order")
-    return Teacher(network, spec.input.height, known_sets(teacher, data.train.data_sets), teacher.weight)
+    return Teacher(network, spec.input.height, known_sets(teacher, data.train.data_sets), teacher.unlabelled, teacher.weight)
 
 
 def write_log(log: Path, history: Sequence[dict[str, float]]) -> None:

@@ -101,8 +101,11 @@ def load_image(encoded: bytes, longest: int, groups: tuple[BandGroup, ...] = (RG
     Returns uint8 `[H, W, bands]`.
     """
     image = decode(encoded, groups)
-    if image is None:
-        return None
+    return None if image is None else shrunk(image, longest)
+
+
+def shrunk(image: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
+    """The image, uint8 `[H, W, bands]`, with its longer side at most `longest`."""
     height, width = image.shape[:2]
     scale = longest / max(height, width)
     if scale < 1:

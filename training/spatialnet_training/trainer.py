@@ -165,7 +165,8 @@ class Trainer:
         for own in config.distillation.taught_by if config.distillation else ():
             if own.checkpoint == SELF:
                 copied = WithFeatures(self.averaged.module)  # pyright: ignore[reportArgumentType] (a copy of `network`)
-                self.teachers.append(Teacher(copied, None, known_sets(own, samples.data_sets), own.weight))
+                own_sets = known_sets(own, samples.data_sets)
+                self.teachers.append(Teacher(copied, None, own_sets, own.unlabelled, own.weight))
         self.epoch = 0
         self.step = 0
         self.history: list[dict[str, float]] = []
