@@ -50,13 +50,17 @@ class Point:
         best: no other point is both faster and at least as accurate.
     """
 
-    name: str
+    network: str
     size: int
     parameters: int
     accuracy: float
     loss: float
     p50_ms: float
     best: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.network} {self.size}"
 
 
 def on_front(points: Sequence[Point]) -> list[Point]:
@@ -82,7 +86,7 @@ def measure(networks: Mapping[Path, Loaded], sizes: Sequence[int], samples: Samp
             specs.append(resized)
             found = judge(network, resized, samples)
             accuracy = float(np.mean([found.figures[f"land_use_{name}"] for name in samples.data_sets]))
-            points.append(Point(f"{run_name(checkpoint)} {size}", size, parameters, accuracy, found.loss, 0.0))
+            points.append(Point(run_name(checkpoint), size, parameters, accuracy, found.loss, 0.0))
     images = [fit(samples.images[0], spec.input) for spec in specs]
     timed = latencies(engines, images)
     for engine in engines:
@@ -103,20 +107,22 @@ def judged(networks: Mapping[Path, Loaded]) -> list[str]:
 
 
 def plot(path: Path, points: Sequence[Point]) -> None:
-    """Accuracy over latency, the front as a line."""
+    """Accuracy over latency: a colour for each network, its sizes beside its points, the front as a line."""
     pyplot, made, axes = figure(1, 1, (9, 6))
     axis = axes[0, 0]
     best = [point for point in points if point.best]
-    axis.plot([p.p50_ms for p in best], [100 * p.accuracy for p in best], color="tab:blue", alpha=0.5, zorder=1)
-    middle = (min(p.p50_ms for p in points) + max(p.p50_ms for p in points)) / 2
-    for point in points:
-        place, left = (point.p50_ms, 100 * point.accuracy), point.p50_ms > middle  # names stay inside the picture
-        axis.scatter(*place, color="tab:blue" if point.best else "tab:grey", zorder=2)
-        offset, side = ((-6, 5), "right") if left else ((6, 5), "left")
-        axis.annotate(point.name, place, xytext=offset, horizontalalignment=side, textcoords="offset points", fontsize=9)
+    front = ([p.p50_ms for p in best], [100 * p.accuracy for p in best])
+    axis.plot(*front, color="black", alpha=0.4, linestyle="--", label="nothing is faster and as accurate", zorder=1)
+    for network in dict.fromkeys(point.network for point in points):
+        own = [point for point in points if point.network == network]
+        places = [(p.p50_ms, 100 * p.accuracy) for p in own]
+        axis.scatter(*zip(*places, strict=True), label=network, zorder=2)
+        for point, place in zip(own, places, strict=True):
+            axis.annotate(f"{point.size} px", place, xytext=(6, 5), textcoords="offset points", fontsize=9)
     axis.set(xlabel="latency of one image, one thread, ms (median)", ylabel="accuracy, mean over the data sets, %")
     axis.set_title("accuracy against latency, FP32 in ONNX Runtime")
-    axis.margins(x=0.15, y=0.1)
+    axis.margins(x=0.1, y=0.1)
+    axis.legend(loc="lower right")
     axis.grid(alpha=0.3)
     made.savefig(path, dpi=90)
     pyplot.close(made)

@@ -21,7 +21,7 @@ def test_the_front_is_what_nothing_else_beats() -> None:
         Point("slow bad", 1, 1, 0.6, 0.4, 4.0),
     ]
     points.append(Point("same, slower", 1, 1, 0.9, 0.1, 6.0))
-    assert [(point.name, point.best) for point in on_front(points)] == [
+    assert [(point.network, point.best) for point in on_front(points)] == [
         ("fast", True),
         ("slow bad", False),
         ("slow good", True),
