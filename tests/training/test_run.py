@@ -31,7 +31,7 @@ from training_fixtures import TINY_RUN
 
 TAXONOMY = load_taxonomy()
 SHIPPED = (
-    "ablation", "folder", "modalities", "student", "student-128", "student-128-taught",
+    "ablation", "folder", "modalities", "student", "student-128", "student-128-pictures", "student-128-taught",
     "student-128-three", "student-144", "student-distilled", "student-distilled-small", "student-eurosat",
     "student-eurosat-112", "student-eurosat-96", "student-eurosat-again", "student-longer", "student-small", "teacher-lite0",
     "teacher-lite0-128", "teacher-lite0-longer", "teacher-lite0-small",
@@ -181,7 +181,7 @@ def test_a_student_becomes_like_its_teachers_without_any_label(
     base = replace(TINY_RUN, seed=5, stages=(Stage(size=48, epochs=6),), mixup_share=0.0, ema_decay=0.8, learning_rate=3e-3)
     settings = Distillation(
         teachers=(str(teacher), str(teacher)), share=1.0, relations=10.0, elsewhere=1.0,
-        unlabelled=str(data_root / "ucmerced.zip"), unlabelled_share=0.5, unlabelled_tile=32,
+        unlabelled=str(data_root / "ucmerced.zip"), unlabelled_terms="somebody's (CC-0)", unlabelled_share=0.5, unlabelled_tile=32,
     )  # fmt: skip
     taught = train(replace(base, distillation=settings), data, tmp_path / "taught", "test")
     alone = train(base, data, tmp_path / "alone", "test")
@@ -190,6 +190,7 @@ def test_a_student_becomes_like_its_teachers_without_any_label(
     assert "distilled from" in origin.source
     tiles = load_unlabelled(data_root / "ucmerced.zip", 64, tile=32)
     assert f"ucmerced: {len(tiles)} unlabelled" in origin.data
+    assert origin.licence == f"{data.licence}, somebody's (CC-0)"
 
 
 def test_a_teacher_sees_its_students_views_at_its_own_size(data: TrainingData, teacher: Path) -> None:

@@ -58,6 +58,7 @@ class Distillation(Section, frozen=True):
         elsewhere: weight of a head's soft labels on images that have no label for that head.
         relations: weight of the loss on how alike the images of a batch are to each other (Tung and Mori 2019, arXiv 1907.09682).
         unlabelled: a folder or zip of any pictures, which the teachers label.
+        unlabelled_terms: whose pictures they are and under which licence; the network's own says it after those of its data sets.
         unlabelled_share: of every batch that comes from there.
         unlabelled_tile: side in pixels of the tiles that pictures are cut into, at every scale (`tiles.pyramid`), so that a large
             one is many images rather than one small one; 0 leaves them whole.
@@ -69,6 +70,7 @@ class Distillation(Section, frozen=True):
     elsewhere: Share = 0.1
     relations: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     unlabelled: str = ""
+    unlabelled_terms: str = ""
     unlabelled_share: Share = 0.25
     unlabelled_tile: Annotated[int, msgspec.Meta(ge=0)] = 0
 
