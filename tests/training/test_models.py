@@ -207,7 +207,9 @@ def test_a_checkpoint_is_called_by_its_run_or_by_its_own_name(tmp_path: Path, mo
     assert run_name(Path("weights/student-128.pt")) == "student-128"
 
 
-@pytest.mark.parametrize("name", ["student", "student-128", "student-eurosat-112", "student-eurosat-again"])
+@pytest.mark.parametrize(
+    "name", ["student", "student-128", "student-128-pictures", "student-eurosat-112", "student-eurosat-again"]
+)
 def test_the_weights_in_git_can_be_read_and_know_eurosat(name: str) -> None:
     """The shipped samples are held out of all training."""
     network, spec, _ = load_network(WEIGHTS / f"{name}.pt")
