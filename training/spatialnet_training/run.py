@@ -118,7 +118,7 @@ def train(
         source=origin(config, start),
         command=command,
         data=(*data.summary, *(() if unlabelled is None else (f"{unlabelled.data_sets[0]}: {len(unlabelled)} unlabelled",))),
-        licence=", ".join([data.licence, *([settings.unlabelled_terms] if settings and settings.unlabelled_terms else [])]),
+        licence=", ".join(filter(None, (data.licence, settings.unlabelled_terms if settings else ""))),
     )
     if trainer.fabric.is_global_zero:
         save_network(out / NETWORK, network, config.backbone, spec, provenance)
