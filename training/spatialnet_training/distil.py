@@ -71,6 +71,15 @@ def known_sets(teacher: TaughtBy, data_sets: Sequence[str]) -> tuple[int, ...] |
     return tuple(data_sets.index(name) for name in teacher.of) or None
 
 
+def as_teacher(network: nn.Module, size: int | None, told: TaughtBy, data_sets: Sequence[str]) -> Teacher:
+    """A network that speaks of what the configuration says.
+
+    Raises:
+        UsageError: it is to know a data set that is not there.
+    """
+    return Teacher(network, size, known_sets(told, data_sets), told.unlabelled, told.weight)
+
+
 @torch.no_grad()
 def teach(teachers: Sequence[Teacher], batch: Batch, single_label: Mapping[str, bool], temperature: float) -> Taught:
     """Run every teacher over a batch.

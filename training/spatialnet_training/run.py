@@ -21,7 +21,7 @@ from spatialnet_training.calibration import abstention, fit_temperature
 from spatialnet_training.checkpoint import NETWORK, load_network, load_spec, run_name, save_network
 from spatialnet_training.config import TaughtBy, TrainConfig
 from spatialnet_training.datasets import TrainingData, load_unlabelled
-from spatialnet_training.distil import SELF, Teacher, known_sets
+from spatialnet_training.distil import SELF, Teacher, as_teacher
 from spatialnet_training.model import SpatialNet
 from spatialnet_training.run_card import write_card
 from spatialnet_training.samples import Samples
@@ -163,7 +163,7 @@ def load_teacher(teacher: TaughtBy, data: TrainingData) -> Teacher:
         raise UsageError(f"{path}: teaches {', '.join(t.name for t in spec.tasks)}; the student learns {', '.join(wanted)}")
     if other := [task.name for task in shared if wanted[task.name] != answers(task)[1]]:
         raise UsageError(f"{path}: its labels of '{other[0]}' are not the student's, or in another order")
-    return Teacher(network, spec.input.height, known_sets(teacher, data.train.data_sets), teacher.unlabelled, teacher.weight)
+    return as_teacher(network, spec.input.height, teacher, data.train.data_sets)
 
 
 def write_log(log: Path, history: Sequence[dict[str, float]]) -> None:

@@ -25,7 +25,7 @@ from spatialnet_edge.spec import RGB, BandGroup, InputSpec
 from spatialnet_training.augment import Mix, normalise
 from spatialnet_training.batches import Batch, Loader
 from spatialnet_training.config import TrainConfig
-from spatialnet_training.distil import SELF, Teacher, distillation_loss, known_sets, teach
+from spatialnet_training.distil import SELF, Teacher, as_teacher, distillation_loss, teach
 from spatialnet_training.losses import labelled_rows, project_conflicts, task_losses
 from spatialnet_training.model import SpatialNet
 from spatialnet_training.samples import Samples
@@ -165,8 +165,7 @@ class Trainer:
         for own in config.distillation.taught_by if config.distillation else ():
             if own.checkpoint == SELF:
                 copied = WithFeatures(self.averaged.module)  # pyright: ignore[reportArgumentType] (a copy of `network`)
-                own_sets = known_sets(own, samples.data_sets)
-                self.teachers.append(Teacher(copied, None, own_sets, own.unlabelled, own.weight))
+                self.teachers.append(as_teacher(copied, None, own, samples.data_sets))
         self.epoch = 0
         self.step = 0
         self.history: list[dict[str, float]] = []
