@@ -237,9 +237,12 @@ def test_a_teacher_of_one_data_set_teaches_a_student_of_two(data: TrainingData, 
     one_set = load_published({"ucmerced": data_root / "ucmerced.zip"}, 64)
     assert one_set.licence == "Apache-2.0; trained on UC Merced (public domain)"
     teacher = train(replace(TINY_RUN, data={"ucmerced": "ucmerced.zip"}), one_set, tmp_path / "teacher", "test")
-    settings = Distillation(teachers=("self", TaughtBy(str(teacher), of=("ucmerced",), weight=2.0)), relations=1.0)
+    told = ("self", TaughtBy(str(teacher), of=("ucmerced",), weight=2.0))
+    settings = Distillation(teachers=told, relations=1.0, unlabelled_terms="of pictures that are not there")
     taught = train(replace(TINY_RUN, distillation=settings), data, tmp_path / "taught", "test")
-    assert load_network(taught)[2].source == "from scratch, distilled from itself, teacher (of ucmerced)"
+    origin = load_network(taught)[2]
+    assert origin.source == "from scratch, distilled from itself, teacher (of ucmerced)"
+    assert origin.licence == data.licence
     wrong = Distillation(teachers=(TaughtBy(str(teacher), of=("mars",)),))
     with pytest.raises(UsageError, match="said to know 'mars'"):
         train(replace(TINY_RUN, distillation=wrong), data, tmp_path / "wrong", "test")

@@ -88,9 +88,11 @@ def train(
         transfer(network, data.tasks, start)
     settings = config.distillation
     teachers = [load_teacher(each, data) for each in other_teachers(config)]
-    unlabelled = None
+    unlabelled, seen, licence = None, data.summary, data.licence
     if settings and settings.unlabelled:
         unlabelled = load_unlabelled(Path(settings.unlabelled), stored_side(config), groups, settings.unlabelled_tile)
+        seen = (*seen, f"{unlabelled.data_sets[0]}: {len(unlabelled)} unlabelled")
+        licence = ", ".join(filter(None, (licence, settings.unlabelled_terms)))
     trainer = Trainer(config, network, data.train, teachers, unlabelled)
     if not trainer.fabric.is_global_zero:
         watcher = Watcher()  # one of several processes speaks
@@ -117,8 +119,8 @@ def train(
         tool=f"spatialnet-edge {__version__}, torch {torch.__version__}",
         source=origin(config, start),
         command=command,
-        data=(*data.summary, *(() if unlabelled is None else (f"{unlabelled.data_sets[0]}: {len(unlabelled)} unlabelled",))),
-        licence=", ".join(filter(None, (data.licence, settings.unlabelled_terms if settings else ""))),
+        data=seen,
+        licence=licence,
     )
     if trainer.fabric.is_global_zero:
         save_network(out / NETWORK, network, config.backbone, spec, provenance)
