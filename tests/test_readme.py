@@ -49,7 +49,7 @@ def test_the_commands_run_in_order(beside_the_repository: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_links_and_pictures_are_there(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8")):
+    for target in re.findall(r"\]\(([^)#]+)[)#]", (ROOT / page).read_text(encoding="utf-8")):
         if not target.startswith("http"):
             assert (ROOT / page).parent.joinpath(target).exists(), target
 
