@@ -188,6 +188,27 @@ def test_a_network_starts_from_another_ones_weights_and_from_its_heads_where_the
         transfer(SpatialNet("student-2m", {"new": 2}, 64), new_tasks[:1], tmp_path / "old.pt")
 
 
+def test_a_deeper_network_starts_as_the_one_that_it_takes_over_and_all_of_it_learns(tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    task = tasks(a=("x", "y", "z"))
+    old = SpatialNet("student-2m", {"a": 3}, 64)
+    spec = ModelSpec(name="old", input=InputSpec(height=64, width=64, groups=(RGB,)), tasks=task)
+    save_network(tmp_path / "old.pt", old, "student-2m", spec, Provenance(created="", tool="", source=""))
+    deeper = SpatialNet("student-3m", {"a": 3}, 64)
+    x = torch.randn(4, 3, 64, 64)
+    assert not torch.allclose(deeper.eval()(x)["a"], old.eval()(x)["a"])
+    transfer(deeper, task, tmp_path / "old.pt")
+    torch.testing.assert_close(deeper(x)["a"], old(x)["a"])
+
+    optimizer = torch.optim.SGD(deeper.parameters(), lr=0.1)
+    for _ in range(2):  # in the first step only the silent layers themselves are told anything
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(deeper(x)["a"], torch.tensor([0, 1, 2, 0])).backward()
+        optimizer.step()
+    newest = deeper.backbone.blocks[-1]
+    assert all(parameter.grad.abs().sum() > 0 for parameter in (newest.qkv.weight, newest.mlp[0].weight))
+
+
 def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
     groups = groups_named(("rgb", "synthetic_thermal"))
     network = SpatialNet("timm:vit_tiny_patch16_224", {"a": 2}, 32, groups)

@@ -81,7 +81,8 @@ PRESETS: dict[str, EncoderShape] = {
     "student-2m": EncoderShape(width=192, depth=4, mlp_ratio=2, stem=(24, 48, 96), residuals=(0, 1, 2)),
     # for images of 64 pixels, which have 16 tokens: more is said by texture, in the stem, and less by their places
     "student-2m-texture": EncoderShape(width=192, depth=2, mlp_ratio=2, stem=(32, 64, 128), residuals=(0, 2, 3)),
-    "student-3m": EncoderShape(width=224, depth=5, mlp_ratio=2, stem=(24, 56, 112), residuals=(0, 1, 2)),
+    # `student-2m` with three more blocks, so that it can start from what that one has learnt (transfer.py)
+    "student-3m": EncoderShape(width=192, depth=7, mlp_ratio=2, stem=(24, 48, 96), residuals=(0, 1, 2)),
     "student-6m": EncoderShape(width=320, depth=5, mlp_ratio=2, stem=(32, 64, 160), residuals=(0, 1, 2)),
     # the encoder as published (arXiv 2506.22501)
     "spatialnet-vit": EncoderShape(width=512, depth=12, mlp_ratio=4, head_width=64),

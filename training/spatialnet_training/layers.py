@@ -50,6 +50,13 @@ class Block(nn.Module):
         x = x + self.projection(mixed.transpose(1, 2).reshape(batch, tokens, width))
         return x + self.mlp(self.norm2(x))
 
+    @torch.no_grad()
+    def silence(self) -> None:
+        """Add nothing until trained: the network is what it would be without this block (Chen et al. 2016, arXiv 1511.05641)."""
+        for last in (self.projection, self.mlp[-1]):
+            for parameter in last.parameters():
+                parameter.zero_()
+
 
 class TaskPooling(nn.Module):
     """One learned query for each task attends over all tokens: `[N, tokens, width]` to `[N, tasks, width]`."""

@@ -9,12 +9,16 @@ import torch.nn.functional as F
 
 from spatialnet_edge.errors import UsageError, first_line
 from spatialnet_edge.spec import Multiclass, Multilabel, Task
+from spatialnet_training.backbones import Encoder
 from spatialnet_training.checkpoint import load_network
+from spatialnet_training.layers import Block
 from spatialnet_training.model import SpatialNet
 
 
 def transfer(network: SpatialNet, tasks: tuple[Task, ...], start: Path) -> None:
     """Take over the backbone and the pooling, and the query and head of each task that has the same name and labels.
+
+    A network that is deeper, and otherwise of the same shape, starts as the one that it takes over: its further blocks are silent.
 
     Args:
         tasks: of `network`, in the order of its heads.
@@ -44,6 +48,10 @@ def transfer(network: SpatialNet, tasks: tuple[Task, ...], start: Path) -> None:
         raise UsageError(
             f"{start}: not of this backbone's shape ({first_line(error)}); choose the one it was made with"
         ) from error
+    if isinstance(network.backbone, Encoder) and isinstance(source.backbone, Encoder):
+        for block in [*network.backbone.blocks][len(source.backbone.blocks) :]:
+            if isinstance(block, Block):
+                block.silence()
 
 
 def answers(task: Task) -> tuple[str, tuple[str, ...]]:
