@@ -53,7 +53,7 @@ class Hooks:
     """What a service does inside the loop.
 
     Attributes:
-        tick: called in every round, at least every `TICK_S`, by the thread that emits.
+        tick: called before each frame is taken, at least every `TICK_S`, by the thread that emits; also while every frame is left out.
         admit: why a frame is not to be classified (a ledger's reason), or empty. Called before the engine.
         distrust: called when the engine gave nothing usable several times in a row; raises to stop, returns to go on.
     """
@@ -175,8 +175,8 @@ class Pipeline:
         ahead = 1 if self.policy.name == "latest" else 2
         try:
             while True:
-                self.hooks.tick()
                 while len(pending) < ahead * self.workers:
+                    self.hooks.tick()
                     frame = inbox.get(timeout=0 if pending else TICK_S)
                     if frame is None:
                         break

@@ -329,6 +329,21 @@ def test_a_low_battery_slows_too_and_in_the_pipeline_the_rest_is_degraded() -> N
     assert pipeline.ledger.skipped == {"degraded": 49}
 
 
+@pytest.mark.fault(36)
+def test_a_pipeline_that_leaves_every_frame_out_still_comes_round() -> None:
+    """With one frame a minute at low power, its watchdog must not take it for dead between two of them."""
+    ticks = 0
+
+    def tick() -> None:
+        nonlocal ticks
+        ticks += 1
+
+    pipeline = Pipeline(CheckedEngine(FakeEngine(TINY)), hooks=Hooks(tick, admit=lambda frame: "degraded"))
+    assert list(pipeline.stream(Frames(50))) == []
+    assert pipeline.ledger.skipped == {"degraded": 50}
+    assert ticks >= 50
+
+
 @pytest.mark.parametrize(("drop", "emitted"), [(False, 5), (True, 0)])
 def test_late_frames_are_marked_or_dropped_as_chosen(drop: bool, emitted: int) -> None:
     pipeline = Pipeline(CheckedEngine(FakeEngine(TINY, delay_s=0.03)), deadline_s=0.01, drop_late=drop)
