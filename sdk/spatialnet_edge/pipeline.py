@@ -53,7 +53,7 @@ class Hooks:
     """What a service does inside the loop.
 
     Attributes:
-        tick: called before each frame is taken, at least every `TICK_S`, by the thread that emits; also while every frame is left out.
+        tick: called before each frame is taken, at least every `TICK_S`, by the thread that emits.
         admit: why a frame is not to be classified (a ledger's reason), or empty. Called before the engine.
         distrust: called when the engine gave nothing usable several times in a row; raises to stop, returns to go on.
     """

@@ -84,31 +84,45 @@ class Slots:
         """What to start now, and whether it is on trial. Counts the try; a trial that has used up its tries is taken back, unless
         nothing would fly without it.
 
+        Returns:
+            The bundle's own folder, not a link to it: links change while it flies.
+
         Raises:
             BundleError: nothing is installed.
         """
-        if self.target(TRIAL) is not None:
+        if (trial := self.target(TRIAL)) is not None:
             state = self.state
             if state.tries < MAX_TRIES or self.only_trial:
                 self._write(msgspec.structs.replace(state, tries=state.tries + 1))
-                return self.root / TRIAL, True
+                return self.root / trial, True
             self.reject_trial()
-        if self.target(CURRENT) is None:
+        if (current := self.target(CURRENT)) is None:
             raise BundleError(
                 f"{self.root}: no bundle is installed; 'spatialnet-edge install BUNDLE --root {self.root}' does it"
             )
-        return self.root / CURRENT, False
+        return self.root / current, False
 
     def forgive_try(self) -> None:
         """The trial was stopped as it was asked to, before it could prove itself: that says nothing against it."""
         state = self.state
         self._write(msgspec.structs.replace(state, tries=max(0, state.tries - 1)))
 
-    def mark_good(self) -> None:
-        """The trial becomes `current`, `current` becomes `previous`, and nothing older will be accepted again."""
+    def mark_good(self, flown: Path) -> None:
+        """The trial becomes `current`, `current` becomes `previous`, and nothing older will be accepted again.
+
+        Args:
+            flown: what `choose` gave.
+
+        Raises:
+            BundleError: another one was put on trial meanwhile; that one has still to prove itself.
+        """
         trial, current = self.target(TRIAL), self.target(CURRENT)
         if trial is None:
             return
+        if self.root / trial != flown:
+            raise BundleError(
+                f"{flown}: is not on trial any more; {self.root / trial} was installed since, and flies at the next start"
+            )
         bundle = open_bundle(self.root / TRIAL, Trust(allow_unsigned=True))
         if current is not None and current != trial:
             point_link(self.root / PREVIOUS, current)
@@ -152,8 +166,8 @@ class Slots:
     @property
     def last_good(self) -> Path | None:
         """What to fall back to in a crash loop: what flew before, or else what flies, or else the first bundle, still on trial."""
-        found = [self.root / link for link in (PREVIOUS, CURRENT, TRIAL) if self.target(link) is not None]
-        return found[0] if found else None
+        found = [target for link in (PREVIOUS, CURRENT, TRIAL) if (target := self.target(link)) is not None]
+        return self.root / found[0] if found else None
 
     @property
     def state(self) -> State:

@@ -201,6 +201,16 @@ def test_odd_frames_do_not_cost_a_good_engine(bundle: Bundle) -> None:
 
 
 @pytest.mark.fault(31)
+def test_a_doubt_is_settled_without_the_disk(tmp_path: Path) -> None:
+    """It may be full, worn out, or hold another bundle by now: none of that says anything of the engine."""
+    bundle = write_tiny_bundle(tmp_path / "tiny.snb")
+    sentinel, events = sentinel_of(bundle, WeightsInMemory(), WeightsInMemory)
+    bundle.path.unlink()
+    sentinel.distrust(EngineError("three invalid answers"))
+    assert events == ["doubt"]
+
+
+@pytest.mark.fault(31)
 def test_a_uniform_scene_is_emitted_once_the_golden_test_has_passed(bundle: Bundle) -> None:
     """Open sea: different frames, the same answer, and an engine that is as good as ever."""
     same = WeightsInMemory().infer(np.full((1, SIDE, SIDE, 3), 40, np.uint8))

@@ -435,8 +435,7 @@ def test_after_sigkill_every_record_is_readable_and_the_lock_is_free(payload: Pa
 def flown(payload: Path) -> tuple[Slots, Bundle, dict[str, bytes]]:
     """The slots with the installed bundle proved, that bundle, and its files to make another one of."""
     slots = Slots(payload.parent / "root")
-    slots.choose()
-    slots.mark_good()
+    slots.mark_good(slots.choose()[0])
     good = open_bundle(payload.parent / "tiny.snb", ANY)
     return slots, good, {record.path: good.read(record.path) for record in good.manifest.files}
 
@@ -484,8 +483,7 @@ def test_after_a_crash_loop_the_last_good_bundle_flies_in_safe_mode(payload: Pat
     folder = payload.parent
     slots, good, files = flown(payload)
     slots.install(write_bundle(tmp_path / "next.snb", msgspec.structs.replace(good.manifest, serial=5), files).path, ANY)
-    slots.choose()
-    slots.mark_good()
+    slots.mark_good(slots.choose()[0])
     assert slots.target(PREVIOUS) is not None
     for _ in range(MAX_STARTS):
         count_start(folder / "root")
@@ -518,14 +516,17 @@ def test_systemd_is_told_ready_alive_and_stopping(payload: Path, tmp_path: Path)
         server.bind(str(tmp_path / "notify"))
         server.settimeout(0.3)
         service = start(payload, NOTIFY_SOCKET=str(tmp_path / "notify"))
-        until = time.monotonic() + 4
+        until = time.monotonic() + 60
         while service.poll() is None:
             if time.monotonic() > until:
                 service.terminate()
+                until = float("inf")
             try:
                 heard.append(server.recv(1000).decode())
             except TimeoutError:
                 continue
+            if heard[-1] == "READY=1":
+                until = time.monotonic() + 3
     assert service.wait(10) == 0
     assert "READY=1" in heard
     assert heard.count("WATCHDOG=1") >= 3

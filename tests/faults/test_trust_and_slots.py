@@ -141,8 +141,7 @@ def releases(tmp_path: Path, tiny_path: Path, keys: SimpleNamespace) -> list[Pat
 
 
 def prove(root: Slots) -> None:
-    root.choose()
-    root.mark_good()
+    root.mark_good(root.choose()[0])
 
 
 def serial(path: Path) -> int:
@@ -168,9 +167,10 @@ def test_a_trial_that_proves_itself_becomes_current(releases: list[Path], tmp_pa
         path, on_trial = root.choose()
         assert on_trial
         assert serial(path) == serial(release)
-        root.mark_good()
+        root.mark_good(path)
+        assert serial(path) == serial(release)  # a service that flies it may have to read it again
     assert (serial(root.root / CURRENT), serial(root.root / PREVIOUS), root.target(TRIAL)) == (1, 0, None)
-    assert root.choose() == (root.root / CURRENT, False)
+    assert root.choose() == (root.root / str(root.target(CURRENT)), False)
     assert serial(root.rollback()) == 0
     with pytest.raises(BundleError, match="nothing to go back to"):
         root.rollback()
@@ -202,7 +202,20 @@ def test_the_only_bundle_is_never_taken_back_for_its_tries(releases: list[Path],
         path, on_trial = root.choose()
         assert on_trial
         assert serial(path) == 0
-    assert root.last_good == root.root / TRIAL
+    assert root.last_good == path
+
+
+def test_a_trial_that_was_replaced_while_it_flew_vouches_for_itself_alone(releases: list[Path], tmp_path: Path) -> None:
+    root = Slots(tmp_path / "root")
+    root.install(releases[0], ANY)
+    prove(root)
+    root.install(releases[1], ANY)
+    flown, _ = root.choose()
+    root.install(releases[2], ANY)
+    with pytest.raises(BundleError, match="was installed since"):
+        root.mark_good(flown)
+    assert serial(root.root / CURRENT) == 0
+    assert serial(root.root / TRIAL) == 2
 
 
 def test_a_try_that_was_stopped_as_asked_does_not_count(releases: list[Path], tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ class Service:
         if proved and self.on_trial:
             self.on_trial = False
             try:
-                self._slots.mark_good()
+                self._slots.mark_good(self._started.model.bundle.path)
                 self._events("marked_good", f"serial {self._started.model.bundle.manifest.serial} flies from now on")
             except (OSError, BundleError) as error:
                 self._events("not_marked_good", str(error))
