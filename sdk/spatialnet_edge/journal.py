@@ -135,10 +135,7 @@ class Journal:
         """Write a record; False when the disk did not take it, even after old segments made room."""
         line = to_line(encode_json(record))
         try:
-            if self._size and self._size + len(line) > self._segment_bytes:
-                self._next_segment()
-            self._keep_below(self._total_bytes - len(line))
-            while not self._write_line(line):
+            while not self._place(line):
                 if not self._drop_oldest():
                     return self._lose("no space left, and no segment that may go")
         except OSError as error:
@@ -163,6 +160,18 @@ class Journal:
             os.close(self._descriptor)
             self._descriptor = -1
 
+    def _place(self, line: bytes) -> bool:
+        """Into this segment, or a new one if it is full; False when the disk is."""
+        if self._size and self._size + len(line) > self._segment_bytes:
+            try:
+                self._next_segment()
+            except OSError as error:
+                if error.errno in FULL:
+                    return False
+                raise
+        self._keep_below(self._total_bytes - len(line))
+        return self._write_line(line)
+
     def _write_line(self, line: bytes) -> bool:
         """Whole or not at all; False when the disk is full."""
         remaining = memoryview(line)
@@ -180,11 +189,11 @@ class Journal:
         return True
 
     def _next_segment(self) -> None:
+        number = self._number + 1
+        path = self._folder / f"{number:09d}{SUFFIX}"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
         self.close()
-        self._number += 1
-        path = self._folder / f"{self._number:09d}{SUFFIX}"
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
-        self._size = 0
+        self._number, self._descriptor, self._size = number, descriptor, 0
         sync_folder(self._folder)
 
     def _keep_below(self, limit: int) -> None:

@@ -152,6 +152,31 @@ def test_a_full_disk_costs_the_oldest_segments_then_records_and_is_told_once(tmp
 
 
 @pytest.mark.fault(38)
+def test_a_disk_with_no_room_for_another_file_costs_the_oldest_segments_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Out of inodes: what is open can still be written, and a new segment needs an old one's place."""
+    really = os.open
+
+    def open_few(path, flags, *mode, **options):
+        if str(path).endswith(".log") and flags & os.O_CREAT and len(segments(tmp_path)) >= 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return really(path, flags, *mode, **options)
+
+    monkeypatch.setattr(os, "open", open_few)
+    journal = Journal(tmp_path, segment_bytes=200)
+    assert all(journal.append({"n": n}) for n in range(100))
+    for path in segments(tmp_path):
+        path.with_name(path.name + PIN).touch()
+    assert [journal.append({"n": n}) for n in range(100, 120)][-1] is False
+    segments(tmp_path)[0].unlink()
+    assert journal.append({"n": 120})
+    journal.close()
+    assert records(tmp_path)[-1] == 120
+    assert len(segments(tmp_path)) == 4
+
+
+@pytest.mark.fault(38)
 def test_a_disk_that_fails_later_costs_what_it_had_taken_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
