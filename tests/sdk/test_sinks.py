@@ -179,8 +179,12 @@ def test_a_recording_waits_and_loses_nothing() -> None:
     assert slow.closed
 
 
-def test_a_broken_sink_is_reported_not_swallowed() -> None:
+@pytest.mark.parametrize("pause_s", [0.0, 0.3])
+def test_a_broken_sink_is_reported_not_swallowed(pause_s: float) -> None:
+    """Also when the last result broke it, and its thread has long ended when the run closes it."""
     queued = QueuedSink(BrokenSink(), wait=True)
     queued.write(result())
+    time.sleep(pause_s)
     with pytest.raises(SinkError, match="the antenna fell off"):
         queued.close()
+    queued.close()  # said once

@@ -58,6 +58,7 @@ class QueuedSink:
         self._report = report
         self._introduce(sink)
         self._failure: Exception | None = None
+        self._closed = False
         self._stopping = Event()
         self._thread = Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
@@ -76,7 +77,7 @@ class QueuedSink:
             self.dropped += 1
 
     def close(self, timeout: float | None = None) -> None:
-        """Let the sink finish what is queued, then close it.
+        """Let the sink finish what is queued, then close it. A second time does nothing.
 
         Args:
             timeout: seconds; a sink that takes longer is left behind, and what it still had counts as dropped.
@@ -84,8 +85,9 @@ class QueuedSink:
         Raises:
             SinkError: the sink had failed.
         """
-        if self._inbox.finished and not self._thread.is_alive():
+        if self._closed:
             return
+        self._closed = True
         self._stopping.set()
         self._inbox.close()
         self._thread.join(timeout)
