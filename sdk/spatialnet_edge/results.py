@@ -189,8 +189,8 @@ class Smoother:
         if self.half_life_s <= 0:
             return probabilities
         elapsed = seconds - self._seconds
-        if not 0 <= elapsed <= self.reset_after_s:
-            self._state = {}
+        if not 0 <= elapsed <= self.reset_after_s:  # a recording's clock may jump back as well
+            self._state, elapsed = {}, 0.0
         keep = np.float32(0.5 ** (elapsed / self.half_life_s))
         self._state = {
             name: self._state[name] * keep + row * (1 - keep) if name in self._state else np.array(row)

@@ -68,8 +68,8 @@ def test_smoothing_halves_the_old_answer_in_one_half_life() -> None:
 
 def test_smoothing_starts_anew_after_a_gap_and_when_time_runs_backwards() -> None:
     smoother = Smoother(half_life_s=1.0, reset_after_s=2)
-    for seconds in (12.5, 3.0):
-        smoother.update(rows(0.0), 10.0)
+    for seconds in (3012.5, 0.0):  # 3000 half-lives are more than a float can hold
+        smoother.update(rows(0.0), 3000.0)
         assert smoother.update(rows(1.0), seconds)["shade"] == pytest.approx([0.0, 1.0])
 
 
