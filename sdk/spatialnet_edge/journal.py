@@ -9,7 +9,6 @@ cap or the disk is full, except those that are pinned by a file beside them, `00
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 import zlib
@@ -20,7 +19,7 @@ from typing import Any, final
 
 import msgspec
 
-from spatialnet_edge.durable import sync_folder
+from spatialnet_edge.durable import FULL, sync_folder
 from spatialnet_edge.errors import SinkRefused
 
 SEGMENT_BYTES = 16 << 20
@@ -28,7 +27,6 @@ TOTAL_BYTES = 1 << 30
 SYNC_S = 1.0
 SUFFIX, PIN = ".log", ".pin"
 CRC_DIGITS = 8
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 Write = Callable[[int, memoryview], int]
 encode_json = msgspec.json.Encoder().encode
@@ -124,7 +122,7 @@ class Journal:
                 _drop_torn_tail(present[-1])
             self._number = int(present[-1].stem) if present else 0
             self._kept = sum(path.stat().st_size for path in present)
-            self._next_segment()
+            self._begin()
         except OSError as error:
             raise SinkRefused(
                 f"{folder}: cannot be written by user {os.geteuid()}: {error.strerror}; "
@@ -162,15 +160,20 @@ class Journal:
 
     def _place(self, line: bytes) -> bool:
         """Into this segment, or a new one if it is full; False when the disk is."""
-        if self._size and self._size + len(line) > self._segment_bytes:
-            try:
-                self._next_segment()
-            except OSError as error:
-                if error.errno in FULL:
-                    return False
-                raise
+        if (self._descriptor < 0 or (self._size and self._size + len(line) > self._segment_bytes)) and not self._begin():
+            return False
         self._keep_below(self._total_bytes - len(line))
         return self._write_line(line)
+
+    def _begin(self) -> bool:
+        """Another segment; False when the disk is full."""
+        try:
+            self._next_segment()
+        except OSError as error:
+            if error.errno in FULL:
+                return False
+            raise
+        return True
 
     def _write_line(self, line: bytes) -> bool:
         """Whole or not at all; False when the disk is full."""

@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 
 from spatialnet_edge.bundle import Bundle, contents, open_bundle, write_raw
-from spatialnet_edge.durable import point_link, sync_folder, write_durably
+from spatialnet_edge.durable import FULL, point_link, sync_folder, write_durably
 from spatialnet_edge.errors import BundleError
 from spatialnet_edge.trust import Trust
 
@@ -81,8 +81,8 @@ class Slots:
             )
 
     def choose(self) -> tuple[Path, bool]:
-        """What to start now, and whether it is on trial. Counts the try; a trial that has used up its tries is taken back, unless
-        nothing would fly without it.
+        """What to start now, and whether it is on trial. Counts the try; a trial that has used up its tries is taken back, and one
+        whose try cannot be counted, on a full disk, waits, unless nothing would fly without it.
 
         Returns:
             The bundle's own folder, not a link to it: links change while it flies.
@@ -91,16 +91,27 @@ class Slots:
             BundleError: nothing is installed.
         """
         if (trial := self.target(TRIAL)) is not None:
-            state = self.state
-            if state.tries < MAX_TRIES or self.only_trial:
-                self._write(msgspec.structs.replace(state, tries=state.tries + 1))
-                return self.root / trial, True
-            self.reject_trial()
+            if self.only_trial or self.state.tries < MAX_TRIES:
+                if self._count_try() or self.only_trial:
+                    return self.root / trial, True
+            else:
+                self.reject_trial()
         if (current := self.target(CURRENT)) is None:
             raise BundleError(
                 f"{self.root}: no bundle is installed; 'spatialnet-edge install BUNDLE --root {self.root}' does it"
             )
         return self.root / current, False
+
+    def _count_try(self) -> bool:
+        """One more try, on the disk; False where that has no room."""
+        state = self.state
+        try:
+            self._write(msgspec.structs.replace(state, tries=state.tries + 1))
+        except OSError as error:
+            if error.errno in FULL:
+                return False
+            raise
+        return True
 
     def forgive_try(self) -> None:
         """The trial was stopped as it was asked to, before it could prove itself: that says nothing against it."""

@@ -4,12 +4,15 @@ import errno
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -394,6 +397,30 @@ mark_good_s = 2.5
     return tmp_path / "payload.toml"
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own, of 400 kB, where this user may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a disk")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """A file that takes all the room there is."""
+    path = folder / "hog"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
+    with suppress(OSError):
+        while os.write(descriptor, bytes(4096)):
+            pass
+    os.close(descriptor)
+    assert shutil.disk_usage(folder).free == 0
+    return path
+
+
 def start(payload: Path, **environment: str) -> subprocess.Popen[str]:
     command = [*COMMAND, "serve", "--config", str(payload)]
     return subprocess.Popen(command, stderr=subprocess.DEVNULL, text=True, env=os.environ | environment)
@@ -649,6 +676,31 @@ batch = 2
     assert health.sources[first]["delivering"]
     assert 0 < health.sources[second]["ledger"]["emitted"] <= 20
     assert len((folder / "second.jsonl").read_text().splitlines()) == health.sources[second]["ledger"]["emitted"]
+
+
+@pytest.mark.fault(38)
+def test_a_service_starts_on_a_full_disk_and_writes_again_when_there_is_room(payload: Path, small_disk: Path) -> None:
+    """A power cut after the log has filled the card must not be the last start."""
+    lines = small_disk / "results.jsonl"
+    lines.write_text('{"seq":0,"torn by the full di')
+    text = payload.read_text().replace('"null:"', f'"jsonl:{lines}"').replace(str(payload.parent / "r"), str(small_disk / "r"))
+    payload.write_text(text)
+    Slots(small_disk / "root").install(payload.parent / "tiny.snb", ANY)
+    hog = fill(small_disk)
+    health = payload.parent / "health.json"
+    service = start(payload)
+    source = "synthetic:frames=100000&size=64x48&fps=50"
+    full = wait_for(health, lambda found: found.sources.get(source, {}).get("ledger", {}).get("emitted", 0) > 50)
+    assert (full.state, full.events["start_not_counted"], full.events["disk_full"]) == ("READY", 1, 1)
+    hog.unlink()
+    wait_for(health, lambda found: found.events.get("disk_free") == 1 and found.events.get("sink_back", 0) >= 1)
+    time.sleep(1)
+    service.terminate()
+    assert service.wait(10) == 0
+    assert sum(len(reading.records) for reading in read_journal(small_disk / "results")) > 20
+    torn, *whole = lines.read_text().splitlines()
+    assert torn.endswith("full di")
+    assert len([json.loads(line) for line in whole if line.endswith("}")]) > 20
 
 
 @pytest.mark.fault(42)

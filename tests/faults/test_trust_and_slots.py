@@ -1,5 +1,6 @@
 """Who may say what flies, and updates that take themselves back."""
 
+import errno
 import os
 import shutil
 import signal
@@ -216,6 +217,31 @@ def test_a_trial_that_was_replaced_while_it_flew_vouches_for_itself_alone(releas
         root.mark_good(flown)
     assert serial(root.root / CURRENT) == 0
     assert serial(root.root / TRIAL) == 2
+
+
+@pytest.mark.fault(38)
+def test_a_trial_that_cannot_be_counted_waits_unless_it_is_all_there_is(
+    releases: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk, a trial that crashes would be tried for ever."""
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    root = Slots(tmp_path / "root")
+    root.install(releases[0], ANY)
+    with monkeypatch.context() as patch:
+        patch.setattr(slots, "write_durably", full)
+        path, on_trial = root.choose()
+    assert (serial(path), on_trial) == (0, True)
+    prove(root)
+    root.install(releases[1], ANY)
+    with monkeypatch.context() as patch:
+        patch.setattr(slots, "write_durably", full)
+        path, on_trial = root.choose()
+    assert (serial(path), on_trial) == (0, False)
+    path, on_trial = root.choose()
+    assert (serial(path), on_trial) == (1, True)
 
 
 def test_a_try_that_was_stopped_as_asked_does_not_count(releases: list[Path], tmp_path: Path) -> None:

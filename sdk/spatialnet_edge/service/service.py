@@ -17,7 +17,7 @@ from spatialnet_edge.backends import Engine, open_engine
 from spatialnet_edge.backends.batching import BatchingEngine
 from spatialnet_edge.bundle import open_bundle
 from spatialnet_edge.clock import boot_id, since_boot
-from spatialnet_edge.durable import write_durably
+from spatialnet_edge.durable import FULL, write_durably
 from spatialnet_edge.errors import BundleError, EngineError, Refused, RunError, SinkRefused
 from spatialnet_edge.service.config import ServiceConfig
 from spatialnet_edge.service.events import Events
@@ -25,7 +25,7 @@ from spatialnet_edge.service.governor import Governor
 from spatialnet_edge.service.lane import Lane, open_sinks
 from spatialnet_edge.service.lock import device_lock
 from spatialnet_edge.service.sentinel import Sentinel
-from spatialnet_edge.service.starts import WITHIN_S, count_start, forget_starts, note_lasted
+from spatialnet_edge.service.starts import WITHIN_S, count_start, forget_starts, is_crash_loop, note_lasted
 from spatialnet_edge.service.status import Health
 from spatialnet_edge.service.watchdog import Watchdog, notify
 from spatialnet_edge.slots import Slots
@@ -65,7 +65,10 @@ def serve(config: ServiceConfig, stop: Event) -> None:
         try:
             safe = count_start(root)
         except OSError as error:
-            raise SinkRefused(f"{root}: cannot be written by user {os.geteuid()}: {error.strerror}") from error
+            if error.errno not in FULL:
+                raise SinkRefused(f"{root}: cannot be written by user {os.geteuid()}: {error.strerror}") from error
+            safe = is_crash_loop(root)
+            events("start_not_counted", f"{root}: {error.strerror}; a crash loop shows only when there is room again")
         started = choose_model(config, safe, events)
         cleanup.enter_context(started.model)
         for reason in started.model.opened.passed_over:
@@ -254,7 +257,7 @@ class Service:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_durably(path, msgspec.json.encode(health) + b"\n", sync=False)
         except OSError as error:
-            if state == "STARTING":
+            if state == "STARTING" and error.errno not in FULL:
                 raise SinkRefused(
                     f"{path}: the health file cannot be written by user {os.geteuid()}: {error.strerror}"
                 ) from error

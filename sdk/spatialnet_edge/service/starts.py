@@ -36,11 +36,16 @@ def count_start(folder: Path, now_s: float | None = None) -> bool:
         OSError: the folder cannot be written.
     """
     now = since_boot() if now_s is None else now_s
-    before = [start for start in _read(folder) if _counts(start, now)]
+    before = _recent(folder, now)
     folder.mkdir(parents=True, exist_ok=True)
     recent = [*before, Start(boot_id(), now)][-MAX_STARTS - 1 :]
     write_durably(folder / FILE, msgspec.json.encode(recent) + b"\n")
     return len(before) >= MAX_STARTS
+
+
+def is_crash_loop(folder: Path) -> bool:
+    """What `count_start` would return, without counting."""
+    return len(_recent(folder, since_boot())) >= MAX_STARTS
 
 
 def note_lasted(folder: Path) -> None:
@@ -49,6 +54,10 @@ def note_lasted(folder: Path) -> None:
     if starts:
         lasted = [*starts[:-1], msgspec.structs.replace(starts[-1], lasted=True)]
         write_durably(folder / FILE, msgspec.json.encode(lasted) + b"\n")
+
+
+def _recent(folder: Path, now_s: float) -> list[Start]:
+    return [start for start in _read(folder) if _counts(start, now_s)]
 
 
 def _counts(start: Start, now_s: float) -> bool:

@@ -13,6 +13,7 @@ from typing import Any, final
 
 import msgspec
 
+from spatialnet_edge.durable import FULL
 from spatialnet_edge.errors import SinkError, SinkRefused
 from spatialnet_edge.results import FrameResult
 from spatialnet_edge.sinks.budget import path_and_budget
@@ -30,24 +31,25 @@ class JsonLines:
 
     Raises:
         SinkRefused: the file cannot be written.
+        SinkError: the disk is full.
         UsageError: a budget that is no number.
     """
 
     def __init__(self, scheme: str, rest: str, anew: bool = False) -> None:
         where, self._budget = path_and_budget(scheme, rest)
         self._where = where or "-"
-        self._closed = False
+        self._closed = self._torn = False
         try:
             if self._where == "-":
                 self._descriptor = os.dup(sys.stdout.fileno())
             else:
                 Path(self._where).parent.mkdir(parents=True, exist_ok=True)
-                torn = not anew and is_torn(Path(self._where))
+                self._torn = not anew and is_torn(Path(self._where))
                 kept = os.O_TRUNC if anew else os.O_APPEND
                 self._descriptor = os.open(self._where, os.O_WRONLY | os.O_CREAT | kept, 0o644)
-                if torn:
-                    os.write(self._descriptor, b"\n")
         except OSError as error:
+            if error.errno in FULL:
+                raise SinkError(f"{self._where}: {error.strerror}") from error
             raise SinkRefused(
                 f"{self._where}: cannot be written by user {os.geteuid()}: {error.strerror}; choose another path"
             ) from error
@@ -58,12 +60,14 @@ class JsonLines:
         Raises:
             SinkError: the disk is full, or the reader of a pipe is gone.
         """
-        remaining = memoryview(encode_json(record) + b"\n")
-        if not self._budget.allows(len(remaining)):
+        line = encode_json(record) + b"\n"
+        if not self._budget.allows(len(line)):
             return
+        remaining = memoryview(b"\n" + line if self._torn else line)
         try:
             while remaining:  # a pipe may take less than it was offered
                 remaining = remaining[os.write(self._descriptor, remaining) :]
+                self._torn = False
         except OSError as error:
             raise SinkError(f"{self._where}: writing {what} failed: {error.strerror}") from error
 
