@@ -1,5 +1,6 @@
 """Where a frame was taken: scenes as tiles with footprints, EXIF, a callback, an autopilot's MAVLink stream."""
 
+import io
 import json
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from spatialnet_edge.errors import SourceRefused, UsageError
 from spatialnet_edge.frames import Frame, Pose, Skipped
 from spatialnet_edge.sinks import open_sink
 from spatialnet_edge.sources import open_source
+from spatialnet_edge.sources.exif import exif_pose
 from spatialnet_edge.sources.posed import open_pose
 from spatialnet_edge.sources.scene import starts
 from spatialnet_edge.sources.supervised import Patience, SupervisedSource
@@ -130,6 +132,29 @@ def test_a_photograph_says_where_it_was_taken(tmp_path: Path) -> None:
     assert isinstance(placed, Frame)
     assert plain.pose is None
     assert placed.pose == Pose(pytest.approx(-33.8583333), pytest.approx(-151.21), 120.5)
+
+
+@pytest.mark.parametrize(
+    ("latitude", "altitude", "expected"),
+    [
+        ((51, 1), (100, 1), Pose(51.0, -4.0, 100.0)),
+        ((51, 1), (0, 0), Pose(51.0, -4.0, 0.0)),
+        ((0, 0), (100, 1), None),  # what a receiver without a fix writes
+        ((500, 1), (100, 1), None),
+    ],
+)
+def test_a_photograph_taken_nowhere_on_earth_has_no_place(
+    latitude: tuple[int, int], altitude: tuple[int, int], expected: Pose | None
+) -> None:
+    images, tags = pytest.importorskip("PIL.Image"), pytest.importorskip("PIL.TiffImagePlugin")
+    exif = images.Exif()
+    zero = tags.IFDRational(0, 1)
+    exif[0x8825] = {
+        1: "N", 2: (tags.IFDRational(*latitude), zero, zero), 3: "W", 4: (4.0, 0.0, 0.0), 6: tags.IFDRational(*altitude)
+    }  # fmt: skip
+    encoded = io.BytesIO()
+    images.new("RGB", (32, 32)).save(encoded, "JPEG", exif=exif)
+    assert exif_pose(encoded.getvalue()) == expected
 
 
 def test_a_callback_gives_the_pose_of_each_moment(tiny_path: Path, tmp_path: Path) -> None:

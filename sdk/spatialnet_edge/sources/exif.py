@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from importlib import import_module
 from typing import Any
 
@@ -24,7 +25,9 @@ def exif_pose(encoded: bytes) -> Pose | None:
         altitude = float(gps.get(ALTITUDE, 0.0)) * (-1 if gps.get(ALTITUDE_REF) in (BELOW_SEA, b"\x01") else 1)
     except Exception:  # a position is extra: whatever is wrong with it must not cost the picture
         return None
-    return Pose(latitude, longitude, altitude)
+    if not (abs(latitude) <= 90 and abs(longitude) <= 180):  # a receiver without a fix writes 0/0, which is no number
+        return None
+    return Pose(latitude, longitude, altitude if math.isfinite(altitude) else 0.0)
 
 
 def degrees(parts: Any) -> float:
