@@ -182,6 +182,9 @@ class Truth:
     values: NDArray[np.int64] | NDArray[np.float32]
 
 
+NOTHING_TO_RANK = "'{}': none of its labels is on any of these images, so there is nothing to find"
+
+
 def truths(images: LabelledImages, spec: ModelSpec, task: str = "") -> list[Truth]:
     """The heads of a model that these labels can judge.
 
@@ -218,6 +221,9 @@ def truths(images: LabelledImages, spec: ModelSpec, task: str = "") -> list[Trut
                 reasons.append(f"'{head.name}' needs {OBJECTS} with its {head.width} labels as columns")
                 continue
             table = [[images.objects[images.files[i]][label] for label in head.labels] for i in rows]
+            if not any(map(any, table)):
+                reasons.append(NOTHING_TO_RANK.format(head.name))
+                continue
             found.append(Truth(head.name, np.array(rows, np.int64), np.array(table, np.float32)))
         else:
             reasons.append(f"'{head.name}' is a regression, which class folders cannot judge")
@@ -245,4 +251,6 @@ def from_columns(images: LabelledImages, head: Task) -> Truth | str:
         values = np.array([[float(cell) for cell in row] for row in cells], np.float32)
     except ValueError as error:
         return f"'{head.name}' needs numbers: {error}"
+    if isinstance(head, Multilabel) and not values.any():
+        return NOTHING_TO_RANK.format(head.name)
     return Truth(head.name, np.array(rows, np.int64), values)

@@ -1,6 +1,7 @@
 """Scores against hand-counted cases, and labelled images as users lay them out."""
 
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,19 @@ def test_objects_come_from_their_table(student_spec: ModelSpec) -> None:
     assert set(found) == {"land_use_ucmerced", "objects"}
     assert found["objects"].values.shape == (60, 17)
     assert 0 < found["objects"].values.mean() < 1
+
+
+def test_objects_of_which_none_is_there_judge_nothing(student_spec: ModelSpec) -> None:
+    """Ten pictures of the open sea: precision has no meaning, and the other heads are judged all the same."""
+    images = open_labelled(SAMPLES / "ucmerced.zip")
+    objects = {name: dict.fromkeys(labels, 0.0) for name, labels in images.objects.items()}
+    empty = replace(images, objects=objects)
+    assert [truth.task for truth in truths(empty, student_spec)] == ["land_use_ucmerced"]
+    with pytest.raises(DataRefused, match="'objects': none of its labels is on any of these images"):
+        truths(empty, student_spec, "objects")
+    columns = {name: {label.replace("-", "_"): "0" for label in labels} for name, labels in objects.items()}
+    with pytest.raises(DataRefused, match="'objects': none of its labels"):
+        truths(replace(empty, columns=columns), student_spec, "objects")
 
 
 def test_a_split_that_is_not_there_names_those_that_are(image_folder: Path) -> None:
