@@ -5,12 +5,14 @@ python drone_mavlink.py landuse.snb 0 --autopilot /dev/ttyTHS1 --baud 921600
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import spatialnet_edge
+from spatialnet_edge.errors import SinkError
 from spatialnet_edge.sinks.mavlink import MavlinkSink
 from spatialnet_edge.sinks.queued import QueuedSink
 from spatialnet_edge.sources.mavlink_pose import MavlinkPose
@@ -40,8 +42,9 @@ def main(
             placed += result.frame.pose is not None
     finally:
         pose.close()
-        link.close()
         kept.close()
+        with suppress(SinkError):  # the link may be down at the end; what it did not take is counted
+            link.close()
     print(f"{seen} frames, {placed} with a position, {link.dropped} results dropped by the link")
 
 

@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -72,6 +74,8 @@ def downlink(
                 continue  # a smaller one may still fit
             radio.writelines(packets)
             radio.flush()
+            with suppress(OSError):  # only a recording has a disk to wait for; a radio says that it has none
+                os.fsync(radio.fileno())
             store.sequence = (sequence + len(packets)) % (1 << 14)
             store.mark_sent(product)
             used, sent = used + size, sent + 1
