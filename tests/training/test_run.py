@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -105,6 +107,29 @@ def test_a_run_interrupted_and_resumed_is_the_same_bit_for_bit(data: TrainingDat
     assert [task.name for task in spec.tasks] == [task.name for task in published_tasks(TAXONOMY, ("eurosat", "ucmerced"))]
     kinds = {"objects": Multilabel, "object_kinds": Regression}
     assert all(isinstance(task, kinds.get(task.name, Multiclass)) for task in spec.tasks)
+
+
+def test_another_run_does_not_go_on_from_a_folders_checkpoint(data: TrainingData, teacher: Path, tmp_path: Path) -> None:
+    """Else it would be done at once, and its result would say that it was trained on images that it never saw."""
+    out = teacher.parent
+    before = (out / "last.ckpt").read_bytes()
+    with pytest.raises(UsageError, match="differs in its backbone: student-1m there, student-2m here; name another folder"):
+        train(replace(TINY_RUN, backbone="student-2m"), data, out, "test")
+    with pytest.raises(UsageError, match="differs in its start: nothing there, "):
+        train(TINY_RUN, data, out, "test", start=teacher)
+    fewer = dataclasses.replace(data, train=data.train.subset(range(len(data.train) - 1)))
+    with pytest.raises(UsageError, match="differs in its data: eurosat: "):
+        train(TINY_RUN, fewer, out, "test")
+    corrected = {name: values.copy() for name, values in data.train.targets.items()}
+    corrected["land_use"][0] += 1
+    mended = dataclasses.replace(data, train=dataclasses.replace(data.train, targets=corrected))
+    with pytest.raises(UsageError, match="differs in its labels; name"):
+        train(TINY_RUN, mended, out, "test")
+    assert (out / "last.ckpt").read_bytes() == before
+    longer = replace(TINY_RUN, stages=(*TINY_RUN.stages, replace(TINY_RUN.stages[-1], epochs=1)))
+    shutil.copytree(out, tmp_path / "longer")
+    train(longer, data, tmp_path / "longer", "test")
+    assert len(read_log(tmp_path / "longer" / "log.csv")) == longer.epochs
 
 
 def test_resuming_after_the_first_epoch_changes_nothing(data: TrainingData, teacher: Path, tmp_path: Path) -> None:

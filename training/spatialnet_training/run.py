@@ -22,6 +22,7 @@ from spatialnet_training.checkpoint import NETWORK, load_network, load_spec, run
 from spatialnet_training.config import TaughtBy, TrainConfig
 from spatialnet_training.datasets import TrainingData, load_unlabelled
 from spatialnet_training.distil import SELF, Teacher, as_teacher
+from spatialnet_training.identity import identify, require_same, write_identity
 from spatialnet_training.model import SpatialNet
 from spatialnet_training.run_card import write_card
 from spatialnet_training.samples import Samples
@@ -77,7 +78,7 @@ def train(
         plots stand beside it.
 
     Raises:
-        UsageError: an unknown backbone or group, or a teacher of other labels.
+        UsageError: an unknown backbone or group, a teacher of other labels, or `out` holds another run's checkpoint.
     """
     watcher = watcher or Watcher()
     groups = groups_named(config.groups)
@@ -97,8 +98,13 @@ def train(
     if not trainer.fabric.is_global_zero:
         watcher = Watcher()  # one of several processes speaks
     out.mkdir(parents=True, exist_ok=True)
+    identity = identify(config.backbone, start, seen, data.tasks, data.train)
     if (out / LAST).exists():
+        require_same(out, identity)
         trainer.load(out / LAST)
+    trainer.fabric.barrier()
+    if trainer.fabric.is_global_zero:
+        write_identity(out, identity)
     while trainer.epoch < config.epochs:
         with watcher.steps(trainer.epoch, len(trainer.loader)) as advance:
             figures = trainer.train_epoch(advance)
