@@ -20,6 +20,7 @@ from spatialnet_edge import __version__
 from spatialnet_edge.bundle import Bundle, open_bundle
 from spatialnet_edge.durable import replaced
 from spatialnet_edge.errors import BundleError
+from spatialnet_edge.labelled import read_table
 from spatialnet_edge.trust import Trust
 from spatialnet_optimize.build import Job, Step, build, shipped_samples
 from spatialnet_optimize.caches import cache_root
@@ -52,12 +53,12 @@ def key(job: Job) -> str:
 
 
 def content_hash(path: Path | None) -> str:
-    """Of a file, or of every file below a folder with its name."""
+    """Of a file, of every file below a folder with its name, or of a table and every file that it names."""
     if path is None or not path.exists():
         return ""
     digest = hashlib.sha256()
     for file in files_below(path):
-        digest.update(f"{file.relative_to(path)}\0{file.stat().st_size}\0".encode())
+        digest.update(f"{os.path.relpath(file, path)}\0{file.stat().st_size}\0".encode())
         with file.open("rb") as content:
             while block := content.read(1 << 20):
                 digest.update(block)
@@ -65,7 +66,12 @@ def content_hash(path: Path | None) -> str:
 
 
 def files_below(path: Path) -> Iterator[Path]:
-    yield from sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+    if path.is_dir():
+        yield from sorted(each for each in path.rglob("*") if each.is_file())
+        return
+    yield path
+    if path.suffix.lower() == ".csv":
+        yield from (path.parent / row["path"] for row in read_table(path))
 
 
 def installed(library: str) -> str:

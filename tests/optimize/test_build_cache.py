@@ -43,6 +43,11 @@ def test_whatever_a_build_depends_on_changes_its_key(
     keys += [key(replace(job, calibration=image_folder)), key(replace(job, model=open_bundle("builtin:student")))]
     (image_folder / "new").write_bytes(b"x")
     keys.append(key(replace(job, labelled=(image_folder,))))
+    (image_folder / "table.csv").write_text("path,shade\nbright/0.jpg,bright\ndark/1.jpg,dark\n")
+    tabled = replace(job, labelled=(image_folder / "table.csv",))
+    keys.append(key(tabled))
+    (image_folder / "dark" / "1.jpg").write_bytes((image_folder / "bright" / "0.jpg").read_bytes())
+    keys.append(key(tabled))
     monkeypatch.setattr(build_cache, "installed", lambda library: "another version")
     keys.append(key(job))
     assert len(set(keys)) == len(keys)
