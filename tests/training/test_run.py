@@ -113,18 +113,23 @@ def test_another_run_does_not_go_on_from_a_folders_checkpoint(data: TrainingData
     """Else it would be done at once, and its result would say that it was trained on images that it never saw."""
     out = teacher.parent
     before = (out / "last.ckpt").read_bytes()
-    with pytest.raises(UsageError, match="differs in its backbone: student-1m there, student-2m here; name another folder"):
+    with pytest.raises(UsageError, match='another \'backbone\': "student-1m" there, "student-2m" here; name another folder'):
         train(replace(TINY_RUN, backbone="student-2m"), data, out, "test")
-    with pytest.raises(UsageError, match="differs in its start: nothing there, "):
+    with pytest.raises(UsageError, match="another 'start': \"\" there, "):
         train(TINY_RUN, data, out, "test", start=teacher)
     fewer = dataclasses.replace(data, train=data.train.subset(range(len(data.train) - 1)))
-    with pytest.raises(UsageError, match="differs in its data: eurosat: "):
+    with pytest.raises(UsageError, match=r"another 'data': .\"eurosat: "):
         train(TINY_RUN, fewer, out, "test")
     corrected = {name: values.copy() for name, values in data.train.targets.items()}
     corrected["land_use"][0] += 1
     mended = dataclasses.replace(data, train=dataclasses.replace(data.train, targets=corrected))
-    with pytest.raises(UsageError, match="differs in its labels; name"):
+    with pytest.raises(UsageError, match="another 'labels'"):
         train(TINY_RUN, mended, out, "test")
+    with pytest.raises(UsageError, match="another 'learning_rate'"):
+        train(replace(TINY_RUN, learning_rate=1.0), data, out, "test")
+    gentler = tuple(replace(stage, augmentation=0.125) for stage in TINY_RUN.stages)
+    with pytest.raises(UsageError, match="another 'stages'"):
+        train(replace(TINY_RUN, stages=gentler), data, out, "test")
     assert (out / "last.ckpt").read_bytes() == before
     longer = replace(TINY_RUN, stages=(*TINY_RUN.stages, replace(TINY_RUN.stages[-1], epochs=1)))
     shutil.copytree(out, tmp_path / "longer")

@@ -26,7 +26,7 @@ from spatialnet_training.identity import identify, require_same, write_identity
 from spatialnet_training.model import SpatialNet
 from spatialnet_training.run_card import write_card
 from spatialnet_training.samples import Samples
-from spatialnet_training.trainer import Trainer, accuracies, predict
+from spatialnet_training.trainer import Trainer, accuracies, epochs_of, predict
 from spatialnet_training.transfer import answers, transfer
 
 LAST, LOG = "last.ckpt", "log.csv"
@@ -98,9 +98,9 @@ def train(
     if not trainer.fabric.is_global_zero:
         watcher = Watcher()  # one of several processes speaks
     out.mkdir(parents=True, exist_ok=True)
-    identity = identify(config.backbone, start, seen, data.tasks, data.train)
+    identity = identify(config, start, seen, data.tasks, data.train)
     if (out / LAST).exists():
-        require_same(out, identity)
+        require_same(out, identity, epochs_of(out / LAST))
         trainer.load(out / LAST)
     trainer.fabric.barrier()
     if trainer.fabric.is_global_zero:

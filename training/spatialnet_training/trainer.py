@@ -90,6 +90,11 @@ def parameter_groups(network: SpatialNet, config: TrainConfig) -> list[dict[str,
     return groups
 
 
+def epochs_of(checkpoint: Path) -> int:
+    """How many epochs a run's checkpoint has seen."""
+    return int(torch.load(checkpoint, weights_only=True, map_location="cpu")["epoch"])
+
+
 @torch.inference_mode()
 def predict(
     network: nn.Module, samples: Samples, size: int, groups: tuple[BandGroup, ...] = (RGB,), batch: int = 256
