@@ -55,6 +55,7 @@ def bench(
         return
     if html is not None and html.suffix != ".html":
         raise UsageError(f"--html {html}: name a file that ends in .html")
+    require_end(source)
     with load(bundle, backend, threads=1) as model:
         record = take(model, bundle, source, rounds, kept, runs, rate, seconds, backend)
     show(record)
@@ -62,6 +63,17 @@ def bench(
         json.write_text(jsonlib.dumps(record, indent=1) + "\n", encoding="utf-8")
     if html is not None:
         write_html(record, html)
+
+
+def require_end(source: str) -> None:
+    """Refuse a camera or a stream: every stage is measured on the same frames, over and over.
+
+    Raises:
+        UsageError: the source goes on for ever.
+    """
+    with closing(open_source(source)) as opened:
+        if opened.live and opened.length is None:
+            raise UsageError(f"{source}: a live source has no end; record some seconds of it and measure on the recording")
 
 
 def take(

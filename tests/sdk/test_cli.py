@@ -172,6 +172,10 @@ def test_bench_gives_every_part_of_the_efficiency(tiny_path: Path, tmp_path: Pat
     assert record["pipeline_efficiency"] == pytest.approx(ratio, rel=0.02)
 
 
+def test_bench_refuses_a_source_without_an_end(tiny_path: Path) -> None:
+    assert "a live source has no end" in refused(2, "bench", tiny_path, "faulty:ok*1000000")
+
+
 def test_a_bundle_that_fails_its_golden_test_does_not_run(tmp_path: Path) -> None:
     import msgspec
 
