@@ -508,6 +508,27 @@ def test_a_trial_with_the_wrong_answers_is_taken_back_at_the_start(payload: Path
     assert slots.target(TRIAL) is None
 
 
+@pytest.mark.fault(17)
+def test_for_a_bundle_that_has_rotted_on_its_card_the_one_before_stands_in(payload: Path, tmp_path: Path) -> None:
+    folder = payload.parent
+    slots, good, files = flown(payload)
+    slots.install(write_bundle(tmp_path / "next.snb", msgspec.structs.replace(good.manifest, serial=5), files).path, ANY)
+    slots.mark_good(slots.choose()[0])
+    model = slots.root / CURRENT / "model.onnx"
+    model.write_bytes(b"\0" + model.read_bytes()[1:])
+    service = start(payload)
+    found = wait_for(folder / "health.json", lambda found: found.state == "DEGRADED" and found.up_s > 3)
+    service.terminate()
+    assert service.wait(10) == 0
+    assert (found.serial, found.on_trial) == (good.manifest.serial, False)
+    assert found.events["bundle_refused"] == 1
+    assert found.why == ("the current bundle is refused; the one before flies",)
+    (slots.root / PREVIOUS).unlink()
+    alone = subprocess.run([*COMMAND, "serve", "--config", str(payload)], capture_output=True, text=True, check=False)
+    assert alone.returncode == 78
+    assert "model.onnx" in alone.stderr
+
+
 def test_a_trial_that_is_stopped_as_asked_keeps_its_tries(payload: Path) -> None:
     folder = payload.parent
     for _ in range(MAX_TRIES + 1):

@@ -28,7 +28,7 @@ from spatialnet_edge.service.sentinel import Sentinel
 from spatialnet_edge.service.starts import WITHIN_S, count_start, forget_starts, is_crash_loop, note_lasted
 from spatialnet_edge.service.status import Health
 from spatialnet_edge.service.watchdog import Watchdog, notify
-from spatialnet_edge.slots import Slots
+from spatialnet_edge.slots import PREVIOUS, Slots
 from spatialnet_edge.trust import Trust, open_trust
 
 ROUND_S = 1.0
@@ -41,12 +41,15 @@ class Started:
     """The model that was chosen.
 
     Attributes:
+        on_trial: whether it has still to prove itself.
         safe: whether this is the last good bundle on the portable graph, after a crash loop.
+        stands_in: whether it flew before, and flies again because the current one is refused.
     """
 
     model: Model
-    on_trial: bool
-    safe: bool
+    on_trial: bool = False
+    safe: bool = False
+    stands_in: bool = False
 
 
 def serve(config: ServiceConfig, stop: Event) -> None:
@@ -83,7 +86,8 @@ def serve(config: ServiceConfig, stop: Event) -> None:
 
 
 def choose_model(config: ServiceConfig, safe: bool, events: Events) -> Started:
-    """The bundle to fly, opened, verified and tested. A trial that is refused is taken back, and the one before flies.
+    """The bundle to fly, opened, verified and tested. A trial that is refused is taken back, and the one before flies; for one that
+    is refused though it had proved itself, as when the card has worn, the one that it replaced stands in.
 
     Raises:
         Refused: it is refused, and there is no other.
@@ -91,21 +95,25 @@ def choose_model(config: ServiceConfig, safe: bool, events: Events) -> Started:
     """
     trust = open_trust(Path(config.trust) if config.trust else None, config.allow_unsigned)
     if config.bundle:
-        return Started(load_model(config, config.bundle, trust, safe), on_trial=False, safe=safe)
+        return Started(load_model(config, config.bundle, trust, safe), safe=safe)
     slots = Slots(Path(config.root))
     last_good = slots.last_good
     if safe and last_good is not None:
         events("safe_mode", f"too many starts in a short time: {last_good} on the portable graph")
-        return Started(load_model(config, last_good, trust, safe), on_trial=False, safe=True)
-    while True:
-        path, on_trial = slots.choose()
-        try:
-            return Started(load_model(config, path, trust, safe=False), on_trial, safe=False)
-        except (Refused, EngineError) as error:
-            if not on_trial or slots.only_trial:
-                raise
+        return Started(load_model(config, last_good, trust, safe), safe=True)
+    path, on_trial = slots.choose()
+    try:
+        return Started(load_model(config, path, trust, safe=False), on_trial)
+    except (Refused, EngineError) as error:
+        if on_trial and not slots.only_trial:
             events("trial_refused", f"{error}; the bundle before flies")
             slots.reject_trial()
+            return choose_model(config, safe, events)
+        before = slots.target(PREVIOUS)
+        if on_trial or before is None:
+            raise
+        events("bundle_refused", f"{error}; the bundle before flies")
+        return Started(load_model(config, slots.root / before, trust, safe=False), stands_in=True)
 
 
 def load_model(config: ServiceConfig, bundle: str | Path, trust: Trust, safe: bool) -> Model:
@@ -208,7 +216,8 @@ class Service:
         silent = [f"no frames from {lane.name}" for lane in self.lanes if lane.running and not lane.delivering]
         slowed = ["hot or low on power"] if self._governor.slowed else []
         passed = ["the preferred engine was passed over"] if self._started.model.opened.passed_over else []
-        return (*silent, *slowed, *passed)
+        stands_in = ["the current bundle is refused; the one before flies"] if self._started.stands_in else []
+        return (*silent, *slowed, *passed, *stands_in)
 
     def _failures(self) -> list[Exception]:
         return [lane.failure for lane in self.lanes if lane.failure is not None]
