@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import time
+import tty
 from pathlib import Path
 
 import cv2
@@ -199,7 +201,36 @@ def test_an_autopilots_stream_gives_the_pose_nearest_in_time() -> None:
     pose_at.close()  # type: ignore[attr-defined]
 
 
+@pytest.mark.fault(42)
+def test_an_autopilot_may_start_later_than_its_payload_and_go_away_for_a_while(tmp_path: Path) -> None:
+    """Its serial line is a real one of the kernel's (pty(7)) that is not there, then is, is unplugged, and comes back."""
+    mavlink = pytest.importorskip("pymavlink.dialects.v20.common")
+    line = tmp_path / "ttyACM0"
+    with pytest.raises(SourceRefused, match="ttyACM0: cannot be opened"):
+        open_pose(f"mavlink:{line}?baud=115200")
+    pose_at = open_pose(f"mavlink:{line}?baud=115200", patient=True)
+    for latitude in (508000000, 509000000):
+        assert pose_at(time.monotonic_ns()) is None
+        ours, theirs = os.openpty()
+        tty.setraw(theirs)
+        line.symlink_to(os.ttyname(theirs))
+        content = mavlink.MAVLink_global_position_int_message(0, latitude, -1000000, 120000, 80000, 0, 0, 0, 0)
+        until = time.monotonic() + 20
+        while (found := pose_at(time.monotonic_ns())) is None and time.monotonic() < until:
+            os.write(ours, content.pack(mavlink.MAVLink(None)))
+            time.sleep(0.1)
+        assert found is not None
+        assert found.latitude == latitude / 1e7
+        line.unlink()
+        os.close(theirs)
+        os.close(ours)
+        time.sleep(2.5)  # until the last position is too old
+    pose_at.close()  # type: ignore[attr-defined]
+
+
 def test_a_pose_of_another_kind_is_refused() -> None:
-    for uri in ("gps:0", "mavlink:"):
+    for uri in ("gps:0", "mavlink:", "mavlink:?baud=1"):
         with pytest.raises(UsageError, match="expected mavlink:"):
             open_pose(uri)
+    with pytest.raises(UsageError, match="'fast' is no baud rate"):
+        open_pose("mavlink:/dev/ttyTHS1?baud=fast")

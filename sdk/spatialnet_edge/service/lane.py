@@ -88,7 +88,7 @@ class Lane:
         self._supervised = SupervisedSource(section.uri, Patience(silence=section.silence_s), report)
         self._source: Source = self._supervised
         if section.pose:
-            self._source = PosedSource(self._supervised, open_pose(section.pose))
+            self._source = PosedSource(self._supervised, open_pose(section.pose, patient=True))
         self._sinks = sinks
         self._sentinel = sentinel
         self._watchdog = watchdog

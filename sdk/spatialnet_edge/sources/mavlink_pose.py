@@ -9,6 +9,7 @@ import math
 import os
 import time
 from collections import deque
+from contextlib import suppress
 from importlib import import_module
 from threading import Event, Lock, Thread
 from typing import Any, final
@@ -17,9 +18,12 @@ from spatialnet_edge.errors import MissingExtra, SourceRefused, first_line
 from spatialnet_edge.frames import Pose
 
 WANTED = ["GLOBAL_POSITION_INT", "ATTITUDE"]
+DEFAULT_BAUD = 57600
 OLDEST_S = 2.0
 """A position older than this, at the moment of the frame, is none."""
 KEPT = 256
+RETRY_S = 0.5
+"""Between two tries to open a link that is not there."""
 
 
 def load_mavutil() -> Any:
@@ -40,23 +44,27 @@ def load_mavutil() -> Any:
 
 @final
 class MavlinkPose:
-    """Call it with a moment of the monotonic clock in nanoseconds.
+    """Call it with a moment of the monotonic clock in nanoseconds. A link that breaks is opened again for as long as it takes.
 
     Args:
         connection: as pymavlink has it: `udpin:0.0.0.0:14550`, `/dev/ttyTHS1`, `tcp:host:port`.
         baud: of a serial line.
+        patient: wait for a link that is not there yet as for one that broke: an autopilot may start later than its payload.
 
     Raises:
         MissingExtra: pymavlink is not installed.
-        SourceRefused: the connection cannot be opened.
+        SourceRefused: the connection cannot be opened, and we are not patient.
     """
 
-    def __init__(self, connection: str, baud: int = 57600) -> None:
-        mavutil = load_mavutil()
+    def __init__(self, connection: str, baud: int = DEFAULT_BAUD, patient: bool = False) -> None:
+        self._mavutil = load_mavutil()
+        self._connection, self._baud = connection, baud
+        self._link: Any = None
         try:
-            self._link: Any = mavutil.mavlink_connection(connection, baud=baud)
+            self._link = self._open()
         except OSError as error:
-            raise SourceRefused(f"mavlink:{connection}: cannot be opened: {first_line(error)}") from error
+            if not patient:
+                raise SourceRefused(f"mavlink:{connection}: cannot be opened: {first_line(error)}") from error
         self._attitude = (0.0, 0.0, 0.0)
         self._poses: deque[tuple[int, Pose]] = deque(maxlen=KEPT)
         self._lock = Lock()
@@ -73,14 +81,26 @@ class MavlinkPose:
     def close(self) -> None:
         self._closed.set()
         self._thread.join(timeout=2)
-        self._link.close()
+        self._let_go()
+
+    def _open(self) -> Any:
+        return self._mavutil.mavlink_connection(self._connection, baud=self._baud)
+
+    def _let_go(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            with suppress(Exception):  # it is broken, or was closed from the other side
+                link.close()
 
     def _listen(self) -> None:
         while not self._closed.is_set():
             try:
+                if self._link is None:
+                    self._link = self._open()
                 message = self._link.recv_match(type=WANTED, blocking=True, timeout=0.5)
-            except (OSError, TypeError, ValueError):  # a serial line that was unplugged, a garbled frame
-                self._closed.wait(0.5)
+            except (OSError, TypeError, ValueError):  # what a line that is not there, or was unplugged, makes of pyserial
+                self._let_go()
+                self._closed.wait(RETRY_S)
                 continue
             if message is None:
                 continue

@@ -40,16 +40,23 @@ class PosedSource:
             close()
 
 
-def open_pose(uri: str) -> PoseAt:
-    """Open `mavlink:CONNECTION`, such as `mavlink:udpin:0.0.0.0:14550`.
+def open_pose(uri: str, patient: bool = False) -> PoseAt:
+    """Open `mavlink:CONNECTION`, such as `mavlink:udpin:0.0.0.0:14550` or `mavlink:/dev/ttyTHS1?baud=921600`.
+
+    Args:
+        patient: wait for a link that is not there yet.
 
     Raises:
-        UsageError: another scheme.
+        UsageError: another scheme, or a baud rate that is none.
         MissingExtra: pymavlink is not installed.
+        SourceRefused: the link cannot be opened, and we are not patient.
     """
     scheme, _, rest = uri.partition(":")
-    if scheme != "mavlink" or not rest:
+    connection, asked, baud = rest.partition("?baud=")
+    if scheme != "mavlink" or not connection:
         raise UsageError(f"no pose '{uri}'; expected mavlink:CONNECTION, such as mavlink:udpin:0.0.0.0:14550")
-    from spatialnet_edge.sources.mavlink_pose import MavlinkPose
+    if asked and not (baud.isascii() and baud.isdigit()):
+        raise UsageError(f"{uri}: '{baud}' is no baud rate; expected for instance mavlink:/dev/ttyTHS1?baud=921600")
+    from spatialnet_edge.sources.mavlink_pose import DEFAULT_BAUD, MavlinkPose
 
-    return MavlinkPose(rest)
+    return MavlinkPose(connection, int(baud) if asked else DEFAULT_BAUD, patient)
