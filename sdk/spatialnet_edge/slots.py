@@ -175,10 +175,10 @@ class Slots:
         return self.target(CURRENT) is None
 
     @property
-    def last_good(self) -> Path | None:
-        """What to fall back to in a crash loop: what flew before, or else what flies, or else the first bundle, still on trial."""
+    def refuges(self) -> list[Path]:
+        """What to fall back to in a crash loop, best first: what flew before, what flies, and the trial that may be all there is."""
         found = [target for link in (PREVIOUS, CURRENT, TRIAL) if (target := self.target(link)) is not None]
-        return self.root / found[0] if found else None
+        return [self.root / target for target in dict.fromkeys(found)]
 
     @property
     def state(self) -> State:

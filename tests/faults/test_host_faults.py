@@ -552,20 +552,23 @@ def test_a_first_bundle_that_is_refused_says_so_at_every_start(payload: Path) ->
 
 
 @pytest.mark.fault(44)
-def test_after_a_crash_loop_the_last_good_bundle_flies_in_safe_mode(payload: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rotten", [False, True])
+def test_after_a_crash_loop_the_last_good_bundle_flies_in_safe_mode(payload: Path, tmp_path: Path, rotten: bool) -> None:
     folder = payload.parent
     slots, good, files = flown(payload)
     slots.install(write_bundle(tmp_path / "next.snb", msgspec.structs.replace(good.manifest, serial=5), files).path, ANY)
     slots.mark_good(slots.choose()[0])
     assert slots.target(PREVIOUS) is not None
+    if rotten:
+        (slots.root / PREVIOUS / "model.onnx").write_bytes(b"")
     for _ in range(MAX_STARTS):
         count_start(folder / "root")
     service = start(payload)
     found = wait_for(folder / "health.json", lambda found: found.state == "SAFE")
     service.terminate()
     assert service.wait(10) == 0
-    assert found.serial == good.manifest.serial
-    assert found.events["safe_mode"] == 1
+    assert found.serial == (5 if rotten else good.manifest.serial)
+    assert (found.events["safe_mode"], found.events.get("bundle_refused", 0)) == (1, int(rotten))
 
 
 @pytest.mark.fault(3)

@@ -203,7 +203,7 @@ def test_the_only_bundle_is_never_taken_back_for_its_tries(releases: list[Path],
         path, on_trial = root.choose()
         assert on_trial
         assert serial(path) == 0
-    assert root.last_good == path
+    assert root.refuges == [path]
 
 
 def test_a_trial_that_was_replaced_while_it_flew_vouches_for_itself_alone(releases: list[Path], tmp_path: Path) -> None:

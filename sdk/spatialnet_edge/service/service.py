@@ -97,10 +97,14 @@ def choose_model(config: ServiceConfig, safe: bool, events: Events) -> Started:
     if config.bundle:
         return Started(load_model(config, config.bundle, trust, safe), safe=safe)
     slots = Slots(Path(config.root))
-    last_good = slots.last_good
-    if safe and last_good is not None:
-        events("safe_mode", f"too many starts in a short time: {last_good} on the portable graph")
-        return Started(load_model(config, last_good, trust, safe), safe=True)
+    for refuge in slots.refuges if safe else ():
+        try:
+            started = Started(load_model(config, refuge, trust, safe), safe=True)
+        except (Refused, EngineError) as error:
+            events("bundle_refused", f"{error}; the next best flies")
+        else:
+            events("safe_mode", f"too many starts in a short time: {refuge} on the portable graph")
+            return started
     path, on_trial = slots.choose()
     try:
         return Started(load_model(config, path, trust, safe=False), on_trial)
