@@ -176,7 +176,7 @@ class Slots:
 
     @property
     def refuges(self) -> list[Path]:
-        """What to fall back to in a crash loop, best first: what flew before, what flies, and the trial that may be all there is."""
+        """What to fall back to in a crash loop, best first: what flew before, what flies, or else the trial."""
         found = [target for link in (PREVIOUS, CURRENT, TRIAL) if (target := self.target(link)) is not None]
         return [self.root / target for target in dict.fromkeys(found)]
 
