@@ -42,6 +42,27 @@ def test_datagrams_are_records_and_a_missing_peer_costs_nothing() -> None:
     assert set(seen) <= {3, 4, 5}
 
 
+@pytest.mark.fault(42)
+def test_packets_are_counted_through_a_link_that_was_down() -> None:
+    pytest.importorskip("spacepackets")
+    told: list[str] = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
+        peer.bind(("127.0.0.1", 0))
+        peer.settimeout(2)
+        sink = open_sink(f"ccsds+udp://127.0.0.1:{peer.getsockname()[1]}")
+        sink.report = lambda kind, detail: told.append(kind)
+        for seq in range(5):
+            if seq == 2:
+                sink._socket.shutdown(socket.SHUT_WR)  # the kernel refuses the next one
+            sink.write(result(seq))
+        counts = [int.from_bytes(peer.recv(4096)[2:4], "big") & 0x3FFF for _ in range(4)]
+    sink.close()
+    sink.close()
+    assert counts == [0, 1, 3, 4]
+    assert sink.lost == 1
+    assert told == ["sink_failed", "sink_back"]
+
+
 @pytest.mark.parametrize(
     ("uri", "says"),
     [

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 from typing import final
 
-from spatialnet_edge.errors import SinkError, UsageError
+from spatialnet_edge.errors import SinkError, UsageError, first_line
 from spatialnet_edge.results import FrameResult
 from spatialnet_edge.sinks.budget import Budget, number, parse_peer
 from spatialnet_edge.sinks.space_packets import SEQUENCE_MODULUS, packer
@@ -16,40 +17,79 @@ DEFAULT_PORT, CCSDS_PORT = 14600, 14601
 MOST_APID = 0x7FF - 1
 
 
-@final
-class UdpSink:
-    """`udp://HOST:PORT?budget=BYTES_A_SECOND`: one record a datagram; see `wire.py`.
+class DatagramSink:
+    """What both kinds share: a socket that is made anew when the link was down, since we may have another address by then, and a
+    budget.
 
-    A datagram that nobody takes is lost, as datagrams are; what the budget refused is counted in `over_budget`.
+    Attributes:
+        lost: datagrams that could not be sent. One that nobody takes at the other end is lost unseen, as datagrams are.
+        report: told `sink_failed` when they begin to be lost, and `sink_back` when the first goes out again.
+
+    Raises:
+        SinkError: the peer's name is unknown.
     """
 
     wants_pixels = False
 
-    def __init__(self, rest: str) -> None:
-        host, port, _, options = parse_peer("udp", rest, DEFAULT_PORT, {"budget": "0"})
-        self._budget = Budget(number("udp", options, "budget"))
-        self._socket = connected(host, port)
+    def __init__(self, host: str, port: int, bytes_per_second: float) -> None:
+        self.lost = 0
+        self.report: Callable[[str, str], None] | None = None
+        self._where = f"{host}:{port}"
+        self._host, self._port = host, port
+        self._budget = Budget(bytes_per_second)
+        self._socket: socket.socket | None = connected(host, port)
+        self._down = False
 
     @property
     def over_budget(self) -> int:
         return self._budget.refused
 
-    def write(self, result: FrameResult) -> None:
-        record = pack(result)
-        if self._budget.allows(len(record)):
-            send(self._socket, record)
-
     def close(self) -> None:
-        self._socket.close()
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _send(self, content: bytes) -> None:
+        if not self._budget.allows(len(content)):
+            return
+        try:
+            if self._socket is None:
+                self._socket = connected(self._host, self._port)
+            with suppress(ConnectionRefusedError):  # a peer that is not there yet says so by ICMP; it may come
+                self._socket.send(content)
+        except (OSError, SinkError) as error:
+            self.lost += 1
+            self.close()
+            self._tell(True, f"{self._where}: {first_line(error)}; tried again with every record")
+        else:
+            self._tell(False, f"{self._where}: reached again; {self.lost} records lost so far")
+
+    def _tell(self, down: bool, detail: str) -> None:
+        """Of a change alone."""
+        if down != self._down and self.report is not None:
+            self.report("sink_failed" if down else "sink_back", detail)
+        self._down = down
 
 
 @final
-class CcsdsUdpSink:
+class UdpSink(DatagramSink):
+    """`udp://HOST:PORT?budget=BYTES_A_SECOND`: one record a datagram; see `wire.py`."""
+
+    def __init__(self, rest: str) -> None:
+        host, port, _, options = parse_peer("udp", rest, DEFAULT_PORT, {"budget": "0"})
+        super().__init__(host, port, number("udp", options, "budget"))
+
+    def write(self, result: FrameResult) -> None:
+        self._send(pack(result))
+
+
+@final
+class CcsdsUdpSink(DatagramSink):
     """`ccsds+udp://HOST:PORT?apid=0x2a&budget=BYTES_A_SECOND`: telemetry space packets (CCSDS 133.0-B-2).
 
     The packet's data field is one record (`wire.py`) followed by a CRC-16 over the whole packet (CCSDS 132.0-B-3, 4.1.6: CCITT
-    polynomial, preset to ones). The sequence count rises with every packet that is made, sent or not: the ground sees how many are
-    missing.
+    polynomial, preset to ones). The sequence count rises with every packet that is made, sent or not, and whatever happens to the
+    link: the ground sees how many are missing.
 
     Args:
         first: sequence count to begin with, for a program that goes on where it stopped.
@@ -58,49 +98,37 @@ class CcsdsUdpSink:
         MissingExtra: `spacepackets` or `fastcrc` is not installed.
     """
 
-    wants_pixels = False
-
     def __init__(self, rest: str, first: int = 0) -> None:
         host, port, _, options = parse_peer("ccsds+udp", rest, CCSDS_PORT, {"budget": "0", "apid": "0x2a"})
         apid = int(number("ccsds+udp", options, "apid"))
         if apid > MOST_APID:
             raise UsageError(f"ccsds+udp: apid={options['apid']}: at most {MOST_APID:#x}, since 0x7ff is idle")
-        self._budget = Budget(number("ccsds+udp", options, "budget"))
         self._packer = packer(apid)
-        self._socket = connected(host, port)
+        super().__init__(host, port, number("ccsds+udp", options, "budget"))
         self.sequence = first % SEQUENCE_MODULUS
-
-    @property
-    def over_budget(self) -> int:
-        return self._budget.refused
 
     def write(self, result: FrameResult) -> None:
         packet = self._packer(pack(result), self.sequence)
         self.sequence = (self.sequence + 1) % SEQUENCE_MODULUS
-        if self._budget.allows(len(packet)):
-            send(self._socket, packet)
-
-    def close(self) -> None:
-        self._socket.close()
+        self._send(packet)
 
 
 def connected(host: str, port: int) -> socket.socket:
     """A datagram socket to a peer, whatever family its name has.
 
     Raises:
-        SinkError: the name is unknown.
+        SinkError: the name is unknown, or no network leads there.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
         found = socket.socket(family, kind, protocol)
-        found.connect(address)
+        try:
+            found.connect(address)
+        except OSError:
+            found.close()
+            raise
     except OSError as error:
         raise SinkError(
             f"{host}:{port}: cannot be reached: {error.strerror or error}; check the name and the network"
         ) from error
     return found
-
-
-def send(peer: socket.socket, content: bytes) -> None:
-    with suppress(ConnectionRefusedError):  # a peer that is not there yet says so by ICMP; it may come
-        peer.send(content)
