@@ -29,7 +29,7 @@ from spatialnet_edge.bundle import Bundle, file_records, open_bundle, write_bund
 from spatialnet_edge.cli.app import app
 from spatialnet_edge.clock import boot_id, since_boot
 from spatialnet_edge.durable import write_durably
-from spatialnet_edge.errors import Busy, Refused, SinkRefused, UsageError
+from spatialnet_edge.errors import Busy, Refused, SinkError, SinkRefused, UsageError
 from spatialnet_edge.frames import Frame
 from spatialnet_edge.journal import PIN, Journal, read_journal, read_segment, segments, to_line
 from spatialnet_edge.results import FrameResult, assemble
@@ -38,9 +38,11 @@ from spatialnet_edge.service.lane import open_sinks
 from spatialnet_edge.service.lock import device_lock
 from spatialnet_edge.service.starts import MAX_STARTS, WITHIN_S, Start, count_start, forget_starts, note_lasted
 from spatialnet_edge.service.status import Health, read_health, verdict
+from spatialnet_edge.sinks import open_sink
 from spatialnet_edge.sinks.log import LogSink
 from spatialnet_edge.sinks.queued import QueuedSink
 from spatialnet_edge.slots import CURRENT, MAX_TRIES, PREVIOUS, TRIAL, Slots
+from spatialnet_edge.sources import open_source
 from spatialnet_edge.trust import Trust
 
 ANY = Trust(allow_unsigned=True)
@@ -398,11 +400,11 @@ mark_good_s = 2.5
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of its own, of 400 kB, where this user may mount one."""
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A disk of its own, where this user may mount one; of 400 kB unless the test says otherwise."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={getattr(request, 'param', '400k')}", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("needs the right to mount a disk")
     yield folder
@@ -725,6 +727,28 @@ def test_a_service_starts_on_a_full_disk_and_writes_again_when_there_is_room(pay
     torn, *whole = lines.read_text().splitlines()
     assert torn.endswith("full di")
     assert len([json.loads(line) for line in whole if line.endswith("}")]) > 20
+
+
+@pytest.mark.fault(38)
+@pytest.mark.parametrize("small_disk", ["400k", "10m"], indirect=True)
+def test_a_video_ends_before_the_disk_is_full_and_can_be_read(small_disk: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+    rows = {"shade": np.array([0.2, 0.8]), "bands": np.array([0.9, 0.1, 0.7]), "level": np.array([3.0])}
+    sink = open_sink(f"video:{small_disk / 'flight.mp4'}")
+    written: list[int] = []
+
+    def write_for_ever() -> None:
+        for seq in range(10_000):
+            sink.write(assemble(TINY, Frame(noise, seq, "tests"), rows, 1.0, ()))
+            written.append(seq)
+
+    with pytest.raises(SinkError, match="bytes are free there"):
+        write_for_ever()
+    sink.close()
+    video = small_disk / "flight.mp4"
+    assert video.exists() == bool(written) == (shutil.disk_usage(small_disk).total > 1 << 20)
+    if written:
+        assert sum(1 for _ in open_source(str(video))) == len(written)
 
 
 @pytest.mark.fault(42)

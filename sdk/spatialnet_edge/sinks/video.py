@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
 from pathlib import Path
 from typing import final
 
@@ -16,6 +17,8 @@ from spatialnet_edge.results import Classification, FrameResult
 
 DEFAULT_FPS = 30.0
 MAX_WIDTH = 1280
+LEAST_FREE = 8 << 20
+"""Bytes. OpenCV says nothing of a full disk, and a video without its index, which is written last, cannot be read."""
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 PANEL, BAR, TEXT, FAINT = (32, 24, 16), (80, 176, 64), (255, 255, 255), (190, 190, 190)  # BGR
 
@@ -28,6 +31,10 @@ class VideoSink:
         rest: path of the video, `.mp4` or `.avi`. A video that is there already stays: the new one is `NAME-2.mp4`, and so on.
         fps: of the video; None for 30.
         anew: write over a video that is there already.
+
+    Raises:
+        SinkRefused: not such a path, or it cannot be written.
+        SinkError: by `write`: the disk is nearly full. The video ends there and can be read.
     """
 
     def __init__(self, rest: str, fps: float | None = None, anew: bool = False) -> None:
@@ -47,6 +54,11 @@ class VideoSink:
 
     def write(self, result: FrameResult) -> None:
         pixels = result.frame.pixels
+        if (free := shutil.disk_usage(self._path.parent).free) < LEAST_FREE:
+            self.close()
+            raise SinkError(
+                f"{self._path}: ends at frame {result.seq}: {free} bytes are free there; give it {LEAST_FREE} or more"
+            )
         if self._writer is None:
             self._open(pixels.shape[1], pixels.shape[0])
         assert self._writer is not None
