@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -727,6 +728,18 @@ def test_a_service_starts_on_a_full_disk_and_writes_again_when_there_is_room(pay
     torn, *whole = lines.read_text().splitlines()
     assert torn.endswith("full di")
     assert len([json.loads(line) for line in whole if line.endswith("}")]) > 20
+
+
+@pytest.mark.fault(38)
+def test_a_run_says_what_a_full_disk_cost(small_disk: Path, tmp_path: Path) -> None:
+    write_tiny_bundle(tmp_path / "tiny.snb")
+    fill(small_disk)
+    arguments = ["run", str(tmp_path / "tiny.snb"), "synthetic:frames=40&size=64x48", "--sink", f"log:{small_disk / 'log'}"]
+    done = subprocess.run([*COMMAND, *arguments, "--sink", "null:"], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0
+    assert done.stdout.count("disk_full: ") == 1
+    assert re.search(r"log: lost\W+40\W", done.stdout)
+    assert "null" not in done.stdout
 
 
 @pytest.mark.fault(38)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections import deque
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
@@ -21,11 +22,11 @@ from spatialnet_edge.api import default_policy, engine_threads, load
 from spatialnet_edge.errors import SpatialNetError
 from spatialnet_edge.ledger import Ledger
 from spatialnet_edge.results import Classification, FrameResult
-from spatialnet_edge.sinks import SINKS, Sink, open_sink
+from spatialnet_edge.sinks import SINKS, Sink, names_of, open_sink
 from spatialnet_edge.sinks.queued import QueuedSink
 from spatialnet_edge.sources import DEVICES, Source, open_source, parse_uri
 from spatialnet_edge.sources.posed import PosedSource, open_pose
-from spatialnet_edge.sources.supervised import Patience, SupervisedSource
+from spatialnet_edge.sources.supervised import Patience, Report, SupervisedSource
 from spatialnet_edge.trust import open_trust
 
 REFRESH_HZ = 8
@@ -77,7 +78,7 @@ def run(
             f"(difference {model.golden.difference:.4f}, allowed {model.golden.tolerance:.3f})",
             highlight=False,
         )
-        sinks = open_sinks(opened_source, json, video, sink or [])
+        sinks = open_sinks(opened_source, json, video, sink or [], console)
         stop_on_terminate()
         view = LiveView(opened_source, console, pipeline.ledger)
         failure: SpatialNetError | None = None
@@ -98,7 +99,7 @@ def run(
                 each.close()
             except SpatialNetError as error:
                 failure = failure or error
-        console.print(summary(pipeline.ledger, view, sum(each.dropped for each in sinks)))
+        console.print(summary(pipeline.ledger, view, {each.name: each.figures() for each in sinks}))
         if failure is not None:
             raise failure
 
@@ -106,25 +107,27 @@ def run(
 def open_supervised(uri: str, pose: str, console: Console) -> Source:
     """What a URI names; a device in a process of its own, so that it may hang, crash or go away and come back."""
 
-    def tell(kind: str, detail: str) -> None:
-        console.print(f"{kind}: {detail}", style="yellow", highlight=False)
-
     if parse_uri(uri).kind in DEVICES:
-        source: Source = SupervisedSource(uri, Patience(give_up="unopened"), tell)
+        source: Source = SupervisedSource(uri, Patience(give_up="unopened"), teller(console))
     else:
         source = open_source(uri)
     return PosedSource(source, open_pose(pose)) if pose else source
 
 
-def open_sinks(source: Source, json: str, video: Path | None, others: list[str]) -> list[QueuedSink]:
+def teller(console: Console) -> Report:
+    """Prints what cameras and sinks report."""
+    return lambda kind, detail: console.print(f"{kind}: {detail}", style="yellow", highlight=False)
+
+
+def open_sinks(source: Source, json: str, video: Path | None, others: list[str], console: Console) -> list[QueuedSink]:
     """Every sink behind its own queue; a recording waits for a slow sink, a live source does not."""
-    opened: list[Sink] = []
+    opened: dict[str, Sink] = {}
     if json:
-        opened.append(SINKS["jsonl"].load()(json, anew=True))
+        opened["--json"] = SINKS["jsonl"].load()(json, anew=True)
     if video is not None:
-        opened.append(SINKS["video"].load()(str(video), source.fps, anew=True))
-    opened.extend(open_sink(uri) for uri in others)
-    return [QueuedSink(each, wait=not source.live) for each in opened]
+        opened["--video"] = SINKS["video"].load()(str(video), source.fps, anew=True)
+    opened |= {name: open_sink(uri) for name, uri in zip(names_of(others), others, strict=True)}
+    return [QueuedSink(each, wait=not source.live, report=teller(console), name=name) for name, each in opened.items()]
 
 
 def stop_on_terminate() -> None:
@@ -204,8 +207,12 @@ def answers(result: FrameResult) -> Table:
     return table
 
 
-def summary(ledger: Ledger, view: LiveView, sink_drops: int) -> Table:
-    """What happened to every frame, and how long it took."""
+def summary(ledger: Ledger, view: LiveView, sinks: Mapping[str, Mapping[str, int]]) -> Table:
+    """What happened to every frame, and how long it took.
+
+    Args:
+        sinks: of each, results that did not arrive, by reason.
+    """
     seconds = time.monotonic() - view.started
     table = Table(title="summary", show_header=False)
     table.add_column(justify="right", style="dim")
@@ -218,8 +225,10 @@ def summary(ledger: Ledger, view: LiveView, sink_drops: int) -> Table:
         table.add_row("skipped", "0")
     if ledger.in_flight:
         table.add_row("in flight", str(ledger.in_flight))
-    if sink_drops:
-        table.add_row("dropped by slow sinks", str(sink_drops))
+    for name, losses in sinks.items():
+        for reason, count in losses.items():
+            if count:
+                table.add_row(f"{name}: {reason.replace('_', ' ')}", str(count))
     table.add_row("time", f"{seconds:.1f} s, {ledger.emitted / max(seconds, 1e-9):.1f} frames/s")
     for name, values in (("age at emit", view.ages), ("engine", view.engine)):
         if values:

@@ -18,7 +18,7 @@ from spatialnet_edge.service.config import SourceSection
 from spatialnet_edge.service.governor import Governor
 from spatialnet_edge.service.sentinel import Sentinel
 from spatialnet_edge.service.watchdog import Watchdog
-from spatialnet_edge.sinks import Sink, open_sink
+from spatialnet_edge.sinks import Sink, names_of, open_sink
 from spatialnet_edge.sinks.queued import QueuedSink
 from spatialnet_edge.sources import Source
 from spatialnet_edge.sources.posed import PosedSource, open_pose
@@ -42,17 +42,11 @@ def open_sinks(section: SourceSection, report: Report) -> list[QueuedSink]:
             if sink is not None:
                 sink.close()
         raise
-    names = numbered([uri.partition(":")[0] for uri, _ in opened])
+    names = names_of([uri for uri, _ in opened])
     return [
         QueuedSink(sink, wait=False, reopen=partial(open_sink, uri), report=report, name=name)
         for name, (uri, sink) in zip(names, opened, strict=True)
     ]
-
-
-def numbered(names: Sequence[str]) -> list[str]:
-    """`mqtt`, `mqtt-2` …: in the health file each sink has a name, and none shows its URI, which may hold a password."""
-    before = [names[:index].count(name) for index, name in enumerate(names)]
-    return [f"{name}-{count + 1}" if count else name for name, count in zip(names, before, strict=True)]
 
 
 def open_or_wait(uri: str, report: Report) -> Sink | None:

@@ -19,7 +19,7 @@ Each sink works behind a bounded queue and a thread of its own (`QueuedSink`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from spatialnet_edge.errors import UsageError
@@ -72,3 +72,10 @@ def open_sink(uri: str) -> Sink:
         raise UsageError(f"no sink '{uri}'; a sink is NAME:WHERE with NAME one of {', '.join(sorted(table))}")
     sink: Sink = table[scheme].load()(rest)
     return sink
+
+
+def names_of(uris: Sequence[str]) -> list[str]:
+    """`mqtt`, `mqtt-2` …: each sink by a name that does not show its URI, which may hold a password."""
+    kinds = [uri.partition(":")[0] for uri in uris]
+    before = [kinds[:index].count(kind) for index, kind in enumerate(kinds)]
+    return [f"{kind}-{count + 1}" if count else kind for kind, count in zip(kinds, before, strict=True)]
