@@ -182,9 +182,6 @@ class Truth:
     values: NDArray[np.int64] | NDArray[np.float32]
 
 
-NOTHING_TO_RANK = "'{}': none of its labels is on any of these images, so there is nothing to find"
-
-
 def truths(images: LabelledImages, spec: ModelSpec, task: str = "") -> list[Truth]:
     """The heads of a model that these labels can judge.
 
@@ -201,37 +198,35 @@ def truths(images: LabelledImages, spec: ModelSpec, task: str = "") -> list[Trut
     found: list[Truth] = []
     reasons: list[str] = []
     for head in wanted:
-        if images.columns:
-            truth = from_columns(images, head)
-            if isinstance(truth, Truth):
-                found.append(truth)
-            else:
-                reasons.append(truth)
-        elif isinstance(head, Multiclass):
-            unknown = [name for name in images.class_names if name not in head.labels]
-            if unknown:
-                reasons.append(f"'{head.name}' has no label {', '.join(repr(name) for name in unknown[:3])}")
-                continue
-            index = {label: position for position, label in enumerate(head.labels)}
-            values = np.array([index[kind] for kind in images.classes], np.int64)
-            found.append(Truth(head.name, np.arange(len(images), dtype=np.int64), values))
-        elif isinstance(head, Multilabel):
-            rows = [i for i, name in enumerate(images.files) if head.labels[0] in images.objects.get(name, {})]
-            if not rows or any(label not in images.objects[images.files[rows[0]]] for label in head.labels):
-                reasons.append(f"'{head.name}' needs {OBJECTS} with its {head.width} labels as columns")
-                continue
-            table = [[images.objects[images.files[i]][label] for label in head.labels] for i in rows]
-            if not any(map(any, table)):
-                reasons.append(NOTHING_TO_RANK.format(head.name))
-                continue
-            found.append(Truth(head.name, np.array(rows, np.int64), np.array(table, np.float32)))
+        truth = from_columns(images, head) if images.columns else from_folders(images, head)
+        if isinstance(truth, str):
+            reasons.append(truth)
+        elif isinstance(head, Multilabel) and not truth.values.any():
+            reasons.append(f"'{head.name}': none of its labels is on any of these images, so there is nothing to find")
         else:
-            reasons.append(f"'{head.name}' is a regression, which class folders cannot judge")
+            found.append(truth)
     if not found:
         raise DataRefused(
             f"{images.tree.path}: its {len(images.class_names)} classes fit no head of {spec.name}: {'; '.join(reasons)}"
         )
     return found
+
+
+def from_folders(images: LabelledImages, head: Task) -> Truth | str:
+    """What class folders and `objects.csv` say of one head; else why they say nothing."""
+    if isinstance(head, Multiclass):
+        if unknown := [name for name in images.class_names if name not in head.labels]:
+            return f"'{head.name}' has no label {', '.join(repr(name) for name in unknown[:3])}"
+        index = {label: position for position, label in enumerate(head.labels)}
+        values = np.array([index[kind] for kind in images.classes], np.int64)
+        return Truth(head.name, np.arange(len(images), dtype=np.int64), values)
+    if isinstance(head, Multilabel):
+        rows = [i for i, name in enumerate(images.files) if head.labels[0] in images.objects.get(name, {})]
+        if not rows or any(label not in images.objects[images.files[rows[0]]] for label in head.labels):
+            return f"'{head.name}' needs {OBJECTS} with its {head.width} labels as columns"
+        table = [[images.objects[images.files[i]][label] for label in head.labels] for i in rows]
+        return Truth(head.name, np.array(rows, np.int64), np.array(table, np.float32))
+    return f"'{head.name}' is a regression, which class folders cannot judge"
 
 
 def from_columns(images: LabelledImages, head: Task) -> Truth | str:
@@ -251,6 +246,4 @@ def from_columns(images: LabelledImages, head: Task) -> Truth | str:
         values = np.array([[float(cell) for cell in row] for row in cells], np.float32)
     except ValueError as error:
         return f"'{head.name}' needs numbers: {error}"
-    if isinstance(head, Multilabel) and not values.any():
-        return NOTHING_TO_RANK.format(head.name)
     return Truth(head.name, np.array(rows, np.int64), values)
