@@ -122,7 +122,7 @@ class Journal:
                 _drop_torn_tail(present[-1])
             self._number = int(present[-1].stem) if present else 0
             self._kept = sum(path.stat().st_size for path in present)
-            self._begin()
+            self._next_segment()
         except OSError as error:
             raise SinkRefused(
                 f"{folder}: cannot be written by user {os.geteuid()}: {error.strerror}; "
@@ -160,20 +160,12 @@ class Journal:
 
     def _place(self, line: bytes) -> bool:
         """Into this segment, or a new one if it is full; False when the disk is."""
-        if (self._descriptor < 0 or (self._size and self._size + len(line) > self._segment_bytes)) and not self._begin():
+        if (
+            self._descriptor < 0 or (self._size and self._size + len(line) > self._segment_bytes)
+        ) and not self._next_segment():
             return False
         self._keep_below(self._total_bytes - len(line))
         return self._write_line(line)
-
-    def _begin(self) -> bool:
-        """Another segment; False when the disk is full."""
-        try:
-            self._next_segment()
-        except OSError as error:
-            if error.errno in FULL:
-                return False
-            raise
-        return True
 
     def _write_line(self, line: bytes) -> bool:
         """Whole or not at all; False when the disk is full."""
@@ -191,13 +183,20 @@ class Journal:
         self._unsynced += 1
         return True
 
-    def _next_segment(self) -> None:
+    def _next_segment(self) -> bool:
+        """False when the disk is full; then what was open still is."""
         number = self._number + 1
         path = self._folder / f"{number:09d}{SUFFIX}"
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
-        self.close()
-        self._number, self._descriptor, self._size = number, descriptor, 0
-        sync_folder(self._folder)
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+            self.close()
+            self._number, self._descriptor, self._size = number, descriptor, 0
+            sync_folder(self._folder)
+        except OSError as error:
+            if error.errno in FULL:
+                return False
+            raise
+        return True
 
     def _keep_below(self, limit: int) -> None:
         while self._kept > limit and self._drop_oldest():

@@ -91,11 +91,10 @@ class Slots:
             BundleError: nothing is installed.
         """
         if (trial := self.target(TRIAL)) is not None:
-            if self.only_trial or self.state.tries < MAX_TRIES:
-                if self._count_try() or self.only_trial:
-                    return self.root / trial, True
-            else:
+            if self.state.tries >= MAX_TRIES and not self.only_trial:
                 self.reject_trial()
+            elif self._count_try() or self.only_trial:
+                return self.root / trial, True
         if (current := self.target(CURRENT)) is None:
             raise BundleError(
                 f"{self.root}: no bundle is installed; 'spatialnet-edge install BUNDLE --root {self.root}' does it"

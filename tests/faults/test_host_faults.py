@@ -495,6 +495,15 @@ def flown(payload: Path) -> tuple[Slots, Bundle, dict[str, bytes]]:
     return slots, good, {record.path: good.read(record.path) for record in good.manifest.files}
 
 
+def followed(payload: Path) -> tuple[Slots, Bundle]:
+    """The slots with a later release proved, serial 5, and the bundle that it replaced."""
+    slots, good, files = flown(payload)
+    later = msgspec.structs.replace(good.manifest, serial=5)
+    slots.install(write_bundle(payload.parent / "next.snb", later, files).path, ANY)
+    slots.mark_good(slots.choose()[0])
+    return slots, good
+
+
 @pytest.mark.fault(29)
 def test_a_trial_with_the_wrong_answers_is_taken_back_at_the_start(payload: Path, tmp_path: Path) -> None:
     folder = payload.parent
@@ -512,11 +521,9 @@ def test_a_trial_with_the_wrong_answers_is_taken_back_at_the_start(payload: Path
 
 
 @pytest.mark.fault(17)
-def test_for_a_bundle_that_has_rotted_on_its_card_the_one_before_stands_in(payload: Path, tmp_path: Path) -> None:
+def test_for_a_bundle_that_has_rotted_on_its_card_the_one_before_stands_in(payload: Path) -> None:
     folder = payload.parent
-    slots, good, files = flown(payload)
-    slots.install(write_bundle(tmp_path / "next.snb", msgspec.structs.replace(good.manifest, serial=5), files).path, ANY)
-    slots.mark_good(slots.choose()[0])
+    slots, good = followed(payload)
     model = slots.root / CURRENT / "model.onnx"
     model.write_bytes(b"\0" + model.read_bytes()[1:])
     service = start(payload)
@@ -556,11 +563,9 @@ def test_a_first_bundle_that_is_refused_says_so_at_every_start(payload: Path) ->
 
 @pytest.mark.fault(44)
 @pytest.mark.parametrize("rotten", [False, True])
-def test_after_a_crash_loop_the_last_good_bundle_flies_in_safe_mode(payload: Path, tmp_path: Path, rotten: bool) -> None:
+def test_after_a_crash_loop_the_last_good_bundle_flies_in_safe_mode(payload: Path, rotten: bool) -> None:
     folder = payload.parent
-    slots, good, files = flown(payload)
-    slots.install(write_bundle(tmp_path / "next.snb", msgspec.structs.replace(good.manifest, serial=5), files).path, ANY)
-    slots.mark_good(slots.choose()[0])
+    slots, good = followed(payload)
     assert slots.target(PREVIOUS) is not None
     if rotten:
         (slots.root / PREVIOUS / "model.onnx").write_bytes(b"")

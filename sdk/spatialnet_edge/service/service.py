@@ -86,8 +86,8 @@ def serve(config: ServiceConfig, stop: Event) -> None:
 
 
 def choose_model(config: ServiceConfig, safe: bool, events: Events) -> Started:
-    """The bundle to fly, opened, verified and tested. A trial that is refused is taken back, and the one before flies; for one that
-    is refused though it had proved itself, as when the card has worn, the one that it replaced stands in.
+    """The bundle to fly, opened, verified and tested: the one that the configuration names, after a crash loop the best
+    refuge, else what `installed_model` says.
 
     Raises:
         Refused: it is refused, and there is no other.
@@ -105,6 +105,16 @@ def choose_model(config: ServiceConfig, safe: bool, events: Events) -> Started:
         else:
             events("safe_mode", f"too many starts in a short time: {refuge} on the portable graph")
             return started
+    return installed_model(config, slots, trust, events)
+
+
+def installed_model(config: ServiceConfig, slots: Slots, trust: Trust, events: Events) -> Started:
+    """What is installed. A trial that is refused is taken back, and the one before flies; for one that is refused though it had
+    proved itself, as when the card has worn, the one that it replaced stands in.
+
+    Raises:
+        Refused, EngineError: as `choose_model`.
+    """
     path, on_trial = slots.choose()
     try:
         return Started(load_model(config, path, trust, safe=False), on_trial)
@@ -112,7 +122,7 @@ def choose_model(config: ServiceConfig, safe: bool, events: Events) -> Started:
         if on_trial and not slots.only_trial:
             events("trial_refused", f"{error}; the bundle before flies")
             slots.reject_trial()
-            return choose_model(config, safe, events)
+            return installed_model(config, slots, trust, events)
         before = slots.target(PREVIOUS)
         if on_trial or before is None:
             raise
