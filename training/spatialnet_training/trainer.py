@@ -91,8 +91,8 @@ def parameter_groups(network: SpatialNet, config: TrainConfig) -> list[dict[str,
 
 
 def epochs_of(checkpoint: Path) -> int:
-    """How many epochs a run's checkpoint has seen."""
-    return int(torch.load(checkpoint, weights_only=True, map_location="cpu")["epoch"])
+    """How many epochs a run's checkpoint has seen; its weights are not read."""
+    return int(torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)["epoch"])
 
 
 @torch.inference_mode()
