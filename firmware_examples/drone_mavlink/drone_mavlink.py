@@ -15,7 +15,7 @@ import spatialnet_edge
 from spatialnet_edge.errors import SinkError
 from spatialnet_edge.sinks.mavlink import MavlinkSink
 from spatialnet_edge.sinks.queued import QueuedSink
-from spatialnet_edge.sources.mavlink_pose import MavlinkPose
+from spatialnet_edge.sources.mavlink_pose import DEFAULT_BAUD, MavlinkPose
 
 
 def main(
@@ -23,7 +23,7 @@ def main(
     source: str,
     autopilot: Annotated[str, typer.Option(help="Where results go: udpout:HOST:PORT, or a serial device.")],
     listen: Annotated[str, typer.Option(help="Where positions come from; by default the same serial device.")] = "",
-    baud: Annotated[int, typer.Option(help="Of a serial device.")] = 57600,
+    baud: Annotated[int, typer.Option(help="Of a serial device.")] = DEFAULT_BAUD,
     budget: Annotated[int, typer.Option(help="Bytes a second on the link, for results; 0 for no limit.")] = 2000,
     places: Annotated[Path, typer.Option(help="Where geotagged results are kept on board, as GeoJSON lines.")] = Path(
         "places.geojsonl"

@@ -8,7 +8,7 @@ from typing import Any, final
 from spatialnet_edge.errors import SinkError, first_line
 from spatialnet_edge.results import Classification, FrameResult, Presence, Quantity
 from spatialnet_edge.sinks.budget import Budget, number, options_of
-from spatialnet_edge.sources.mavlink_pose import load_mavutil
+from spatialnet_edge.sources.mavlink_pose import DEFAULT_BAUD, load_mavutil
 from spatialnet_edge.wire import pack
 
 ALLOWED = frozenset({"HEARTBEAT", "NAMED_VALUE_FLOAT", "STATUSTEXT", "TUNNEL"})
@@ -17,7 +17,7 @@ HEARTBEAT_S = 1.0
 NAME_LENGTH, TEXT_LENGTH, TUNNEL_LENGTH = 10, 50, 128
 TUNNEL_TYPE = 0x534E
 """Payload type of the records ("SN"): not one that common.xml gives to anybody (MAV_TUNNEL_PAYLOAD_TYPE)."""
-OPTIONS = {"budget": "0", "system": "1", "baud": "57600", "text": "land_use"}
+OPTIONS = {"budget": "0", "system": "1", "baud": str(DEFAULT_BAUD), "text": "land_use"}
 
 
 @final
