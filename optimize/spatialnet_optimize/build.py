@@ -12,10 +12,11 @@ import onnxruntime as ort
 from spatialnet_edge.backends import Engine
 from spatialnet_edge.bundle import MODEL, Bundle
 from spatialnet_edge.errors import DataRefused, UsageError
-from spatialnet_edge.labelled import LabelledImages, open_labelled, truths
+from spatialnet_edge.labelled import LabelledImages, open_labelled
 from spatialnet_edge.manifest import BuildRecord, EngineRecord, ExecutedLayer, LayerSensitivity
 from spatialnet_edge.spec import ModelSpec
-from spatialnet_optimize.calibration import Calibration, from_folder, from_labelled, split_off
+from spatialnet_edge.truths import truths
+from spatialnet_optimize.calibration import Calibration, from_folder, from_labelled, parted, unlearnt
 from spatialnet_optimize.compile_rtx import compile_passing
 from spatialnet_optimize.compile_tensorrt import compile_here, device_here, prepare, waiting, workspace
 from spatialnet_optimize.compiler import Compiler, timings_of
@@ -96,6 +97,7 @@ def build(job: Job, step: Step = lambda text: None, progress: Progress = silent)
         portable = prune(portable, spec)
     sets, problems = usable_sets(job.labelled or shipped_samples(), spec, bool(job.labelled))
     calibration, sets = calibrate(job, spec, sets)
+    problems += few(sets, job) if job.labelled else []
     calibrated = any(form in NEEDS_CALIBRATION for form in target.precisions)
     for problem in (*problems, *(calibration.warnings if calibrated else ())):
         step(f"warning: {problem}")
@@ -227,10 +229,21 @@ def usable_sets(paths: Sequence[Path], spec: ModelSpec, asked: bool) -> tuple[li
     ]
 
 
+def few(sets: list[LabelledImages], job: Job) -> list[str]:
+    """Where a single image is worth more than the budget: what is lost there is left to chance."""
+    return [
+        f"{len(images)} images of {images.name} judge the candidates, so that one answer more or less is "
+        f"{100 / len(images):.1f} points and the budget {job.budget:g}; more labelled images judge better"
+        for images in sets
+        if len(images) * job.budget < 100
+    ]
+
+
 def calibrate(job: Job, spec: ModelSpec, sets: list[LabelledImages]) -> tuple[Calibration, list[LabelledImages]]:
     """The calibration images, and the labelled ones that are left to judge by."""
     golden, _ = job.model.golden()
+    learnt = job.model.manifest.provenance.image_counts
     if job.calibration is not None:
-        return from_folder(job.calibration, spec.input, golden), sets
-    aside, judged = split_off(sets)
-    return from_labelled(aside, spec.input, golden), judged
+        return from_folder(job.calibration, spec.input, golden), [unlearnt(each, learnt) for each in sets]
+    pairs = [parted(each, learnt) for each in sets]
+    return from_labelled([aside for aside, _ in pairs], spec.input, golden), [judged for _, judged in pairs]

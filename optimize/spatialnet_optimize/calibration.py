@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spatialnet_edge.errors import DataRefused
-from spatialnet_edge.labelled import LabelledImages
+from spatialnet_edge.labelled import TRAIN, LabelledImages
 from spatialnet_edge.spec import InputSpec
 from spatialnet_optimize.measure import decode_images, pictures
 
@@ -39,14 +39,30 @@ class Calibration:
     warnings: tuple[str, ...]
 
 
-def split_off(sets: Sequence[LabelledImages]) -> tuple[list[LabelledImages], list[LabelledImages]]:
-    """Every third image for calibration, the others to judge by, so that nothing is judged on what it was fitted to."""
-    aside = [chosen(images, range(0, len(images), 3)) for images in sets]
-    return aside, [chosen(images, [row for row in range(len(images)) if row % 3]) for images in sets]
+NOTHING: Mapping[str, int] = {}
 
 
-def chosen(images: LabelledImages, rows: Sequence[int]) -> LabelledImages:
-    return replace(images, files=tuple(images.files[i] for i in rows), classes=tuple(images.classes[i] for i in rows))
+def unlearnt(images: LabelledImages, learnt: Mapping[str, int] = NOTHING) -> LabelledImages:
+    """The images that the network was not trained on, where the set says which those are, or is one that it has learnt; else
+    all. A network knows its training images by heart, and what a precision costs does not show on them.
+
+    Args:
+        learnt: sets that the network was trained on, and of how many images each. One of the same name that has fewer for
+            training is another, such as a sample of it.
+    """
+    rows = [row for row, split in enumerate(images.splits) if split != TRAIN]
+    same = images.name in learnt and len(images) - len(rows) >= learnt[images.name]
+    return images.chosen(rows) if rows and (images.said or same) else images
+
+
+def parted(images: LabelledImages, learnt: Mapping[str, int] = NOTHING) -> tuple[LabelledImages, LabelledImages]:
+    """Images to calibrate with and others to judge by, so that nothing is judged on what it was fitted to: those that the network
+    has seen and those that it has not; where that is not known, every third and the others."""
+    judged = unlearnt(images, learnt)
+    if len(judged) == len(images):
+        judged = images.chosen([row for row in range(len(images)) if row % 3])
+    files = set(judged.files)
+    return images.chosen([row for row, file in enumerate(images.files) if file not in files]), judged
 
 
 def from_labelled(sets: Sequence[LabelledImages], spec: InputSpec, golden: NDArray[np.uint8]) -> Calibration:
@@ -54,7 +70,7 @@ def from_labelled(sets: Sequence[LabelledImages], spec: InputSpec, golden: NDArr
     share = MOST // max(1, len(sets))
     decoded = [decode_images(spread(images, share), spec).images for images in sets if len(images)]
     images = np.concatenate(decoded) if decoded else golden
-    return checked(images, f"{len(images)} images set aside from {', '.join(s.tree.path.name for s in sets)}", golden)
+    return checked(images, f"{len(images)} images set aside from {', '.join(s.name for s in sets)}", golden)
 
 
 def from_folder(folder: Path, spec: InputSpec, golden: NDArray[np.uint8]) -> Calibration:
@@ -70,7 +86,7 @@ def from_folder(folder: Path, spec: InputSpec, golden: NDArray[np.uint8]) -> Cal
 
 
 def spread(images: LabelledImages, count: int) -> LabelledImages:
-    return chosen(images, np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)).tolist())
+    return images.chosen(np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)).tolist())
 
 
 def checked(images: NDArray[np.uint8], origin: str, golden: NDArray[np.uint8]) -> Calibration:

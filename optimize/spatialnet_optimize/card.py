@@ -18,8 +18,9 @@ from rich.console import Console
 from rich.progress import track
 
 from spatialnet_edge.api import Model, load
-from spatialnet_edge.labelled import LabelledImages, Truth, open_labelled, truths
+from spatialnet_edge.labelled import LabelledImages, open_labelled
 from spatialnet_edge.spec import ModelSpec, Multiclass
+from spatialnet_edge.truths import Truth, truths
 from spatialnet_optimize.cli import figures
 from spatialnet_optimize.measure import Score, decode_images, judge, predict
 from spatialnet_training.plots import Confusion, plot_confusions, plot_curves

@@ -25,10 +25,12 @@ from spatialnet_edge.api import load
 from spatialnet_edge.bundle import Bundle, open_bundle
 from spatialnet_edge.cli.inspect import candidates
 from spatialnet_edge.errors import UsageError
-from spatialnet_edge.labelled import open_labelled, truths
+from spatialnet_edge.labelled import open_labelled
+from spatialnet_edge.truths import truths
 from spatialnet_optimize.build import Job
 from spatialnet_optimize.build import build as run_build
 from spatialnet_optimize.build_cache import remembered
+from spatialnet_optimize.calibration import unlearnt
 from spatialnet_optimize.measure import Score, decode_images, judge, predict
 from spatialnet_optimize.targets import find_target
 from spatialnet_optimize.tensorrt_plan import RTX, TENSORRT, PlanOptions, trtexec
@@ -46,13 +48,16 @@ def build(
     labelled: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Labelled images for the accuracy gate, a folder or zip; may be repeated. Default: shipped samples."
+            help="Labelled images for the accuracy gate: a folder, a zip or a CSV; may be repeated. Default: shipped samples."
         ),
     ] = None,
     budget: Annotated[float, typer.Option(min=0, help="Points of accuracy that a candidate may lose on any head.")] = 0.5,
     heads: Annotated[str, typer.Option(help="Keep these heads alone, separated by commas.")] = "",
     calibration: Annotated[
-        Path | None, typer.Option(help="Folder of real images for static INT8. Default: a third of the labelled ones.")
+        Path | None,
+        typer.Option(
+            help="Folder of real images for static INT8. Default: the labelled ones that are for training, or a third."
+        ),
     ] = None,
     precision: Annotated[str, typer.Option(help="Try this besides FP32 alone: fp16, bf16, int8 or fp8.")] = "",
     dla: Annotated[bool, typer.Option("--dla", help="Build for the deep-learning accelerator of the device.")] = False,
@@ -159,9 +164,11 @@ def report_of(bundle: Bundle) -> dict[str, Any]:
 
 def evaluate(
     bundle: Annotated[str, typer.Argument(help="A .snb file, a bundle directory, or builtin:student.")],
-    data: Annotated[Path, typer.Argument(help="Labelled images: a folder or zip with <class>/<image>.")],
+    data: Annotated[Path, typer.Argument(help="Labelled images: a folder or zip with <class>/<image>, or a CSV.")],
     task: Annotated[str, typer.Option(help="Judge this head; by default every head whose labels fit.")] = "",
-    split: Annotated[str, typer.Option(help="Use this split of splits.csv alone, such as val.")] = "",
+    split: Annotated[
+        str, typer.Option(help="Use this split alone, such as val: what training on these images leaves out.")
+    ] = "",
     json: Annotated[Path | None, typer.Option(help="Write every figure, with the confusion matrix, to this file.")] = None,
     backend: Annotated[str, typer.Option(help="Use this backend alone.")] = "",
 ) -> None:
@@ -181,6 +188,8 @@ def evaluate(
         outputs = predict(model.opened.engine, pixels.images)
         engine = model.opened.record
     scores = [judge(opened.spec, truth, outputs, pixels.kept) for truth in known]
+    if not split and len(unlearnt(images, opened.manifest.provenance.image_counts)) < len(images):
+        console.print("images that are for training are among these; --split val judges by others", style="yellow")
     Console().print(score_table(scores, f"{opened.spec.name} ({engine.precision} on {engine.backend}), {data}"))
     for path in pixels.broken:
         console.print(f"skipped {path}: not an image", style="yellow", highlight=False)

@@ -17,9 +17,10 @@ from spatialnet_edge.api import cores
 from spatialnet_edge.backends import Engine
 from spatialnet_edge.errors import DataRefused
 from spatialnet_edge.frames import Skipped, fit
-from spatialnet_edge.labelled import LabelledImages, Truth
+from spatialnet_edge.labelled import LabelledImages
 from spatialnet_edge.sources.images import find_images, read_image
 from spatialnet_edge.spec import InputSpec, ModelSpec, Multiclass, Regression
+from spatialnet_edge.truths import Truth
 from spatialnet_training.bands import decode
 
 Outputs = Mapping[str, NDArray[np.float32]]

@@ -8,9 +8,10 @@ import numpy as np
 
 from spatialnet_edge.backends import CheckedEngine, Engine, load_backend
 from spatialnet_edge.bundle import Bundle
-from spatialnet_edge.labelled import LabelledImages, truths
+from spatialnet_edge.labelled import LabelledImages
 from spatialnet_edge.results import difference
 from spatialnet_edge.spec import ModelSpec
+from spatialnet_edge.truths import truths
 from spatialnet_optimize.gates import REFERENCE, Measured
 from spatialnet_optimize.measure import agreement, decode_images, judge, latencies, predict
 

@@ -1,9 +1,12 @@
 """Labelled images on disk: a folder or a zip in which the folder above an image names its class, or a table.
 
-    DIR/<class>/<name>.jpg      or      DIR/images/<class>/<name>.jpg
+    DIR/<class>/<name>.jpg      DIR/images/<class>/<name>.jpg      DIR/train/<class>/<name>.jpg and DIR/val/<class>/<name>.jpg
 
 Beside them may stand `splits.csv` (`path,split`) and `objects.csv` (`path` and one 0/1 column for each label). A table is a CSV
 with a column `path`, relative to it, perhaps `split`, and one column for each head, or for each label of a head of many labels.
+
+An image is of the split that `splits.csv`, the table or a folder above it says. Where nothing says it, one image in ten is for
+validation, by a hash of its path, so that training and whatever judges afterwards agree on which.
 """
 
 from __future__ import annotations
@@ -11,23 +14,34 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 
 from spatialnet_edge.errors import DataRefused
 from spatialnet_edge.sources import IMAGE_SUFFIXES
-from spatialnet_edge.spec import ModelSpec, Multiclass, Multilabel, Task
 
 SPLITS, OBJECTS = "splits.csv", "objects.csv"
+
+TRAIN, VAL, TEST = "train", "val", "test"
+SPLIT_NAMES = {TRAIN: TRAIN, "training": TRAIN, VAL: VAL, "valid": VAL, "validation": VAL, TEST: TEST, "testing": TEST}
+"""What people call the splits."""
+
+
+def split_name(word: str) -> str:
+    """A split as we call it; one that we do not know stays as it is."""
+    return SPLIT_NAMES.get(word.casefold(), word)
+
+
+def split_by_hash(path: str) -> str:
+    """The split of an image of which nothing says one."""
+    return VAL if zlib.crc32(path.encode()) % 10 == 5 else TRAIN
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """The files of a zip or a directory, by their path relative to its top."""
+    """The files of a zip or a directory, by their path relative to its top; those that are hidden are not among them."""
 
     path: Path
 
@@ -37,11 +51,14 @@ class Tree:
         Raises:
             DataRefused: no such path, or not a zip.
         """
+        return sorted(name for name in self._all() if not any(map(hidden, PurePosixPath(name).parts)))
+
+    def _all(self) -> list[str]:
         if self.path.is_dir():
-            return sorted(p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file())
+            return [p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file()]
         try:
             with zipfile.ZipFile(self.path) as archive:
-                return sorted(name for name in archive.namelist() if not name.endswith("/"))
+                return [name for name in archive.namelist() if not name.endswith("/")]
         except (OSError, zipfile.BadZipFile) as error:
             raise DataRefused(
                 f"{self.path}: no such folder, and not a zip that can be read ({error}); "
@@ -49,16 +66,45 @@ class Tree:
             ) from error
 
     def read(self, names: Sequence[str]) -> Iterator[bytes]:
-        """The content of each file, in the order asked for."""
+        """The content of each file, in the order asked for; empty where it cannot be read."""
         if self.path.is_dir():
-            yield from ((self.path / name).read_bytes() for name in names)
+            yield from (content(lambda name=name: (self.path / name).read_bytes()) for name in names)
             return
         with zipfile.ZipFile(self.path) as archive:
-            yield from (archive.read(name) for name in names)
+            yield from (content(lambda name=name: archive.read(name)) for name in names)
 
-    def table(self, name: str) -> list[dict[str, str]]:
-        """The rows of a CSV file."""
-        return list(csv.DictReader(io.StringIO(next(self.read([name])).decode("utf-8-sig"))))
+    def table(self, name: str, columns: Sequence[str]) -> list[dict[str, str]]:
+        """The rows of a CSV file that has a column `path` and these.
+
+        Raises:
+            DataRefused: it is no such table, or names a file that is not there.
+        """
+        try:
+            rows = list(csv.DictReader(io.StringIO(next(self.read([name])).decode("utf-8-sig"))))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise DataRefused(f"{self.path}: {name} cannot be read as a table in UTF-8: {error}") from error
+        found = list(rows[0]) if rows else []
+        if absent := [column for column in ("path", *columns) if column not in found]:
+            raise DataRefused(
+                f"{self.path}: {name} has no column '{absent[0]}'; it has {', '.join(map(str, found)) or 'no rows'}"
+            )
+        there = set(self._all())
+        if missing := [row["path"] for row in rows if row["path"] not in there]:
+            raise DataRefused(f"{self.path}: {name} names {len(missing)} files that are not there, the first {missing[0]}")
+        return rows
+
+
+def hidden(part: str) -> bool:
+    """Whether part of a path is what a desktop or a notebook leaves behind, such as `._a.jpg` or `.ipynb_checkpoints`."""
+    return part.startswith(".") or part == "__MACOSX"
+
+
+def content(read: Callable[[], bytes]) -> bytes:
+    """What a file holds; nothing when its medium, its zip's checksum, its compression or a password stands before it."""
+    try:
+        return read()
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
+        return b""
 
 
 def class_of(path: str) -> str:
@@ -67,23 +113,33 @@ def class_of(path: str) -> str:
     return parts[-2] if len(parts) > 1 else ""
 
 
+def split_folder(path: str) -> str:
+    """The split that a folder above the class's own is named after; empty when none is."""
+    above = PurePosixPath(path).parts[:-2]
+    return next((SPLIT_NAMES[part.casefold()] for part in above if part.casefold() in SPLIT_NAMES), "")
+
+
 @dataclass(frozen=True, slots=True)
 class LabelledImages:
     """Which images there are, and what is known of each.
 
     Attributes:
         files: path of each image in the tree.
-        classes: the class of each image.
+        classes: the class of each image; empty for tables.
+        splits: the split of each image.
+        said: whether the data says so of any of them, rather than a hash.
+        name: of the set: its folder's, its zip's or its table's.
         objects: label to 0 or 1 for each image; rows of images that the table does not name are missing.
-        has_splits: whether `splits.csv` stands beside the images.
         columns: of a table, each file's row by the name of the head or label; empty for folders.
     """
 
     tree: Tree
     files: tuple[str, ...]
     classes: tuple[str, ...]
-    objects: dict[str, dict[str, float]]
-    has_splits: bool
+    splits: tuple[str, ...]
+    said: bool
+    name: str
+    objects: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
     columns: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
 
     @property
@@ -93,68 +149,103 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.files)
 
+    def chosen(self, rows: Sequence[int]) -> LabelledImages:
+        """Some of the images, in this order."""
+        files, classes, splits = (tuple(each[row] for row in rows) for each in (self.files, self.classes, self.splits))
+        return replace(self, files=files, classes=classes, splits=splits)
+
+    def of_split(self, split: str) -> LabelledImages:
+        """The images of one split; all of them when it is empty.
+
+        Raises:
+            DataRefused: there are none.
+        """
+        if not split:
+            return self
+        rows = [row for row, each in enumerate(self.splits) if each == split_name(split)]
+        if not rows:
+            raise DataRefused(f"{self.tree.path}: no split '{split}'; its images are of {', '.join(sorted(set(self.splits)))}")
+        return self.chosen(rows)
+
 
 def open_labelled(path: Path, split: str = "") -> LabelledImages:
     """List labelled images without decoding them.
 
     Args:
-        split: keep the images that `splits.csv` puts into this split; empty for all.
+        split: keep the images of this split; empty for all.
 
     Raises:
-        DataRefused: no images, no class folders, or no such split.
+        DataRefused: no images, no class folders, no such split, or a table that cannot be used.
     """
-    if path.suffix.lower() == ".csv":
-        return open_table(path, split)
+    images = open_table(path) if path.suffix.lower() == ".csv" else open_folders(path)
+    return images.of_split(split)
+
+
+def open_folders(path: Path) -> LabelledImages:
+    """List the images of a folder or a zip.
+
+    Raises:
+        DataRefused: no images, no class folders, or a table beside them that cannot be used.
+    """
     tree = Tree(path)
     names = tree.names()
-    files = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
-    if split:
-        if SPLITS not in names:
-            raise DataRefused(f"{path}: has no {SPLITS}; leave out --split to use every image")
-        member = {row["path"]: row["split"] for row in tree.table(SPLITS)}
-        if split not in (known := sorted(set(member.values()))):
-            raise DataRefused(f"{path}: no split '{split}'; {SPLITS} has {', '.join(known)}")
-        files = [name for name in files if member.get(name) == split]
-    classed = [(name, class_of(name)) for name in files]
-    classed = [(name, kind) for name, kind in classed if kind and kind != "images"]
-    if not classed:
+    files = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES and class_of(name) not in ("", "images")]
+    if not files:
         raise DataRefused(f"{path}: no labelled image found; expected <class>/<image> or images/<class>/<image>")
-    objects = {}
-    if OBJECTS in names:
-        objects = {
-            row["path"]: {label: float(value) for label, value in row.items() if label != "path"}
-            for row in tree.table(OBJECTS)
-        }
-    files_, classes = zip(*classed, strict=True)
-    return LabelledImages(tree, files_, classes, objects, SPLITS in names)
+    classes = tuple(map(class_of, files))
+    if all(kind.casefold() in SPLIT_NAMES for kind in classes):
+        raise DataRefused(
+            f"{path}: folders of splits without folders of classes in them; expected {classes[0]}/<class>/<image>"
+        )
+    if SPLITS in names:
+        listed = {row["path"]: split_name(row["split"]) for row in tree.table(SPLITS, ["split"])}
+        said = [listed.get(file, "") for file in files]
+    else:
+        said = [split_folder(file) for file in files]
+    objects = objects_of(tree) if OBJECTS in names else {}
+    return LabelledImages(tree, tuple(files), classes, completed(files, said), any(said), path.stem, objects)
 
 
-def open_table(path: Path, split: str = "") -> LabelledImages:
-    """List the images of a table.
+def completed(files: Sequence[str], said: Sequence[str]) -> tuple[str, ...]:
+    """Each image's split: what is said of it, else what the hash of its path says."""
+    return tuple(each or split_by_hash(file) for file, each in zip(files, said, strict=True))
+
+
+def objects_of(tree: Tree) -> dict[str, dict[str, float]]:
+    """Which objects are on which image, as `objects.csv` says.
 
     Raises:
-        DataRefused: no table, no column `path`, a file that is not there, or no image in the split.
+        DataRefused: it is no such table.
     """
+    table = tree.table(OBJECTS, [])
+    try:
+        return {row["path"]: {label: float(value) for label, value in row.items() if label != "path"} for row in table}
+    except (TypeError, ValueError) as error:
+        raise DataRefused(f"{tree.path}: {OBJECTS} has a cell that is neither 0 nor 1: {error}") from error
+
+
+def open_table(path: Path) -> LabelledImages:
+    """List the images of a table. Raises as `read_table` does."""
     rows = read_table(path)
-    if split:
-        rows = [row for row in rows if row.get("split") == split]
-    if not rows:
-        raise DataRefused(f"{path}: no row" + (f" of split '{split}'" if split else " below the header"))
     columns = {row["path"]: {head_name(name): cell for name, cell in row.items() if name != "path"} for row in rows}
-    files = tuple(columns)
-    return LabelledImages(Tree(path.parent), files, ("",) * len(files), {}, "split" in rows[0], columns)
+    said = {row["path"]: split_name(row.get("split", "")) for row in rows}
+    splits = completed([*said], [*said.values()])
+    classes = ("",) * len(said)
+    return LabelledImages(Tree(path.parent), tuple(said), classes, splits, any(said.values()), path.stem, columns=columns)
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV with a column `path`, all of whose files are there.
+    """The rows of a CSV with a column `path`, all of whose files are there; cells without the blanks around them.
 
     Raises:
         DataRefused: it cannot be read, has no such column or no rows, or names a file that is not there.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            table = [{name: cell or "" for name, cell in row.items() if name} for row in csv.DictReader(file)]
-    except (OSError, UnicodeDecodeError) as error:
+            table = [
+                {name.strip(): (cell or "").strip() for name, cell in row.items() if name} for row in csv.DictReader(file)
+            ]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataRefused(f"{path}: cannot be read as a table in UTF-8: {error}") from error
     if not table or "path" not in table[0]:
         found = ", ".join(table[0]) if table else "nothing"
@@ -167,83 +258,3 @@ def read_table(path: Path) -> list[dict[str, str]]:
 def head_name(column: str) -> str:
     """A column's name as a head's: lower case, underscores."""
     return "".join(c if c.isalnum() else "_" for c in column.strip().lower())
-
-
-@dataclass(frozen=True, slots=True)
-class Truth:
-    """What is right for one head: int64 `[N]` of label indices, or float32 `[N, labels]` of 0 and 1.
-
-    Attributes:
-        rows: which of the labelled images these are.
-    """
-
-    task: str
-    rows: NDArray[np.int64]
-    values: NDArray[np.int64] | NDArray[np.float32]
-
-
-def truths(images: LabelledImages, spec: ModelSpec, task: str = "") -> list[Truth]:
-    """The heads of a model that these labels can judge.
-
-    A multiclass head fits when the class folders are among its labels, a multilabel head when `objects.csv` has its labels; any
-    head when a table has its column, or its labels' columns.
-
-    Args:
-        task: this head alone; empty for every head that fits.
-
-    Raises:
-        DataRefused: the head asked for does not fit, or none does; the message says what differs.
-    """
-    wanted = [spec.task(task)] if task else list(spec.tasks)
-    found: list[Truth] = []
-    reasons: list[str] = []
-    for head in wanted:
-        truth = from_columns(images, head) if images.columns else from_folders(images, head)
-        if isinstance(truth, str):
-            reasons.append(truth)
-        elif isinstance(head, Multilabel) and not truth.values.any():
-            reasons.append(f"'{head.name}': none of its labels is on any of these images, so there is nothing to find")
-        else:
-            found.append(truth)
-    if not found:
-        raise DataRefused(
-            f"{images.tree.path}: its {len(images.class_names)} classes fit no head of {spec.name}: {'; '.join(reasons)}"
-        )
-    return found
-
-
-def from_folders(images: LabelledImages, head: Task) -> Truth | str:
-    """What class folders and `objects.csv` say of one head; else why they say nothing."""
-    if isinstance(head, Multiclass):
-        if unknown := [name for name in images.class_names if name not in head.labels]:
-            return f"'{head.name}' has no label {', '.join(repr(name) for name in unknown[:3])}"
-        index = {label: position for position, label in enumerate(head.labels)}
-        values = np.array([index[kind] for kind in images.classes], np.int64)
-        return Truth(head.name, np.arange(len(images), dtype=np.int64), values)
-    if isinstance(head, Multilabel):
-        rows = [i for i, name in enumerate(images.files) if head.labels[0] in images.objects.get(name, {})]
-        if not rows or any(label not in images.objects[images.files[rows[0]]] for label in head.labels):
-            return f"'{head.name}' needs {OBJECTS} with its {head.width} labels as columns"
-        table = [[images.objects[images.files[i]][label] for label in head.labels] for i in rows]
-        return Truth(head.name, np.array(rows, np.int64), np.array(table, np.float32))
-    return f"'{head.name}' is a regression, which class folders cannot judge"
-
-
-def from_columns(images: LabelledImages, head: Task) -> Truth | str:
-    """What a table says of one head, from the rows in which every cell that it needs is filled; else why it says nothing."""
-    names = [head_name(label) for label in head.labels] if isinstance(head, Multilabel) else [head.name]
-    if absent := [name for name in names if name not in images.columns[images.files[0]]]:
-        return f"'{head.name}' needs a column '{absent[0]}'"
-    rows = [i for i, file in enumerate(images.files) if all(images.columns[file][name] for name in names)]
-    cells = [[images.columns[images.files[i]][name] for name in names] for i in rows]
-    if not rows:
-        return f"'{head.name}' has no filled cell in its column"
-    if isinstance(head, Multiclass):
-        if unknown := sorted({cell for (cell,) in cells} - set(head.labels)):
-            return f"'{head.name}' has no label {', '.join(repr(name) for name in unknown[:3])}"
-        return Truth(head.name, np.array(rows, np.int64), np.array([head.labels.index(cell) for (cell,) in cells], np.int64))
-    try:
-        values = np.array([[float(cell) for cell in row] for row in cells], np.float32)
-    except ValueError as error:
-        return f"'{head.name}' needs numbers: {error}"
-    return Truth(head.name, np.array(rows, np.int64), values)

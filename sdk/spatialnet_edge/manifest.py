@@ -6,6 +6,7 @@ The JSON Schema that other languages can check against is `manifest_schema()`, e
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, Any, Literal, NoReturn, TypeAlias, cast
 
 import msgspec
@@ -73,7 +74,7 @@ class Provenance(Contract, frozen=True):
         tool: name and version of what wrote the bundle.
         source: what it was built from, with its sha256.
         command: the command that trained or built it.
-        data: what it was trained on.
+        data: what it was trained on; a set of images as "name: N images".
         licence: of the weights.
     """
 
@@ -83,6 +84,12 @@ class Provenance(Contract, frozen=True):
     command: str = ""
     data: tuple[str, ...] = ()
     licence: str = ""
+
+    @property
+    def image_counts(self) -> dict[str, int]:
+        """Of each set of images that it was trained on, how many."""
+        found = (re.fullmatch(r"(.+): (\d+) images", each) for each in self.data)
+        return {match[1]: int(match[2]) for match in found if match}
 
 
 class CandidateRecord(Contract, frozen=True):

@@ -36,7 +36,7 @@ def test_the_report_has_every_candidate_with_its_reason(built: Bundle) -> None:
     assert sum(record.chosen for record in report.candidates) == 1
     assert all(record.verdict and record.latency_ms > 0 for record in report.candidates)
     assert report.labelled_images == 240  # a third of the samples was set aside
-    assert report.calibration == "84 images set aside from eurosat.zip, ucmerced.zip"
+    assert report.calibration == "84 images set aside from eurosat, ucmerced"
     heads = {"land_use_eurosat (eurosat)", "land_use_ucmerced (ucmerced)", "objects (ucmerced)"}
     assert all(set(record.accuracy) == heads for record in report.candidates)
     winner = next(record for record in report.candidates if record.chosen)

@@ -1,5 +1,6 @@
 """Sixteen and eight bits: what is cast and quantised, what is not, and that the gate sees a bad one."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from spatialnet_edge.errors import BuildError, DataRefused
 from spatialnet_edge.labelled import open_labelled
 from spatialnet_edge.spec import IMAGE_INPUT
 from spatialnet_optimize.build import Job, calibrate, shipped_samples, usable_sets
-from spatialnet_optimize.calibration import UNLIKE, checked, from_folder, from_labelled, split_off, unlikeness
+from spatialnet_optimize.calibration import UNLIKE, checked, from_folder, from_labelled, parted, unlearnt, unlikeness
 from spatialnet_optimize.gates import refusal
 from spatialnet_optimize.precision import head_layers, to_bf16, to_fp16
 from spatialnet_optimize.quantise import int8_static, linear_layers, smooth
@@ -37,8 +38,7 @@ def graph(student: Bundle) -> bytes:
 @pytest.fixture(scope="module")
 def images(student: Bundle) -> np.ndarray:
     sets = [open_labelled(SAMPLES / f"{name}.zip") for name in ("eurosat", "ucmerced")]
-    aside, _ = split_off(sets)
-    return from_labelled(aside, student.spec.input, student.golden()[0]).images
+    return from_labelled([parted(each)[0] for each in sets], student.spec.input, student.golden()[0]).images
 
 
 def run(graph: bytes, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -157,11 +157,23 @@ def test_layers_are_ranked_by_what_they_change(student: Bundle, graph: bytes, im
 
 
 def test_calibration_images_are_not_judged_by(student: Bundle) -> None:
-    sets = [open_labelled(SAMPLES / "eurosat.zip")]
-    (aside,), (judged,) = split_off(sets)
+    images = open_labelled(SAMPLES / "eurosat.zip")
+    aside, judged = parted(images)
     assert not set(aside.files) & set(judged.files)
-    assert sorted((*aside.files, *judged.files)) == sorted(sets[0].files)
+    assert sorted((*aside.files, *judged.files)) == sorted(images.files)
     assert len(aside.classes) == len(aside.files)
+
+
+def test_what_was_trained_on_calibrates_and_does_not_judge() -> None:
+    """On images that a network knows by heart, what a precision costs does not show."""
+    images = open_labelled(SAMPLES / "eurosat.zip")
+    images = replace(images, splits=tuple("val" if row % 10 == 0 else "train" for row in range(len(images))))
+    aside, judged = parted(images, {"eurosat": 200})
+    assert (aside.files, judged.files) == (images.of_split("train").files, images.of_split("val").files)
+    assert judged.files == unlearnt(images, {"eurosat": 200}).files
+    assert len(unlearnt(images, {"ucmerced": 200})) == len(images)
+    assert len(unlearnt(images, {"eurosat": 15_395})) == len(images), "a sample of what was learnt is another set"
+    assert parted(replace(images, said=True))[1].files == judged.files, "what a set says of itself is believed"
 
 
 def test_few_or_strange_calibration_images_give_a_warning_with_the_figure(

@@ -1,6 +1,7 @@
 """A user's own labels: folders, tables, and the mistakes that are found before training."""
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,31 @@ def test_a_users_own_folder_is_split_and_broken_images_are_named(tmp_path: Path)
     assert 3 <= len(data.tune) < 20
     assert [name.endswith("Forest/0_broken.jpg") for name in data.broken] == [True]
     assert data.summary == (f"mine: {len(data.train)} images",)
+
+
+def test_folders_of_splits_are_kept_apart(tmp_path: Path) -> None:
+    """What lies below `val` or `test` is neither trained on nor calibrated with."""
+    folder = own_images(tmp_path, broken=False)
+    for index, file in enumerate(sorted(folder.rglob("*.jpg"))):
+        part = ("train", "train", "train", "valid", "test")[index % 5]
+        (tmp_path / "parted" / part / file.parent.name).mkdir(parents=True, exist_ok=True)
+        file.rename(tmp_path / "parted" / part / file.parent.name / file.name)
+    data = load_own(tmp_path / "parted", 64)
+    assert data.tasks == (Multiclass(name="land_use", labels=("Forest", "SeaLake")),)
+    assert len(data.train) + len(data.tune) == 108
+    assert data.unseen == {"val": 36, "test": 36}
+
+
+def test_a_damaged_file_of_a_zip_is_named_and_skipped(tmp_path: Path) -> None:
+    folder = own_images(tmp_path, broken=False)
+    with zipfile.ZipFile(tmp_path / "mine.zip", "w") as archive:
+        for file in sorted(folder.rglob("*.jpg")):
+            archive.write(file, file.relative_to(folder))
+    first = sorted(folder.rglob("*.jpg"))[0]
+    content = first.read_bytes()
+    damaged = (tmp_path / "mine.zip").read_bytes().replace(content, content[:-20] + bytes(20), 1)
+    (tmp_path / "mine.zip").write_bytes(damaged)
+    assert load_own(tmp_path / "mine.zip", 64).broken == [f"{tmp_path / 'mine.zip'}: Forest/{first.name}"]
 
 
 def test_a_folder_that_cannot_be_trained_on_says_why(tmp_path: Path) -> None:
@@ -91,10 +117,20 @@ def test_labels_that_are_named_are_not_guessed_at(tmp_path: Path) -> None:
         ("path\nhere.jpg\n", "no column of labels"),
         ("path,kind\nhere.jpg,b\nhere.jpg,b\n", "column 'kind' says the same everywhere"),
         ("path,kind\nhere.jpg,3\nhere.jpg,b\n", "column 'kind' has numbers and 'b'"),
+        ("path,kind\nhere.jpg,3\nhere.jpg,inf\n", "column 'kind' has numbers and 'inf'"),
+        ("path,quality\nhere.jpg,a\nhere.jpg,b\n", "columns cannot be heads: task name 'quality' is reserved"),
+        ("path,größe\nhere.jpg,a\nhere.jpg,b\n", "a column is named with letters a to z"),
+        ("path,a b,a-b\nhere.jpg,x,1\nhere.jpg,y,2\n", "task names must be unique; found twice: a_b"),
+        (f"path,kind\nhere.jpg,{'a' * 81}\nhere.jpg,b\n", "a label has at most 80 characters"),
+        (
+            "path,split,kind\nhere.jpg,trian,a\nother.jpg,val,b\n",
+            "1 images are of the split 'trian'; expected train, val or test",
+        ),
     ],
 )
 def test_a_table_that_cannot_be_used_says_why(tmp_path: Path, text: str, says: str) -> None:
-    (tmp_path / "here.jpg").write_bytes(b"x")
+    for name in ("here.jpg", "other.jpg"):
+        (tmp_path / name).write_bytes(b"x")
     (tmp_path / "labels.csv").write_text(text)
     with pytest.raises(DataRefused, match=says):
         load_own(tmp_path / "labels.csv", 64)
@@ -115,12 +151,18 @@ def test_the_train_command_goes_from_a_folder_to_a_bundle_that_knows_its_classes
     assert result.exit_code == 0, result.output
     assert "0_broken.jpg: not an image" in result.output
     assert "imbalance in land_use" in result.output
+    assert "to learn: land_use (2 classes)" in result.output
+    assert "evaluate BUNDLE DATA --split val" in result.output
     bundle = tmp_path / "mine.snb"
     result = CliRunner().invoke(app, ["build", str(out / "network.pt"), "--labelled", str(folder), "-o", str(bundle)])
     assert result.exit_code == 0, result.output
+    assert "images of mine judge the candidates" in result.output
     report = tmp_path / "report.json"
-    result = CliRunner().invoke(app, ["evaluate", str(bundle), str(folder), "--json", str(report)])
+    result = CliRunner().invoke(app, ["evaluate", str(bundle), str(folder)])
+    assert "images that are for training are among these" in result.output
+    result = CliRunner().invoke(app, ["evaluate", str(bundle), str(folder), "--split", "val", "--json", str(report)])
     assert result.exit_code == 0, result.output
+    assert "images that are for training" not in result.output
     (head,) = json.loads(report.read_text())["heads"]
     assert head["labels"] == ["Forest", "SeaLake"]
     assert head["accuracy"] > 0.9

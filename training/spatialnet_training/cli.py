@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from spatialnet_edge.errors import UsageError
-from spatialnet_edge.spec import Multiclass
+from spatialnet_edge.spec import Multiclass, Regression, Task
 from spatialnet_training.bands import groups_named
 from spatialnet_training.checkpoint import WEIGHTS
 from spatialnet_training.config import TrainConfig, load_config
@@ -109,9 +109,16 @@ def starting_point(start: str, own: bool) -> Path | None:
 
 
 def describe(images: TrainingData, console: Console, own: bool) -> None:
-    """How many images there are, and, of a user's own, how unevenly the classes are filled."""
+    """How many images there are, and, of a user's own, what is learnt of them and how unevenly the classes are filled."""
     console.print(f"training on {', '.join(images.summary)}; {len(images.tune)} held out to calibrate", highlight=False)
-    for task in images.tasks if own else ():
+    if not own:
+        return
+    console.print(f"to learn: {', '.join(map(in_words, images.tasks))}", highlight=False)
+    for split, count in images.unseen.items():
+        console.print(
+            f"left to judge by: {count} images; spatialnet-edge evaluate BUNDLE DATA --split {split}", highlight=False
+        )
+    for task in images.tasks:
         if not isinstance(task, Multiclass):
             continue
         values = images.train.targets[task.name].astype(np.int64)
@@ -124,6 +131,13 @@ def describe(images: TrainingData, console: Console, own: bool) -> None:
                 style="yellow",
                 highlight=False,
             )
+
+
+def in_words(task: Task) -> str:
+    """What a head answers, so that a column that was taken for something else is seen before training."""
+    if isinstance(task, Regression):
+        return f"{task.name} (a quantity, {task.low:g} to {task.high:g})"
+    return f"{task.name} ({task.width} {'classes' if isinstance(task, Multiclass) else 'labels'})"
 
 
 def read_config(name: str, overrides: tuple[str, ...] = ()) -> TrainConfig:

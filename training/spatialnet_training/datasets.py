@@ -7,7 +7,7 @@ A data set is a zip or a folder with `images/<class>/<name>`, and beside `images
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ class TrainingData:
     Attributes:
         tasks: what the model is to answer, not yet calibrated.
         tune: held-out training images, for calibration and for watching the run.
+        unseen: how many images of which split take no part in the run, of a user's own.
         licence: of weights trained on it.
     """
 
@@ -38,6 +39,7 @@ class TrainingData:
     train: Samples
     tune: Samples
     licence: str
+    unseen: Mapping[str, int] = field(default_factory=dict[str, int])
 
     @property
     def summary(self) -> tuple[str, ...]:
@@ -98,8 +100,8 @@ def load_split(
     for owner, (name, path) in enumerate(sources.items()):
         tree = Tree(path)
         files = tree.names()
-        published = {row["path"]: row["split"] for row in tree.table(SPLITS)}
-        objects = {row["path"]: row for row in (tree.table(OBJECTS_FILE) if OBJECTS_FILE in files else [])}
+        published = {row["path"]: row["split"] for row in tree.table(SPLITS, ["split"])}
+        objects = {row["path"]: row for row in (tree.table(OBJECTS_FILE, OBJECTS) if OBJECTS_FILE in files else [])}
         chosen = [file for file in files if file in published and part_of(file, published[file]) == split]
         for file, encoded in zip(chosen, tree.read(chosen), strict=True):
             image = load_image(encoded, longest, groups)

@@ -6,11 +6,14 @@ import difflib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
+import msgspec
+
 from spatialnet_edge.errors import DataRefused
-from spatialnet_edge.labelled import SPLITS, Tree, head_name, open_labelled, read_table
-from spatialnet_edge.spec import RGB, BandGroup, Multiclass, Multilabel, Regression, Task
+from spatialnet_edge.labelled import TEST, TRAIN, VAL, LabelledImages, head_name, open_labelled, read_table
+from spatialnet_edge.spec import RGB, BandGroup, InputSpec, ModelSpec, Multiclass, Multilabel, Regression, Task
 from spatialnet_training.datasets import TrainingData
 from spatialnet_training.samples import Collector, load_image, part_of
 
@@ -29,12 +32,12 @@ class Row:
 
     Attributes:
         labels: task name to what `Collector.add` takes.
-        split: `train` or `val` where the user said so.
+        split: `train`, `val` or `test`.
     """
 
     file: str
     labels: dict[str, object]
-    split: str | None
+    split: str
 
 
 def load_own(path: Path, longest: int, groups: tuple[BandGroup, ...] = (RGB,), labels: Sequence[str] = ()) -> TrainingData:
@@ -47,7 +50,10 @@ def load_own(path: Path, longest: int, groups: tuple[BandGroup, ...] = (RGB,), l
         DataRefused: no labelled images, a single class, a label that is not expected or looks mistyped, or too few images to hold
             any out.
     """
-    tree, tasks, rows = from_csv(path) if path.suffix.lower() == ".csv" else from_folders(path)
+    images = open_labelled(path)
+    check_splits(images)
+    tasks, rows = from_columns(path, images) if images.columns else from_folders(path, images)
+    check_heads(path, tasks)
     for task in tasks:
         if isinstance(task, Multiclass):
             counts = Counter(str(row.labels[task.name]) for row in rows if task.name in row.labels)
@@ -55,7 +61,7 @@ def load_own(path: Path, longest: int, groups: tuple[BandGroup, ...] = (RGB,), l
     parts = {part: Collector(tasks, (path.stem,)) for part in ("train", "tune")}
     chosen = [(row, part_of(row.file, row.split)) for row in rows]
     chosen = [(row, part) for row, part in chosen if part in parts]
-    for (row, part), encoded in zip(chosen, tree.read([row.file for row, _ in chosen]), strict=True):
+    for (row, part), encoded in zip(chosen, images.tree.read([row.file for row, _ in chosen]), strict=True):
         image = load_image(encoded, longest, groups)
         if image is None:
             parts[part].broken.append(f"{path}: {row.file}")
@@ -67,29 +73,24 @@ def load_own(path: Path, longest: int, groups: tuple[BandGroup, ...] = (RGB,), l
             f"{path}: {len(rows)} images leave {len(train)} to train and {len(tune)} to calibrate on; "
             f"one in twenty is held out, so give at least a few dozen"
         )
-    return TrainingData(tasks, train, tune, LICENCE)
+    return TrainingData(tasks, train, tune, LICENCE, Counter(row.split for row in rows if row.split != TRAIN))
 
 
-def from_folders(path: Path) -> tuple[Tree, tuple[Task, ...], list[Row]]:
+def from_folders(path: Path, images: LabelledImages) -> tuple[tuple[Task, ...], list[Row]]:
     """The folder above an image names its class; there is one head, `land_use`."""
-    images = open_labelled(path)
     names = images.class_names
     if len(names) < 2:
         raise DataRefused(f"{path}: one class, '{''.join(names)}'; a classifier needs at least two class folders")
-    published = {row["path"]: row["split"] for row in images.tree.table(SPLITS)} if images.has_splits else {}
-    rows = [
-        Row(file, {"land_use": kind}, published.get(file)) for file, kind in zip(images.files, images.classes, strict=True)
-    ]
-    return images.tree, (Multiclass(name="land_use", labels=names),), rows
+    each = zip(images.files, images.classes, images.splits, strict=True)
+    return (Multiclass(name="land_use", labels=names),), [Row(file, {"land_use": kind}, split) for file, kind, split in each]
 
 
-def from_csv(path: Path) -> tuple[Tree, tuple[Task, ...], list[Row]]:
+def from_columns(path: Path, images: LabelledImages) -> tuple[tuple[Task, ...], list[Row]]:
     """A table with a column `path` (relative to the table), perhaps `split`, and one column for each thing to learn.
 
     A column of words is a categorical head. Columns of only 0 and 1 together are the labels of one head, `objects`. Any other
     column of numbers is a quantity. An empty cell is an unknown label.
     """
-    tree = Tree(path.parent)
     table = read_table(path)
     columns = {name: [row[name] for row in table] for name in table[0] if name not in ("path", "split")}
     kinds = {name: kind_of(path, name, cells) for name, cells in columns.items()}
@@ -106,13 +107,14 @@ def from_csv(path: Path) -> tuple[Tree, tuple[Task, ...], list[Row]]:
         tasks.append(Multilabel(name="objects", labels=tuple(binary), thresholds=(0.5,) * len(binary)))
     if not tasks:
         raise DataRefused(f"{path}: has no column of labels beside 'path' and 'split'")
+    split = dict(zip(images.files, images.splits, strict=True))
     rows: list[Row] = []
     for row in table:
         labels: dict[str, object] = {head_name(n): row[n] for n, kind in kinds.items() if kind != "binary" and row[n]}
         if binary and all(row[name] for name in binary):
             labels["objects"] = {name: float(row[name]) for name in binary}
-        rows.append(Row(row["path"], labels, row.get("split") or None))
-    return tree, tuple(tasks), rows
+        rows.append(Row(row["path"], labels, split[row["path"]]))
+    return tuple(tasks), rows
 
 
 def kind_of(path: Path, name: str, cells: Sequence[str]) -> str:
@@ -135,9 +137,36 @@ def kind_of(path: Path, name: str, cells: Sequence[str]) -> str:
 
 def is_number(cell: str) -> bool:
     try:
-        return float(cell) == float(cell)  # not NaN
+        return isfinite(float(cell))
     except ValueError:
         return False
+
+
+def check_splits(images: LabelledImages) -> None:
+    """Find a split that would be left out without a word.
+
+    Raises:
+        DataRefused: there is one that is not of training, validation or test.
+    """
+    if unknown := sorted(set(images.splits) - {TRAIN, VAL, TEST}):
+        count = images.splits.count(unknown[0])
+        raise DataRefused(f"{images.tree.path}: {count} images are of the split '{unknown[0]}'; expected train, val or test")
+
+
+def check_heads(path: Path, tasks: Sequence[Task]) -> None:
+    """Find what no manifest can hold, before hours are spent on it.
+
+    Raises:
+        DataRefused: a head or a label has a name that cannot be, two heads have the same, or a quantity has no range.
+    """
+    try:
+        spec = ModelSpec(name="own", input=InputSpec(height=16, width=16, groups=(RGB,)), tasks=tuple(tasks))
+        msgspec.convert(msgspec.to_builtins(spec), ModelSpec)
+    except ValueError as error:
+        raise DataRefused(
+            f"{path}: its columns cannot be heads: {error}; a column is named with letters a to z, digits and underscores, "
+            f"beginning with a letter; a label has at most 80 characters"
+        ) from error
 
 
 def check_labels(path: Path, task: str, counts: Counter[str], allowed: Sequence[str] = ()) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from spatialnet_edge.labelled import TRAIN
 from spatialnet_edge.pixels import resized
 from spatialnet_edge.spec import RGB, BandGroup, Multiclass, Multilabel, Regression, Task
 from spatialnet_training.bands import decode
@@ -118,8 +119,6 @@ def held_out(path: str) -> bool:
     return zlib.crc32(path.encode()) % 20 == 0
 
 
-def part_of(path: str, published: str | None) -> str:
-    """`train`, `tune` (held-out training images) or `val`; without a published split, one image in ten validates."""
-    if published is None:
-        published = "val" if zlib.crc32(path.encode()) % 10 == 5 else "train"
-    return "tune" if published == "train" and held_out(path) else published
+def part_of(path: str, split: str) -> str:
+    """`train`, `tune` (held-out training images), or another split as it is."""
+    return "tune" if split == TRAIN and held_out(path) else split
