@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -97,6 +98,7 @@ def build(job: Job, step: Step = lambda text: None, progress: Progress = silent)
         portable = prune(portable, spec)
     sets, problems = usable_sets(job.labelled or shipped_samples(), spec, bool(job.labelled))
     calibration, sets = calibrate(job, spec, sets)
+    sets = told_apart(sets)
     problems += few(sets, job) if job.labelled else []
     calibrated = any(form in NEEDS_CALIBRATION for form in target.precisions)
     for problem in (*problems, *(calibration.warnings if calibrated else ())):
@@ -227,6 +229,12 @@ def usable_sets(paths: Sequence[Path], spec: ModelSpec, asked: bool) -> tuple[li
         "no labelled images fit this model's heads, so accuracy is not gated, only agreement on the golden frames; "
         "give some with --labelled DIR"
     ]
+
+
+def told_apart(sets: list[LabelledImages]) -> list[LabelledImages]:
+    """The sets, those of one name by their paths: figures go by the name, and none may hide another's."""
+    counts = Counter(images.name for images in sets)
+    return [replace(images, name=str(images.tree.path)) if counts[images.name] > 1 else images for images in sets]
 
 
 def few(sets: list[LabelledImages], job: Job) -> list[str]:

@@ -50,14 +50,14 @@ def measure_engines(
     accuracy: dict[str, dict[str, float]] = {name: {} for name in engines}
     agreements: dict[str, list[float]] = {name: [] for name in engines}
     for images in sets:
-        step(f"accuracy: {len(images)} labelled images of {images.tree.path.stem}, {len(engines)} candidates")
+        step(f"accuracy: {len(images)} labelled images of {images.name}, {len(engines)} candidates")
         pixels = decode_images(images, spec.input)
         outputs = {name: predict(engine, pixels.images) for name, engine in engines.items()}
         for name, answers in outputs.items():
             agreements[name].append(agreement(spec, answers, outputs[REFERENCE]))
             for truth in truths(images, spec):
                 figure = judge(spec, truth, answers, pixels.kept).headline
-                accuracy[name][f"{truth.task} ({images.tree.path.stem})"] = figure
+                accuracy[name][f"{truth.task} ({images.name})"] = figure
     step(f"latency: {len(engines)} candidates in turn on {GATE_THREADS} thread")
     timed = dict(zip(engines, latencies(list(engines.values()), [golden_frames[0]] * len(engines)), strict=True))
     measured: list[Measured] = []

@@ -12,7 +12,7 @@ import spatialnet_edge
 from conftest import CLIP, SAMPLES, TINY, tiny_graph, write_tiny_bundle
 from spatialnet_edge.bundle import Bundle, open_bundle
 from spatialnet_edge.errors import BuildError, DataRefused, EngineUnavailable, UsageError
-from spatialnet_optimize.build import Job, build
+from spatialnet_optimize.build import Job, build, told_apart, usable_sets
 from spatialnet_optimize.gates import refusal
 from spatialnet_optimize.quantise import int8_dynamic
 from spatialnet_optimize.tensorrt_plan import RTX, PlanOptions, build_plan
@@ -77,6 +77,21 @@ def test_a_ruined_candidate_is_caught_by_the_gate(student: Bundle) -> None:
     sets = [open_labelled(SAMPLES / "eurosat.zip")]
     measured = measure_candidates(contents, student.spec, student, sets, lambda text: None)
     assert refusal(measured[1], measured[0], 0.5)
+
+
+def test_two_sets_of_one_name_are_both_judged_by(student: Bundle, tmp_path: Path) -> None:
+    """Figures go by the name of a set: one that hid another's would hide what a candidate loses there."""
+    for site in ("north", "south"):
+        (tmp_path / site).mkdir()
+        (tmp_path / site / "images.zip").write_bytes((SAMPLES / "ucmerced.zip").read_bytes())
+    sets, _ = usable_sets([tmp_path / site / "images.zip" for site in ("north", "south")], student.spec, asked=True)
+    assert len({images.name for images in told_apart(sets)}) == 2
+    (measured,) = measure_candidates(
+        {"fp32": student.read("model.onnx")}, student.spec, student, told_apart(sets), lambda text: None
+    )
+    assert {key for key in measured.accuracy if key.startswith("objects")} == {
+        f"objects ({tmp_path / site / 'images.zip'})" for site in ("north", "south")
+    }
 
 
 def test_heads_that_are_not_asked_for_are_removed(student: Bundle, tmp_path: Path) -> None:
