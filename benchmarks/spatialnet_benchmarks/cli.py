@@ -22,6 +22,7 @@ from spatialnet_benchmarks.stages import Measurement, measure, read
 from spatialnet_benchmarks.streams import no_decoding, streams
 from spatialnet_edge.api import Model, load
 from spatialnet_edge.errors import MissingExtra, UsageError
+from spatialnet_edge.outputs import to_be_written
 from spatialnet_edge.sources import open_source
 
 BATCHES = (1, 2, 4, 8)
@@ -43,8 +44,10 @@ def bench(
     rate: Annotated[float, typer.Option(min=0, help="Frames a second of the paced stream; 0 for 70 % of capacity.")] = 0.0,
     seconds: Annotated[float, typer.Option(min=1, help="Length of the paced stream: minutes show throttling.")] = 10.0,
     backend: Annotated[str, typer.Option(help="Use this backend alone.")] = "",
-    json: Annotated[Path | None, typer.Option(help="Write everything to this file, for --compare.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page with plots to this file.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write everything to this file, for --compare.", callback=to_be_written)
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with plots to this file.", callback=to_be_written)] = None,
     compare: Annotated[
         tuple[Path, Path] | None, typer.Option(help="Compare two results of --json instead of measuring: A B.")
     ] = None,

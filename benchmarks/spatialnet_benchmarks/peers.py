@@ -32,6 +32,7 @@ from spatialnet_benchmarks.rivals import HEAD, Peer, roboflow_pipeline, ultralyt
 from spatialnet_edge.api import Model, cores
 from spatialnet_edge.bundle import MODEL, open_bundle
 from spatialnet_edge.frames import fit
+from spatialnet_edge.outputs import to_be_written
 from spatialnet_edge.spec import IMAGE_INPUT, IMAGENET_MEAN, IMAGENET_STD, InputSpec
 from spatialnet_optimize.build import Job, build
 from spatialnet_optimize.targets import HERE
@@ -205,7 +206,7 @@ def draw(measured: list[Figures], path: Path) -> None:
 def main(
     clip: Annotated[str, typer.Argument(help="A video.")] = "samples/brighton_beach.mp4",
     rounds: Annotated[int, typer.Option(min=2, help="Passes of every peer over it.")] = 9,
-    plot: Annotated[Path | None, typer.Option(help="Write a plot to this PNG.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a plot to this PNG.", callback=to_be_written)] = None,
 ) -> None:
     """Measure every runtime that is installed."""
     console = Console()

@@ -29,6 +29,7 @@ from spatialnet_benchmarks.streams import streams
 from spatialnet_edge.api import load
 from spatialnet_edge.backends import Engine, load_backend
 from spatialnet_edge.bundle import MODEL, open_bundle
+from spatialnet_edge.outputs import to_be_written
 from spatialnet_edge.spec import ModelSpec
 from spatialnet_optimize.export import export_onnx
 from spatialnet_optimize.measure import latencies
@@ -131,7 +132,9 @@ def draw(series: Sequence[Series], path: Path) -> None:
     pyplot.close(made)
 
 
-def main(plot: Annotated[Path | None, typer.Option(help="Write the plots to this PNG.")] = None) -> None:
+def main(
+    plot: Annotated[Path | None, typer.Option(help="Write the plots to this PNG.", callback=to_be_written)] = None,
+) -> None:
     """Measure how cost grows."""
     bundle = open_bundle("builtin:student")
     spec, side = bundle.spec, bundle.spec.input.height

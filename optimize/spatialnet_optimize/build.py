@@ -15,6 +15,7 @@ from spatialnet_edge.bundle import MODEL, Bundle
 from spatialnet_edge.errors import DataRefused, UsageError
 from spatialnet_edge.labelled import LabelledImages, open_labelled
 from spatialnet_edge.manifest import BuildRecord, EngineRecord, ExecutedLayer, LayerSensitivity
+from spatialnet_edge.outputs import bundle_to_be_written
 from spatialnet_edge.spec import ModelSpec
 from spatialnet_edge.truths import truths
 from spatialnet_optimize.calibration import Calibration, from_folder, from_labelled, parted, unlearnt
@@ -175,8 +176,7 @@ def choose(
 
 
 def check_output(job: Job) -> None:
-    if job.output.suffix and job.output.suffix != ".snb":
-        raise UsageError(f"the output is '{job.output}'; name a file that ends in .snb, or a directory")
+    bundle_to_be_written(job.output)
     if job.output.resolve() == job.model.path.resolve() and job.output.is_dir():
         raise UsageError("a bundle directory cannot be rebuilt in place; choose another output")
 

@@ -19,6 +19,7 @@ from rich.progress import track
 
 from spatialnet_edge.api import Model, load
 from spatialnet_edge.labelled import LabelledImages, open_labelled
+from spatialnet_edge.outputs import to_be_written
 from spatialnet_edge.spec import ModelSpec, Multiclass
 from spatialnet_edge.truths import Truth, truths
 from spatialnet_optimize.cli import figures
@@ -35,9 +36,9 @@ def card(
     data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets.")],
     log: Annotated[Path | None, typer.Option(help="log.csv of the training run, for its curves.")] = None,
     notes: Annotated[Path | None, typer.Option(help="Markdown to put into the card: hardware, time, what to know.")] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The card, NAME.md; figures and plots go beside it.")] = Path(
-        "card.md"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The card, NAME.md; figures and plots go beside it.", callback=to_be_written)
+    ] = Path("card.md"),
 ) -> None:
     """Measure every head on the validation images of every data set that the model has a head for, and write its card."""
     taxonomy = load_taxonomy()

@@ -26,6 +26,7 @@ from spatialnet_edge.bundle import Bundle, open_bundle
 from spatialnet_edge.cli.inspect import candidates
 from spatialnet_edge.errors import UsageError
 from spatialnet_edge.labelled import open_labelled
+from spatialnet_edge.outputs import bundle_to_be_written, to_be_written
 from spatialnet_edge.truths import truths
 from spatialnet_optimize.build import Job
 from spatialnet_optimize.build import build as run_build
@@ -42,9 +43,10 @@ DEVICE_STEPS = 10
 def build(
     model: Annotated[str, typer.Argument(help="A bundle, a .pt checkpoint, or builtin:student.")],
     target: Annotated[str, typer.Option(help="A device of 'spatialnet-edge targets'; here is this machine.")] = "here",
-    output: Annotated[Path, typer.Option("--output", "-o", help="The bundle to write: a .snb file or a directory.")] = Path(
-        "model.snb"
-    ),
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="The bundle to write: a .snb file or a directory.", callback=bundle_to_be_written),
+    ] = Path("model.snb"),
     labelled: Annotated[
         list[Path] | None,
         typer.Option(
@@ -81,7 +83,8 @@ def build(
     ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Build again even if the same build was done before.")] = False,
     report: Annotated[
-        Path | None, typer.Option(help="Write the build's report to this file: .json, or .html to look at.")
+        Path | None,
+        typer.Option(help="Write the build's report to this file: .json, or .html to look at.", callback=to_be_written),
     ] = None,
 ) -> None:
     """Build the fastest bundle that passes the gates, and say why it is the one."""
@@ -169,7 +172,9 @@ def evaluate(
     split: Annotated[
         str, typer.Option(help="Use this split alone, such as val: what training on these images leaves out.")
     ] = "",
-    json: Annotated[Path | None, typer.Option(help="Write every figure, with the confusion matrix, to this file.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write every figure, with the confusion matrix, to this file.", callback=to_be_written)
+    ] = None,
     backend: Annotated[str, typer.Option(help="Use this backend alone.")] = "",
 ) -> None:
     """Measure accuracy, macro F1, mean average precision and calibration error on labelled images."""

@@ -8,13 +8,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from spatialnet_edge.outputs import bundle_to_be_written
 from spatialnet_optimize.export import PARITY
 from spatialnet_optimize.from_checkpoint import export_checkpoint
 
 
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="network.pt of a training run.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The bundle to write.")] = Path("student.snb"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The bundle to write.", callback=bundle_to_be_written)] = Path(
+        "student.snb"
+    ),
     golden: Annotated[
         Path | None, typer.Option(help="Folder of at least 8 real images for the golden vectors; default: shipped samples.")
     ] = None,

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from spatialnet_edge.bundle import MODEL, open_bundle
 from spatialnet_edge.errors import UsageError
+from spatialnet_edge.outputs import to_be_written
 from spatialnet_optimize.roofline import BAND, Cost, layers, predict
 from spatialnet_optimize.targets import load_targets
 
@@ -22,7 +23,7 @@ def cost(
         str, typer.Option(help="One device of 'spatialnet-edge targets'; by default all with known peaks.")
     ] = "",
     targets: Annotated[Path | None, typer.Option(help="A TOML file with rows of your own.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the predictions to this file.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the predictions to this file.", callback=to_be_written)] = None,
 ) -> None:
     """Predict latency from operations and bytes, with its error band. Measure on the device before you rely on it."""
     table_of_targets = load_targets(targets)

@@ -22,6 +22,7 @@ from spatialnet_edge.backends import Engine, load_backend
 from spatialnet_edge.errors import UsageError
 from spatialnet_edge.frames import fit
 from spatialnet_edge.manifest import Provenance
+from spatialnet_edge.outputs import to_be_written
 from spatialnet_edge.spec import ModelSpec
 from spatialnet_optimize.export import export_onnx
 from spatialnet_optimize.measure import latencies
@@ -132,9 +133,9 @@ def front(
     checkpoints: Annotated[list[Path], typer.Argument(help="network.pt of one or more runs.")],
     data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets.")],
     sizes: Annotated[str, typer.Option(help="Input sides in pixels, multiples of 16, comma-separated.")] = "64,96,128",
-    output: Annotated[Path, typer.Option("--output", "-o", help="The plot; the figures go beside it as JSON.")] = Path(
-        "front.png"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The plot; the figures go beside it as JSON.", callback=to_be_written)
+    ] = Path("front.png"),
 ) -> None:
     """Judge and time networks at several input sizes on this machine, and plot which are worth their time."""
     try:

@@ -21,6 +21,7 @@ from rich.table import Table
 
 from spatialnet_edge.api import cores
 from spatialnet_edge.errors import MissingExtra
+from spatialnet_edge.outputs import to_be_written
 from spatialnet_training.datasets import load_split
 from spatialnet_training.published import data_sets
 from spatialnet_training.samples import STORED_SIDE, Samples
@@ -90,7 +91,7 @@ def joined(parts: list[Samples], task: str) -> Samples:
 def baseline(
     data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets.")],
     only: Annotated[str, typer.Option(help="Data sets, comma-separated; all by default.")] = "",
-    json: Annotated[Path | None, typer.Option(help="Write the figures to this file.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the figures to this file.", callback=to_be_written)] = None,
 ) -> None:
     """Judge colour, HOG, LBP and Haralick features with a support vector machine on the same splits."""
     try:

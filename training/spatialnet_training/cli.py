@@ -16,9 +16,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from spatialnet_edge.errors import UsageError
+from spatialnet_edge.outputs import to_be_written
 from spatialnet_edge.spec import Multiclass, Regression, Task
 from spatialnet_training.bands import groups_named
-from spatialnet_training.checkpoint import WEIGHTS
+from spatialnet_training.checkpoint import NETWORK, WEIGHTS
 from spatialnet_training.config import TrainConfig, load_config
 from spatialnet_training.datasets import TrainingData, load_published
 from spatialnet_training.own_data import load_own
@@ -45,6 +46,7 @@ def train(
 ) -> None:
     """Train a network. Started again with the same --out, it goes on where it stopped."""
     overrides = [*(set_ or []), *([f'backbone="{backbone}"'] if backbone else [])]
+    to_be_written(out / NETWORK)
     chosen = read_config(config or ("folder" if data else "student"), tuple(overrides))
     first = os.environ.get("RANK", "0") == "0"  # of several processes, one speaks
     console = Console(stderr=True, quiet=not first)

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spatialnet_edge.errors import MissingExtra
+from spatialnet_edge.outputs import to_be_written
 from spatialnet_training.datasets import load_split
 from spatialnet_training.published import data_sets
 from spatialnet_training.samples import STORED_SIDE
@@ -91,7 +92,7 @@ def overlaps(train: dict[str, NDArray[np.uint64]], val: dict[str, tuple[int, NDA
 def duplicates(
     data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets.")],
     only: Annotated[str, typer.Option(help="Data sets, comma-separated; all by default.")] = "",
-    json: Annotated[Path | None, typer.Option(help="Write the counts to this file.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the counts to this file.", callback=to_be_written)] = None,
 ) -> None:
     """Count validation images that nearly stand among the training images, by perceptual hash."""
     taxonomy, console = load_taxonomy(), Console(stderr=True)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from spatialnet_edge.errors import UsageError
 from spatialnet_edge.manifest import Provenance
+from spatialnet_edge.outputs import to_be_written
 from spatialnet_edge.spec import ModelSpec
 from spatialnet_training.checkpoint import load_network, load_spec, read, run_name, save_network
 from spatialnet_training.datasets import load_split
@@ -95,7 +96,9 @@ def soup(
     first: Annotated[Path, typer.Argument(help="network.pt of a run.")],
     second: Annotated[Path, typer.Argument(help="network.pt of what it became.")],
     data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write.")] = Path("soup.pt"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write.", callback=to_be_written)] = Path(
+        "soup.pt"
+    ),
 ) -> None:
     """Average the weights of two related networks, as far as held-out training images say."""
     paths = data_sets(data_root, ",".join(learnt([load_spec(first)])))
