@@ -53,24 +53,24 @@ def read_result(path: Path) -> dict[str, Any]:
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(record, dict) or "samples" not in record:
-            raise ValueError("no samples in it")
+        if not isinstance(record, dict) or not all(isinstance(record.get(key), dict) for key in ("samples", "environment")):
+            raise ValueError("no samples or no environment in it")
     except (OSError, ValueError) as error:
         raise DataRefused(f"{path}: not a result of 'spatialnet-edge bench --json': {error}") from error
     return record
 
 
 def compare(a: dict[str, Any], b: dict[str, Any]) -> tuple[list[Comparison], list[str]]:
-    """Every series that both have, and what makes them hard to compare."""
+    """Every series of which both have two samples or more, and what makes them hard to compare."""
     found = [
         compare_series(title, np.array(a["samples"][name]), np.array(b["samples"][name]))
         for name, title in SERIES.items()
-        if a["samples"].get(name) and b["samples"].get(name)
+        if all(len(each["samples"].get(name, ())) > 1 for each in (a, b))
     ]
     differing = [
-        f"{key} differs: {a['environment'][key]} and {b['environment'][key]}"
+        f"{key} differs: {first} and {second}"
         for key in MUST_AGREE
-        if a["environment"][key] != b["environment"][key]
+        if (first := a["environment"].get(key)) != (second := b["environment"].get(key))
     ]
     return found, differing
 

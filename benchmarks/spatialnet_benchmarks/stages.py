@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatialnet_edge.api import Model, cores
+from spatialnet_edge.errors import DataRefused
 from spatialnet_edge.frames import Frame, Skipped, fit
 from spatialnet_edge.results import assemble
 from spatialnet_edge.sources import open_source
@@ -104,11 +105,16 @@ def measure(model: Model, source: str, kept: int) -> Measurement:
 
     Args:
         kept: frames held in memory for the stages after decoding.
+
+    Raises:
+        DataRefused: no frame can be read.
     """
     spec = model.bundle.spec
     engine = model.opened.engine
     pipeline = model.pipeline("every")
     frames = list(read(source, kept))
+    if not frames:
+        raise DataRefused(f"{source}: none of its first {kept} frames can be read, so there is nothing to measure")
     inputs = {frame.seq: fit(frame.pixels, spec.input)[None] for frame in frames}
     for frame in frames[:WARM_UP]:
         engine.infer(inputs[frame.seq])

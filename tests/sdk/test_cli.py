@@ -216,6 +216,11 @@ def test_a_benchmark_says_on_what_and_how_it_was_taken(tiny_path: Path, tmp_path
     assert "bench" in record["command"]
 
 
+def test_what_cannot_be_read_cannot_be_measured(tiny_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "damaged.jpg").write_bytes(b"\xff\xd8\xff damaged")
+    assert "none of its first 100 frames can be read" in refused(78, "bench", tiny_path, tmp_path)
+
+
 def test_two_results_are_compared_with_an_interval_and_a_careful_verdict(tmp_path: Path) -> None:
     noise = np.random.default_rng(0)
 
@@ -232,6 +237,8 @@ def test_two_results_are_compared_with_an_interval_and_a_careful_verdict(tmp_pat
     assert "b is faster" in shown
     assert "device differs: Orin and Thor" in shown
     assert "b is slower" in " ".join(cli("bench", "--compare", faster, one).stdout.split())
+    (tmp_path / "single.json").write_text('{"samples": {"engine": [1.0]}, "environment": {}}')
+    assert cli("bench", "--compare", one, tmp_path / "single.json").returncode == 0, "one sample has no interval"
     (tmp_path / "no.json").write_text("{}")
     assert "not a result of" in refused(78, "bench", "--compare", one, tmp_path / "no.json")
 
