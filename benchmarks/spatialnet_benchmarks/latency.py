@@ -26,13 +26,13 @@ import numpy as np
 import spatialnet_edge
 from spatialnet_edge.bundle import open_bundle
 from spatialnet_edge.backends import open_engine
-from spatialnet_edge.health import require_golden
+from spatialnet_edge.health import golden_vectors
 from spatialnet_edge.frames import Frame
 from spatialnet_edge.pipeline import Pipeline
 marks = [("imports", time.perf_counter())]
 bundle = open_bundle(sys.argv[1]); marks.append(("verify", time.perf_counter()))
 engine = open_engine(bundle, sys.argv[2], 1).engine; marks.append(("engine", time.perf_counter()))
-require_golden(bundle, engine); marks.append(("golden test", time.perf_counter()))
+golden_vectors(bundle).require(engine); marks.append(("golden test", time.perf_counter()))
 Pipeline(engine).step(Frame(np.zeros((720, 1280, 3), np.uint8), 0, "cold")); marks.append(("first frame", time.perf_counter()))
 before, split = start, {}
 for name, at in marks:

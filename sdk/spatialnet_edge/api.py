@@ -21,7 +21,7 @@ from spatialnet_edge.backends import Opened, open_engine
 from spatialnet_edge.bundle import Bundle, open_bundle
 from spatialnet_edge.errors import EngineError, GoldenTestFailed
 from spatialnet_edge.frames import Frame
-from spatialnet_edge.health import GoldenTest, require_golden
+from spatialnet_edge.health import GoldenTest, GoldenVectors, golden_vectors
 from spatialnet_edge.ledger import Ledger
 from spatialnet_edge.pipeline import Hooks, Pipeline
 from spatialnet_edge.results import FrameResult
@@ -42,6 +42,7 @@ class Model:
 
     bundle: Bundle
     opened: Opened
+    vectors: GoldenVectors
     golden: GoldenTest
 
     def classify(self, image: NDArray[np.uint8]) -> FrameResult:
@@ -64,7 +65,7 @@ class Model:
     def require_still_golden(self, error: EngineError) -> None:
         """Whether the engine is to blame for strange answers: raise them as they are unless it passes the golden test."""
         try:
-            require_golden(self.bundle, self.opened.engine)
+            self.vectors.require(self.opened.engine)
         except (GoldenTestFailed, EngineError) as failed:
             raise EngineError(f"{error}; and {failed}") from failed
 
@@ -99,7 +100,8 @@ def load(
     """
     opened_bundle = open_bundle(bundle, trust)
     opened = open_engine(opened_bundle, backend, threads, fallback, hold)
-    return Model(opened_bundle, opened, require_golden(opened_bundle, opened.engine))
+    vectors = golden_vectors(opened_bundle)
+    return Model(opened_bundle, opened, vectors, vectors.require(opened.engine))
 
 
 def engine_threads(policy: str) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,36 +29,59 @@ class GoldenTest:
         return self.difference <= self.tolerance
 
 
-def golden_test(bundle: Bundle, engine: Engine) -> GoldenTest:
-    """Run the golden frames through the engine and compare with what the FP32 reference answered."""
-    frames, expected = bundle.golden()
-    worst, where = 0.0, ""
-    for index, frame in enumerate(frames):
-        for name, found in differences(bundle.spec, engine, frame, expected, index):
-            if found >= worst:
-                worst, where = found, name
-    return GoldenTest(worst, where, bundle.manifest.golden.tolerance, len(frames))
+@dataclass(frozen=True, slots=True, eq=False)
+class GoldenVectors:
+    """A bundle's golden frames and answers, kept in memory: by the time that an engine is doubted the disk may be gone.
+
+    Attributes:
+        path: of the bundle that they were read from.
+        frames: uint8 `[N, H, W, C]`.
+        expected: what the FP32 reference answered, float32 `[N, width]` for each task.
+        tolerance: the largest difference at which an engine still counts as this model.
+    """
+
+    path: Path
+    spec: ModelSpec
+    frames: NDArray[np.uint8]
+    expected: Probabilities
+    tolerance: float
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def ask(self, engine: Engine, index: int) -> dict[str, float]:
+        """Run one golden frame through an engine: each task with its difference from what is expected."""
+        outputs = engine.infer(self.frames[index][None])
+        return {
+            task.name: difference(task, outputs[task.name][0], self.expected[task.name][index]) for task in self.spec.tasks
+        }
+
+    def test(self, engine: Engine) -> GoldenTest:
+        """Run all of them."""
+        found = [(value, task) for index in range(len(self)) for task, value in self.ask(engine, index).items()]
+        worst, where = max(found)
+        return GoldenTest(worst, where, self.tolerance, len(self))
+
+    def require(self, engine: Engine) -> GoldenTest:
+        """As `test`, and refuse on failure.
+
+        Raises:
+            GoldenTestFailed: the engine does not reproduce the reference.
+        """
+        test = self.test(engine)
+        if not test.passed:
+            raise GoldenTestFailed(
+                f"{self.path}: golden test failed: '{test.task}' differs by {test.difference:.4f}; "
+                f"allowed {test.tolerance:.4f}; the engine does not compute this model; rebuild the bundle"
+            )
+        return test
 
 
-def differences(
-    spec: ModelSpec, engine: Engine, frame: NDArray[np.uint8], expected: Probabilities, index: int
-) -> Iterator[tuple[str, float]]:
-    """Ask one golden frame, uint8 `[H, W, C]`: each task with its difference from row `index` of what is expected."""
-    outputs = engine.infer(frame[None])
-    for task in spec.tasks:
-        yield task.name, difference(task, outputs[task.name][0], expected[task.name][index])
-
-
-def require_golden(bundle: Bundle, engine: Engine) -> GoldenTest:
-    """As `golden_test`, and refuse on failure.
+def golden_vectors(bundle: Bundle) -> GoldenVectors:
+    """Read a bundle's golden frames and answers.
 
     Raises:
-        GoldenTestFailed: the engine does not reproduce the reference.
+        BundleError: they are damaged, or no longer those that the bundle was opened with.
     """
-    test = golden_test(bundle, engine)
-    if not test.passed:
-        raise GoldenTestFailed(
-            f"{bundle.path}: golden test failed: '{test.task}' differs by {test.difference:.4f}; "
-            f"allowed {test.tolerance:.4f}; the engine does not compute this model; rebuild the bundle"
-        )
-    return test
+    frames, expected = bundle.golden()
+    return GoldenVectors(bundle.path, bundle.spec, frames, expected, bundle.manifest.golden.tolerance)

@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 
 from conftest import SIDE, TINY, tiny_graph, write_tiny_bundle
+from spatialnet_edge.api import load
 from spatialnet_edge.backends import CheckedEngine, Engine, load_backend, open_engine
 from spatialnet_edge.backends.batching import BatchingEngine
 from spatialnet_edge.backends.fake import FakeEngine
 from spatialnet_edge.bundle import Bundle, file_records, open_bundle, write_bundle
 from spatialnet_edge.errors import EngineError, EngineUnavailable, RunError
 from spatialnet_edge.frames import Frame, Skipped
+from spatialnet_edge.health import golden_vectors
 from spatialnet_edge.manifest import EngineRecord
 from spatialnet_edge.pipeline import MAX_CONSTANT, Hooks, Pipeline
 from spatialnet_edge.service.config import LimitsSection
@@ -73,7 +75,9 @@ def sentinel_of(
     bundle: Bundle, engine: Engine, reload: Callable[[], Engine], period_s: float = 0.0
 ) -> tuple[Sentinel, list[str]]:
     events: list[str] = []
-    return Sentinel(bundle, CheckedEngine(engine), period_s, reload, lambda kind, detail: events.append(kind)), events
+    return Sentinel(
+        golden_vectors(bundle), CheckedEngine(engine), period_s, reload, lambda kind, detail: events.append(kind)
+    ), events
 
 
 def whole_round(sentinel: Sentinel) -> None:
@@ -112,7 +116,7 @@ def test_checksums_find_a_flip_that_no_golden_frame_was_asked_about() -> None:
     before = {name: np.array(values) for name, values in engine.infer(frames).items()}
     assert all(np.allclose(values, plain[name], atol=1e-5) for name, values in before.items())
     events: list[str] = []
-    sentinel = Sentinel(student, engine, 3600, held, lambda kind, detail: events.append(kind), scrub_s=0.001)
+    sentinel = Sentinel(golden_vectors(student), engine, 3600, held, lambda kind, detail: events.append(kind), scrub_s=0.001)
     for _ in range(3):
         time.sleep(0.002)
         sentinel.watch()
@@ -143,7 +147,11 @@ def test_what_was_emitted_since_the_last_whole_round_is_unverified(bundle: Bundl
     engine = WeightsInMemory()
     told: list[str] = []
     sentinel = Sentinel(
-        bundle, CheckedEngine(engine), 0.0, lambda: CheckedEngine(WeightsInMemory()), lambda kind, detail: told.append(detail)
+        golden_vectors(bundle),
+        CheckedEngine(engine),
+        0.0,
+        lambda: CheckedEngine(WeightsInMemory()),
+        lambda kind, detail: told.append(detail),
     )
     whole_round(sentinel)
     verified = sentinel.verified_ns
@@ -152,6 +160,14 @@ def test_what_was_emitted_since_the_last_whole_round_is_unverified(bundle: Bundl
     whole_round(sentinel)
     assert verified < emitted
     assert f"since monotonic {verified} ns" in told[1]
+
+
+@pytest.mark.fault(30)
+def test_a_doubt_needs_no_disk(tmp_path: Path) -> None:
+    """The card may be gone by the time that an engine's answers look odd."""
+    with load(write_tiny_bundle(tmp_path / "tiny.snb").path) as model:
+        (tmp_path / "tiny.snb").unlink()
+        model.require_still_golden(EngineError("three odd answers"))
 
 
 @pytest.mark.fault(31)

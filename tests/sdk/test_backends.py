@@ -19,7 +19,7 @@ from spatialnet_edge.errors import (
     MissingExtra,
     UsageError,
 )
-from spatialnet_edge.health import golden_test, require_golden
+from spatialnet_edge.health import golden_vectors
 from spatialnet_edge.manifest import EngineRecord
 from spatialnet_edge.plugins import Plugin
 
@@ -140,16 +140,16 @@ def test_every_row_of_the_table_loads_or_names_its_extra() -> None:
 def test_the_golden_test_passes_for_the_model_and_fails_for_another(tmp_path: Path) -> None:
     bundle = write_tiny_bundle(tmp_path / "a.snb")
     backend = load_backend("onnxruntime")
-    assert golden_test(bundle, backend.open(tiny_graph(), TINY, 1)).passed
+    assert golden_vectors(bundle).test(backend.open(tiny_graph(), TINY, 1)).passed
     impostor = backend.open(tiny_graph(gain=0.2), TINY, 1)
     with pytest.raises(GoldenTestFailed, match="golden test failed: 'bands' differs by 0"):
-        require_golden(bundle, impostor)
+        golden_vectors(bundle).require(impostor)
 
 
 def test_a_nan_fails_the_golden_test(tmp_path: Path) -> None:
     bundle = write_tiny_bundle(tmp_path / "a.snb")
     broken = FakeEngine(TINY, answer=lambda batch: {n: np.full_like(v, np.nan) for n, v in good(batch).items()})
-    assert not golden_test(bundle, broken).passed
+    assert not golden_vectors(bundle).test(broken).passed
 
 
 def test_an_engine_without_weights_needs_a_backend_that_can_fill_it(tiny_copy: Bundle) -> None:

@@ -12,9 +12,8 @@ from threading import Lock
 from typing import final
 
 from spatialnet_edge.backends import Engine
-from spatialnet_edge.bundle import Bundle
 from spatialnet_edge.errors import EngineError
-from spatialnet_edge.health import differences
+from spatialnet_edge.health import GoldenVectors
 from spatialnet_edge.service.scrubber import Scrubber
 
 
@@ -36,7 +35,7 @@ class Sentinel:
 
     def __init__(
         self,
-        bundle: Bundle,
+        vectors: GoldenVectors,
         engine: Engine,
         period_s: float,
         reload: Callable[[], Engine],
@@ -46,9 +45,8 @@ class Sentinel:
         self.engine = engine
         self.rounds = 0
         self.verified_ns = self._round_ns = time.monotonic_ns()
-        self._bundle = bundle
-        self._frames, self._expected = bundle.golden()
-        self._every_s = period_s / len(self._frames)
+        self._vectors = vectors
+        self._every_s = period_s / len(vectors)
         self._next_s = time.monotonic() + self._every_s
         self._index = 0
         self._reloads = 0
@@ -82,7 +80,7 @@ class Sentinel:
             if found := self._wrong(self._index):
                 self._replace(EngineError(found))
                 return
-            self._index = (self._index + 1) % len(self._frames)
+            self._index = (self._index + 1) % len(self._vectors)
             if self._index == 0:
                 self.verified_ns, self._round_ns = self._round_ns, time.monotonic_ns()
                 self.rounds += 1
@@ -107,18 +105,18 @@ class Sentinel:
             engine.close()
 
     def _wrong(self, index: int) -> str:
-        tolerance = self._bundle.manifest.golden.tolerance
+        allowed = self._vectors.tolerance
         try:
-            for name, found in differences(self._bundle.spec, self.engine, self._frames[index], self._expected, index):
-                if not found <= tolerance:
-                    return f"golden frame {index}: '{name}' differs by {found:.4f}; allowed {tolerance:.4f}"
+            for name, found in self._vectors.ask(self.engine, index).items():
+                if not found <= allowed:
+                    return f"golden frame {index}: '{name}' differs by {found:.4f}; allowed {allowed:.4f}"
         except EngineError as error:
             return str(error)
         return ""
 
     def _any_wrong(self) -> str:
-        """The whole golden test, on the frames as they were read at the start: the disk may be gone."""
-        return next((found for index in range(len(self._frames)) if (found := self._wrong(index))), "")
+        """The whole golden test."""
+        return next((found for index in range(len(self._vectors)) if (found := self._wrong(index))), "")
 
     def _replace(self, error: EngineError, kind: str = "golden_failed") -> None:
         self._report(kind, str(error))
@@ -133,4 +131,4 @@ class Sentinel:
             raise EngineError(f"{error}; loaded anew, {failed}") from error
         self._index = 0
         self.verified_ns = self._round_ns = time.monotonic_ns()
-        self._report("engine_reloaded", f"{self._bundle.path}: passes the golden test again")
+        self._report("engine_reloaded", f"{self._vectors.path}: passes the golden test again")

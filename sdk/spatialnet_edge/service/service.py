@@ -155,7 +155,7 @@ class Service:
         self._slots = Slots(Path(config.root))
         model = started.model
         self._sentinel = Sentinel(
-            model.bundle,
+            model.vectors,
             self._shared(model.opened.engine),
             config.health.golden_s,
             self._reload,
