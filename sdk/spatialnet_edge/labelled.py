@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from spatialnet_edge.errors import DataRefused
-from spatialnet_edge.sources import IMAGE_SUFFIXES
+from spatialnet_edge.sources import IMAGE_SUFFIXES, hidden
 
 SPLITS, OBJECTS = "splits.csv", "objects.csv"
 
@@ -92,11 +92,6 @@ class Tree:
         if missing := [row["path"] for row in rows if row["path"] not in there]:
             raise DataRefused(f"{self.path}: {name} names {len(missing)} files that are not there, the first {missing[0]}")
         return rows
-
-
-def hidden(part: str) -> bool:
-    """Whether part of a path is what a desktop or a notebook leaves behind, such as `._a.jpg` or `.ipynb_checkpoints`."""
-    return part.startswith(".") or part == "__MACOSX"
 
 
 def content(read: Callable[[], bytes]) -> bytes:

@@ -87,6 +87,16 @@ def test_a_video_gives_rgb_and_positions() -> None:
     np.testing.assert_array_equal(frames[19].pixels, clip_frames(1)[0])
 
 
+def test_what_a_desktop_leaves_on_a_card_is_not_flown_over(image_folder: Path) -> None:
+    """Pictures that were thrown away lie in `.Trash-1000`, and a Mac puts `._0.jpg` beside every `0.jpg`."""
+    before = list(open_source(f"{image_folder}/"))
+    content = (image_folder / "bright" / "0.jpg").read_bytes()
+    for name in (".Trash-1000/files/old.jpg", "bright/._0.jpg", "__MACOSX/bright/._0.jpg"):
+        (image_folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (image_folder / name).write_bytes(content)
+    assert len(list(open_source(f"{image_folder}/"))) == len(before)
+
+
 def test_a_folder_skips_what_is_broken_with_its_path_and_first_bytes(image_folder: Path) -> None:
     items = list(open_source(f"{image_folder}/"))
     skipped = [item for item in items if isinstance(item, Skipped)]

@@ -67,6 +67,13 @@ SOURCES: dict[str, Plugin] = {
 }
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+
+
+def hidden(part: str) -> bool:
+    """Whether part of a path is what a desktop or a notebook leaves behind, such as `._a.jpg`, `.Trash-1000` or `__MACOSX`."""
+    return part.startswith(".") or part == "__MACOSX"
+
+
 DEVICES = frozenset({"camera", "stream", "gst"})
 """Sources that may hang, crash or go away, and are read in a process of their own (`supervised.py`)."""
 CAMERA_PATHS = ("/dev/video", "/dev/v4l/")

@@ -11,7 +11,7 @@ from typing import final
 from spatialnet_edge.errors import SourceRefused
 from spatialnet_edge.frames import Frame, Skipped
 from spatialnet_edge.pixels import decode_rgb
-from spatialnet_edge.sources import IMAGE_SUFFIXES, regular_file
+from spatialnet_edge.sources import IMAGE_SUFFIXES, hidden, regular_file
 from spatialnet_edge.sources.exif import exif_pose
 
 
@@ -61,9 +61,10 @@ class FolderSource:
 
 
 def find_images(folder: Path) -> Sequence[Path]:
-    """Files below `folder` with an image's suffix, sorted. Links to folders are not followed."""
+    """Files below `folder` with an image's suffix, sorted; without hidden ones. Links to folders are not followed."""
     found = (Path(top, name) for top, _, names in os.walk(folder) for name in names)
-    return sorted(path for path in found if path.suffix.lower() in IMAGE_SUFFIXES)
+    images = (path for path in found if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(path for path in images if not any(map(hidden, path.relative_to(folder).parts)))
 
 
 def read_image(path: Path, seq: int) -> Frame | Skipped:
