@@ -18,6 +18,7 @@ import typer
 from store import Store
 
 import spatialnet_edge
+from spatialnet_edge.frames import colours
 from spatialnet_edge.results import Classification, FrameResult
 from spatialnet_edge.routing import read_rule
 from spatialnet_edge.sinks.space_packets import packets_of, receive, split
@@ -47,7 +48,7 @@ def capture(
         decision = route.decide(result)
         counts[decision] += 1
         if decision != "nothing":
-            image = result.frame.pixels[..., ::-1]
+            image = colours(result.frame.pixels)[..., ::-1]
             if decision == "thumbnail":
                 image = cv2.resize(image, THUMBNAIL, interpolation=cv2.INTER_AREA)
             store.add(worth_of(result), first + result.seq, decision, cv2.imencode(".jpg", image, QUALITY)[1].tobytes())

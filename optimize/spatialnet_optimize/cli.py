@@ -92,7 +92,7 @@ def build(
     started = time.monotonic()
     kept = tuple(name.strip() for name in heads.split(",") if name.strip())
     find_target(target, targets, precision, dla)  # before anything is read or exported
-    opened = open_model(model, output)
+    opened = open_model(model, output, next(iter(labelled or ()), None))
     plan = PlanOptions(
         batches_of(batches), level, workspace_mb, version_compatible, strip_weights, dla_core=0 if dla else None
     )
@@ -140,13 +140,13 @@ def batches_of(text: str) -> tuple[int, ...]:
     return tuple(sorted({int(part) for part in parts}))
 
 
-def open_model(model: str, output: Path) -> Bundle:
-    """A bundle as it is; a checkpoint exported beside the output first."""
+def open_model(model: str, output: Path, golden: Path | None = None) -> Bundle:
+    """A bundle as it is; a checkpoint exported beside the output first, with golden frames of its own kind if images are given."""
     if Path(model).suffix != ".pt":
         return open_bundle(model)
     from spatialnet_optimize.from_checkpoint import export_checkpoint
 
-    return export_checkpoint(Path(model), output.with_name(f"{Path(model).stem}.portable.snb"), golden=None)
+    return export_checkpoint(Path(model), output.with_name(f"{Path(model).stem}.portable.snb"), golden=golden)
 
 
 def write_report(bundle: Bundle, path: Path) -> None:

@@ -19,7 +19,10 @@ def export(
         "student.snb"
     ),
     golden: Annotated[
-        Path | None, typer.Option(help="Folder of at least 8 real images for the golden vectors; default: shipped samples.")
+        Path | None,
+        typer.Option(
+            help="At least 8 real images for the golden vectors, a folder, a zip or a CSV. Default: shipped samples."
+        ),
     ] = None,
     serial: Annotated[int, typer.Option(min=0, help="Rises with every release of a model.")] = 1,
 ) -> None:

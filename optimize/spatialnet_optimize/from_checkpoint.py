@@ -13,19 +13,22 @@ from spatialnet_edge.errors import DataRefused, MissingExtra
 from spatialnet_edge.labelled import open_labelled
 from spatialnet_edge.spec import InputSpec
 from spatialnet_optimize.build import shipped_samples
+from spatialnet_optimize.calibration import spread
 from spatialnet_optimize.measure import decode_images, pictures
 from spatialnet_optimize.package import TOOL, now, portable_bundle
 
-GOLDEN_FRAMES = 12
+GOLDEN_FRAMES, LEAST = 12, 8
 
 
 def export_checkpoint(checkpoint: Path, output: Path, golden: Path | None, serial: int = 1) -> Bundle:
     """Write the portable FP32 bundle of a student checkpoint.
 
     Args:
-        golden: a folder of at least eight real images for the golden vectors; None for the shipped samples.
+        golden: at least eight real images for the golden vectors, a folder of any, a zip or a table of labelled ones; None for
+            the shipped samples.
 
     Raises:
+        DataRefused: fewer, or none has some group of the model's bands.
         MissingExtra: torch or the exporter is not installed.
         BuildError: the graph does not answer as torch does.
     """
@@ -45,18 +48,31 @@ def export_checkpoint(checkpoint: Path, output: Path, golden: Path | None, seria
     return portable_bundle(output, spec, graph, images, answers, provenance, serial)
 
 
-def golden_images(folder: Path | None, spec: InputSpec, count: int = GOLDEN_FRAMES) -> NDArray[np.uint8]:
-    """Evenly chosen real images at the model's input size: uint8 `[count, H, W, 3]`.
+def golden_images(source: Path | None, spec: InputSpec, count: int = GOLDEN_FRAMES) -> NDArray[np.uint8]:
+    """Evenly chosen real images at the model's input size: uint8 `[count, H, W, bands]`.
 
     Raises:
-        DataRefused: fewer than eight images can be decoded.
+        DataRefused: fewer than eight images can be decoded, or none has some group of bands, which would then go untested.
     """
-    if folder is None:
-        labelled = [open_labelled(path) for path in shipped_samples()]
-        decoded = [decode_images(each, spec).images for each in labelled]
-        pool = [images[np.linspace(0, len(images) - 1, count // len(decoded)).astype(int)] for images in decoded]
-        return np.concatenate(pool)
-    images = pictures(folder, spec, count)
-    if len(images) < 8:
-        raise DataRefused(f"{folder}: {len(images)} images can be decoded; golden vectors need at least 8 real images")
-    return np.stack(images)
+    if source is None:
+        share = count // len(shipped_samples())
+        images = [each for path in shipped_samples() for each in labelled_images(path, spec, share)]
+    elif source.is_dir():
+        images = pictures(source, spec, count)
+    else:
+        images = labelled_images(source, spec, count)
+    if len(images) < LEAST:
+        raise DataRefused(f"{source}: {len(images)} images can be decoded; golden vectors need at least {LEAST} real images")
+    chosen = np.stack(images)
+    for group, first in zip(spec.groups, np.cumsum([0, *(len(group.bands) for group in spec.groups)]), strict=False):
+        if not chosen[..., first : first + len(group.bands)].any():
+            raise DataRefused(
+                f"{source or 'the shipped samples'}: no image has the bands of '{group.name}', which golden vectors would leave "
+                f"untested; give at least {LEAST} images that have them (export --golden, or build --labelled)"
+            )
+    return chosen
+
+
+def labelled_images(path: Path, spec: InputSpec, count: int) -> list[NDArray[np.uint8]]:
+    """Evenly chosen images of a labelled set."""
+    return [*decode_images(spread(open_labelled(path), count), spec).images]

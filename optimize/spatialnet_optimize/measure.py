@@ -16,9 +16,9 @@ from sklearn.metrics import accuracy_score, average_precision_score, confusion_m
 from spatialnet_edge.api import cores
 from spatialnet_edge.backends import Engine
 from spatialnet_edge.errors import DataRefused
-from spatialnet_edge.frames import Skipped, fit
-from spatialnet_edge.labelled import LabelledImages
-from spatialnet_edge.sources.images import find_images, read_image
+from spatialnet_edge.frames import fit
+from spatialnet_edge.labelled import LabelledImages, content
+from spatialnet_edge.sources.images import find_images
 from spatialnet_edge.spec import InputSpec, ModelSpec, Multiclass, Regression
 from spatialnet_edge.truths import Truth
 from spatialnet_training.bands import decode
@@ -68,8 +68,8 @@ def pictures(folder: Path, spec: InputSpec, most: int) -> list[NDArray[np.uint8]
     """Up to `most` pictures below a folder, evenly chosen, at the model's input; what cannot be decoded is left out."""
     paths = find_images(folder)
     chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int)] if paths else []
-    frames = [read_image(path, 0) for path in chosen]
-    return [fit(frame.pixels, spec) for frame in frames if not isinstance(frame, Skipped)]
+    decoded = [decode(content(path.read_bytes), spec.groups) for path in chosen]
+    return [fit(image, spec) for image in decoded if image is not None]
 
 
 def predict(engine: Engine, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from spatialnet_edge.durable import replaced, sync_folder
 from spatialnet_edge.errors import BundleError
 from spatialnet_edge.manifest import MAX_MANIFEST_BYTES, FileRecord, Manifest, decode_manifest, encode_manifest
-from spatialnet_edge.pixels import decode_rgb
+from spatialnet_edge.pixels import decode_png
 from spatialnet_edge.spec import ModelSpec
 from spatialnet_edge.stores import ZIP_MAGIC, DirectoryStore, Store, ZipStore
 from spatialnet_edge.trust import MAX_SIGNATURE_BYTES, Trust, trust_here
@@ -74,12 +74,12 @@ class Bundle:
         return content
 
     def golden(self) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.float32]]]:
-        """The golden frames, uint8 `[N, H, W, 3]` RGB, and each task's expected probabilities, float32 `[N, width]`."""
+        """The golden frames, uint8 `[N, H, W, bands]`, and each task's expected probabilities, float32 `[N, width]`."""
         spec = self.spec
         frames: list[NDArray[np.uint8]] = []
         for path in self.manifest.golden.frames:
             try:
-                frames.append(decode_rgb(self.read(path)))
+                frames.append(decode_png(self.read(path), spec.input.channels))
             except ValueError as error:
                 raise BundleError(f"{self.path}: golden frame '{path}' is {error}") from error
             if frames[-1].shape != spec.input.shape:

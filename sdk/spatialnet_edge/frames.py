@@ -31,7 +31,8 @@ class Frame:
     """Pixels, and the moment at which the source delivered them.
 
     Attributes:
-        pixels: uint8 `[H, W, 3]`, RGB. May be a reversed view of a camera's BGR buffer.
+        pixels: uint8 `[H, W, 3]`, RGB, or `[H, W, bands]` as a model of several groups of bands takes them. May be a reversed
+            view of a camera's BGR buffer.
         seq: number in the source, from 0; gaps are frames that the source lost.
         source: the source's URI, or the file's path.
         captured_ns: monotonic clock, nanoseconds.
@@ -110,6 +111,11 @@ def beside_absent(rgb: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
         )
     parts = [rgb if group == RGB else np.zeros((*rgb.shape[:2], len(group.bands)), np.uint8) for group in spec.groups]
     return np.concatenate(parts, axis=2)
+
+
+def colours(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """What people are shown of a frame, `[H, W, 3]`: its first three bands, or the only ones it has in grey."""
+    return pixels[..., :3] if pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, axis=2)
 
 
 SAMPLED = 400

@@ -52,13 +52,31 @@ def decode_rgb(encoded: bytes) -> NDArray[np.uint8]:
         raise ValueError(f"damaged: {error}; it begins with {encoded[:16]!r}") from error
 
 
-def encode_png(rgb: NDArray[np.uint8]) -> bytes:
-    """uint8 `[H, W, 3]` RGB as a PNG file."""
+def encode_png(pixels: NDArray[np.uint8]) -> bytes:
+    """uint8 `[H, W, bands]` as a PNG file: three bands are its colours; any other number stands side by side, in grey."""
     from PIL import Image
 
+    height, width, bands = pixels.shape
+    shown = pixels if bands == 3 else np.reshape(np.swapaxes(pixels, 1, 2), (height, bands * width))
     target = io.BytesIO()
-    Image.fromarray(rgb).save(target, "PNG")
+    Image.fromarray(np.ascontiguousarray(shown)).save(target, "PNG")
     return target.getvalue()
+
+
+def decode_png(encoded: bytes, bands: int) -> NDArray[np.uint8]:
+    """The pixels of `encode_png`, uint8 `[H, W, bands]`.
+
+    Raises:
+        ValueError: as `decode_rgb`, or it is not as wide as so many bands.
+    """
+    shown = decode_rgb(encoded)
+    if bands == 3:
+        return shown
+    height, width = shown.shape[:2]
+    if width % bands:
+        raise ValueError(f"{width} pixels wide; expected {bands} bands side by side")
+    apart = np.reshape(shown[..., 0], (height, bands, width // bands))
+    return np.ascontiguousarray(np.swapaxes(apart, 1, 2), np.uint8)
 
 
 def resized(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from conftest import SAMPLES, clip_frames
-from spatialnet_edge.pixels import decode_rgb, encode_png, resized, resized_by_numpy
+from spatialnet_edge.pixels import decode_png, decode_rgb, encode_png, resized, resized_by_numpy
 
 WITHOUT_OPENCV = "import sys; sys.modules['cv2'] = None; from spatialnet_edge.cli.app import main; main()"
 
@@ -45,6 +45,17 @@ def encoded(image: NDArray[np.generic], kind: str, **options: object) -> bytes:
 def test_png_is_lossless() -> None:
     frame = clip_frames(1)[0]
     np.testing.assert_array_equal(decode_rgb(encode_png(frame)), frame)
+
+
+@pytest.mark.parametrize("bands", [1, 2, 3, 4, 13])
+def test_any_number_of_bands_goes_through_a_png(bands: int) -> None:
+    pixels = np.random.default_rng(bands).integers(0, 256, (9, 12, bands), np.uint8)
+    np.testing.assert_array_equal(decode_png(encode_png(pixels), bands), pixels)
+
+
+def test_a_png_of_another_number_of_bands_is_refused() -> None:
+    with pytest.raises(ValueError, match="24 pixels wide; expected 5 bands side by side"):
+        decode_png(encode_png(np.zeros((9, 12, 2), np.uint8)), 5)
 
 
 def test_grey_becomes_colour_and_a_turned_photograph_is_upright() -> None:

@@ -81,6 +81,15 @@ def test_footprints_come_through_a_capture_process_too(scene: Path) -> None:
     assert there[0]
 
 
+def test_a_scene_gives_as_many_bands_as_are_asked_for(scene: Path) -> None:
+    for bands in ("4", "4,1", "3,2,1,4"):
+        found = [item for item in tiles(f"scene:{scene}?tile=64&scale=2550&bands={bands}") if isinstance(item, Frame)]
+        assert {item.pixels.shape for item in found} == {(64, 64, bands.count(",") + 1)}
+    colour = [item for item in tiles(f"scene:{scene}?tile=64&scale=2550") if isinstance(item, Frame)]
+    np.testing.assert_array_equal(found[3].pixels[..., [2, 1, 0]], colour[3].pixels)
+    np.testing.assert_array_equal(found[3].pixels[..., 3], colour[3].pixels[..., 0])
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [

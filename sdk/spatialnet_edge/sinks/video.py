@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatialnet_edge.errors import SinkError, SinkRefused
+from spatialnet_edge.frames import colours
 from spatialnet_edge.results import Classification, FrameResult
 
 DEFAULT_FPS = 30.0
@@ -62,7 +63,7 @@ class VideoSink:
         if self._writer is None:
             self._open(pixels.shape[1], pixels.shape[0])
         assert self._writer is not None
-        image = np.array(pixels[..., ::-1])  # a copy: the frame may be shared memory, and others look at it too
+        image = np.array(colours(pixels)[..., ::-1])  # a copy: the frame may be shared memory, and others look at it too
         if (image.shape[1], image.shape[0]) != self._size:
             image = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)
         self._writer.write(draw(image.astype(np.uint8, copy=False), result))

@@ -30,7 +30,8 @@ class SceneSource:
 
     Args:
         rest: path and options. `tile`: side in pixels; `overlap`: pixels that neighbours share; `bands`: which become red, green
-            and blue (from 1; the first three by default); `scale`: the value that becomes 255, for rasters of more than 8 bits.
+            and blue, or, for a model of several groups of bands, its bands in their order (from 1; the first three by default);
+            `scale`: the value that becomes 255, for rasters of more than 8 bits.
 
     Raises:
         MissingExtra: rasterio is not installed.
@@ -60,7 +61,7 @@ class SceneSource:
         self._step = max(1, self._side - int(options["overlap"]))
         self._scale = float(options["scale"])
         self._bands = [int(band) for band in options["bands"].split(",") if band] or [1, 2, 3]
-        if len(self._bands) != 3 or not all(1 <= band <= self._raster.count for band in self._bands):
+        if not all(1 <= band <= self._raster.count for band in self._bands):
             raise SourceRefused(f"{path}: has {self._raster.count} bands; bands={options['bands'] or '1,2,3'} names others")
         if self._raster.dtypes[0] != "uint8" and not self._scale:
             raise SourceRefused(
@@ -103,8 +104,8 @@ class SceneSource:
         return options
 
     def _pixels(self, values: Any) -> NDArray[np.uint8]:
-        """uint8 `[side, side, 3]`, RGB; no data is black."""
-        image: NDArray[Any] = np.moveaxis(values.filled(0), 0, 2)
+        """uint8 `[side, side, bands]`; no data is black."""
+        image: NDArray[Any] = np.nan_to_num(np.moveaxis(values.filled(0), 0, 2))
         if self._scale:
             image = np.minimum(np.maximum(image.astype(np.float32) * (255 / self._scale), 0), 255)
         return np.ascontiguousarray(image, np.uint8)

@@ -1,0 +1,110 @@
+"""Bands beyond colour, all the way: GeoTIFFs to a network, a bundle that passes its gates, and answers when a sensor is missing."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from typer.testing import CliRunner
+
+import spatialnet_edge
+from spatialnet_edge.bundle import Bundle, open_bundle
+from spatialnet_edge.cli.app import app
+from spatialnet_edge.errors import DataRefused
+from spatialnet_edge.spec import InputSpec
+from spatialnet_optimize.from_checkpoint import golden_images
+from spatialnet_training.bands import SENTINEL_2, groups_named
+
+GROUPS = ("rgb", "nir", "swir")
+
+
+def multispectral(folder: Path, count: int = 60) -> Path:
+    """Two classes that near infrared alone tells apart: noise of 13 bands, bright there or dark."""
+    chance = np.random.default_rng(0)
+    for kind, brightness in (("field", 3500), ("asphalt", 300)):
+        (folder / kind).mkdir(parents=True)
+        for index in range(count):
+            levels = chance.integers(500, 2500, (32, 32, 13), np.uint16)
+            levels[..., SENTINEL_2.index("nir")] = brightness + chance.integers(0, 300, (32, 32), np.uint16)
+            tifffile.imwrite(folder / kind / f"{index}.tif", levels, photometric="minisblack")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("bands")
+    images, run = multispectral(folder / "sentinel"), folder / "run"
+    settings = [
+        f"groups={[*GROUPS]}".replace("'", '"'),
+        "group_dropout=0.2",
+        "stages=[{size=32, epochs=5}]",
+        "epoch_images=128",
+        "batch=16",
+        "ema_decay=0.9",
+    ]
+    commands = [
+        ["train", "--data", images, "--out", run, "--start", "scratch", "--backbone", "student-1m"]
+        + [word for setting in settings for word in ("--set", setting)],
+        ["build", run / "network.pt", "--labelled", images, "-o", folder / "field.snb"],
+    ]
+    for command in commands:
+        result = CliRunner().invoke(app, [str(word) for word in command])
+        assert result.exit_code == 0, (command, result.output, result.exception)
+    return open_bundle(folder / "field.snb")
+
+
+def scene(near_infrared: int) -> np.ndarray:
+    bands = np.random.default_rng(1).integers(32, 160, (40, 40, 6), np.uint8)
+    bands[..., 3] = near_infrared
+    return bands
+
+
+def test_golden_frames_have_every_band(bundle: Bundle) -> None:
+    frames, _ = bundle.golden()
+    assert frames.shape[1:] == (32, 32, 6)
+    assert all(frames[..., band].any() for band in range(6))
+
+
+def test_a_bundle_of_several_bands_builds_flies_and_uses_them(bundle: Bundle) -> None:
+    assert bundle.manifest.build is not None
+    reference = bundle.manifest.build.candidates[0]
+    assert reference.accuracy["land_use (sentinel)"] > 0.9
+    with spatialnet_edge.load(bundle.path) as model:
+        assert model.golden.passed
+        assert model.classify(scene(230)).land_use.label == "field"
+        assert model.classify(scene(25)).land_use.label == "asphalt"
+
+
+def test_a_missing_sensor_is_answered(bundle: Bundle) -> None:
+    dark = scene(230)
+    dark[..., 3:] = 0  # what a sensor that is switched off gives
+    with spatialnet_edge.load(bundle.path) as model:
+        colour_alone = model.classify(np.ascontiguousarray(dark[..., :3])).land_use.probabilities
+        np.testing.assert_array_equal(model.classify(dark).land_use.probabilities, colour_alone)
+    assert colour_alone.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_scene_of_thirteen_bands_flies(bundle: Bundle, tmp_path: Path) -> None:
+    """Fields in the west and asphalt in the east, seen by `run` with an overlay of the colours."""
+    rasterio = pytest.importorskip("rasterio")
+    levels = np.random.default_rng(2).integers(500, 2500, (13, 64, 128), np.uint16)
+    levels[SENTINEL_2.index("nir"), :, :64], levels[SENTINEL_2.index("nir"), :, 64:] = 3600, 400
+    shape = {"width": 128, "height": 64, "count": 13, "dtype": "uint16", "crs": "EPSG:32630"}
+    place = rasterio.transform.from_origin(699_960.0, 5_650_000.0, 10, 10)
+    with rasterio.open(tmp_path / "scene.tif", "w", driver="GTiff", transform=place, **shape) as raster:
+        raster.write(levels)
+    bands = [SENTINEL_2.index(band) + 1 for group in groups_named(GROUPS) for band in group.bands]
+    uri = f"scene:{tmp_path / 'scene.tif'}?tile=64&scale=4000&bands={','.join(map(str, bands))}"
+    results, overlay = tmp_path / "results.jsonl", tmp_path / "overlay.mp4"
+    done = CliRunner().invoke(app, ["run", str(bundle.path), uri, "--json", str(results), "--video", str(overlay)])
+    assert done.exit_code == 0, (done.output, done.exception)
+    lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
+    assert [line["predictions"]["land_use"]["label"] for line in lines if "predictions" in line] == ["field", "asphalt"]
+    assert len(list(spatialnet_edge.open_source(str(overlay)))) == 2
+
+
+def test_golden_frames_without_a_band_are_refused() -> None:
+    """They would pass an engine that computes that band wrong."""
+    with pytest.raises(DataRefused, match="no image has the bands of 'nir', which golden vectors would leave untested"):
+        golden_images(None, InputSpec(height=32, width=32, groups=groups_named(GROUPS)))
