@@ -34,7 +34,8 @@ from training_fixtures import TINY_RUN
 TAXONOMY = load_taxonomy()
 SHIPPED = (
     "ablation", "folder", "modalities", "student", "student-128", "student-128-pictures", "student-128-taught",
-    "student-128-pair", "student-128-three", "student-144", "student-3m-128", "student-distilled", "student-distilled-small", "student-eurosat",
+    "student-128-pair",
+    "student-128-three", "student-144", "student-3m-128", "student-distilled", "student-distilled-small", "student-eurosat",
     "student-eurosat-112", "student-eurosat-96", "student-eurosat-again", "student-longer", "student-pictures", "student-small",
     "teacher-lite0", "teacher-lite0-128", "teacher-lite0-longer", "teacher-lite0-small", "teacher-lite2-small",
 )  # fmt: skip
