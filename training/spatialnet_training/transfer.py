@@ -40,13 +40,15 @@ def transfer(network: SpatialNet, tasks: tuple[Task, ...], start: Path) -> None:
             kept |= {k: v for k, v in source.state_dict().items() if k.startswith(f"heads.{task.name}.")}
     if set(kept) - set(own):
         raise UsageError(
-            f"{start}: has {min(set(kept) - set(own))}, which this backbone has not; choose the one it was made with"
+            f"{start}: has {min(set(kept) - set(own))}, which this backbone has not; choose the one it was made with, or begin "
+            f"with --start scratch"
         )
     try:
         network.load_state_dict(own | kept | {"pooling.query": query})
     except RuntimeError as error:
         raise UsageError(
-            f"{start}: not of this backbone's shape ({first_line(error)}); choose the one it was made with"
+            f"{start}: not of this backbone's shape ({first_line(error)}); choose the one it was made with, or begin with "
+            f"--start scratch"
         ) from error
     if isinstance(network.backbone, Encoder) and isinstance(source.backbone, Encoder):
         for block in [*network.backbone.blocks][len(source.backbone.blocks) :]:
