@@ -46,8 +46,12 @@ class Model:
     golden: GoldenTest
 
     def classify(self, image: NDArray[np.uint8]) -> FrameResult:
-        """Classify one image, uint8 `[H, W, 3]`, RGB."""
-        return Pipeline(self.opened.engine).step(Frame(image, 0, "array"))
+        """Classify one image, uint8 `[H, W, 3]`, RGB, or `[H, W, bands]` for a model of several groups of bands.
+
+        Raises:
+            SourceRefused: it is another kind of array: floats would be cut to zeros and ones.
+        """
+        return Pipeline(self.opened.engine).step(Frame(np.asarray(image), 0, "array"))
 
     def pipeline(
         self,

@@ -83,11 +83,16 @@ def fit(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
     knows as "absent" and answers without.
 
     Raises:
-        SourceRefused: another number of bands.
+        SourceRefused: another number of bands, or no pixels of 8 bits.
 
     A reversed view of a BGR buffer is resized as it lies in memory and turned to RGB afterwards, where there are far fewer
     pixels to turn.
     """
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or not pixels.size:
+        raise SourceRefused(
+            f"an image of {pixels.dtype} and shape {pixels.shape}; expected uint8 [height, width, bands], levels from 0 to 255; "
+            f"of floats in 0 to 1 make (255 * image).round().astype(np.uint8)"
+        )
     reversed_view = pixels.strides[-1] < 0
     image: NDArray[np.uint8] = np.asarray(pixels[..., ::-1] if reversed_view else pixels)
     while image.shape[0] >= HALVE_FROM * spec.height and image.shape[1] >= HALVE_FROM * spec.width:

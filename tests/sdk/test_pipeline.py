@@ -13,7 +13,7 @@ import spatialnet_edge
 from conftest import CLIP, SIDE, TINY
 from spatialnet_edge.backends import CheckedEngine
 from spatialnet_edge.backends.fake import FakeEngine
-from spatialnet_edge.errors import EngineError, InvalidOutput, SourceLost
+from spatialnet_edge.errors import EngineError, InvalidOutput, SourceLost, SourceRefused
 from spatialnet_edge.frames import Frame, Skipped
 from spatialnet_edge.pipeline import Pipeline
 from spatialnet_edge.sinks.memory import MemorySink
@@ -191,6 +191,26 @@ def test_the_five_line_api_on_real_video(tiny_path: Path) -> None:
         labels.append(result.shade.label)
         assert result.age_ms > 0
     assert len(labels) == 242
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.full((8, 8, 3), 0.9),
+        np.full((8, 8, 3), 0.9, np.float32),
+        np.full((8, 8, 3), 9000, np.uint16),
+        np.zeros((8, 8), np.uint8),
+        np.zeros((0, 8, 3), np.uint8),
+        [[1, 2], [3, 4]],
+    ],
+)
+def test_what_are_no_pixels_of_8_bits_is_refused_rather_than_answered(tiny_path: Path, image: object) -> None:
+    """A float image in 0 to 1 would be cut to black, and get an answer."""
+    with (
+        spatialnet_edge.load(tiny_path) as model,
+        pytest.raises(SourceRefused, match=r"expected uint8 \[height, width, bands\]"),
+    ):
+        model.classify(image)  # type: ignore[arg-type]
 
 
 def test_classify_takes_one_array(tiny_path: Path) -> None:
