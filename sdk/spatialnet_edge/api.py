@@ -120,7 +120,7 @@ def default_policy(source: Source) -> str:
 
 def stream(
     bundle: str | Path,
-    source: str,
+    source: str | Path | int,
     *,
     policy: str = "",
     smoothing_s: float = 0.0,
@@ -132,7 +132,7 @@ def stream(
 
     Args:
         bundle: see `load`.
-        source: see `spatialnet_edge.sources` for the URIs.
+        source: a path, a camera's number, or a URI of `spatialnet_edge.sources`.
         policy: `every`, `latest` or `queue:N`; by default `latest` for live sources and `every` for recordings.
         smoothing_s: half-life of the temporal smoothing, seconds; 0 for none.
         sinks: each result is also written to these; they stay open.

@@ -87,6 +87,13 @@ def test_a_video_gives_rgb_and_positions() -> None:
     np.testing.assert_array_equal(frames[19].pixels, clip_frames(1)[0])
 
 
+def test_a_path_and_a_number_are_sources(image_folder: Path) -> None:
+    assert open_source(image_folder / "bright" / "0.jpg").length == 1
+    assert len(list(open_source(image_folder))) == 7
+    with pytest.raises(SourceRefused, match="/dev/video63"):
+        open_source(63)
+
+
 def test_what_a_desktop_leaves_on_a_card_is_not_flown_over(image_folder: Path) -> None:
     """Pictures that were thrown away lie in `.Trash-1000`, and a Mac puts `._0.jpg` beside every `0.jpg`."""
     before = list(open_source(f"{image_folder}/"))

@@ -125,14 +125,14 @@ def camera_node(uri: str) -> Path | None:
     return Path(device) if device.startswith(CAMERA_PATHS) and "\0" not in device else None
 
 
-def open_source(uri: str) -> Source:
-    """Open what a URI names.
+def open_source(uri: str | Path | int) -> Source:
+    """Open what a URI, a path or a camera's number names.
 
     Raises:
         SourceRefused: it does not exist, is empty, or is not what it claims to be.
         MissingExtra: the source's library is not installed.
     """
-    parsed = parse_uri(uri)
+    parsed = parse_uri(str(uri))
     source: Source = known("sources", SOURCES)[parsed.kind].load()(parsed.rest)
     return source
 
