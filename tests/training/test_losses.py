@@ -97,6 +97,18 @@ def test_temperature_mends_overconfidence() -> None:
     assert fit_temperature(logits, torch.full((4000,), UNLABELLED)) == 1.0
 
 
+def test_a_few_right_answers_make_no_certainty() -> None:
+    """Without a doubt the temperature falls as far as it may, and every answer has a probability of 1."""
+    target = torch.arange(8) % 2
+    logits = 3.0 * torch.nn.functional.one_hot(target, 2)
+    assert fit_temperature(logits, target, cautious=False) < 0.2
+    confidence = (logits / fit_temperature(logits, target)).softmax(dim=1).amax(dim=1)
+    assert confidence == pytest.approx(torch.full((8,), 1 - 0.5 / 9 / 2), abs=0.01)  # half of a doubt is right
+    rows = torch.nn.functional.one_hot(target, 2).float()
+    labels = (logits - 1.5) / fit_temperature(logits - 1.5, rows)
+    assert labels.sigmoid().amax(dim=1) == pytest.approx(torch.full((8,), 1 - 0.5 / 9), abs=0.01)
+
+
 def test_abstention_asks_for_just_enough_confidence() -> None:
     confidence = torch.linspace(0.5, 1, 1000)
     probabilities = torch.stack([confidence, 1 - confidence], 1)

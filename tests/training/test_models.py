@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from msgspec.structs import replace
 
 from spatialnet_edge.errors import Refused, UsageError
@@ -13,6 +14,7 @@ from spatialnet_edge.manifest import Provenance
 from spatialnet_edge.spec import RGB, InputSpec, ModelSpec, Multiclass
 from spatialnet_training.backbones import PRESETS, Encoder, EncoderShape
 from spatialnet_training.bands import groups_named
+from spatialnet_training.calibration import fit_temperature
 from spatialnet_training.checkpoint import WEIGHTS, load_network, run_name, save_network
 from spatialnet_training.datasets import load_unlabelled
 from spatialnet_training.model import SpatialNet
@@ -239,6 +241,28 @@ def test_the_weights_in_git_can_be_read_and_know_eurosat(name: str) -> None:
     (labels,) = (task.labels for task in spec.tasks if isinstance(task, Multiclass) and task.name == "land_use_eurosat")
     answers = [labels[index] for index in logits.argmax(dim=1)]
     assert np.mean(np.array(answers) == np.array(open_labelled(SOURCES["eurosat"]).classes)) > 0.95
+
+
+@pytest.mark.parametrize("count", [8, 30])
+@pytest.mark.parametrize("data_set", ["eurosat", "ucmerced"])
+def test_what_is_calibrated_on_few_images_can_be_believed_on_others(data_set: str, count: int) -> None:
+    """Real answers: as many images as a small folder holds out calibrate, the others say what the probabilities are worth."""
+    network, spec, _ = load_network(WEIGHTS / "student.pt")
+    logits = predict(network, load_unlabelled(SOURCES[data_set], STORED_SIDE), spec.input.height)[f"land_use_{data_set}"]
+    (labels,) = (task.labels for task in spec.tasks if isinstance(task, Multiclass) and task.name == f"land_use_{data_set}")
+    target = torch.tensor([labels.index(name) for name in open_labelled(SOURCES[data_set]).classes])
+    chance = torch.Generator().manual_seed(0)
+
+    def losses() -> list[float]:
+        order = torch.randperm(len(target), generator=chance)
+        few, others = order[:count], order[count:]
+        found = [fit_temperature(logits[few], target[few], cautious) for cautious in (True, False)]
+        return [float(F.cross_entropy(logits[others] / each, target[others])) for each in found]
+
+    cautious, plain = np.array([losses() for _ in range(20)]).T
+    assert cautious.mean() < 0.92 * plain.mean()
+    assert cautious.max() < 0.75 * plain.max()
+    assert cautious.max() < 0.2
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\x80\x02c__builtin__\neval\n."])

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 import msgspec
 import numpy as np
 import torch
+from torch import Tensor
 
-from spatialnet_edge.spec import ModelSpec
+from spatialnet_edge.spec import ModelSpec, Regression, Task
+from spatialnet_training.calibration import fit_temperature
 from spatialnet_training.losses import task_loss
 from spatialnet_training.model import SpatialNet
 from spatialnet_training.run import calibrated
@@ -21,8 +23,9 @@ class Judgement:
     """Of one network at one input size.
 
     Attributes:
-        spec: with the temperatures that fit these images best.
-        loss: mean over the tasks of the log-loss, with these temperatures. It tells networks apart whose accuracies are alike.
+        spec: with temperatures and abstention from these images.
+        loss: mean over the tasks of the log-loss, with the temperatures that fit these images best. It tells networks apart whose
+            accuracies are alike.
             A task's is summed over the images that have its label and divided by all, so that every image weighs the same and a
             data set counts by how many it has here: EuroSAT, with three in four, decides between networks that differ there.
         figures: task to accuracy, 0 to 1; see `trainer.accuracies`.
@@ -39,9 +42,13 @@ def judge(network: SpatialNet, spec: ModelSpec, tune: Samples) -> Judgement:
     shared = {task: values for task, values in tune.targets.items() if task in logits}
     tasks = tuple(calibrated(task, logits[task.name], tune) if task.name in shared else task for task in spec.tasks)
     losses = [
-        float(task_loss(logits[task.name] / getattr(task, "temperature", 1.0), torch.from_numpy(shared[task.name]), 0.0))
-        for task in tasks
-        if task.name in shared
+        least_loss(task, logits[name], torch.from_numpy(shared[name])) for task in tasks if (name := task.name) in shared
     ]
     figures = accuracies(logits, replace(tune, targets=shared))
     return Judgement(msgspec.structs.replace(spec, tasks=tasks), float(np.mean(losses)), figures)
+
+
+def least_loss(task: Task, logits: Tensor, target: Tensor) -> float:
+    """A task's loss at the temperature that fits these images best; of a quantity as it is."""
+    best = 1.0 if isinstance(task, Regression) else fit_temperature(logits, target, cautious=False)
+    return float(task_loss(logits / best, target, 0.0))
