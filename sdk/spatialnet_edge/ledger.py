@@ -18,6 +18,7 @@ class Ledger:
         self._captured = 0
         self._emitted = 0
         self._skipped: Counter[str] = Counter()
+        self._details: dict[str, str] = {}
         self._missed = 0
 
     def capture(self) -> None:
@@ -28,9 +29,11 @@ class Ledger:
         with self._lock:
             self._emitted += 1
 
-    def skip(self, reason: str) -> None:
+    def skip(self, reason: str, detail: str = "") -> None:
         with self._lock:
             self._skipped[reason] += 1
+            if detail:
+                self._details[reason] = detail
 
     def miss(self, frames: int) -> None:
         """Frames that the source's own numbering says there were and that never arrived; they do not count as captured."""
@@ -54,6 +57,12 @@ class Ledger:
         """Reason to count, in order of reason."""
         with self._lock:
             return dict(sorted(self._skipped.items()))
+
+    @property
+    def details(self) -> dict[str, str]:
+        """What was the matter with the last frame of a reason, such as which file is damaged and how; for reasons that say."""
+        with self._lock:
+            return dict(self._details)
 
     @property
     def in_flight(self) -> int:

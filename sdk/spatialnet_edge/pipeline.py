@@ -274,7 +274,7 @@ class Capture(Thread):
                 is_next, before, last = item.seq > last, last, max(item.seq, last)
                 self._ledger.miss(max(0, item.seq - before - 1))
                 if isinstance(item, Skipped):
-                    self._ledger.skip(item.reason)
+                    self._ledger.skip(item.reason, item.detail)
                     continue
                 if not is_next:
                     self._ledger.skip("out_of_order")

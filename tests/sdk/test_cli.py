@@ -216,6 +216,17 @@ def test_a_benchmark_says_on_what_and_how_it_was_taken(tiny_path: Path, tmp_path
     assert "bench" in record["command"]
 
 
+def test_a_damaged_picture_is_named_and_a_run_without_an_answer_has_failed(tiny_path: Path, image_folder: Path) -> None:
+    done = cli("run", tiny_path, f"{image_folder}/")
+    assert done.returncode == 0, done.stderr
+    assert "1, the last:" in done.stdout
+    assert "broken.jpg" in "".join(done.stdout.replace("│", "").split())
+    for file in image_folder.rglob("[0-9].jpg"):
+        file.write_bytes(b"damaged")
+    words = refused(1, "run", tiny_path, f"{image_folder}/")
+    assert "none of its 7 frames was answered: 7 decode_error, the last:" in words
+
+
 def test_what_cannot_be_read_cannot_be_measured(tiny_path: Path, tmp_path: Path) -> None:
     (tmp_path / "damaged.jpg").write_bytes(b"\xff\xd8\xff damaged")
     assert "none of its first 100 frames can be read" in refused(78, "bench", tiny_path, tmp_path)

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from spatialnet_edge.api import default_policy, engine_threads, load
-from spatialnet_edge.errors import SpatialNetError
+from spatialnet_edge.errors import RunError, SpatialNetError
 from spatialnet_edge.ledger import Ledger
 from spatialnet_edge.results import Classification, FrameResult
 from spatialnet_edge.sinks import SINKS, Sink, names_of, open_sink
@@ -82,6 +82,7 @@ def run(
         stop_on_terminate()
         view = LiveView(opened_source, console, pipeline.ledger)
         failure: SpatialNetError | None = None
+        stopped = False
         try:
             with view:
                 for result in pipeline.stream(opened_source):
@@ -93,6 +94,7 @@ def run(
         except SpatialNetError as error:
             failure = error
         except KeyboardInterrupt:
+            stopped = True
             console.print("stopped; results up to here are kept", style="yellow")
         for each in sinks:
             try:
@@ -100,8 +102,23 @@ def run(
             except SpatialNetError as error:
                 failure = failure or error
         console.print(summary(pipeline.ledger, view, {each.name: each.figures() for each in sinks}))
+        if failure is None and not stopped:
+            failure = nothing_answered(source, pipeline.ledger)
         if failure is not None:
             raise failure
+
+
+def nothing_answered(source: str, ledger: Ledger) -> RunError | None:
+    """A run to the end without a single answer is a failure, whatever became of the frames."""
+    if ledger.emitted or not ledger.captured:
+        return None
+    why = "; ".join(f"{count} {reason}" + detail_of(ledger, reason) for reason, count in ledger.skipped.items())
+    return RunError(f"{source}: none of its {ledger.captured} frames was answered: {why}")
+
+
+def detail_of(ledger: Ledger, reason: str) -> str:
+    """What was the matter with the last frame that was skipped for a reason, where that is known."""
+    return f", the last: {ledger.details[reason]}" if reason in ledger.details else ""
 
 
 def open_supervised(uri: str, pose: str, console: Console) -> Source:
@@ -220,7 +237,7 @@ def summary(ledger: Ledger, view: LiveView, sinks: Mapping[str, Mapping[str, int
     table.add_row("frames captured", str(ledger.captured))
     table.add_row("emitted", str(ledger.emitted))
     for reason, count in ledger.skipped.items():
-        table.add_row(f"skipped: {reason}", str(count))
+        table.add_row(f"skipped: {reason}", f"{count}{detail_of(ledger, reason)}")
     if not ledger.skipped:
         table.add_row("skipped", "0")
     if ledger.in_flight:

@@ -122,6 +122,7 @@ class Lane:
         return {
             "delivering": self.delivering,
             "ledger": self._pipeline.ledger.to_dict(),
+            "last_skipped": self._pipeline.ledger.details,
             "age_ms": {"p50": p50, "p99": p99},
             "sinks": {sink.name: sink.figures() for sink in self._sinks},
         }

@@ -23,6 +23,8 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
         at_s: seconds since the boot of id `boot`.
         age_ms: p50 and p99 of capture to result, over the last frames.
         golden_rounds: how often all golden frames were asked again and passed.
+        sources: of each camera, whether it delivers, its ledger, what was the matter with the last frame skipped for a reason
+            (`last_skipped`), its ages and its sinks.
     """
 
     state: str
