@@ -64,8 +64,9 @@ def golden_images(source: Path | None, spec: InputSpec, count: int = GOLDEN_FRAM
     if len(images) < LEAST:
         raise DataRefused(f"{source}: {len(images)} images can be decoded; golden vectors need at least {LEAST} real images")
     chosen = np.stack(images)
-    for group, first in zip(spec.groups, np.cumsum([0, *(len(group.bands) for group in spec.groups)]), strict=False):
-        if not chosen[..., first : first + len(group.bands)].any():
+    ends = np.cumsum([len(group.bands) for group in spec.groups])
+    for group, bands in zip(spec.groups, np.split(chosen, ends[:-1], axis=-1), strict=True):
+        if not bands.any():
             raise DataRefused(
                 f"{source or 'the shipped samples'}: no image has the bands of '{group.name}', which golden vectors would leave "
                 f"untested; give at least {LEAST} images that have them (export --golden, or build --labelled)"

@@ -15,7 +15,7 @@ import csv
 import io
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -172,7 +172,7 @@ def open_labelled(path: Path, split: str = "") -> LabelledImages:
     Raises:
         DataRefused: no images, no class folders, no such split, or a table that cannot be used.
     """
-    images = open_table(path) if path.suffix.lower() == ".csv" else open_folders(path)
+    images = open_table(path, read_table(path)) if path.suffix.lower() == ".csv" else open_folders(path)
     return images.of_split(split)
 
 
@@ -219,9 +219,8 @@ def objects_of(tree: Tree) -> dict[str, dict[str, float]]:
         raise DataRefused(f"{tree.path}: {OBJECTS} has a cell that is neither 0 nor 1: {error}") from error
 
 
-def open_table(path: Path) -> LabelledImages:
-    """List the images of a table. Raises as `read_table` does."""
-    rows = read_table(path)
+def open_table(path: Path, rows: Sequence[Mapping[str, str]]) -> LabelledImages:
+    """List the images of a table, whose rows `read_table` gave."""
     columns = {row["path"]: {head_name(name): cell for name, cell in row.items() if name != "path"} for row in rows}
     said = {row["path"]: split_name(row.get("split", "")) for row in rows}
     splits = completed([*said], [*said.values()])

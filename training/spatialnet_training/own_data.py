@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from spatialnet_edge.errors import DataRefused
-from spatialnet_edge.labelled import TEST, TRAIN, VAL, LabelledImages, head_name, open_labelled, read_table
+from spatialnet_edge.labelled import TEST, TRAIN, VAL, LabelledImages, head_name, open_folders, open_table, read_table
 from spatialnet_edge.spec import RGB, BandGroup, InputSpec, ModelSpec, Multiclass, Multilabel, Regression, Task
 from spatialnet_training.datasets import TrainingData
 from spatialnet_training.samples import Collector, load_image, part_of
@@ -50,9 +50,10 @@ def load_own(path: Path, longest: int, groups: tuple[BandGroup, ...] = (RGB,), l
         DataRefused: no labelled images, a single class, a label that is not expected or looks mistyped, or too few images to hold
             any out.
     """
-    images = open_labelled(path)
+    table = read_table(path) if path.suffix.lower() == ".csv" else []
+    images = open_table(path, table) if table else open_folders(path)
     check_splits(images)
-    tasks, rows = from_columns(path, images) if images.columns else from_folders(path, images)
+    tasks, rows = from_columns(path, images, table) if table else from_folders(path, images)
     check_heads(path, tasks)
     for task in tasks:
         if isinstance(task, Multiclass):
@@ -85,13 +86,12 @@ def from_folders(path: Path, images: LabelledImages) -> tuple[tuple[Task, ...], 
     return (Multiclass(name="land_use", labels=names),), [Row(file, {"land_use": kind}, split) for file, kind, split in each]
 
 
-def from_columns(path: Path, images: LabelledImages) -> tuple[tuple[Task, ...], list[Row]]:
+def from_columns(path: Path, images: LabelledImages, table: Sequence[Mapping[str, str]]) -> tuple[tuple[Task, ...], list[Row]]:
     """A table with a column `path` (relative to the table), perhaps `split`, and one column for each thing to learn.
 
     A column of words is a categorical head. Columns of only 0 and 1 together are the labels of one head, `objects`. Any other
     column of numbers is a quantity. An empty cell is an unknown label.
     """
-    table = read_table(path)
     columns = {name: [row[name] for row in table] for name in table[0] if name not in ("path", "split")}
     kinds = {name: kind_of(path, name, cells) for name, cells in columns.items()}
     binary = [name for name, kind in kinds.items() if kind == "binary"]

@@ -105,7 +105,7 @@ class SceneSource:
 
     def _pixels(self, values: Any) -> NDArray[np.uint8]:
         """uint8 `[side, side, bands]`; no data is black."""
-        image: NDArray[Any] = np.nan_to_num(np.moveaxis(values.filled(0), 0, 2))
+        image: NDArray[Any] = np.nan_to_num(np.moveaxis(values.filled(0), 0, 2), copy=False)
         if self._scale:
             image = np.minimum(np.maximum(image.astype(np.float32) * (255 / self._scale), 0), 255)
         return np.ascontiguousarray(image, np.uint8)
