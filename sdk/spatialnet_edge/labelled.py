@@ -73,8 +73,11 @@ class Tree:
         with zipfile.ZipFile(self.path) as archive:
             yield from (content(lambda name=name: archive.read(name)) for name in names)
 
-    def table(self, name: str, columns: Sequence[str]) -> list[dict[str, str]]:
+    def table(self, name: str, columns: Sequence[str], names: Sequence[str]) -> list[dict[str, str]]:
         """The rows of a CSV file that has a column `path` and these.
+
+        Args:
+            names: as `names` gave them; the tree is only walked again for what is not among them.
 
         Raises:
             DataRefused: it is no such table, or names a file that is not there.
@@ -88,8 +91,10 @@ class Tree:
             raise DataRefused(
                 f"{self.path}: {name} has no column '{absent[0]}'; it has {', '.join(map(str, found)) or 'no rows'}"
             )
-        there = set(self._all())
-        if missing := [row["path"] for row in rows if row["path"] not in there]:
+        listed = set(names)
+        unlisted = [row["path"] for row in rows if row["path"] not in listed]
+        there = set(self._all()) if unlisted else listed
+        if missing := [path for path in unlisted if path not in there]:
             raise DataRefused(f"{self.path}: {name} names {len(missing)} files that are not there, the first {missing[0]}")
         return rows
 
@@ -193,11 +198,11 @@ def open_folders(path: Path) -> LabelledImages:
             f"{path}: folders of splits without folders of classes in them; expected {classes[0]}/<class>/<image>"
         )
     if SPLITS in names:
-        listed = {row["path"]: split_name(row["split"]) for row in tree.table(SPLITS, ["split"])}
+        listed = {row["path"]: split_name(row["split"]) for row in tree.table(SPLITS, ["split"], names)}
         said = [listed.get(file, "") for file in files]
     else:
         said = [split_folder(file) for file in files]
-    objects = objects_of(tree) if OBJECTS in names else {}
+    objects = objects_of(tree, names) if OBJECTS in names else {}
     return LabelledImages(tree, tuple(files), classes, completed(files, said), any(said), path.stem, objects)
 
 
@@ -206,13 +211,13 @@ def completed(files: Sequence[str], said: Sequence[str]) -> tuple[str, ...]:
     return tuple(each or split_by_hash(file) for file, each in zip(files, said, strict=True))
 
 
-def objects_of(tree: Tree) -> dict[str, dict[str, float]]:
+def objects_of(tree: Tree, names: Sequence[str]) -> dict[str, dict[str, float]]:
     """Which objects are on which image, as `objects.csv` says.
 
     Raises:
         DataRefused: it is no such table.
     """
-    table = tree.table(OBJECTS, [])
+    table = tree.table(OBJECTS, [], names)
     try:
         return {row["path"]: {label: float(value) for label, value in row.items() if label != "path"} for row in table}
     except (TypeError, ValueError) as error:

@@ -100,8 +100,8 @@ def load_split(
     for owner, (name, path) in enumerate(sources.items()):
         tree = Tree(path)
         files = tree.names()
-        published = {row["path"]: row["split"] for row in tree.table(SPLITS, ["split"])}
-        objects = {row["path"]: row for row in (tree.table(OBJECTS_FILE, OBJECTS) if OBJECTS_FILE in files else [])}
+        published = {row["path"]: row["split"] for row in tree.table(SPLITS, ["split"], files)}
+        objects = {row["path"]: row for row in (tree.table(OBJECTS_FILE, OBJECTS, files) if OBJECTS_FILE in files else [])}
         chosen = [file for file in files if file in published and part_of(file, published[file]) == split]
         for file, encoded in zip(chosen, tree.read(chosen), strict=True):
             image = load_image(encoded, longest, groups)
