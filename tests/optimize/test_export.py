@@ -124,6 +124,17 @@ def test_a_group_whose_pixels_are_zero_is_absent(images: np.ndarray) -> None:
     np.testing.assert_allclose(outputs, (expected / 1.7).softmax(1).numpy(), atol=1e-5)
 
 
+def test_a_convolutional_trunk_exports_with_its_padding_in_the_convolutions(images: np.ndarray) -> None:
+    """TensorFlow's SAME padding is uneven where a convolution halves the image; a Pad node would stand between fused kernels."""
+    torch.manual_seed(0)
+    network = SpatialNet("timm-trunk:tf_efficientnet_lite0", {task.name: task.width for task in SPEC.tasks}, 64).eval()
+    content = export_onnx(network, SPEC)
+    check_parity(content, SPEC, reference(network, SPEC, images), images)
+    kinds = [node.op_type for node in onnx.load_from_string(content).graph.node]
+    assert kinds.count("Conv") == 48
+    assert not {"Pad", "BatchNormalization"} & set(kinds)
+
+
 @pytest.mark.parametrize("backbone", ["student-1m", "student-3m", "student-6m", "spatialnet-vit", "timm:vit_tiny_patch16_224"])
 def test_every_network_exports_with_norms_and_activations_as_single_nodes(backbone: str, images: np.ndarray) -> None:
     torch.manual_seed(0)

@@ -104,6 +104,27 @@ def test_a_network_of_timm_is_a_backbone(name: str) -> None:
     assert len(layers) > 5
 
 
+def test_a_trunk_is_a_network_of_timm_without_its_widest_layer_and_starts_from_the_whole(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    task = tasks(a=("x", "y", "z"))
+    whole = SpatialNet("timm:tf_efficientnet_lite0", {"a": 3}, 64).eval()
+    spec = ModelSpec(name="whole", input=InputSpec(height=64, width=64, groups=(RGB,)), tasks=task)
+    save_network(tmp_path / "whole.pt", whole, "timm:tf_efficientnet_lite0", spec, Provenance(created="", tool="", source=""))
+    trunk = SpatialNet("timm-trunk:tf_efficientnet_lite0", {"a": 3}, 64).eval()
+    assert (whole.backbone.width, trunk.backbone.width) == (1280, 320)
+    assert sum(parameter.numel() for parameter in trunk.parameters()) < 3_100_000
+    layers = trunk.backbone.layers()
+    assert sum(len(layer) for layer in layers) == len(list(trunk.backbone.parameters()))
+
+    transfer(trunk, task, tmp_path / "whole.pt")
+    x = torch.randn(2, 3, 64, 64)
+    last = whole.backbone.network
+    widened = last.bn2(last.conv_head(trunk.backbone(x).transpose(1, 2).reshape(2, 320, 2, 2)))
+    torch.testing.assert_close(widened.flatten(2).transpose(1, 2), whole.backbone(x))
+    with pytest.raises(UsageError, match="choose the one it was made with"):
+        transfer(SpatialNet("timm-trunk:tf_efficientnet_lite1", {"a": 3}, 64), task, tmp_path / "whole.pt")
+
+
 def test_a_network_of_timm_takes_other_bands_too() -> None:
     groups = groups_named(("rgb", "nir"))
     network = SpatialNet("timm:tf_efficientnet_lite0", {"a": 5}, 64, groups).eval()
@@ -124,6 +145,8 @@ def test_weights_of_a_file_are_taken_by_name_or_in_order(tmp_path: Path) -> None
         backbone = TimmBackbone("tf_efficientnet_lite0", (RGB,), 64, str(tmp_path / file))
         assert torch.equal(backbone.network.conv_head.weight, source.conv_head.weight)
         assert torch.equal(backbone.network.bn2.running_mean, source.bn2.running_mean)
+        trunk = TimmBackbone("tf_efficientnet_lite0", (RGB,), 64, str(tmp_path / file), trunk=True)
+        assert torch.equal(trunk.network.blocks[6][0].conv_pw.weight, source.blocks[6][0].conv_pw.weight)
     torch.save({"x": torch.zeros(3)}, tmp_path / "other.pt")
     with pytest.raises(UsageError, match="1 tensors that fit neither by name nor by order"):
         load_weights(source, tmp_path / "other.pt")

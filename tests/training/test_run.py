@@ -37,7 +37,7 @@ SHIPPED = (
     "student-128-pair",
     "student-128-three", "student-144", "student-3m-128", "student-distilled", "student-distilled-small", "student-eurosat",
     "student-eurosat-112", "student-eurosat-96", "student-eurosat-again", "student-longer", "student-pictures", "student-small",
-    "teacher-lite0", "teacher-lite0-128", "teacher-lite0-longer", "teacher-lite0-small", "teacher-lite2-small",
+    "student-160", "teacher-lite0", "teacher-lite0-128", "teacher-lite0-longer", "teacher-lite0-small", "teacher-lite2-small",
 )  # fmt: skip
 
 
@@ -214,14 +214,19 @@ def test_a_student_becomes_like_its_teachers_without_any_label(
         teachers=(str(teacher), str(teacher)), share=1.0, relations=10.0, elsewhere=1.0,
         unlabelled=str(data_root / "ucmerced.zip"), unlabelled_terms="somebody's (CC-0)", unlabelled_share=0.5, unlabelled_tile=32,
     )  # fmt: skip
-    taught = train(replace(base, distillation=settings), data, tmp_path / "taught", "test")
+    started = replace(base, distillation=settings, weights_terms="started from mine (MIT)")
+    taught = train(started, data, tmp_path / "taught", "test")
     alone = train(base, data, tmp_path / "alone", "test")
     assert agreement(taught, teacher, data) < 0.5 * agreement(alone, teacher, data)
     origin = load_network(taught)[2]
     assert "distilled from" in origin.source
     tiles = load_unlabelled(data_root / "ucmerced.zip", 64, tile=32)
     assert f"ucmerced: {len(tiles)} unlabelled" in origin.data
-    assert origin.licence == f"{data.licence}, somebody's (CC-0)"
+    assert origin.licence == f"{data.licence}, somebody's (CC-0), started from mine (MIT)"
+    train(
+        replace(started, weights_terms="started from mine (MIT), again"), data, tmp_path / "taught", "test"
+    )  # is done at once
+    assert load_network(taught)[2].licence.endswith("(MIT), again")
 
 
 def test_a_teacher_sees_its_students_views_at_its_own_size(data: TrainingData, teacher: Path) -> None:

@@ -32,6 +32,9 @@ from spatialnet_training.layers import Block, GroupEmbedding, Residual, conv_bn_
 STRIDE = 16
 """Pixels on each side of the cell that one token stands for."""
 
+TRUNK = "timm-trunk"
+"""Names a network of timm without what stands between its last stage and its classifier."""
+
 
 class Backbone(Protocol):
     """Normalised pixels in, tokens out; an `nn.Module`.
@@ -151,7 +154,7 @@ class Encoder(nn.Module):
 
 
 def build_backbone(name: str, groups: tuple[BandGroup, ...], size: int, weights: str = "") -> nn.Module:
-    """A `Backbone` by its name: a preset, or `timm:NAME`.
+    """A `Backbone` by its name: a preset, `timm:NAME`, or `timm-trunk:NAME` for that network's stages alone.
 
     Args:
         weights: of a timm network: a local file, `hub` to let timm fetch them, or empty for random ones.
@@ -160,10 +163,14 @@ def build_backbone(name: str, groups: tuple[BandGroup, ...], size: int, weights:
         UsageError: there is no such preset or network, or the weights do not fit.
         MissingExtra: timm is not installed.
     """
-    if name.startswith("timm:"):
+    source, _, network = name.partition(":")
+    if source in ("timm", TRUNK):
         from spatialnet_training.timm_backbone import TimmBackbone
 
-        return TimmBackbone(name.removeprefix("timm:"), groups, size, weights)
+        return TimmBackbone(network, groups, size, weights, trunk=source == TRUNK)
     if name not in PRESETS | ABLATED:
-        raise UsageError(f"no preset '{name}'; there are {', '.join(PRESETS)}, and timm:NAME for any network of timm")
+        raise UsageError(
+            f"no preset '{name}'; there are {', '.join(PRESETS)}, and timm:NAME for any network of timm, {TRUNK}:NAME for its "
+            f"stages alone"
+        )
     return Encoder((PRESETS | ABLATED)[name], groups, size)

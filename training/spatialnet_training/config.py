@@ -84,8 +84,10 @@ class TrainConfig(Section, frozen=True):
     """See `configs/` for commented examples.
 
     Attributes:
-        backbone: a preset of `backbones.PRESETS`, or `timm:NAME`.
+        backbone: a preset of `backbones.PRESETS`, `timm:NAME`, or `timm-trunk:NAME`.
         weights: of a timm backbone: a local file, `hub`, or empty for none.
+        weights_terms: whose weights the network began with, here or before `--start`, and under which licence; the network's own
+            licence says it after its data sets'.
         groups: band groups of the input, as `bands.GROUPS` names them.
         group_dropout: how often each group but one is withheld in training, so that a missing one is answered at run time.
         adapt: what learns: `full`; `frozen`: pooling and heads; `probe`: the heads alone, over the mean of the tokens.
@@ -106,6 +108,7 @@ class TrainConfig(Section, frozen=True):
     data: dict[str, str]
     stages: Annotated[tuple[Stage, ...], msgspec.Meta(min_length=1)]
     weights: str = ""
+    weights_terms: str = ""
     groups: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("rgb",)
     group_dropout: Share = 0.0
     adapt: Literal["full", "frozen", "probe"] = "full"

@@ -22,8 +22,8 @@ from spatialnet_training.samples import Samples
 from spatialnet_training.transfer import answers
 
 FILE = "run.json"
-FREE = frozenset({"stages", "compile", "precision", "images_on_device"})
-"""Of the configuration, what may change while a run stops: what is still to come, and how it is computed."""
+FREE = frozenset({"stages", "compile", "precision", "images_on_device", "weights_terms"})
+"""Of the configuration, what may change while a run stops: what is still to come, how it is computed, and what is said of it."""
 
 
 class Identity(msgspec.Struct, frozen=True):

@@ -89,11 +89,12 @@ def train(
         transfer(network, data.tasks, start)
     settings = config.distillation
     teachers = [load_teacher(each, data) for each in other_teachers(config)]
-    unlabelled, seen, licence = None, data.summary, data.licence
+    unlabelled, seen, terms = None, data.summary, [data.licence]
     if settings and settings.unlabelled:
         unlabelled = load_unlabelled(Path(settings.unlabelled), stored_side(config), groups, settings.unlabelled_tile)
         seen = (*seen, f"{unlabelled.data_sets[0]}: {len(unlabelled)} unlabelled")
-        licence = ", ".join(filter(None, (licence, settings.unlabelled_terms)))
+        terms.append(settings.unlabelled_terms)
+    terms.append(config.weights_terms)
     trainer = Trainer(config, network, data.train, teachers, unlabelled)
     if not trainer.fabric.is_global_zero:
         watcher = Watcher()  # one of several processes speaks
@@ -126,7 +127,7 @@ def train(
         source=origin(config, start),
         command=command,
         data=seen,
-        licence=licence,
+        licence=", ".join(filter(None, terms)),
     )
     if trainer.fabric.is_global_zero:
         save_network(out / NETWORK, network, config.backbone, spec, provenance)

@@ -49,11 +49,13 @@ class TimmBackbone(nn.Module):
         name: as `timm.list_models()` has it.
         size: given to networks with a fixed image size; others take any.
         weights: a local state dict, `hub`, or empty.
+        trunk: without the wide convolution that some networks have between their last stage and the classifier: EfficientNet's
+            widens 320 channels to 1,280 for a thousand classes, and is of no use to the queries that pool here.
 
     A group of bands that is absent is seen as its mean. Raises as `build_backbone` does.
     """
 
-    def __init__(self, name: str, groups: tuple[BandGroup, ...], size: int, weights: str = "") -> None:
+    def __init__(self, name: str, groups: tuple[BandGroup, ...], size: int, weights: str = "", trunk: bool = False) -> None:
         super().__init__()
         self.task_queries = True
         timm = import_timm()
@@ -64,6 +66,9 @@ class TimmBackbone(nn.Module):
         except RuntimeError as error:
             raise UsageError(f"timm has no network '{name}' ({first_line(error)}); see timm.list_models()") from error
         self.width: int = self.network.num_features
+        if trunk:
+            self.network.prune_intermediate_layers(1, prune_norm=True)
+            self.width = self.network.feature_info[-1]["num_chs"]
         if weights not in ("", HUB):
             load_weights(self.network, Path(weights))
 

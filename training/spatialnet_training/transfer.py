@@ -19,6 +19,7 @@ def transfer(network: SpatialNet, tasks: tuple[Task, ...], start: Path) -> None:
     """Take over the backbone and the pooling, and the query and head of each task that has the same name and labels.
 
     A network that is deeper, and otherwise of the same shape, starts as the one that it takes over: its further blocks are silent.
+    A trunk (`timm-trunk:NAME`) takes over the stages of the whole network (`timm:NAME`), whose pooling and heads are wider.
 
     Args:
         tasks: of `network`, in the order of its heads.
@@ -29,6 +30,8 @@ def transfer(network: SpatialNet, tasks: tuple[Task, ...], start: Path) -> None:
     source, spec, _ = load_network(start)
     kept = {k: v for k, v in source.state_dict().items() if not k.startswith("heads.") and k != "pooling.query"}
     own = network.state_dict()
+    if is_trunk_of(network, source):
+        kept = {k: v for k, v in kept.items() if k in own and k.startswith("backbone.")}
     place = "backbone.positions"
     if place in kept and place in own and kept[place].shape[-2:] != own[place].shape[-2:]:
         kept[place] = F.interpolate(kept[place], own[place].shape[-2:], mode="bicubic", align_corners=False)
@@ -54,6 +57,12 @@ def transfer(network: SpatialNet, tasks: tuple[Task, ...], start: Path) -> None:
         for block in [*network.backbone.blocks][len(source.backbone.blocks) :]:
             if isinstance(block, Block):
                 block.silence()
+
+
+def is_trunk_of(network: SpatialNet, source: SpatialNet) -> bool:
+    """Whether a network's backbone is the other's without its last, wide layers."""
+    own, whole = network.backbone.state_dict(), source.backbone.state_dict()
+    return own.keys() < whole.keys() and all(value.shape == whole[name].shape for name, value in own.items())
 
 
 def answers(task: Task) -> tuple[str, tuple[str, ...]]:
