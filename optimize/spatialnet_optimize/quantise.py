@@ -76,8 +76,10 @@ def int8_static(
     symmetric = scheme == "tensorrt"
     overrides = {}
     if method == "mse":
-        ranges = least_squares_ranges(content, activations_of(content, chosen), images, symmetric)
-        overrides = {name: [{"rmin": np.float32(low), "rmax": np.float32(high)}] for name, (low, high) in ranges.items()}
+        kept = clipped_afterwards(content, chosen)
+        tensors = activations_of(content, chosen)
+        ranges = least_squares_ranges(content, [kept.get(name, name) for name in tensors], images, symmetric)
+        overrides = {name: [as_override(ranges[kept.get(name, name)])] for name in tensors}
     with forgotten_shapes(content) as (model, target):
         quantize_static(
             model,
@@ -118,6 +120,27 @@ def activations_of(content: bytes, layers: Sequence[str]) -> list[str]:
     """The tensors that go into these layers and come out of them."""
     nodes = [node for node in onnx.load_from_string(content).graph.node if node.name in set(layers)]
     return sorted({name for node in nodes for name in (node.input[0], node.output[0])})
+
+
+def clipped_afterwards(content: bytes, layers: Sequence[str]) -> dict[str, str]:
+    """What comes out of a layer and goes nowhere but into a ReLU or a Clip, to what that leaves of it.
+
+    Eight bits need hold no more than what is left: to saturate at that range is to clip. Lite networks clip at 6 what reaches far
+    beyond on either side; ranges over that had left a few levels for all that counts.
+    """
+    graph = onnx.load_from_string(content).graph
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    outputs = [node.output[0] for node in graph.node if node.name in set(layers)]
+    only = {name: readers[name][0] for name in outputs if len(readers.get(name, [])) == 1}
+    return {name: reader.output[0] for name, reader in only.items() if reader.op_type in ("Relu", "Clip")}
+
+
+def as_override(limits: tuple[float, float]) -> dict[str, np.float32]:
+    """A range as ONNX Runtime's quantiser takes it."""
+    return {"rmin": np.float32(limits[0]), "rmax": np.float32(limits[1])}
 
 
 class OneByOne(CalibrationDataReader):

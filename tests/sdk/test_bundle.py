@@ -75,7 +75,7 @@ def test_an_unknown_builtin_names_the_known_ones() -> None:
         open_bundle("builtin:teacher")
 
 
-@pytest.mark.parametrize(("name", "side"), [("student", 96), ("student-128", 128)])
+@pytest.mark.parametrize(("name", "side"), [("student", 96), ("student-160", 160)])
 def test_what_is_shipped_answers_its_own_golden_frames(name: str, side: int) -> None:
     with load(f"builtin:{name}") as model:
         assert model.bundle.spec.input.shape == (side, side, 3)

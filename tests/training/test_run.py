@@ -33,7 +33,7 @@ from training_fixtures import TINY_RUN
 
 TAXONOMY = load_taxonomy()
 SHIPPED = (
-    "ablation", "folder", "modalities", "student", "student-128", "student-128-pictures", "student-128-taught",
+    "ablation", "folder", "folder-160", "modalities", "student", "student-128", "student-128-pictures", "student-128-taught",
     "student-128-pair",
     "student-128-three", "student-144", "student-3m-128", "student-distilled", "student-distilled-small", "student-eurosat",
     "student-eurosat-112", "student-eurosat-96", "student-eurosat-again", "student-longer", "student-pictures", "student-small",
