@@ -76,10 +76,10 @@ def int8_static(
     symmetric = scheme == "tensorrt"
     overrides = {}
     if method == "mse":
-        kept = clipped_afterwards(content, chosen)
-        tensors = activations_of(content, chosen)
-        ranges = least_squares_ranges(content, [kept.get(name, name) for name in tensors], images, symmetric)
-        overrides = {name: [as_override(ranges[kept.get(name, name)])] for name in tensors}
+        left = clipped_afterwards(content, chosen)
+        measured = {name: left.get(name, name) for name in activations_of(content, chosen)}
+        ranges = least_squares_ranges(content, [*dict.fromkeys(measured.values())], images, symmetric)
+        overrides = {name: [as_override(ranges[where])] for name, where in measured.items()}
     with forgotten_shapes(content) as (model, target):
         quantize_static(
             model,
@@ -129,13 +129,19 @@ def clipped_afterwards(content: bytes, layers: Sequence[str]) -> dict[str, str]:
     beyond on either side; ranges over that had left a few levels for all that counts.
     """
     graph = onnx.load_from_string(content).graph
+    readers = readers_of(graph)
+    outputs = [node.output[0] for node in graph.node if node.name in set(layers)]
+    only = {name: readers[name][0] for name in outputs if len(readers.get(name, [])) == 1}
+    return {name: reader.output[0] for name, reader in only.items() if reader.op_type in ("Relu", "Clip")}
+
+
+def readers_of(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
+    """Each tensor that nodes take, to these nodes in the order in which they run."""
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node)
-    outputs = [node.output[0] for node in graph.node if node.name in set(layers)]
-    only = {name: readers[name][0] for name in outputs if len(readers.get(name, [])) == 1}
-    return {name: reader.output[0] for name, reader in only.items() if reader.op_type in ("Relu", "Clip")}
+    return readers
 
 
 def as_override(limits: tuple[float, float]) -> dict[str, np.float32]:
@@ -167,10 +173,7 @@ def smooth(content: bytes, images: NDArray[np.uint8], strength: float = 0.5) -> 
     model = onnx.load_from_string(content)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     norms = {node.output[0]: node for node in model.graph.node if node.op_type == "LayerNormalization"}
-    readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
+    readers = readers_of(model.graph)
     pairs = [
         (norm, users[0])
         for name, norm in norms.items()

@@ -36,7 +36,7 @@ def least_squares_ranges(
     """
     chance = np.random.default_rng(0)
     held: dict[str, list[NDArray[np.float32]]] = {name: [] for name in tensors}
-    for name, found in activations(content, [*held], images):
+    for name, found in activations(content, tensors, images):
         values = found.ravel()
         sample = chance.choice(values, min(VALUES_AN_IMAGE, values.size), replace=False)
         held[name] += [sample, np.array([values.min(), values.max()], np.float32)]

@@ -38,7 +38,7 @@ def train(
     ] = None,
     data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets of the configuration.")] = Path("data"),
     out: Annotated[Path, typer.Option(help="Folder for the checkpoints, the log and network.pt.")] = Path("runs/student"),
-    backbone: Annotated[str, typer.Option(help="A preset, or timm:NAME; overrides the configuration.")] = "",
+    backbone: Annotated[str, typer.Option(help="A preset, timm:NAME or timm-trunk:NAME; overrides the configuration.")] = "",
     start: Annotated[
         str, typer.Option(help="A checkpoint to start from; 'scratch' for none. Default with --data: the shipped student.")
     ] = "",

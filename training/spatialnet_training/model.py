@@ -15,7 +15,7 @@ class SpatialNet(nn.Module):
     """Normalised pixels in, one tensor of logits for each task out.
 
     Args:
-        backbone: a preset of `backbones.PRESETS` or `timm:NAME`.
+        backbone: a preset of `backbones.PRESETS`, `timm:NAME` or `timm-trunk:NAME`.
         tasks: task name to number of outputs.
         size: side of the square input in pixels; a multiple of 16.
         groups: the bands of the input, in channel order.
