@@ -19,15 +19,17 @@ from msgspec.structs import replace
 from spatialnet_edge.errors import DataRefused, UsageError
 from spatialnet_edge.spec import Multiclass, Multilabel, Regression
 from spatialnet_training.batches import Loader, draw_epoch
-from spatialnet_training.checkpoint import load_network
+from spatialnet_training.checkpoint import load_network, located
 from spatialnet_training.cli import read_config
 from spatialnet_training.config import Distillation, Stage, TaughtBy, load_config
 from spatialnet_training.datasets import TrainingData, load_published, load_split, load_unlabelled, published_tasks
 from spatialnet_training.distil import Teacher
 from spatialnet_training.model import SpatialNet
+from spatialnet_training.own_data import load_own
 from spatialnet_training.plots import read_log
 from spatialnet_training.run import Watcher, load_teacher, stored_side, train
 from spatialnet_training.taxonomy import load_taxonomy
+from spatialnet_training.terms import licence
 from spatialnet_training.trainer import Trainer, predict
 from training_fixtures import TINY_RUN
 
@@ -117,7 +119,7 @@ def test_another_run_does_not_go_on_from_a_folders_checkpoint(data: TrainingData
     with pytest.raises(UsageError, match='another \'backbone\': "student-1m" there, "student-2m" here; name another folder'):
         train(replace(TINY_RUN, backbone="student-2m"), data, out, "test")
     with pytest.raises(UsageError, match="another 'start': \"\" there, "):
-        train(TINY_RUN, data, out, "test", start=teacher)
+        train(replace(TINY_RUN, start=str(teacher)), data, out, "test")
     fewer = dataclasses.replace(data, train=data.train.subset(range(len(data.train) - 1)))
     with pytest.raises(UsageError, match=r"another 'data': .\"eurosat: "):
         train(TINY_RUN, fewer, out, "test")
@@ -214,7 +216,7 @@ def test_a_student_becomes_like_its_teachers_without_any_label(
         teachers=(str(teacher), str(teacher)), share=1.0, relations=10.0, elsewhere=1.0,
         unlabelled=str(data_root / "ucmerced.zip"), unlabelled_terms="somebody's (CC-0)", unlabelled_share=0.5, unlabelled_tile=32,
     )  # fmt: skip
-    started = replace(base, distillation=settings, weights_terms="started from mine (MIT)")
+    started = replace(base, distillation=settings, weights_terms="begun with mine (MIT)")
     taught = train(started, data, tmp_path / "taught", "test")
     alone = train(base, data, tmp_path / "alone", "test")
     assert agreement(taught, teacher, data) < 0.5 * agreement(alone, teacher, data)
@@ -222,11 +224,28 @@ def test_a_student_becomes_like_its_teachers_without_any_label(
     assert "distilled from" in origin.source
     tiles = load_unlabelled(data_root / "ucmerced.zip", 64, tile=32)
     assert f"ucmerced: {len(tiles)} unlabelled" in origin.data
-    assert origin.licence == f"{data.licence}, somebody's (CC-0), started from mine (MIT)"
-    train(
-        replace(started, weights_terms="started from mine (MIT), again"), data, tmp_path / "taught", "test"
-    )  # is done at once
-    assert load_network(taught)[2].licence.endswith("(MIT), again")
+    assert origin.licence == licence(data.grant, [*data.terms, "somebody's (CC-0)", "begun with mine (MIT)"])
+    train(replace(started, weights_terms="begun with theirs (MIT)"), data, tmp_path / "taught", "test")  # is done at once
+    assert load_network(taught)[2].licence.endswith(", begun with theirs (MIT)")
+
+
+def test_what_starts_from_a_network_inherits_its_terms(
+    data: TrainingData, data_root: Path, teacher: Path, tmp_path: Path
+) -> None:
+    """A user's own network is not free of what the shipped one was trained on."""
+    own = load_own(data_root / "ucmerced.zip", 64)
+    config = replace(TINY_RUN, start=str(teacher), weights_terms="begun with mine (MIT)", stages=(Stage(size=48, epochs=1),))
+    once = train(config, own, tmp_path / "once", "test")
+    assert load_network(once)[2].licence == (
+        "as the owner of its images says; trained on ucmerced.zip (yours), begun with mine (MIT), EuroSAT (MIT), UC Merced "
+        "(public domain)"
+    )
+    again = train(replace(config, start=str(once), weights_terms=""), data, tmp_path / "again", "test")
+    assert load_network(again)[2].licence == (
+        "Apache-2.0; trained on EuroSAT (MIT), UC Merced (public domain), ucmerced.zip (yours), begun with mine (MIT)"
+    )
+    with pytest.raises(UsageError, match=r"nowhere: no checkpoint to start from.*shipped: .*student-160"):
+        train(replace(config, start="nowhere"), data, tmp_path / "nowhere", "test")
 
 
 def test_a_teacher_sees_its_students_views_at_its_own_size(data: TrainingData, teacher: Path) -> None:
@@ -271,14 +290,14 @@ def test_a_student_may_teach_itself(data: TrainingData, teacher: Path, tmp_path:
 def test_a_teacher_of_one_data_set_teaches_a_student_of_two(data: TrainingData, data_root: Path, tmp_path: Path) -> None:
     """It lacks the head of the other set, and its own would be wrong there."""
     one_set = load_published({"ucmerced": data_root / "ucmerced.zip"}, 64)
-    assert one_set.licence == "Apache-2.0; trained on UC Merced (public domain)"
+    assert one_set.terms == ("UC Merced (public domain)",)
     teacher = train(replace(TINY_RUN, data={"ucmerced": "ucmerced.zip"}), one_set, tmp_path / "teacher", "test")
     told = ("self", TaughtBy(str(teacher), of=("ucmerced",), weight=2.0))
     settings = Distillation(teachers=told, relations=1.0, unlabelled_terms="of pictures that are not there")
     taught = train(replace(TINY_RUN, distillation=settings), data, tmp_path / "taught", "test")
     origin = load_network(taught)[2]
     assert origin.source == "from scratch, distilled from itself, teacher (of ucmerced)"
-    assert origin.licence == data.licence
+    assert origin.licence == licence(data.grant, data.terms)
     wrong = Distillation(teachers=(TaughtBy(str(teacher), of=("mars",)),))
     with pytest.raises(UsageError, match="said to know 'mars'"):
         train(replace(TINY_RUN, distillation=wrong), data, tmp_path / "wrong", "test")
@@ -287,10 +306,10 @@ def test_a_teacher_of_one_data_set_teaches_a_student_of_two(data: TrainingData, 
 def test_a_teacher_of_other_labels_is_refused(data: TrainingData, teacher: Path, tmp_path: Path) -> None:
     config = replace(TINY_RUN, distillation=Distillation(teachers=(str(teacher),)))
     reordered = replace(data.tasks[0], labels=tuple(reversed(data.tasks[0].labels)))
-    other = TrainingData((reordered, *data.tasks[1:]), data.train, data.tune, "")
+    other = TrainingData((reordered, *data.tasks[1:]), data.train, data.tune, "", ())
     with pytest.raises(UsageError, match="its labels of 'land_use' are not the student's"):
         train(config, other, tmp_path, "test")
-    mine = TrainingData((Multiclass(name="mine", labels=("a", "b")),), data.train, data.tune, "")
+    mine = TrainingData((Multiclass(name="mine", labels=("a", "b")),), data.train, data.tune, "", ())
     with pytest.raises(UsageError, match=r"teaches land_use, .*; the student learns mine"):
         train(config, mine, tmp_path, "test")
 
@@ -306,8 +325,8 @@ def test_other_balances_of_the_tasks_learn_too(data: TrainingData, balance: str)
 
 
 def test_a_frozen_backbone_stays_as_it_was(data: TrainingData, teacher: Path, tmp_path: Path) -> None:
-    config = replace(TINY_RUN, adapt="frozen", seed=9)
-    network = load_network(train(config, data, tmp_path, "test", start=teacher))[0].state_dict()
+    config = replace(TINY_RUN, adapt="frozen", seed=9, start=str(teacher))
+    network = load_network(train(config, data, tmp_path, "test"))[0].state_dict()
     for name, value in load_network(teacher)[0].state_dict().items():
         if name.startswith("backbone."):
             assert torch.equal(network[name], value), name
@@ -365,6 +384,9 @@ def test_the_command_line_overrides_any_key(tmp_path: Path) -> None:
 def test_every_shipped_configuration_is_valid(name: str) -> None:
     config = read_config(name)
     assert config.epochs > 0
+    taught_by = config.distillation.taught_by if config.distillation else ()
+    for checkpoint in filter(None, (config.start, *(each.checkpoint for each in taught_by))):
+        assert checkpoint.startswith("runs/") or located(checkpoint).is_file(), checkpoint
 
 
 def test_every_shipped_configuration_is_in_the_list_above() -> None:

@@ -83,7 +83,7 @@ def test_a_network_answers_with_any_band_missing(data_root: Path, tmp_path: Path
 def trained_further(config: TrainConfig, data: TrainingData, folder: Path) -> tuple[Path, Path]:
     """A network and what it became."""
     first = train(config, data, folder / "first", "test")
-    return first, train(replace(config, seed=1), data, folder / "second", "test", start=first)
+    return first, train(replace(config, seed=1, start=str(first)), data, folder / "second", "test")
 
 
 @pytest.fixture(scope="module")

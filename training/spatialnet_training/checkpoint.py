@@ -21,6 +21,12 @@ WEIGHTS = Path(str(files("spatialnet_training"))) / "weights"
 """The checkpoints that the repository has; they are not in the wheel."""
 
 
+def located(name: str) -> Path:
+    """The checkpoint that is called so: one of the repository's by its name, such as `student-160`, or a path."""
+    shipped = WEIGHTS / f"{name}.pt"
+    return shipped if Path(name).name == name and shipped.is_file() else Path(name)
+
+
 def save_network(path: Path, network: SpatialNet, backbone: str, spec: ModelSpec, provenance: Provenance) -> None:
     """Write a checkpoint that `load_network` reads; atomic."""
     state = {
@@ -47,6 +53,15 @@ def load_network(path: Path) -> tuple[SpatialNet, ModelSpec, Provenance]:
     network = SpatialNet(state["backbone"], {t.name: t.width for t in spec.tasks}, spec.input.height, spec.input.groups)
     network.load_state_dict(state["weights"])
     return network.eval(), spec, msgspec.json.decode(state["provenance"], type=Provenance)
+
+
+def load_provenance(path: Path) -> Provenance:
+    """Where a checkpoint comes from, without building its network.
+
+    Raises:
+        Refused: as `load_network`.
+    """
+    return msgspec.json.decode(read(path)["provenance"], type=Provenance)
 
 
 def load_spec(path: Path) -> ModelSpec:

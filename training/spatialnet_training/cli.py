@@ -12,6 +12,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from msgspec.structs import replace
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -19,12 +20,15 @@ from spatialnet_edge.errors import UsageError
 from spatialnet_edge.outputs import to_be_written
 from spatialnet_edge.spec import Multiclass, Regression, Task
 from spatialnet_training.bands import groups_named
-from spatialnet_training.checkpoint import NETWORK, WEIGHTS
+from spatialnet_training.checkpoint import NETWORK
 from spatialnet_training.config import TrainConfig, load_config
 from spatialnet_training.datasets import TrainingData, load_published
 from spatialnet_training.own_data import load_own
-from spatialnet_training.run import Watcher, stored_side
+from spatialnet_training.run import Watcher, starting_point, stored_side
 from spatialnet_training.run import train as run_training
+
+SCRATCH = "scratch"
+"""What `--start` calls random weights."""
 
 
 def train(
@@ -40,7 +44,10 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for the checkpoints, the log and network.pt.")] = Path("runs/student"),
     backbone: Annotated[str, typer.Option(help="A preset, timm:NAME or timm-trunk:NAME; overrides the configuration.")] = "",
     start: Annotated[
-        str, typer.Option(help="A checkpoint to start from; 'scratch' for none. Default with --data: the shipped student.")
+        str,
+        typer.Option(
+            help="A checkpoint to start from, or a shipped one's name; 'scratch' for none; overrides the configuration."
+        ),
     ] = "",
     labels: Annotated[str, typer.Option(help="With --data: the only labels to accept, comma-separated.")] = "",
 ) -> None:
@@ -48,17 +55,19 @@ def train(
     overrides = [*(set_ or []), *([f'backbone="{backbone}"'] if backbone else [])]
     to_be_written(out / NETWORK)
     chosen = read_config(config or ("folder" if data else "student"), tuple(overrides))
+    if start or backbone:  # another backbone cannot begin with the weights that the configuration names
+        chosen = replace(chosen, start="" if start == SCRATCH else start)
+    starting_point(chosen)  # a name that is not there is told before images are read
     first = os.environ.get("RANK", "0") == "0"  # of several processes, one speaks
     console = Console(stderr=True, quiet=not first)
     side, groups = stored_side(chosen), groups_named(chosen.groups)
-    begin = starting_point(start, own=data is not None and not backbone)
     if data is not None:
         images = load_own(data, side, groups, tuple(each.strip() for each in labels.split(",") if each.strip()))
     else:
         images = load_published({name: data_root / file for name, file in chosen.data.items()}, side, groups)
     describe(images, console, own=data is not None)
     command = "spatialnet-edge " + " ".join(sys.argv[1:])
-    network = run_training(chosen, images, out, command, ConsoleWatcher(console, chosen.epochs), begin)
+    network = run_training(chosen, images, out, command, ConsoleWatcher(console, chosen.epochs))
     for name in images.broken:
         console.print(f"skipped {name}: not an image", style="yellow", highlight=False)
     if first:
@@ -92,22 +101,6 @@ class ConsoleWatcher(Watcher):
             f"held out: {held_out}",
             highlight=False,
         )
-
-
-def starting_point(start: str, own: bool) -> Path | None:
-    """The checkpoint to start from: the one asked for, or the shipped student's for a user's own images.
-
-    Raises:
-        UsageError: there is no such checkpoint.
-    """
-    if start == "scratch" or not (start or own):
-        return None
-    path = Path(start) if start else WEIGHTS / "student.pt"
-    if not path.is_file():
-        raise UsageError(
-            f"{path}: no checkpoint to start from; name one with --start, or start from scratch with --start scratch"
-        )
-    return path
 
 
 def describe(images: TrainingData, console: Console, own: bool) -> None:

@@ -34,7 +34,7 @@ class TaughtBy(Section, frozen=True):
     """One teacher, where its checkpoint alone does not say enough.
 
     Attributes:
-        checkpoint: its `network.pt`, or `self`.
+        checkpoint: its `network.pt`, the name of one that the repository has (`student-128`), or `self`.
         of: data sets, as `[data]` names them, whose images it knows: it says nothing of a view that shows any other. Empty for all.
         unlabelled: whether it speaks of unlabelled pictures.
         weight: of its word beside those of the others that know the same view.
@@ -85,9 +85,10 @@ class TrainConfig(Section, frozen=True):
 
     Attributes:
         backbone: a preset of `backbones.PRESETS`, `timm:NAME`, or `timm-trunk:NAME`.
-        weights: of a timm backbone: a local file, `hub`, or empty for none.
-        weights_terms: whose weights the network began with, here or before `--start`, and under which licence; the network's own
-            licence says it after its data sets'.
+        start: the checkpoint that the weights start from: a `network.pt`, or the name of one that the repository has (`student`).
+        weights: of a timm backbone that starts from no checkpoint: a local file, `hub`, or empty for none.
+        weights_terms: whose weights those are, and under which licence; the network's own licence says it after its data sets',
+            and so does that of every network that starts from this one.
         groups: band groups of the input, as `bands.GROUPS` names them.
         group_dropout: how often each group but one is withheld in training, so that a missing one is answered at run time.
         adapt: what learns: `full`; `frozen`: pooling and heads; `probe`: the heads alone, over the mean of the tokens.
@@ -107,6 +108,7 @@ class TrainConfig(Section, frozen=True):
     backbone: str
     data: dict[str, str]
     stages: Annotated[tuple[Stage, ...], msgspec.Meta(min_length=1)]
+    start: str = ""
     weights: str = ""
     weights_terms: str = ""
     groups: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("rgb",)

@@ -31,14 +31,16 @@ class TrainingData:
     Attributes:
         tasks: what the model is to answer, not yet calibrated.
         tune: held-out training images, for calibration and for watching the run.
+        grant: the licence of weights trained on it.
+        terms: whose images they are and under which licence, one entry a data set.
         unseen: how many images of which split take no part in the run, of a user's own.
-        licence: of weights trained on it.
     """
 
     tasks: tuple[Task, ...]
     train: Samples
     tune: Samples
-    licence: str
+    grant: str
+    terms: tuple[str, ...]
     unseen: Mapping[str, int] = field(default_factory=dict[str, int])
 
     @property
@@ -81,8 +83,8 @@ def load_published(sources: Mapping[str, Path], longest: int, groups: tuple[Band
         if not path.exists():
             raise DataRefused(f"{path}: no such data set; give the folder that holds it with --data-root")
     train, tune = (load_split(sources, taxonomy, split, longest, groups) for split in ("train", "tune"))
-    licence = f"Apache-2.0; trained on {', '.join(TERMS[name] for name in sources)}"
-    return TrainingData(published_tasks(taxonomy, tuple(sources)), train, tune, licence)
+    terms = tuple(TERMS[name] for name in sources)
+    return TrainingData(published_tasks(taxonomy, tuple(sources)), train, tune, "Apache-2.0", terms)
 
 
 def load_split(

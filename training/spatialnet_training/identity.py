@@ -22,8 +22,9 @@ from spatialnet_training.samples import Samples
 from spatialnet_training.transfer import answers
 
 FILE = "run.json"
-FREE = frozenset({"stages", "compile", "precision", "images_on_device", "weights_terms"})
-"""Of the configuration, what may change while a run stops: what is still to come, how it is computed, and what is said of it."""
+FREE = frozenset({"start", "stages", "compile", "precision", "images_on_device", "weights_terms"})
+"""Of the configuration, what may change while a run stops: what is still to come, how it is computed, and what is said of it.
+What it started from is compared by its name alone, for folders are moved."""
 
 
 class Identity(msgspec.Struct, frozen=True):

@@ -23,7 +23,8 @@ LOOKS_LIKE = 0.8
 RARE = 0.05
 """… when one of them has less than this share of the other's images."""
 
-LICENCE = "that of the images it was trained on"
+GRANT = "as the owner of its images says"
+"""The licence of weights that were trained on them, as far as we can know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,8 @@ def load_own(path: Path, longest: int, groups: tuple[BandGroup, ...] = (RGB,), l
             f"{path}: {len(rows)} images leave {len(train)} to train and {len(tune)} to calibrate on; "
             f"one in twenty is held out, so give at least a few dozen"
         )
-    return TrainingData(tasks, train, tune, LICENCE, Counter(row.split for row in rows if row.split != TRAIN))
+    unseen = Counter(row.split for row in rows if row.split != TRAIN)
+    return TrainingData(tasks, train, tune, GRANT, (f"{path.name} (yours)",), unseen)
 
 
 def from_folders(path: Path, images: LabelledImages) -> tuple[tuple[Task, ...], list[Row]]:

@@ -18,7 +18,16 @@ from spatialnet_edge.manifest import Provenance
 from spatialnet_edge.spec import InputSpec, ModelSpec, Multiclass, Multilabel, Task
 from spatialnet_training.bands import groups_named
 from spatialnet_training.calibration import abstention, fit_temperature
-from spatialnet_training.checkpoint import NETWORK, load_network, load_spec, run_name, save_network
+from spatialnet_training.checkpoint import (
+    NETWORK,
+    WEIGHTS,
+    load_network,
+    load_provenance,
+    load_spec,
+    located,
+    run_name,
+    save_network,
+)
 from spatialnet_training.config import TaughtBy, TrainConfig
 from spatialnet_training.datasets import TrainingData, load_unlabelled
 from spatialnet_training.distil import SELF, Teacher, as_teacher
@@ -26,6 +35,7 @@ from spatialnet_training.identity import identify, require_same, write_identity
 from spatialnet_training.model import SpatialNet
 from spatialnet_training.run_card import write_card
 from spatialnet_training.samples import Samples
+from spatialnet_training.terms import licence
 from spatialnet_training.trainer import Trainer, accuracies, epochs_of, predict
 from spatialnet_training.transfer import answers, transfer
 
@@ -38,7 +48,7 @@ def stored_side(config: TrainConfig) -> int:
     Raises:
         Refused: a teacher cannot be read.
     """
-    seen = [load_spec(Path(each.checkpoint)).input.height for each in other_teachers(config)]
+    seen = [load_spec(located(each.checkpoint)).input.height for each in other_teachers(config)]
     return max(config.stored_side, *(stage.size for stage in config.stages), *seen)
 
 
@@ -46,6 +56,23 @@ def other_teachers(config: TrainConfig) -> list[TaughtBy]:
     """Those that are checkpoints, which a run's own averaged weights are not."""
     settings = config.distillation
     return [each for each in settings.taught_by if each.checkpoint != SELF] if settings else []
+
+
+def starting_point(config: TrainConfig) -> Path | None:
+    """The checkpoint that a run's weights start from; None for random or pretrained ones.
+
+    Raises:
+        UsageError: there is no such checkpoint.
+    """
+    if not config.start:
+        return None
+    path = located(config.start)
+    if not path.is_file():
+        shipped = ", ".join(each.stem for each in sorted(WEIGHTS.glob("*.pt"))) or "none outside the repository"
+        raise UsageError(
+            f"{path}: no checkpoint to start from; name one with --start (shipped: {shipped}), or give --start scratch"
+        )
+    return path
 
 
 class Watcher:
@@ -65,22 +92,22 @@ def train(
     out: Path,
     command: str,
     watcher: Watcher | None = None,
-    start: Path | None = None,
 ) -> Path:
     """Train, resuming from `out/last.ckpt` when it is there.
 
     Args:
         command: what the user typed, for the record.
-        start: a checkpoint to start from; None for random or pretrained weights, as the configuration says.
 
     Returns:
         The path of `network.pt`: averaged weights, calibrated temperatures, the model's contract. `log.csv`, `card.html` and its
         plots stand beside it.
 
     Raises:
-        UsageError: an unknown backbone or group, a teacher of other labels, or `out` holds another run's checkpoint.
+        UsageError: an unknown backbone or group, no such checkpoint to start from, a teacher of other labels, or `out` holds
+            another run's checkpoint.
     """
     watcher = watcher or Watcher()
+    start = starting_point(config)
     groups = groups_named(config.groups)
     torch.manual_seed(config.seed)
     outputs = {task.name: task.width for task in data.tasks}
@@ -89,7 +116,7 @@ def train(
         transfer(network, data.tasks, start)
     settings = config.distillation
     teachers = [load_teacher(each, data) for each in other_teachers(config)]
-    unlabelled, seen, terms = None, data.summary, [data.licence]
+    unlabelled, seen, terms = None, data.summary, [*data.terms]
     if settings and settings.unlabelled:
         unlabelled = load_unlabelled(Path(settings.unlabelled), stored_side(config), groups, settings.unlabelled_tile)
         seen = (*seen, f"{unlabelled.data_sets[0]}: {len(unlabelled)} unlabelled")
@@ -127,7 +154,7 @@ def train(
         source=origin(config, start),
         command=command,
         data=seen,
-        licence=", ".join(filter(None, terms)),
+        licence=licence(data.grant, terms, load_provenance(start).licence if start else ""),
     )
     if trainer.fabric.is_global_zero:
         save_network(out / NETWORK, network, config.backbone, spec, provenance)
@@ -153,7 +180,7 @@ def origin(config: TrainConfig, start: Path | None) -> str:
 
 def named(teacher: TaughtBy) -> str:
     """A teacher in words."""
-    name = "itself" if teacher.checkpoint == SELF else run_name(Path(teacher.checkpoint))
+    name = "itself" if teacher.checkpoint == SELF else run_name(located(teacher.checkpoint))
     return f"{name} (of {' and '.join(teacher.of)})" if teacher.of else name
 
 
@@ -164,7 +191,7 @@ def load_teacher(teacher: TaughtBy, data: TrainingData) -> Teacher:
         UsageError: it has no task in common, or one with other labels; or it is to know a data set that is not there.
         Refused: it cannot be read.
     """
-    path = Path(teacher.checkpoint)
+    path = located(teacher.checkpoint)
     network, spec, _ = load_network(path)
     wanted = dict(answers(task) for task in data.tasks)
     shared = [task for task in spec.tasks if task.name in wanted]
