@@ -13,6 +13,7 @@ from spatialnet_edge.backends.fake import FakeEngine
 from spatialnet_edge.bundle import Bundle, file_records, open_bundle, write_bundle
 from spatialnet_edge.errors import (
     BundleError,
+    EngineError,
     EngineUnavailable,
     GoldenTestFailed,
     InvalidOutput,
@@ -46,6 +47,8 @@ def test_every_engine_keeps_the_contract(engine: Engine) -> None:
     assert dark.argmax() == 0
     engine.close()
     engine.close()
+    with pytest.raises(EngineError, match="the engine is closed; classify inside the 'with' block"):
+        engine.infer(BATCH)
 
 
 @pytest.mark.parametrize("bad", [BATCH.astype(np.float32), BATCH[0], BATCH[:, :16], BATCH[..., :1]])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, final
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialnet_edge.errors import InvalidOutput, UsageError
+from spatialnet_edge.errors import EngineError, InvalidOutput, UsageError
 from spatialnet_edge.spec import ModelSpec, Multiclass, Regression, Task
 
 if TYPE_CHECKING:
@@ -23,19 +23,21 @@ SUM_TOLERANCE = 1e-2
 
 @final
 class CheckedEngine:
-    """Wraps any engine; passes on only what keeps the contract."""
+    """Wraps any engine; passes on only what keeps the contract. Closed, it is asked nothing more: its memory may be gone."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.spec: ModelSpec = engine.spec
         self.reentrant: bool = engine.reentrant
         self._alone = nullcontext() if engine.reentrant else Lock()
+        self._closed = False
 
     def infer(self, batch: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         """As `Engine.infer`.
 
         Raises:
             UsageError: the batch is not what the spec says.
+            EngineError: the engine failed, or is closed.
             InvalidOutput: a NaN, a wrong shape or type, probabilities outside 0 to 1 or that do not sum to 1.
         """
         if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1:] != self.spec.input.shape:
@@ -43,6 +45,8 @@ class CheckedEngine:
                 f"the batch is {batch.dtype} {batch.shape}; the model takes uint8 (N, {', '.join(map(str, self.spec.input.shape))})"
             )
         with self._alone:  # a self-test may come while a frame is in the engine
+            if self._closed:
+                raise EngineError("the engine is closed; classify inside the 'with' block of the model, or load it again")
             outputs = self._engine.infer(batch)
         for task in self.spec.tasks:
             if task.name not in outputs:
@@ -56,7 +60,10 @@ class CheckedEngine:
         return getattr(self._engine, "weights", ())
 
     def close(self) -> None:
-        self._engine.close()
+        with self._alone:
+            if not self._closed:
+                self._closed = True
+                self._engine.close()
 
 
 def check_output(task: Task, values: NDArray[np.float32], batch: int) -> None:
