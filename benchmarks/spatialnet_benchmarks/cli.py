@@ -35,9 +35,10 @@ LOAD = 0.7
 
 def bench(
     bundle: Annotated[str, typer.Argument(help="A .snb file, a bundle directory, or builtin:student.")] = "builtin:student",
-    source: Annotated[str, typer.Argument(help="What to stream; a recording gives the same work each time.")] = (
-        "synthetic:frames=300&size=1280x720"
-    ),
+    source: Annotated[
+        str,
+        typer.Argument(help="What to stream, such as a recording; by default made frames of 720p, of all the model's bands."),
+    ] = "",
     rounds: Annotated[int, typer.Option(min=1, help="Passes over the source; the median pass is reported.")] = 5,
     kept: Annotated[int, typer.Option(min=10, help="Frames held in memory for the stages after decoding.")] = 100,
     runs: Annotated[int, typer.Option(min=20, help="Inferences of the engine alone.")] = 500,
@@ -58,8 +59,10 @@ def bench(
         return
     if html is not None and html.suffix != ".html":
         raise UsageError(f"--html {html}: name a file that ends in .html")
-    require_end(source)
+    if source:
+        require_end(source)
     with load(bundle, backend, threads=1) as model:
+        source = source or f"synthetic:frames=300&size=1280x720&bands={model.bundle.spec.input.channels}"
         record = take(model, bundle, source, rounds, kept, runs, rate, seconds, backend)
     show(record)
     if json is not None:

@@ -33,7 +33,8 @@ marks = [("imports", time.perf_counter())]
 bundle = open_bundle(sys.argv[1]); marks.append(("verify", time.perf_counter()))
 engine = open_engine(bundle, sys.argv[2], 1).engine; marks.append(("engine", time.perf_counter()))
 golden_vectors(bundle).require(engine); marks.append(("golden test", time.perf_counter()))
-Pipeline(engine).step(Frame(np.zeros((720, 1280, 3), np.uint8), 0, "cold")); marks.append(("first frame", time.perf_counter()))
+blank = np.zeros((720, 1280, bundle.spec.input.channels), np.uint8)
+Pipeline(engine).step(Frame(blank, 0, "cold")); marks.append(("first frame", time.perf_counter()))
 before, split = start, {}
 for name, at in marks:
     split[name], before = at - before, at
@@ -90,7 +91,7 @@ def paced(model: Model, rate: float, seconds: float, size: str = "1280x720") -> 
     or dropping what waits, would leave out just the moments that hurt (Tene, "How NOT to Measure Latency", coordinated omission).
     """
     frames = max(2, int(rate * seconds))
-    source = open_source(f"synthetic:frames={frames}&size={size}&fps={rate:g}")
+    source = open_source(f"synthetic:frames={frames}&size={size}&fps={rate:g}&bands={model.bundle.spec.input.channels}")
     pipeline = Pipeline(model.opened.engine, "every", workers=1)
     found: list[float] = []
     first = 0.0

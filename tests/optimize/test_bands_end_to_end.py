@@ -1,6 +1,7 @@
 """Bands beyond colour, all the way: GeoTIFFs to a network, a bundle that passes its gates, and answers when a sensor is missing."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +32,11 @@ def multispectral(folder: Path, count: int = 60) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    folder = tmp_path_factory.mktemp("bands")
+def built(folder: Path, groups: Sequence[str]) -> Bundle:
+    """A bundle of these bands, from images to gates."""
     images, run = multispectral(folder / "sentinel"), folder / "run"
     settings = [
-        f"groups={[*GROUPS]}".replace("'", '"'),
+        f"groups={[*groups]}".replace("'", '"'),
         "group_dropout=0.2",
         "stages=[{size=32, epochs=5}]",
         "epoch_images=128",
@@ -52,6 +52,11 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         result = CliRunner().invoke(app, [str(word) for word in command])
         assert result.exit_code == 0, (command, result.output, result.exception)
     return open_bundle(folder / "field.snb")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return built(tmp_path_factory.mktemp("bands"), GROUPS)
 
 
 def scene(near_infrared: int) -> np.ndarray:
@@ -102,6 +107,19 @@ def test_a_scene_of_thirteen_bands_flies(bundle: Bundle, tmp_path: Path) -> None
     lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
     assert [line["predictions"]["land_use"]["label"] for line in lines if "predictions" in line] == ["field", "asphalt"]
     assert len(list(spatialnet_edge.open_source(str(overlay)))) == 2
+
+
+def test_a_model_without_colour_is_measured_on_frames_of_its_own_bands(tmp_path: Path) -> None:
+    alone = built(tmp_path, ["nir"])
+    options = ["--rounds", "1", "--runs", "20", "--kept", "10", "--seconds", "1", "--json", str(tmp_path / "bench.json")]
+    done = CliRunner().invoke(app, ["bench", str(alone.path), *options])
+    assert done.exit_code == 0, (done.output, done.exception)
+    record = json.loads((tmp_path / "bench.json").read_text(encoding="utf-8"))
+    assert record["source"].endswith("&bands=1")
+    assert record["input"] == [32, 32, 1]
+    assert record["paced"]["latency"]["p50"] > 0
+    done = CliRunner().invoke(app, ["bench", str(alone.path), "synthetic:frames=10&size=64x64", *options])
+    assert "this model takes 1: nir (1)" in str(done.exception)
 
 
 def test_golden_frames_without_a_band_are_refused() -> None:

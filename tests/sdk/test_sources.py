@@ -188,6 +188,7 @@ def test_what_is_no_source_is_refused_with_a_reason(tmp_path: Path) -> None:
         "synthetic:frames=none": "expected for instance",
         "synthetic:colour=red": "unknown option 'colour'",
         "synthetic:frames=0": "must be positive",
+        "synthetic:bands=0": "bands from 1 to 64",
         "63": "camera 63",
         "/dev/video63?size=640x480": "may this user read /dev/video63?",
         "0?size=big": "expected for instance 0?size=1280x720",

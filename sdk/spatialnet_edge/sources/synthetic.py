@@ -12,12 +12,12 @@ from spatialnet_edge.errors import SourceRefused
 from spatialnet_edge.frames import Frame, Skipped
 from spatialnet_edge.sources import options_of, size_of
 
-DEFAULTS = {"frames": "300", "size": "640x480", "fps": "0", "seed": "0"}
+DEFAULTS = {"frames": "300", "size": "640x480", "fps": "0", "seed": "0", "bands": "3"}
 
 
 @final
 class SyntheticSource:
-    """`synthetic:frames=300&size=640x480&fps=30&seed=0`: smooth coloured fields that drift from frame to frame.
+    """`synthetic:frames=300&size=640x480&fps=30&seed=0&bands=3`: smooth coloured fields that drift from frame to frame.
 
     With `fps` the source is live: frames come at that pace. Without, they come as fast as they are taken.
     """
@@ -29,16 +29,16 @@ class SyntheticSource:
             width, height = size_of(options["size"])
             self.length = int(options["frames"])
             rate = float(options["fps"])
-            seed = int(options["seed"])
+            seed, bands = int(options["seed"]), int(options["bands"])
         except ValueError as error:
             raise SourceRefused(
                 f"{self.uri}: {error}; expected for instance synthetic:frames=300&size=640x480&fps=30"
             ) from error
-        if not (0 < width <= 16384 and 0 < height <= 16384 and self.length > 0 and 0 <= rate <= 10_000):
-            raise SourceRefused(f"{self.uri}: sizes and frames must be positive, fps from 0 to 10000")
+        if not (0 < width <= 16384 and 0 < height <= 16384 and self.length > 0 and 0 <= rate <= 10_000 and 0 < bands <= 64):
+            raise SourceRefused(f"{self.uri}: sizes and frames must be positive, fps from 0 to 10000, bands from 1 to 64")
         self.fps = rate or None
         self.live = rate > 0
-        coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
+        coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, bands), np.uint8)
         tile = np.kron(coarse, np.ones((-(-height // 8), -(-width // 8), 1), np.uint8))
         self._field = tile[:height, :width]
 
