@@ -123,9 +123,9 @@ def plot(path: Path, points: Sequence[Point]) -> None:
     axis.set(xlabel="latency of one image, one thread, ms (median)", ylabel="accuracy, mean over the data sets, %")
     axis.set_title("accuracy against latency, FP32 in ONNX Runtime")
     axis.margins(x=0.1, y=0.1)
-    axis.legend(loc="lower right")
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, frameon=False)  # beside the points, wherever they lie
     axis.grid(alpha=0.3)
-    made.savefig(path, dpi=90)
+    made.savefig(path, dpi=90, bbox_inches="tight")
     pyplot.close(made)
 
 

@@ -254,7 +254,16 @@ def test_a_checkpoint_is_called_by_its_run_or_by_its_own_name(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize(
-    "name", ["student", "student-128", "student-128-pictures", "student-160", "student-eurosat-112", "student-eurosat-again"]
+    "name",
+    [
+        "student",
+        "student-128",
+        "student-128-pictures",
+        "student-160",
+        "student-160-longer",
+        "student-eurosat-112",
+        "student-eurosat-again",
+    ],
 )
 def test_the_weights_in_git_can_be_read_and_know_eurosat(name: str) -> None:
     """The shipped samples are held out of all training."""
