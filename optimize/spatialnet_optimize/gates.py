@@ -1,7 +1,7 @@
 """Which candidates may fly, and which one does.
 
-A candidate is refused when it loses more accuracy than the budget on any head, or answers the golden frames too differently; of
-those that pass, the fastest wins, unless it is faster by less than the noise.
+A candidate is refused when it loses more accuracy than the budget on any head, changes too many answers, or answers the golden
+frames too differently; of those that pass, the fastest wins, unless it is faster by less than the noise.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ GOLDEN_TOLERANCE = {
     "int8-partial": 0.15,
 }
 """Largest difference in probability from the FP32 reference on the golden frames, for each precision."""
+
+LEAST_AGREEMENT = 0.97
+"""Share of all heads' answers that must be the reference's. A few labelled images hardly show what accuracy is lost, and nothing of
+the heads that none of them has a label for; changed answers show it (decision 0016)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,11 @@ def refusal(candidate: Measured, reference: Measured, budget: float) -> str:
     if lost > budget + 1e-6:  # one image of 200 is half a point, but for the last bit
         head = max(reference.accuracy, key=lambda key: reference.accuracy[key] - candidate.accuracy[key])
         return f"accuracy: loses {lost:.2f} points in {head}; the budget is {budget:.2f}"
+    if candidate.agreement < LEAST_AGREEMENT:
+        return (
+            f"agreement: {candidate.agreement:.1%} of all heads' answers are as before, {LEAST_AGREEMENT:.0%} must be; leave out "
+            f"heads that nobody needs with --heads, or the layers that change most with --search"
+        )
     allowed = GOLDEN_TOLERANCE[candidate.name]
     if candidate.golden_difference > allowed:
         return f"golden: probabilities differ by {candidate.golden_difference:.3f} on the golden frames; allowed {allowed:.3f}"

@@ -35,6 +35,14 @@ def test_a_candidate_that_answers_otherwise_fails_even_if_it_is_as_accurate() ->
     assert "golden" in verdicts(FP32, strange)["int8-dynamic"]
 
 
+def test_a_candidate_that_changes_many_answers_fails_even_if_those_with_labels_stay_right() -> None:
+    """Labels are few, and some heads have none here."""
+    fickle = replace(INT8, agreement=0.942)
+    assert decide([FP32, fickle], 0.5).winner is FP32
+    assert "94.2% of all heads' answers are as before, 97% must be" in verdicts(FP32, fickle)["int8-dynamic"]
+    assert decide([FP32, replace(INT8, agreement=0.97)], 0.5).winner.name == "int8-dynamic"
+
+
 @pytest.mark.parametrize("p50", [9.8, 10.0, 14.0])
 def test_no_gain_beyond_the_noise_keeps_fp32(p50: float) -> None:
     decision = decide([FP32, replace(INT8, p50_ms=p50)], 0.5)
