@@ -91,7 +91,7 @@ def paced(model: Model, rate: float, seconds: float, size: str = "1280x720") -> 
     or dropping what waits, would leave out just the moments that hurt (Tene, "How NOT to Measure Latency", coordinated omission).
     """
     frames = max(2, int(rate * seconds))
-    source = open_source(f"synthetic:frames={frames}&size={size}&fps={rate:g}&bands={model.bundle.spec.input.channels}")
+    source = open_source(f"synthetic:frames={frames}&size={size}&fps={rate:g}&bands={model.opened.engine.spec.input.channels}")
     pipeline = Pipeline(model.opened.engine, "every", workers=1)
     found: list[float] = []
     first = 0.0

@@ -40,7 +40,7 @@ class InMemory:
 def streams(model: Model, counts: Sequence[int]) -> dict[str, dict[str, float]]:
     """So many streams of 720p frames at once on one engine: frames a second of all together, and the worst stream's share of
     the mean."""
-    noise = [*np.random.default_rng(0).integers(0, 256, (8, 720, 1280, model.bundle.spec.input.channels), np.uint8)]
+    noise = [*np.random.default_rng(0).integers(0, 256, (8, 720, 1280, model.opened.engine.spec.input.channels), np.uint8)]
     found: dict[str, dict[str, float]] = {}
     for count in counts:
 
