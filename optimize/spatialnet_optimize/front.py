@@ -125,7 +125,7 @@ def plot(path: Path, points: Sequence[Point]) -> None:
     axis.margins(x=0.1, y=0.1)
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, frameon=False)  # beside the points, wherever they lie
     axis.grid(alpha=0.3)
-    made.savefig(path, dpi=90, bbox_inches="tight")
+    made.savefig(path, dpi=90)
     pyplot.close(made)
 
 

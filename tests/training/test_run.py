@@ -291,7 +291,7 @@ def test_a_student_may_teach_itself(data: TrainingData, teacher: Path, tmp_path:
 def test_a_teacher_of_one_data_set_teaches_a_student_of_two(data: TrainingData, data_root: Path, tmp_path: Path) -> None:
     """It lacks the head of the other set, and its own would be wrong there."""
     one_set = load_published({"ucmerced": data_root / "ucmerced.zip"}, 64)
-    assert one_set.terms == ("UC Merced (public domain)",)
+    assert (one_set.grant, one_set.terms) == ("Apache-2.0", ("UC Merced (public domain)",))
     teacher = train(replace(TINY_RUN, data={"ucmerced": "ucmerced.zip"}), one_set, tmp_path / "teacher", "test")
     told = ("self", TaughtBy(str(teacher), of=("ucmerced",), weight=2.0))
     settings = Distillation(teachers=told, relations=1.0, unlabelled_terms="of pictures that are not there")

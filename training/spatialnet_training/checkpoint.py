@@ -55,15 +55,6 @@ def load_network(path: Path) -> tuple[SpatialNet, ModelSpec, Provenance]:
     return network.eval(), spec, msgspec.json.decode(state["provenance"], type=Provenance)
 
 
-def load_provenance(path: Path) -> Provenance:
-    """Where a checkpoint comes from, without building its network.
-
-    Raises:
-        Refused: as `load_network`.
-    """
-    return msgspec.json.decode(read(path)["provenance"], type=Provenance)
-
-
 def load_spec(path: Path) -> ModelSpec:
     """A checkpoint's contract alone, without building its network.
 

@@ -22,7 +22,6 @@ from spatialnet_training.checkpoint import (
     NETWORK,
     WEIGHTS,
     load_network,
-    load_provenance,
     load_spec,
     located,
     run_name,
@@ -112,8 +111,7 @@ def train(
     torch.manual_seed(config.seed)
     outputs = {task.name: task.width for task in data.tasks}
     network = SpatialNet(config.backbone, outputs, config.size, groups, config.weights)
-    if start is not None:
-        transfer(network, data.tasks, start)
+    inherited = transfer(network, data.tasks, start).licence if start else ""
     settings = config.distillation
     teachers = [load_teacher(each, data) for each in other_teachers(config)]
     unlabelled, seen, terms = None, data.summary, [*data.terms]
@@ -154,7 +152,7 @@ def train(
         source=origin(config, start),
         command=command,
         data=seen,
-        licence=licence(data.grant, terms, load_provenance(start).licence if start else ""),
+        licence=licence(data.grant, terms, inherited),
     )
     if trainer.fabric.is_global_zero:
         save_network(out / NETWORK, network, config.backbone, spec, provenance)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from spatialnet_edge.errors import UsageError, first_line
+from spatialnet_edge.manifest import Provenance
 from spatialnet_edge.spec import Multiclass, Multilabel, Task
 from spatialnet_training.backbones import Encoder
 from spatialnet_training.checkpoint import load_network
@@ -15,7 +16,7 @@ from spatialnet_training.layers import Block
 from spatialnet_training.model import SpatialNet
 
 
-def transfer(network: SpatialNet, tasks: tuple[Task, ...], start: Path) -> None:
+def transfer(network: SpatialNet, tasks: tuple[Task, ...], start: Path) -> Provenance:
     """Take over the backbone and the pooling, and the query and head of each task that has the same name and labels.
 
     A network that is deeper, and otherwise of the same shape, starts as the one that it takes over: its further blocks are silent.
@@ -24,10 +25,13 @@ def transfer(network: SpatialNet, tasks: tuple[Task, ...], start: Path) -> None:
     Args:
         tasks: of `network`, in the order of its heads.
 
+    Returns:
+        Where the checkpoint comes from.
+
     Raises:
         UsageError: the checkpoint has another backbone.
     """
-    source, spec, _ = load_network(start)
+    source, spec, provenance = load_network(start)
     kept = {k: v for k, v in source.state_dict().items() if not k.startswith("heads.") and k != "pooling.query"}
     own = network.state_dict()
     if is_trunk_of(network, source):
@@ -57,6 +61,7 @@ def transfer(network: SpatialNet, tasks: tuple[Task, ...], start: Path) -> None:
         for block in [*network.backbone.blocks][len(source.backbone.blocks) :]:
             if isinstance(block, Block):
                 block.silence()
+    return provenance
 
 
 def is_trunk_of(network: SpatialNet, source: SpatialNet) -> bool:
