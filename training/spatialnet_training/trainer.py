@@ -27,6 +27,7 @@ from spatialnet_training.batches import Batch, Loader
 from spatialnet_training.config import TrainConfig
 from spatialnet_training.distil import SELF, Teacher, as_teacher, distillation_loss, teach
 from spatialnet_training.losses import labelled_rows, project_conflicts, task_losses
+from spatialnet_training.memory import keep_freed_memory
 from spatialnet_training.model import SpatialNet
 from spatialnet_training.samples import Samples
 
@@ -100,6 +101,7 @@ def predict(
     network: nn.Module, samples: Samples, size: int, groups: tuple[BandGroup, ...] = (RGB,), batch: int = 256
 ) -> dict[str, Tensor]:
     """Logits of every task for all images, with the deployed resize: task to float32 `[N, outputs]`, on the CPU."""
+    keep_freed_memory()
     network.eval()
     device = next(network.parameters()).device
     given = InputSpec(height=size, width=size, groups=groups)
@@ -148,6 +150,7 @@ class Trainer:
         unlabelled: Samples | None = None,
         fabric: Fabric | None = None,
     ) -> None:
+        keep_freed_memory()
         torch.manual_seed(config.seed)
         self.config = config
         self.fabric = fabric or make_fabric(config.precision)
