@@ -13,16 +13,24 @@ from spatialnet_edge.errors import DataRefused
 from spatialnet_edge.spec import Multiclass, Multilabel, Regression
 from spatialnet_training.losses import UNLABELLED
 from spatialnet_training.own_data import load_own
+from spatialnet_training.samples import set_aside
 from training_fixtures import own_images
 
 
 def test_a_users_own_folder_is_split_and_broken_images_are_named(tmp_path: Path) -> None:
     data = load_own(own_images(tmp_path), 64)
     assert data.tasks == (Multiclass(name="land_use", labels=("Forest", "SeaLake")),)
-    assert 140 < len(data.train) < 175
-    assert 3 <= len(data.tune) < 20
+    assert len(data.tune) == 10
     assert [name.endswith("Forest/0_broken.jpg") for name in data.broken] == [True]
     assert data.summary == (f"mine: {len(data.train)} images",)
+
+
+@pytest.mark.parametrize(("images", "held_out"), [(3, 0), (8, 2), (30, 7), (40, 10), (200, 10), (1000, 50)])
+def test_a_set_of_any_size_holds_some_out(images: int, held_out: int) -> None:
+    """A chance of one in twenty for each may leave a small set with none, and the run would be refused."""
+    paths = [f"class/{index}.jpg" for index in range(images)]
+    assert len(set_aside(paths)) == held_out
+    assert set_aside(paths) == set_aside(paths[::-1]) <= set(paths)
 
 
 def test_folders_of_splits_are_kept_apart(tmp_path: Path) -> None:

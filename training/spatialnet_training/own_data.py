@@ -15,7 +15,7 @@ from spatialnet_edge.errors import DataRefused
 from spatialnet_edge.labelled import TEST, TRAIN, VAL, LabelledImages, head_name, open_folders, open_table, read_table
 from spatialnet_edge.spec import RGB, BandGroup, InputSpec, ModelSpec, Multiclass, Multilabel, Regression, Task
 from spatialnet_training.datasets import TrainingData
-from spatialnet_training.samples import Collector, load_image, part_of
+from spatialnet_training.samples import Collector, load_image, set_aside
 
 LOOKS_LIKE = 0.8
 """Two names this much alike (difflib's ratio) may be one name and a slip of the keyboard …"""
@@ -61,8 +61,9 @@ def load_own(path: Path, longest: int, groups: tuple[BandGroup, ...] = (RGB,), l
             counts = Counter(str(row.labels[task.name]) for row in rows if task.name in row.labels)
             check_labels(path, task.name, counts, labels)
     parts = {part: Collector(tasks, (path.stem,)) for part in ("train", "tune")}
-    chosen = [(row, part_of(row.file, row.split)) for row in rows]
-    chosen = [(row, part) for row, part in chosen if part in parts]
+    training = [row for row in rows if row.split == TRAIN]
+    held_out = set_aside([row.file for row in training])
+    chosen = [(row, "tune" if row.file in held_out else "train") for row in training]
     for (row, part), encoded in zip(chosen, images.tree.read([row.file for row, _ in chosen]), strict=True):
         image = load_image(encoded, longest, groups)
         if image is None:
@@ -73,7 +74,7 @@ def load_own(path: Path, longest: int, groups: tuple[BandGroup, ...] = (RGB,), l
     if not len(train) or not len(tune):
         raise DataRefused(
             f"{path}: {len(rows)} images leave {len(train)} to train and {len(tune)} to calibrate on; "
-            f"one in twenty is held out, so give at least a few dozen"
+            f"give at least a few dozen"
         )
     unseen = Counter(row.split for row in rows if row.split != TRAIN)
     return TrainingData(tasks, train, tune, GRANT, (f"{path.name} (yours)",), unseen)

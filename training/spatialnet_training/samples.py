@@ -115,8 +115,17 @@ def shrunk(image: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
 
 
 def held_out(path: str) -> bool:
-    """Whether a training image is held out for calibration: one in twenty, by a hash of its path."""
+    """Whether a training image of a published set is held out for calibration: one in twenty, by a hash of its path."""
     return zlib.crc32(path.encode()) % 20 == 0
+
+
+def set_aside(paths: Sequence[str]) -> frozenset[str]:
+    """Which of a user's training images are held out: one in twenty, but ten if that is no more than a quarter.
+
+    Those with the lowest hashes of their paths, so that a set of any size has some, and the same ones every time.
+    """
+    count = max(len(paths) // 20, min(10, len(paths) // 4))
+    return frozenset(sorted(paths, key=lambda path: (zlib.crc32(path.encode()), path))[:count])
 
 
 def part_of(path: str, split: str) -> str:
