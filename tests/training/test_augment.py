@@ -6,7 +6,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spatialnet_training.augment import Mix, cutmix, drop_groups, erase, mixup, normalise, random_view, recolour, warp
+from spatialnet_training.augment import (
+    Mix,
+    cutmix,
+    drop_groups,
+    erase,
+    mixup,
+    normalise,
+    oriented,
+    random_view,
+    recolour,
+    warp,
+)
 from spatialnet_training.batches import OnHost
 from spatialnet_training.resident import Resident
 
@@ -35,6 +46,16 @@ def test_all_eight_symmetries_occur() -> None:
         down, right = np.gradient(warped)[0].mean(), np.gradient(warped)[1].mean()
         seen.add((down > 0, right > 0, abs(right) > abs(down)))
     assert len(seen) == 8
+
+
+def test_a_batch_can_be_turned_into_each_of_them() -> None:
+    x = torch.arange(2 * 3 * 8 * 8, dtype=torch.float32).reshape(2, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    turned = [oriented(x, orientation) for orientation in range(8)]
+    assert torch.equal(turned[0], x)
+    assert len({tuple(each[0, 0].flatten().tolist()) for each in turned}) == 8
+    for each in turned:
+        assert each.stride() == x.stride()  # as a compiled network was promised
+        assert torch.equal(each.flatten(2).sort(dim=2).values, x.flatten(2))
 
 
 def test_more_than_four_bands_are_warped_alike() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from numpy.random import default_rng
 from torch import Tensor, nn
 
 from spatialnet_edge.errors import UsageError
 from spatialnet_training.augment import Mix
 from spatialnet_training.batches import Batch
 from spatialnet_training.config import Distillation, TaughtBy
-from spatialnet_training.distil import Taught, Teacher, distillation_loss, known_sets, teach
+from spatialnet_training.distil import Taught, Teacher, as_teacher, distillation_loss, known_sets, teach
 from spatialnet_training.losses import UNLABELLED
 
 SETS = ("eurosat", "ucmerced", "rsscn7")
@@ -34,7 +35,7 @@ def batch(data_set: list[int], mix: Mix | None = None) -> Batch:
 
 
 def taught(teachers: list[Teacher], views: Batch) -> Taught:
-    return teach(teachers, views, {"a": True, "b": False}, temperature=2.0)
+    return teach(teachers, views, {"a": True, "b": False}, temperature=2.0, rng=default_rng(0))
 
 
 def test_a_teacher_says_nothing_of_images_that_it_does_not_know() -> None:
@@ -82,6 +83,28 @@ def test_views_that_no_teacher_knows_teach_nothing() -> None:
         assert gradient[2:].abs().sum() > 0
     nobody = taught([Teacher(Says(a=[3.0, 0.0]), None, of=(2,))], views)
     assert distillation_loss(settings, pooled, {"a": logits}, nobody, views.targets, {"a": True}, {"a": 1.0}) == 0
+
+
+class Corner(nn.Module):
+    """Speaks for its first class as loudly as the upper left pixel is bright: an answer that changes with the orientation."""
+
+    def forward(self, x: Tensor, present: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        bright = x[:, 0, 0, 0]
+        return x.flatten(1)[:, None, :4], {"a": torch.stack([bright, torch.zeros_like(bright)], dim=1)}
+
+
+def test_one_that_sees_turned_views_says_on_average_what_it_says_of_all_eight() -> None:
+    views = batch([0, 1])
+    rng = default_rng(7)
+    heads = {"a": True}
+    teacher = as_teacher(Corner(), None, TaughtBy("t.pt", turned=True), SETS)
+    said = torch.stack([teach([teacher], views, heads, 2.0, rng).probabilities["a"] for _ in range(800)])
+    assert len(said.unique(dim=0)) == 4  # the eight put each of the four corners there twice
+    corners = views.x[:, 0].flatten(1)
+    mean = torch.sigmoid(corners / 2).mean(1)
+    torch.testing.assert_close(said.mean(0)[:, 0], mean, atol=0.02, rtol=0)
+    as_it_is = teach([Teacher(Corner(), None)], views, heads, 2.0, rng).probabilities["a"]
+    torch.testing.assert_close(as_it_is[:, 0], torch.sigmoid(corners[:, 0] / 2))
 
 
 def test_a_data_set_that_the_run_does_not_have_is_refused() -> None:

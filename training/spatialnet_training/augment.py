@@ -38,6 +38,12 @@ def random_view(
     return np.column_stack([axes, offset])
 
 
+def oriented(x: Tensor, orientation: int) -> Tensor:
+    """A batch of square views `[N, bands, S, S]` in one of the eight orientations, 0 to 7; 0 is as it is."""
+    turned = x.rot90(orientation % 4, (-2, -1))
+    return (turned.flip(-1) if orientation >= 4 else turned).contiguous(memory_format=torch.channels_last)
+
+
 def warp(image: NDArray[np.uint8], view: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
     """What a view shows: uint8 `[size, size, bands]`, bilinear, mirrored beyond the edges."""
     parts = [

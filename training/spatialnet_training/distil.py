@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from numpy.random import Generator
 from torch import Tensor, nn
 
 from spatialnet_edge.errors import UsageError
-from spatialnet_training.augment import Mix
+from spatialnet_training.augment import Mix, oriented
 from spatialnet_training.batches import Batch
 from spatialnet_training.config import Distillation, TaughtBy
 from spatialnet_training.losses import UNLABELLED, labelled_rows, relation_loss, soft_loss
@@ -27,6 +28,7 @@ class Teacher:
         of: indices of the data sets whose images it knows; None for all.
         unlabelled: whether it knows pictures without labels.
         weight: of its word beside those of the others that know the same view.
+        turned: whether it sees views in an orientation drawn for each batch.
     """
 
     network: nn.Module
@@ -34,6 +36,7 @@ class Teacher:
     of: tuple[int, ...] | None = None
     unlabelled: bool = True
     weight: float = 1.0
+    turned: bool = False
 
     def knows(self, batch: Batch) -> Tensor:
         """The views of a batch that show nothing but what it knows: bool `[N]`."""
@@ -77,16 +80,19 @@ def as_teacher(network: nn.Module, size: int | None, told: TaughtBy, data_sets: 
     Raises:
         UsageError: it is to know a data set that is not there.
     """
-    return Teacher(network, size, known_sets(told, data_sets), told.unlabelled, told.weight)
+    return Teacher(network, size, known_sets(told, data_sets), told.unlabelled, told.weight, told.turned)
 
 
 @torch.no_grad()
-def teach(teachers: Sequence[Teacher], batch: Batch, single_label: Mapping[str, bool], temperature: float) -> Taught:
+def teach(
+    teachers: Sequence[Teacher], batch: Batch, single_label: Mapping[str, bool], temperature: float, rng: Generator
+) -> Taught:
     """Run every teacher over a batch.
 
     Args:
         teachers: whose networks' forward gives pooled features and logits.
         single_label: for each task to be taught, softmax rather than sigmoids.
+        rng: draws the orientations of those that see turned views.
     """
     sums: dict[str, Tensor] = {}
     weights: dict[str, Tensor] = {}
@@ -94,7 +100,9 @@ def teach(teachers: Sequence[Teacher], batch: Batch, single_label: Mapping[str, 
     for teacher in teachers:
         known = teacher.knows(batch)
         # also over what it does not know: every step has the same shapes, which a compiled network needs
-        pooled, logits = teacher.network(batch.at(teacher.size), batch.present)
+        views = batch.at(teacher.size)
+        views = oriented(views, int(rng.integers(8))) if teacher.turned else views
+        pooled, logits = teacher.network(views, batch.present)
         features.append((known, pooled.float()))
         weight = teacher.weight * known.float().unsqueeze(1)
         for task, single in single_label.items():

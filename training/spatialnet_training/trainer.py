@@ -273,7 +273,8 @@ class Trainer:
             return pooled.new_zeros(())
         self.averaged.module.eval()
         with self.fabric.autocast():  # Fabric wraps the student alone
-            taught = teach(self.teachers, batch, self.single_label, settings.temperature)
+            rng = default_rng([self.config.seed, self.step, 1])
+            taught = teach(self.teachers, batch, self.single_label, settings.temperature, rng)
         targets = batch.targets
         loss = distillation_loss(settings, pooled, logits, taught, targets, self.single_label, self.task_weights)
         return settings.share * loss
