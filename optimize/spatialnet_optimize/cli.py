@@ -79,7 +79,9 @@ def build(
     targets: Annotated[Path | None, typer.Option(help="A TOML file with targets of your own.")] = None,
     search: Annotated[
         bool,
-        typer.Option("--search", help="Rank the layers by what INT8 does to each, and quantise as many as the budget allows."),
+        typer.Option(
+            "--search", help="Rank the layers by what INT8 does to each, and quantise as many as the gates on answers allow."
+        ),
     ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Build again even if the same build was done before.")] = False,
     report: Annotated[
