@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import torch
 
-from spatialnet_edge.errors import Refused, first_line
+from spatialnet_edge.errors import Refused, UsageError, first_line
 from spatialnet_edge.manifest import Provenance
 from spatialnet_edge.spec import ModelSpec
 from spatialnet_training.model import SpatialNet
@@ -22,9 +22,17 @@ WEIGHTS = Path(str(files("spatialnet_training"))) / "weights"
 
 
 def located(name: str) -> Path:
-    """The checkpoint that is called so: one of the repository's by its name, such as `student-160`, or a path."""
+    """The checkpoint that is called so: one of the repository's by its name, such as `student-160`, or a path.
+
+    Raises:
+        UsageError: there is none.
+    """
     shipped = WEIGHTS / f"{name}.pt"
-    return shipped if Path(name).name == name and shipped.is_file() else Path(name)
+    path = shipped if Path(name).name == name and shipped.is_file() else Path(name)
+    if not path.is_file():
+        names = ", ".join(each.stem for each in sorted(WEIGHTS.glob("*.pt"))) or "none outside the repository"
+        raise UsageError(f"{path}: no such checkpoint; give the path of a network.pt, or the name of a shipped one ({names})")
+    return path
 
 
 def save_network(path: Path, network: SpatialNet, backbone: str, spec: ModelSpec, provenance: Provenance) -> None:

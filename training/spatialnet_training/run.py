@@ -20,7 +20,6 @@ from spatialnet_training.bands import groups_named
 from spatialnet_training.calibration import abstention, fit_temperature
 from spatialnet_training.checkpoint import (
     NETWORK,
-    WEIGHTS,
     load_network,
     load_spec,
     located,
@@ -45,6 +44,7 @@ def stored_side(config: TrainConfig) -> int:
     """Side that images are kept at, in pixels: enough for every stage and every teacher.
 
     Raises:
+        UsageError: a teacher is not there.
         Refused: a teacher cannot be read.
     """
     seen = [load_spec(located(each.checkpoint)).input.height for each in other_teachers(config)]
@@ -63,15 +63,7 @@ def starting_point(config: TrainConfig) -> Path | None:
     Raises:
         UsageError: there is no such checkpoint.
     """
-    if not config.start:
-        return None
-    path = located(config.start)
-    if not path.is_file():
-        shipped = ", ".join(each.stem for each in sorted(WEIGHTS.glob("*.pt"))) or "none outside the repository"
-        raise UsageError(
-            f"{path}: no checkpoint to start from; name one with --start (shipped: {shipped}), or give --start scratch"
-        )
-    return path
+    return located(config.start) if config.start else None
 
 
 class Watcher:
@@ -178,7 +170,7 @@ def origin(config: TrainConfig, start: Path | None) -> str:
 
 def named(teacher: TaughtBy) -> str:
     """A teacher in words."""
-    name = "itself" if teacher.checkpoint == SELF else run_name(located(teacher.checkpoint))
+    name = "itself" if teacher.checkpoint == SELF else run_name(Path(teacher.checkpoint))
     return f"{name} (of {' and '.join(teacher.of)})" if teacher.of else name
 
 
@@ -186,7 +178,8 @@ def load_teacher(teacher: TaughtBy, data: TrainingData) -> Teacher:
     """A checkpoint whose heads mean what the student's mean.
 
     Raises:
-        UsageError: it has no task in common, or one with other labels; or it is to know a data set that is not there.
+        UsageError: it is not there; it has no task in common, or one with other labels; or it is to know a data set that is not
+            there.
         Refused: it cannot be read.
     """
     path = located(teacher.checkpoint)
