@@ -1,6 +1,7 @@
 """Ablation and missing modalities, on runs of seconds."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,15 +10,16 @@ from typer.testing import CliRunner
 
 from spatialnet_edge.cli.app import app
 from spatialnet_edge.errors import UsageError
-from spatialnet_training import published
+from spatialnet_training import published, soup
 from spatialnet_training.ablation import BASE, Outcome, markdown, variants
 from spatialnet_training.bands import groups_named
-from spatialnet_training.checkpoint import load_network
+from spatialnet_training.checkpoint import load_network, save_network
 from spatialnet_training.config import TrainConfig
-from spatialnet_training.datasets import TrainingData, load_published
+from spatialnet_training.datasets import TrainingData, load_published, load_split
 from spatialnet_training.modalities import judge, withheld
 from spatialnet_training.model import SpatialNet
 from spatialnet_training.run import train
+from spatialnet_training.samples import Samples
 from spatialnet_training.soup import best_of, mixed, related
 from training_fixtures import TINY_RUN
 
@@ -133,6 +135,33 @@ def test_the_command_writes_a_network(
     _, spec, provenance = load_network(out)
     assert spec.input.height == TINY_RUN.size
     assert "the rest of first" in provenance.source
+
+
+def test_a_share_that_is_given_is_taken_and_images_are_no_smaller_than_the_network_sees_them(
+    two: tuple[Path, Path, TrainingData], data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(published, "FILES", {"eurosat": "eurosat.zip", "ucmerced": "ucmerced.zip"})
+    sides: list[int] = []
+
+    def watched(*given: Any) -> Samples:
+        sides.append(given[-1])
+        return load_split(*given)
+
+    monkeypatch.setattr(soup, "load_split", watched)
+    for height in (TINY_RUN.size, 160):
+        first, second = (tmp_path / f"{height}_{name}.pt" for name in ("first", "second"))
+        for path in (first, second):
+            _, spec, provenance = load_network(two[0])
+            spec = replace(spec, input=replace(spec.input, height=height, width=height))
+            network = SpatialNet(TINY_RUN.backbone, {task.name: task.width for task in spec.tasks}, height)
+            save_network(path, network, TINY_RUN.backbone, spec, provenance)
+        out = tmp_path / "half.pt"
+        command = ["soup", str(first), str(second), "--data-root", str(data_root), "--share", "0.5", "-o", str(out)]
+        assert CliRunner().invoke(app, command).exit_code == 0
+        network, _, towards = related(first, second)
+        half = mixed(network, towards, 0.5).state_dict()
+        assert all(torch.equal(values, half[key]) for key, values in load_network(out)[0].state_dict().items())
+    assert sides == [128, 160]
 
 
 def test_networks_of_one_data_set_are_averaged_on_its_images_alone(

@@ -99,11 +99,16 @@ def soup(
     output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write.", callback=to_be_written)] = Path(
         "soup.pt"
     ),
+    share: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Take this share of the second, rather than the best of five.")
+    ] = None,
 ) -> None:
     """Average the weights of two related networks, as far as held-out training images say."""
-    paths = data_sets(data_root, ",".join(learnt([load_spec(first)])))
-    tune = load_split(paths, load_taxonomy(), "tune", STORED_SIDE)
-    best, found = best_of(first, second, tune)
+    spec = load_spec(first)
+    # kept no smaller than the network sees them: enlarged, they are softer than what it will meet
+    side = max(STORED_SIDE, spec.input.height)
+    tune = load_split(data_sets(data_root, ",".join(learnt([spec]))), load_taxonomy(), "tune", side)
+    best, found = best_of(first, second, tune, SHARES if share is None else (share,))
     heads = [name for name in best.reached.figures if name.startswith("land_use_")]
     columns = [name.removeprefix("land_use_") for name in heads]
     table = Table("share of the second", "held-out loss", *columns, title=f"{len(tune)} held-out training images")
