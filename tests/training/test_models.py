@@ -262,6 +262,7 @@ def test_a_checkpoint_is_called_by_its_run_or_by_its_own_name(tmp_path: Path, mo
         "student-160",
         "student-160-longer",
         "student-160-turned",
+        "student-160-again",
         "student-eurosat-112",
         "student-eurosat-again",
     ],
