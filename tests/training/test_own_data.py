@@ -20,6 +20,7 @@ from training_fixtures import own_images
 def test_a_users_own_folder_is_split_and_broken_images_are_named(tmp_path: Path) -> None:
     data = load_own(own_images(tmp_path), 64)
     assert data.tasks == (Multiclass(name="land_use", labels=("Forest", "SeaLake")),)
+    assert 140 < len(data.train) < 175
     assert len(data.tune) == 10
     assert [name.endswith("Forest/0_broken.jpg") for name in data.broken] == [True]
     assert data.summary == (f"mine: {len(data.train)} images",)

@@ -38,7 +38,7 @@ class TaughtBy(Section, frozen=True):
         of: data sets, as `[data]` names them, whose images it knows: it says nothing of a view that shows any other. Empty for all.
         unlabelled: whether it speaks of unlabelled pictures.
         weight: of its word beside those of the others that know the same view.
-        turned: whether it sees each view in another of the square's eight orientations, drawn anew for every batch. The loss is
+        turned: whether it sees the views in one of the square's eight orientations, drawn anew for every batch. The loss is
             linear in what a teacher says, so that the student learns the mean of its answers over all eight, which is better than
             any one of them, at the cost of one.
     """

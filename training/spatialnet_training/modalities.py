@@ -15,7 +15,7 @@ from spatialnet_edge.spec import BandGroup
 from spatialnet_training.checkpoint import load_network
 from spatialnet_training.datasets import load_split
 from spatialnet_training.published import data_sets
-from spatialnet_training.samples import STORED_SIDE, Samples
+from spatialnet_training.samples import Samples, judging_side
 from spatialnet_training.taxonomy import load_taxonomy
 from spatialnet_training.trainer import WithPresence, accuracies, predict
 
@@ -50,7 +50,7 @@ def modalities(
     task = f"land_use_{data_set}"
     if task not in {each.name for each in spec.tasks}:
         raise UsageError(f"{checkpoint}: has no head '{task}'; it has {', '.join(each.name for each in spec.tasks)}")
-    samples = load_split(data_sets(data_root, data_set), load_taxonomy(), "val", STORED_SIDE, spec.input.groups)
+    samples = load_split(data_sets(data_root, data_set), load_taxonomy(), "val", judging_side(spec.input), spec.input.groups)
     own = Samples(samples.images, {task: samples.targets[task]}, samples.data_set, samples.data_sets)
     table = Table("withheld", f"{task}, accuracy", title=f"{spec.name} on {len(own)} validation images of {data_set}")
     for missing, figures in judge(checkpoint, own, spec.input.height):

@@ -63,7 +63,10 @@ def starting_point(config: TrainConfig) -> Path | None:
     Raises:
         UsageError: there is no such checkpoint.
     """
-    return located(config.start) if config.start else None
+    try:
+        return located(config.start) if config.start else None
+    except UsageError as error:
+        raise UsageError(f"{error}; or give --start scratch") from error
 
 
 class Watcher:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from spatialnet_edge.labelled import TRAIN
 from spatialnet_edge.pixels import resized
-from spatialnet_edge.spec import RGB, BandGroup, Multiclass, Multilabel, Regression, Task
+from spatialnet_edge.spec import RGB, BandGroup, InputSpec, Multiclass, Multilabel, Regression, Task
 from spatialnet_training.bands import decode
 from spatialnet_training.losses import UNLABELLED
 
@@ -114,13 +114,19 @@ def shrunk(image: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
     return image
 
 
+def judging_side(spec: InputSpec) -> int:
+    """Side that images are kept at to judge a network: no smaller than it sees them. Enlarged, they are softer than what it will
+    meet."""
+    return max(STORED_SIDE, spec.height)
+
+
 def held_out(path: str) -> bool:
     """Whether a training image of a published set is held out for calibration: one in twenty, by a hash of its path."""
     return zlib.crc32(path.encode()) % 20 == 0
 
 
 def set_aside(paths: Sequence[str]) -> frozenset[str]:
-    """Which of a user's training images are held out: one in twenty, but ten if that is no more than a quarter.
+    """Which of a user's training images are held out: one in twenty, and no fewer than ten, or a quarter where ten would be more.
 
     Those with the lowest hashes of their paths, so that a set of any size has some, and the same ones every time.
     """

@@ -30,7 +30,7 @@ from spatialnet_training.datasets import load_split
 from spatialnet_training.judge import Judgement, judge
 from spatialnet_training.model import SpatialNet
 from spatialnet_training.published import data_sets, learnt
-from spatialnet_training.samples import STORED_SIDE, Samples
+from spatialnet_training.samples import Samples, judging_side
 from spatialnet_training.taxonomy import load_taxonomy
 from spatialnet_training.transfer import answers
 
@@ -105,9 +105,8 @@ def soup(
 ) -> None:
     """Average the weights of two related networks, as far as held-out training images say."""
     spec = load_spec(first)
-    # kept no smaller than the network sees them: enlarged, they are softer than what it will meet
-    side = max(STORED_SIDE, spec.input.height)
-    tune = load_split(data_sets(data_root, ",".join(learnt([spec]))), load_taxonomy(), "tune", side)
+    paths = data_sets(data_root, ",".join(learnt([spec])))
+    tune = load_split(paths, load_taxonomy(), "tune", judging_side(spec.input))
     best, found = best_of(first, second, tune, SHARES if share is None else (share,))
     heads = [name for name in best.reached.figures if name.startswith("land_use_")]
     columns = [name.removeprefix("land_use_") for name in heads]
