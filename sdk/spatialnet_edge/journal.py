@@ -93,7 +93,7 @@ class Journal:
         lost: records that could not be written, or that the disk failed on later.
 
     Raises:
-        SinkRefused: the folder cannot be written, with its path and our user id.
+        SinkRefused: the folder cannot be written, with its path and our user id. A full disk is no reason: it may have room later.
     """
 
     def __init__(
@@ -116,7 +116,6 @@ class Journal:
         self._unsynced = 0
         self._synced = time.monotonic()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             present = segments(folder)
             if present:
                 _drop_torn_tail(present[-1])
@@ -188,6 +187,7 @@ class Journal:
         number = self._number + 1
         path = self._folder / f"{number:09d}{SUFFIX}"
         try:
+            self._folder.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
             self.close()
             self._number, self._descriptor, self._size = number, descriptor, 0

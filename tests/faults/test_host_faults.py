@@ -736,6 +736,22 @@ def test_a_service_starts_on_a_full_disk_and_writes_again_when_there_is_room(pay
 
 
 @pytest.mark.fault(38)
+@pytest.mark.parametrize("small_disk", ["400k,nr_inodes=1"], indirect=True)
+def test_a_folder_that_a_full_disk_has_no_place_for_is_made_when_there_is_room(small_disk: Path) -> None:
+    told: list[str] = []
+    journal = Journal(small_disk / "results", report=lambda kind, detail: told.append(kind))
+    assert not journal.append({"n": 0})
+    with pytest.raises(SinkError, match="No space left"):
+        open_sink(f"video:{small_disk / 'videos' / 'flight.mp4'}")
+    subprocess.run(["mount", "-o", "remount,nr_inodes=20", str(small_disk)], check=True)
+    assert journal.append({"n": 1})
+    journal.close()
+    assert told == ["disk_full", "disk_free"]
+    assert journal.lost == 1
+    assert records(small_disk / "results") == [1]
+
+
+@pytest.mark.fault(38)
 def test_a_run_says_what_a_full_disk_cost(small_disk: Path, tmp_path: Path) -> None:
     write_tiny_bundle(tmp_path / "tiny.snb")
     fill(small_disk)

@@ -2,7 +2,7 @@
 
     python make_samples.py DATA_ROOT
 
-The hash rule for "held out" is `spatialnet_training.datasets.held_out`: no shipped model was trained on these images, and no
+The hash rule for "held out" is `spatialnet_training.samples.held_out`: no shipped model was trained on these images, and no
 reported validation figure was measured on them.
 """
 

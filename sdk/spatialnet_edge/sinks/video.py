@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from spatialnet_edge.durable import FULL
 from spatialnet_edge.errors import SinkError, SinkRefused
 from spatialnet_edge.frames import colours
 from spatialnet_edge.results import Classification, FrameResult
@@ -35,7 +36,7 @@ class VideoSink:
 
     Raises:
         SinkRefused: not such a path, or it cannot be written.
-        SinkError: by `write`: the disk is nearly full. The video ends there and can be read.
+        SinkError: the disk is full; by `write`: nearly so. The video ends there and can be read.
     """
 
     def __init__(self, rest: str, fps: float | None = None, anew: bool = False) -> None:
@@ -49,6 +50,8 @@ class VideoSink:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
+            if error.errno in FULL:
+                raise SinkError(f"{rest}: {error.strerror}") from error
             raise SinkRefused(
                 f"{rest}: cannot be written by user {os.geteuid()}: {error.strerror}; choose another path"
             ) from error
