@@ -263,6 +263,8 @@ def test_a_checkpoint_is_called_by_its_run_or_by_its_own_name(tmp_path: Path, mo
         "student-160-longer",
         "student-160-turned",
         "student-160-again",
+        "student-160-third",
+        "student-160-mean",
         "student-eurosat-112",
         "student-eurosat-again",
     ],
