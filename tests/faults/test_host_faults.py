@@ -752,6 +752,23 @@ def test_a_folder_that_a_full_disk_has_no_place_for_is_made_when_there_is_room(s
 
 
 @pytest.mark.fault(38)
+@pytest.mark.parametrize("small_disk", ["400k,nr_inodes=1"], indirect=True)
+def test_a_service_starts_though_its_new_log_folder_has_no_place(payload: Path, small_disk: Path) -> None:
+    results = small_disk / "new"
+    payload.write_text(payload.read_text().replace(f"log:{payload.parent / 'results'}", f"log:{results}"))
+    service = start(payload)
+    health = payload.parent / "health.json"
+    full = wait_for(health, lambda found: found.events.get("disk_full") == 1 and found.state == "READY")
+    assert not results.exists()
+    assert sum(source["ledger"]["emitted"] for source in full.sources.values()) > 0
+    subprocess.run(["mount", "-o", "remount,nr_inodes=20", str(small_disk)], check=True)
+    wait_for(health, lambda found: found.events.get("disk_free") == 1)
+    service.terminate()
+    assert service.wait(10) == 0
+    assert sum(len(reading.records) for reading in read_journal(results)) > 0
+
+
+@pytest.mark.fault(38)
 def test_a_run_says_what_a_full_disk_cost(small_disk: Path, tmp_path: Path) -> None:
     write_tiny_bundle(tmp_path / "tiny.snb")
     fill(small_disk)
