@@ -64,6 +64,7 @@ def open_sink(uri: str) -> Sink:
     Raises:
         UsageError: no such sink.
         SinkRefused: it cannot be opened for writing.
+        SinkError: the disk is full, and may have room later.
         MissingExtra: its library is not installed.
     """
     scheme, colon, rest = uri.partition(":")

@@ -13,10 +13,10 @@ from typing import Any, final
 
 import msgspec
 
-from spatialnet_edge.durable import FULL
-from spatialnet_edge.errors import SinkError, SinkRefused
+from spatialnet_edge.errors import SinkError
 from spatialnet_edge.results import FrameResult
 from spatialnet_edge.sinks.budget import path_and_budget
+from spatialnet_edge.sinks.opening import not_opened
 
 encode_json = msgspec.json.Encoder().encode
 
@@ -48,11 +48,7 @@ class JsonLines:
                 kept = os.O_TRUNC if anew else os.O_APPEND
                 self._descriptor = os.open(self._where, os.O_WRONLY | os.O_CREAT | kept, 0o644)
         except OSError as error:
-            if error.errno in FULL:
-                raise SinkError(f"{self._where}: {error.strerror}") from error
-            raise SinkRefused(
-                f"{self._where}: cannot be written by user {os.geteuid()}: {error.strerror}; choose another path"
-            ) from error
+            raise not_opened(self._where, error) from error
 
     def write(self, record: Mapping[str, Any], what: str) -> None:
         """Write one object; `what` names it in the error.

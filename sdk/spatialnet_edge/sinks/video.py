@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
 from pathlib import Path
 from typing import final
@@ -12,10 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialnet_edge.durable import FULL
 from spatialnet_edge.errors import SinkError, SinkRefused
 from spatialnet_edge.frames import colours
 from spatialnet_edge.results import Classification, FrameResult
+from spatialnet_edge.sinks.opening import not_opened
 
 DEFAULT_FPS = 30.0
 MAX_WIDTH = 1280
@@ -50,11 +49,7 @@ class VideoSink:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            if error.errno in FULL:
-                raise SinkError(f"{rest}: {error.strerror}") from error
-            raise SinkRefused(
-                f"{rest}: cannot be written by user {os.geteuid()}: {error.strerror}; choose another path"
-            ) from error
+            raise not_opened(rest, error) from error
 
     def write(self, result: FrameResult) -> None:
         pixels = result.frame.pixels
