@@ -15,7 +15,7 @@ from spatialnet_edge.cli.app import app
 from spatialnet_edge.errors import DataRefused
 from spatialnet_edge.spec import InputSpec
 from spatialnet_optimize.from_checkpoint import golden_images
-from spatialnet_training.bands import SENTINEL_2, groups_named
+from spatialnet_training.bands import FULL_SCALE, SENTINEL_2, groups_named
 
 GROUPS = ("rgb", "nir", "swir")
 
@@ -28,7 +28,7 @@ def multispectral(folder: Path, count: int = 60) -> Path:
         for index in range(count):
             levels = chance.integers(500, 2500, (32, 32, 13), np.uint16)
             levels[..., SENTINEL_2.index("nir")] = brightness + chance.integers(0, 300, (32, 32), np.uint16)
-            tifffile.imwrite(folder / kind / f"{index}.tif", levels, photometric="minisblack")
+            tifffile.imwrite(folder / kind / f"{index}.tif", levels, photometric="minisblack", planarconfig="contig")
     return folder
 
 
@@ -90,6 +90,24 @@ def test_a_missing_sensor_is_answered(bundle: Bundle) -> None:
     assert colour_alone.sum() == pytest.approx(1, abs=1e-5)
 
 
+def band_numbers() -> str:
+    """Where the model's bands stand in a Sentinel-2 file, from 1."""
+    return ",".join(str(SENTINEL_2.index(band) + 1) for group in groups_named(GROUPS) for band in group.bands)
+
+
+def test_the_folder_that_one_trained_on_flies(bundle: Bundle, tmp_path: Path) -> None:
+    """Every chip is a frame of its own, answered as training saw it."""
+    results = tmp_path / "results.jsonl"
+    uri = f"scene:{bundle.path.parent / 'sentinel'}?scale={FULL_SCALE}&bands={band_numbers()}"
+    done = CliRunner().invoke(app, ["run", str(bundle.path), uri, "--json", str(results)])
+    assert done.exit_code == 0, (done.output, done.exception)
+    lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
+    answers = [line for line in lines if "predictions" in line]
+    assert len(answers) == 120
+    right = [Path(line["source"]).parent.name == line["predictions"]["land_use"]["label"] for line in answers]
+    assert sum(right) > 114
+
+
 def test_a_scene_of_thirteen_bands_flies(bundle: Bundle, tmp_path: Path) -> None:
     """Fields in the west and asphalt in the east, seen by `run` with an overlay of the colours."""
     rasterio = pytest.importorskip("rasterio")
@@ -99,8 +117,7 @@ def test_a_scene_of_thirteen_bands_flies(bundle: Bundle, tmp_path: Path) -> None
     place = rasterio.transform.from_origin(699_960.0, 5_650_000.0, 10, 10)
     with rasterio.open(tmp_path / "scene.tif", "w", driver="GTiff", transform=place, **shape) as raster:
         raster.write(levels)
-    bands = [SENTINEL_2.index(band) + 1 for group in groups_named(GROUPS) for band in group.bands]
-    uri = f"scene:{tmp_path / 'scene.tif'}?tile=64&scale=4000&bands={','.join(map(str, bands))}"
+    uri = f"scene:{tmp_path / 'scene.tif'}?tile=64&scale={FULL_SCALE}&bands={band_numbers()}"
     results, overlay = tmp_path / "results.jsonl", tmp_path / "overlay.mp4"
     done = CliRunner().invoke(app, ["run", str(bundle.path), uri, "--json", str(results), "--video", str(overlay)])
     assert done.exit_code == 0, (done.output, done.exception)

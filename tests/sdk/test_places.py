@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import time
 import tty
 from pathlib import Path
@@ -110,6 +111,38 @@ def test_a_file_that_is_no_raster_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.tif").write_bytes(b"Dear diary")
     with pytest.raises(SourceRefused, match="GDAL does not read"):
         open_source(f"scene:{tmp_path / 'x.tif'}")
+
+
+def test_a_folder_of_rasters_is_read_one_after_the_other(scene: Path) -> None:
+    """Chips of a multispectral data set, as one trains on them: each knows its file, and a broken one is named."""
+    folder = scene.parent
+    (folder / "forest").mkdir()
+    shutil.copy(scene, folder / "forest" / "1.tif")
+    cv2.imwrite(str(folder / "preview.jpg"), clip_frames(1)[0])  # three bands, where four are asked for
+    (folder / "broken.tif").write_bytes(scene.read_bytes()[:200])
+    source = open_source(f"scene:{folder}?tile=200&scale=2550&bands=1,2,3,4")
+    assert source.length is None
+    found = list(source)
+    assert [item.seq for item in found] == list(range(6))
+    broken, *chips, preview = found[0], *found[1:3], found[3]
+    assert isinstance(broken, Skipped)
+    assert "broken.tif: GDAL does not read" in broken.detail
+    assert isinstance(preview, Skipped)
+    assert "preview.jpg: has 3 bands; bands=1,2,3,4 names others" in preview.detail
+    assert [Path(chip.source).name for chip in chips if isinstance(chip, Frame)] == ["1.tif", "1.tif"]
+    assert {item.pixels.shape for item in found if isinstance(item, Frame)} == {(200, 200, 4)}
+
+
+def test_options_are_held_against_a_folder_at_once(scene: Path) -> None:
+    (scene.parent / "broken.tif").write_bytes(b"Dear diary")
+    with pytest.raises(SourceRefused, match=r"scene\.tif: has 4 bands; bands=9 names others"):
+        open_source(f"scene:{scene.parent}?bands=9&scale=1")
+    scene.unlink()
+    with pytest.raises(SourceRefused, match="GDAL does not read"):
+        open_source(f"scene:{scene.parent}")
+    (scene.parent / "broken.tif").unlink()
+    with pytest.raises(SourceRefused, match="no raster in this folder or below"):
+        open_source(f"scene:{scene.parent}")
 
 
 @pytest.mark.parametrize(("length", "side", "step", "expected"), [(10, 4, 4, [0, 4, 6]), (8, 4, 4, [0, 4]), (4, 4, 1, [0])])

@@ -7,7 +7,7 @@
 | `folder/` | every image below it, in order of name |
 | `0`, `/dev/video2`, `/dev/v4l/by-id/…` | a camera; `?size=1280x720&fps=30&format=MJPG` chooses its mode |
 | `rtsp://…`, `http://…` | a network stream |
-| `scene:S2.tif?tile=256` | the tiles of a georeferenced raster, each with its footprint (extra `geo`) |
+| `scene:S2.tif?tile=256` | the tiles of a georeferenced raster, or of all below a folder, each with its footprint (extra `geo`) |
 | `gst:PIPELINE` | a GStreamer pipeline that ends before the sink |
 | `synthetic:frames=300&size=640x480` | frames made on the spot, for tests and benchmarks |
 | `faulty:ok*30,hang|ok*30` | a camera that fails as told, to see what a payload does then |

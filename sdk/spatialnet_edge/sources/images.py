@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import final
 
@@ -60,10 +60,10 @@ class FolderSource:
         pass
 
 
-def find_images(folder: Path) -> Sequence[Path]:
+def find_images(folder: Path, suffixes: Set[str] = IMAGE_SUFFIXES) -> Sequence[Path]:
     """Files below `folder` with an image's suffix, sorted; without hidden ones. Links to folders are not followed."""
     found = (Path(top, name) for top, _, names in os.walk(folder) for name in names)
-    images = (path for path in found if path.suffix.lower() in IMAGE_SUFFIXES)
+    images = (path for path in found if path.suffix.lower() in suffixes)
     return sorted(path for path in images if not any(map(hidden, path.relative_to(folder).parts)))
 
 
