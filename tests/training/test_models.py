@@ -1,5 +1,8 @@
 """The networks: sizes, shapes, positions, missing bands, timm's own, what starts from what."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -309,3 +312,26 @@ def test_a_checkpoint_that_is_none_is_refused_and_runs_nothing(tmp_path: Path, c
     torch.save({"weights": {}}, tmp_path / "other.pt")
     with pytest.raises(Refused, match="not a checkpoint of this version"):
         load_network(tmp_path / "other.pt")
+
+
+def test_a_torchvision_whose_library_loads_is_left_alone(tmp_path: Path) -> None:
+    """Its operators, declared a second time, would abort the process: whoever installs torch and torchvision as they belong
+    together could not import timm at all. Both are played here; beside the CPU's torch the real one has no library."""
+    (tmp_path / "timm.py").write_text("import torchvision")
+    (tmp_path / "torchvision.py").write_text(
+        "import torch\n"
+        "assert not hasattr(torch.ops.torchvision, 'nms')\n"
+        "library = torch.library.Library('torchvision', 'DEF')\n"
+        "library.define('nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')\n"
+    )
+    program = "from spatialnet_training.timm_backbone import import_timm; print(import_timm().__file__)"
+    python_path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": python_path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()) == tmp_path / "timm.py"

@@ -19,24 +19,32 @@ HUB = "hub"
 def import_timm() -> ModuleType:
     """timm, also beside a CPU-only torch.
 
-    The package index has no CPU build of torchvision, whose import, which timm needs, fails on two operators that it
-    describes but whose library it could not load. They are declared here; timm never calls them.
+    The package index has no CPU build of torchvision, whose import, which timm needs, then fails on two operators that it
+    describes but whose library it could not load. Only in that case they are declared here, and timm never calls them; declared
+    before a library that does load, they would end the process.
 
     Raises:
-        MissingExtra: timm is not installed.
+        MissingExtra: timm or torchvision is not installed.
     """
-    if not hasattr(torch.ops.torchvision, "nms"):
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for operator in ("nms", "qnms"):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _KEPT.append(library)  # an operator lives as long as its library object
     try:
+        try:
+            import torchvision  # noqa: F401
+        except RuntimeError:  # operator torchvision::nms does not exist
+            declare_operators()
         import timm
     except ModuleNotFoundError as error:
         if error.name not in ("timm", "torchvision"):
             raise
         raise MissingExtra(error.name, "training") from error
     return timm
+
+
+def declare_operators() -> None:
+    """What torchvision describes, without its library."""
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for operator in ("nms", "qnms"):
+        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _KEPT.append(library)  # an operator lives as long as its library object
 
 
 _KEPT: list[torch.library.Library] = []
