@@ -5,7 +5,7 @@ TEST := .venv-test
 PIP := -m pip install --quiet --disable-pip-version-check
 OUT := demo_output
 
-.PHONY: demo test test-machine test-peers lint bench bench-peers footprint schema clean
+.PHONY: demo test test-machine test-oldest test-peers lint bench bench-peers footprint schema clean
 
 demo: $(DEMO)/.installed
 	$(DEMO)/bin/spatialnet-edge build builtin:student --target here -o $(OUT)/landuse.snb --report $(OUT)/report.html
@@ -23,6 +23,16 @@ test-peers: $(TEST)/.installed
 		python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-base gstreamer1.0-plugins-good \
 		gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-rtsp
 	ln -sfn /usr/lib/python3/dist-packages/gi "$$($(TEST)/bin/python -c 'import site; print(site.getsitepackages()[0])')/gi"
+
+# The suite with the oldest libraries that pyproject.toml admits, and with torch and torchvision as the package index has them, which is for
+# a GPU and several gigabytes.
+test-oldest:
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python $(PIP) uv
+	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest --resolution lowest-direct -c constraints-test.txt \
+		-e '.[ccsds,geo,mavlink,mqtt,openvino,optimize,training]'
+	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest hypothesis jsonschema psutil pytest pytest-timeout
+	.venv-oldest/bin/pytest -W default
 
 # The service on a whole virtual machine: systemd first, a camera of the kernel's, real power cuts. Debian, as root; a quarter of an hour.
 test-machine:
@@ -72,4 +82,4 @@ $(TEST)/.installed: pyproject.toml constraints-test.txt
 	touch $@
 
 clean:
-	rm -rf $(DEMO) $(TEST) .venv-bare .venv-peers .machine $(OUT) dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(DEMO) $(TEST) .venv-bare .venv-oldest .venv-peers .machine $(OUT) dist .pytest_cache .ruff_cache .hypothesis

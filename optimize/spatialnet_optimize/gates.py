@@ -18,6 +18,9 @@ PARTIAL = "int8-partial"
 NEEDS_CALIBRATION = ("int8-static", "int8-qdq", "fp8-qdq")
 NOT_RUN_ON_A_CPU = ("bf16",)
 """ONNX Runtime has no CPU kernels for these: they cannot be judged without the device."""
+ROUNDED_ON_A_CPU = ("fp8-qdq",)
+"""Nor for these, but what Q/DQ makes of FP32 can be computed with; versions before 1.32 try to fuse it into kernels they have
+not."""
 WORTHWHILE = 0.95
 """A candidate replaces a more precise one only if it needs at most this share of its time."""
 

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from spatialnet_edge.backends import CheckedEngine, Engine, load_backend
+from spatialnet_edge.backends import CheckedEngine, Engine
+from spatialnet_edge.backends.onnxruntime import OnnxRuntimeBackend
 from spatialnet_edge.bundle import Bundle
 from spatialnet_edge.labelled import LabelledImages
 from spatialnet_edge.results import difference
 from spatialnet_edge.spec import ModelSpec
 from spatialnet_edge.truths import truths
-from spatialnet_optimize.gates import REFERENCE, Measured
+from spatialnet_optimize.gates import REFERENCE, ROUNDED_ON_A_CPU, Measured
 from spatialnet_optimize.measure import agreement, decode_images, judge, latencies, predict
 
 Step = Callable[[str], None]
@@ -22,15 +23,16 @@ GATE_THREADS = 1
 """Latency is compared on one core: what a frame costs, whatever the number of cores."""
 
 
-def open_candidate(content: bytes, spec: ModelSpec, threads: int = GATE_THREADS) -> Engine:
-    return CheckedEngine(load_backend("onnxruntime").open(content, spec, threads))
+def open_candidate(name: str, content: bytes, spec: ModelSpec) -> Engine:
+    """A form, to be judged on this computer's CPU."""
+    return CheckedEngine(OnnxRuntimeBackend(fuse=name not in ROUNDED_ON_A_CPU).open(content, spec, GATE_THREADS))
 
 
 def measure_candidates(
     contents: dict[str, bytes], spec: ModelSpec, model: Bundle, sets: list[LabelledImages], step: Step
 ) -> list[Measured]:
     """Accuracy, agreement, golden difference and latency of every candidate that ONNX Runtime can run here."""
-    engines = {name: open_candidate(content, spec) for name, content in contents.items()}
+    engines = {name: open_candidate(name, content, spec) for name, content in contents.items()}
     measured = measure_engines(engines, contents, spec, model, sets, step)
     for engine in engines.values():
         engine.close()

@@ -53,20 +53,22 @@ class OnnxRuntimeBackend:
 
     Args:
         providers: of execution, the one that is asked for first; those behind it take what it cannot do.
+        fuse: quantised layers into kernels of few bits; otherwise their values are rounded and computed with in FP32.
     """
 
     takes_graphs = True
 
-    def __init__(self, name: str = "onnxruntime", providers: tuple[str, ...] = (CPU,)) -> None:
+    def __init__(self, name: str = "onnxruntime", providers: tuple[str, ...] = (CPU,), fuse: bool = True) -> None:
         self.name = name
         self._providers = providers
+        self._fuse = fuse
 
     def refuses(self, record: EngineRecord) -> str:
         return lacking(self._providers[0])
 
     def open(self, content: bytes, spec: ModelSpec, threads: int) -> OnnxRuntimeEngine:
         """See `open_session`."""
-        return open_session(content, spec, threads, [*self._providers])
+        return open_session(content, spec, threads, [*self._providers], fuse=self._fuse)
 
     def open_held(self, content: bytes, spec: ModelSpec, threads: int) -> OnnxRuntimeEngine:
         """The same, slower, on weights that can be seen; for the CPU alone."""
@@ -91,7 +93,9 @@ def lacking(provider: str) -> str:
     return f"ONNX Runtime {ort.__version__} here has {', '.join(available)}, not {provider}; install onnxruntime-gpu instead"
 
 
-def open_session(content: bytes, spec: ModelSpec, threads: int, providers: list[str], hold: bool = False) -> OnnxRuntimeEngine:
+def open_session(
+    content: bytes, spec: ModelSpec, threads: int, providers: list[str], hold: bool = False, fuse: bool = True
+) -> OnnxRuntimeEngine:
     """Parse and optimise a graph.
 
     Args:
@@ -99,6 +103,7 @@ def open_session(content: bytes, spec: ModelSpec, threads: int, providers: list[
         threads: for one inference; 0 for one a core.
         providers: of execution, the preferred one first.
         hold: lay the weights where they can be seen; see `held_weights.py`.
+        fuse: see `OnnxRuntimeBackend`.
 
     Raises:
         BundleError: not a graph that ONNX Runtime takes, or its inputs and outputs are not those of `spec`.
@@ -107,6 +112,8 @@ def open_session(content: bytes, spec: ModelSpec, threads: int, providers: list[
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    if not fuse:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     held: Held | None = None
     try:
         if hold:

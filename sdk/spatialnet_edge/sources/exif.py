@@ -22,7 +22,7 @@ def exif_pose(encoded: bytes) -> Pose | None:
             gps: dict[int, Any] = image.getexif().get_ifd(GPS_IFD)
         latitude = degrees(gps[LATITUDE]) * (-1 if gps.get(LATITUDE_REF) == "S" else 1)
         longitude = degrees(gps[LONGITUDE]) * (-1 if gps.get(LONGITUDE_REF) == "W" else 1)
-        altitude = float(gps.get(ALTITUDE, 0.0)) * (-1 if gps.get(ALTITUDE_REF) in (BELOW_SEA, b"\x01") else 1)
+        altitude = number(gps.get(ALTITUDE, 0.0)) * (-1 if gps.get(ALTITUDE_REF) in (BELOW_SEA, b"\x01") else 1)
     except Exception:  # a position is extra: whatever is wrong with it must not cost the picture
         return None
     if not (abs(latitude) <= 90 and abs(longitude) <= 180):  # a receiver without a fix writes 0/0, which is no number
@@ -32,5 +32,13 @@ def exif_pose(encoded: bytes) -> Pose | None:
 
 def degrees(parts: Any) -> float:
     """Degrees, minutes and seconds as one number."""
-    whole, minutes, seconds = (float(part) for part in parts)
+    whole, minutes, seconds = map(number, parts)
     return whole + minutes / 60 + seconds / 3600
+
+
+def number(value: Any) -> float:
+    """A rational as a float; 0/0 is no number, which newer versions of Pillow say and older ones raise."""
+    try:
+        return float(value)
+    except ZeroDivisionError:
+        return math.nan
