@@ -5,6 +5,7 @@ The JSON Schema that other languages can check against is `manifest_schema()`, e
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from typing import Annotated, Any, Literal, NoReturn, TypeAlias, cast
@@ -195,8 +196,12 @@ class Manifest(Contract, frozen=True):
 
 
 def manifest_schema() -> dict[str, Any]:
-    """JSON Schema (2020-12) of `manifest.json`."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | msgspec.json.schema(Manifest)
+    """JSON Schema (2020-12) of `manifest.json`, the same from every version of Python: some leave docstrings indented."""
+    schema: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | msgspec.json.schema(Manifest)
+    for definition in schema["$defs"].values():
+        if "description" in definition:
+            definition["description"] = inspect.cleandoc(definition["description"])
+    return schema
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

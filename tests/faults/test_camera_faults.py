@@ -23,8 +23,8 @@ from spatialnet_edge.pipeline import Pipeline
 from spatialnet_edge.sources import Source, open_source
 from spatialnet_edge.sources.capture_process import FROZEN_LIMIT_S, deliver
 from spatialnet_edge.sources.faulty import STATE_VARIABLE
-from spatialnet_edge.sources.shared import SLOTS
-from spatialnet_edge.sources.supervised import Patience, SupervisedSource
+from spatialnet_edge.sources.shared import SLOTS, Ended, GivenUp, Release, encode, socket_pair
+from spatialnet_edge.sources.supervised import Patience, SupervisedSource, receive
 
 QUICK = Patience(opening=5, silence=0.5, first_wait=0.05, longest_wait=0.2)
 
@@ -52,6 +52,20 @@ def test_a_camera_that_is_unplugged_comes_back(played: None) -> None:
     items = frames_of(source, 20)
     assert [kind for kind, _ in events] == ["camera_open", "camera_lost", "camera_absent", "camera_open"]
     assert [item.seq for item in items] == list(range(20))  # one numbering over all its lives
+
+
+def test_what_a_capture_process_said_before_it_went_is_heard() -> None:
+    """Though it left a slot that was given back to it unread, which resets the connection (seen at the end of a recording, on a
+    computer with too much to do)."""
+    ours, theirs = socket_pair()
+    ours.send(encode(Release(0, 5)))
+    said = [GivenUp(39, "decode_error", "the last frame"), Ended()]
+    for message in said:
+        theirs.send(encode(message))
+    theirs.close()
+    heard = [receive(ours, 1.0) for _ in range(3)]
+    ours.close()
+    assert heard == [*((message, -1) for message in said), (Ended("lost"), -1)]
 
 
 @pytest.mark.fault(2)

@@ -53,14 +53,19 @@ def test_help_imports_no_command() -> None:
         assert command in output
 
 
-def test_streaming_stays_under_200_mb() -> None:
+def test_streaming_takes_no_more_than_130_mb() -> None:
+    """Of memory of its own, at its peak; how much of the libraries' files is mapped besides, the kernel's cache decides, and takes
+    it back when memory is short (seen: 60 to 110 MB of the same versions)."""
     program = (
         "import spatialnet_edge\n"
-        f"for _ in spatialnet_edge.stream('builtin:student', {str(ROOT / 'samples' / 'brighton_beach.mp4')!r}): pass\n"
-        "status = dict(line.split(':') for line in open('/proc/self/status'))\n"
-        "print(status['VmHWM'].split()[0])"  # the peak since exec; ru_maxrss would include the test runner's own
+        "def own():\n"
+        "    status = dict(line.split(':') for line in open('/proc/self/status'))\n"
+        "    return int(status['RssAnon'].split()[0]) + int(status['RssShmem'].split()[0])\n"
+        f"clip = {str(ROOT / 'samples' / 'brighton_beach.mp4')!r}\n"
+        "print(max(own() for _ in spatialnet_edge.stream('builtin:student', clip)))"
     )
-    assert int(fresh(program)) <= 200_000  # kB
+    peak = int(fresh(program))  # kB
+    assert 10_000 < peak <= 130_000
 
 
 def test_another_package_adds_a_sink_and_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -191,8 +191,8 @@ def receive(home: socket.socket, limit: float) -> tuple[Message, int] | None:
     space = socket.CMSG_SPACE(array.array("i").itemsize)
     try:
         content, ancillary, _, _ = home.recvmsg(MAX_MESSAGE, space)
-    except ConnectionError:
-        content, ancillary = b"", []
+    except ConnectionResetError:  # it went with a word of ours unread, which is said once; what it sent before is still there
+        content, ancillary, _, _ = home.recvmsg(MAX_MESSAGE, space)
     if not content:
         return Ended("lost"), -1
     descriptors = array.array("i")
