@@ -11,7 +11,7 @@ from numpy.random import default_rng
 
 from spatialnet_edge.errors import DataRefused
 from spatialnet_edge.pixels import resized
-from spatialnet_training.datasets import load_split, load_unlabelled
+from spatialnet_training.datasets import load_published, load_split, load_unlabelled
 from spatialnet_training.losses import UNLABELLED
 from spatialnet_training.samples import held_out
 from spatialnet_training.taxonomy import OBJECTS, load_taxonomy
@@ -51,9 +51,29 @@ def test_splits_are_disjoint_and_labels_partial(data_root: Path) -> None:
     aerial = train_part.data_set == 1
     assert (train_part.targets["land_use_eurosat"][aerial] == UNLABELLED).all()
     assert (train_part.targets["land_use_eurosat"][~aerial] != UNLABELLED).all()
-    assert (train_part.targets["objects"][~aerial] == UNLABELLED).all()
     assert set(np.unique(train_part.targets["objects"][aerial])) == {0, 1}
+    for part in ("tune", "val"):
+        assert (parts[part].targets["objects"][parts[part].data_set == 0] == UNLABELLED).all()
     assert (train_part.targets["settlement"] != UNLABELLED).all()
+
+
+def test_what_a_class_means_says_which_objects_its_images_show(data_root: Path) -> None:
+    """No aeroplane can be seen at ten metres a pixel, a forest is trees, and whether fields have trees is open."""
+    assert all(name == "eurosat" for name, _ in TAXONOMY.objects)
+    assert sorted(kind for _, kind in TAXONOMY.objects) == [*TAXONOMY.classes("eurosat")]
+    assert {label for known in TAXONOMY.objects.values() for label in known} <= set(OBJECTS)
+    assert all(known["airplane"] == 0 for known in TAXONOMY.objects.values())
+    samples = load_split({"eurosat": data_root / "eurosat.zip"}, TAXONOMY, "train", 32)
+    kinds = samples.targets["land_use_eurosat"]
+    trees = samples.targets["objects"][:, OBJECTS.index("trees")]
+    seen = {name: set(trees[kinds == index]) for index, name in enumerate(TAXONOMY.classes("eurosat"))}
+    assert (seen["Forest"], seen["SeaLake"], seen["AnnualCrop"]) == ({1}, {0}, {UNLABELLED})
+
+
+def test_a_head_of_which_no_image_has_a_label_is_left_out(data_root: Path) -> None:
+    data = load_published({"eurosat": data_root / "eurosat.zip"}, 32)
+    assert [task.name for task in data.tasks] == ["land_use", "land_use_eurosat", "objects", "settlement"]
+    assert set(data.train.targets) == set(data.tune.targets) == {task.name for task in data.tasks}
 
 
 def test_the_held_out_rule_is_the_one_that_the_samples_were_made_with() -> None:

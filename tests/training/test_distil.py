@@ -30,8 +30,8 @@ class Says(nn.Module):
 
 
 def batch(data_set: list[int], mix: Mix | None = None) -> Batch:
-    labels = torch.full((len(data_set),), UNLABELLED)
-    return Batch(torch.randn(len(data_set), 3, 2, 2), {}, None, {"a": labels}, torch.tensor(data_set), mix)
+    targets = {"a": torch.full((len(data_set),), UNLABELLED), "b": torch.full((len(data_set), 1), float(UNLABELLED))}
+    return Batch(torch.randn(len(data_set), 3, 2, 2), {}, None, targets, torch.tensor(data_set), mix)
 
 
 def taught(teachers: list[Teacher], views: Batch) -> Taught:
@@ -67,6 +67,15 @@ def test_the_word_of_one_counts_for_more_than_that_of_another_where_both_know() 
     said = taught([everywhere, one_set], batch([0, 2]))
     torch.testing.assert_close(said.probabilities["a"], torch.tensor([[0.5, 0.5], [0.875, 0.125]]))
     assert said.known["b"].all()
+
+
+def test_of_a_head_that_is_labelled_in_part_a_teacher_says_nothing() -> None:
+    """What it would say of the open labels it made up: nobody ever told it."""
+    views = batch([0, 0, 0, 0], Mix(0.6))
+    views.targets["b"] = torch.tensor([[1.0, UNLABELLED], [1.0, 0.0], [UNLABELLED, UNLABELLED], [0.0, 1.0]])
+    said = taught([Teacher(Says(a=[1.0, 0.0], b=[1.0, 0.0]), None)], views)
+    assert said.known["a"].all()
+    assert said.known["b"].tolist() == [False, False, True, True]
 
 
 def test_views_that_no_teacher_knows_teach_nothing() -> None:

@@ -20,6 +20,9 @@ def test_images_without_a_label_do_not_count() -> None:
     rows = torch.tensor([[1.0, 0, 1], [UNLABELLED] * 3])
     changed = torch.cat([logits[:1], logits[1:2] + 99])
     assert task_loss(logits[:2], rows, 0.0) == pytest.approx(float(task_loss(changed, rows, 0.0)))
+    open_in_part = torch.tensor([[1.0, UNLABELLED, 0.0]])
+    known = F.binary_cross_entropy_with_logits(logits[:1, [0, 2]], open_in_part[:, [0, 2]], reduction="sum") / 3
+    assert task_loss(logits[:1], open_in_part, 0.0) == pytest.approx(float(known))
 
 
 def test_a_quantity_is_learnt_as_a_share_of_its_range() -> None:

@@ -39,8 +39,9 @@ SHIPPED = (
     "student-128-pair",
     "student-128-three", "student-144", "student-3m-128", "student-distilled", "student-distilled-small", "student-eurosat",
     "student-eurosat-112", "student-eurosat-96", "student-eurosat-again", "student-longer", "student-pictures", "student-small",
-    "student-160", "student-160-again", "student-160-longer", "student-160-third", "student-160-turned", "teacher-lite0",
-    "teacher-lite0-128", "teacher-lite0-longer", "teacher-lite0-small", "teacher-lite2-small",
+    "student-160", "student-160-again", "student-160-fourth", "student-160-longer", "student-160-third", "student-160-turned",
+    "teacher-lite0", "teacher-lite0-128", "teacher-lite0-longer", "teacher-lite0-small", "teacher-lite2-eurosat",
+    "teacher-lite2-small",
 )  # fmt: skip
 
 
@@ -267,6 +268,9 @@ def test_a_teacher_sees_its_students_views_at_its_own_size(data: TrainingData, t
     assert stored_side(config) == 128
     assert stored_side(replace(config, stored_side=160)) == 160
     assert load_teacher(TaughtBy(str(teacher)), data).size == 48  # as its run's last stage
+    enlarged = TaughtBy(str(teacher), size=192)
+    assert load_teacher(enlarged, data).size == 192
+    assert stored_side(replace(config, distillation=Distillation(teachers=(enlarged,)))) == 192
 
 
 def test_images_that_wait_on_the_device_give_the_same_batches(data: TrainingData, data_root: Path) -> None:

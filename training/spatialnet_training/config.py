@@ -41,6 +41,8 @@ class TaughtBy(Section, frozen=True):
         turned: whether it sees the views in one of the square's eight orientations, drawn anew for every batch. The loss is
             linear in what a teacher says, so that the student learns the mean of its answers over all eight, which is better than
             any one of them, at the cost of one.
+        size: side in pixels of the views that it sees; None for what it was trained for. A network that was trained on crops is
+            best at a somewhat larger size (Touvron et al. 2019, arXiv 1906.06423).
     """
 
     checkpoint: str
@@ -48,6 +50,7 @@ class TaughtBy(Section, frozen=True):
     unlabelled: bool = True
     weight: Above0 = 1.0
     turned: bool = False
+    size: Positive | None = None
 
 
 class Distillation(Section, frozen=True):

@@ -7,17 +7,18 @@ A data set is a zip or a folder with `images/<class>/<name>`, and beside `images
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from spatialnet_edge.errors import DataRefused, UsageError
 from spatialnet_edge.labelled import OBJECTS as OBJECTS_FILE
-from spatialnet_edge.labelled import SPLITS, Tree, class_of
+from spatialnet_edge.labelled import SPLITS, TRAIN, Tree, class_of
 from spatialnet_edge.sources import IMAGE_SUFFIXES
 from spatialnet_edge.spec import RGB, BandGroup, Multiclass, Multilabel, Regression, Task
 from spatialnet_training.bands import decode
+from spatialnet_training.losses import UNLABELLED
 from spatialnet_training.published import TERMS
 from spatialnet_training.samples import Collector, Samples, load_image, part_of, shrunk
 from spatialnet_training.taxonomy import OBJECTS, SETTLEMENT, Taxonomy, load_taxonomy
@@ -54,7 +55,7 @@ class TrainingData:
 
 
 def published_tasks(taxonomy: Taxonomy, data_sets: Sequence[str]) -> tuple[Task, ...]:
-    """The heads of a model trained on these data sets."""
+    """The heads that a model trained on these data sets may have."""
     return (
         Multiclass(name="land_use", labels=taxonomy.land_use_labels),
         *(Multiclass(name=f"land_use_{name}", labels=taxonomy.classes(name)) for name in data_sets),
@@ -75,6 +76,8 @@ def load_published(sources: Mapping[str, Path], longest: int, groups: tuple[Band
     Raises:
         UsageError: the taxonomy has no such data set.
         DataRefused: a file is missing.
+
+    A head of which no image has a label is left out: it would answer by chance, and teach that.
     """
     taxonomy = load_taxonomy()
     if unknown := sorted(set(sources) - set(taxonomy.data_sets)):
@@ -82,15 +85,19 @@ def load_published(sources: Mapping[str, Path], longest: int, groups: tuple[Band
     for path in sources.values():
         if not path.exists():
             raise DataRefused(f"{path}: no such data set; give the folder that holds it with --data-root")
-    train, tune = (load_split(sources, taxonomy, split, longest, groups) for split in ("train", "tune"))
-    terms = tuple(TERMS[name] for name in sources)
-    return TrainingData(published_tasks(taxonomy, tuple(sources)), train, tune, "Apache-2.0", terms)
+    parts = [load_split(sources, taxonomy, split, longest, groups) for split in ("train", "tune")]
+    taught = {name for name, values in parts[0].targets.items() if (values != UNLABELLED).any()}
+    tasks = tuple(task for task in published_tasks(taxonomy, tuple(sources)) if task.name in taught)
+    train, tune = (replace(p, targets={name: p.targets[name] for name in p.targets if name in taught}) for p in parts)
+    return TrainingData(tasks, train, tune, "Apache-2.0", tuple(TERMS[name] for name in sources))
 
 
 def load_split(
     sources: Mapping[str, Path], taxonomy: Taxonomy, split: str, longest: int, groups: tuple[BandGroup, ...] = (RGB,)
 ) -> Samples:
     """Load one split of several data sets with their partial labels.
+
+    What a class alone says of the objects in its images (`Taxonomy.objects`) teaches; it calibrates and judges nothing.
 
     Args:
         sources: data set name, as in the taxonomy, to its zip or folder.
@@ -119,6 +126,8 @@ def load_split(
             if file in objects:
                 present = {label: float(objects[file][label]) for label in OBJECTS}
                 labels |= {"objects": present, "object_kinds": sum(present.values())}
+            elif split == TRAIN and (name, kind) in taxonomy.objects:
+                labels["objects"] = taxonomy.objects[name, kind]
             collector.add(image, labels, owner)
     return collector.samples()
 

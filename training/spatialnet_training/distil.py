@@ -13,7 +13,7 @@ from spatialnet_edge.errors import UsageError
 from spatialnet_training.augment import Mix, oriented
 from spatialnet_training.batches import Batch
 from spatialnet_training.config import Distillation, TaughtBy
-from spatialnet_training.losses import UNLABELLED, labelled_rows, relation_loss, soft_loss
+from spatialnet_training.losses import UNLABELLED, labelled_rows, partly_labelled_rows, relation_loss, soft_loss
 
 SELF = "self"
 
@@ -83,11 +83,18 @@ def as_teacher(network: nn.Module, size: int | None, told: TaughtBy, data_sets: 
     return Teacher(network, size, known_sets(told, data_sets), told.unlabelled, told.weight, told.turned)
 
 
+def partly_labelled(batch: Batch, task: str) -> Tensor:
+    """The views of a batch that show an image whose labels of a task are known in part: bool `[N]`."""
+    partly = partly_labelled_rows(batch.targets[task])
+    return partly if batch.mix is None else partly | Mix.partner(partly)
+
+
 @torch.no_grad()
 def teach(
     teachers: Sequence[Teacher], batch: Batch, single_label: Mapping[str, bool], temperature: float, rng: Generator
 ) -> Taught:
-    """Run every teacher over a batch.
+    """Run every teacher over a batch. Of a head of which an image has labels in part it says nothing: what is known there comes
+    from those who know better, and what is open stays open.
 
     Args:
         teachers: whose networks' forward gives pooled features and logits.
@@ -97,6 +104,7 @@ def teach(
     sums: dict[str, Tensor] = {}
     weights: dict[str, Tensor] = {}
     features: list[tuple[Tensor, Tensor]] = []
+    partly = {task: partly_labelled(batch, task) for task in single_label}
     for teacher in teachers:
         known = teacher.knows(batch)
         # also over what it does not know: every step has the same shapes, which a compiled network needs
@@ -104,10 +112,10 @@ def teach(
         views = oriented(views, int(rng.integers(8))) if teacher.turned else views
         pooled, logits = teacher.network(views, batch.present)
         features.append((known, pooled.float()))
-        weight = teacher.weight * known.float().unsqueeze(1)
         for task, single in single_label.items():
             if task not in logits:
                 continue
+            weight = teacher.weight * (known & ~partly[task]).float().unsqueeze(1)
             softened = logits[task].float() / temperature
             soft = softened.softmax(dim=1) if single else softened.sigmoid()
             sums[task] = sums.get(task, 0) + weight * soft

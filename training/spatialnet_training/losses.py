@@ -9,12 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 UNLABELLED = -1
-"""Marks a missing label: in class indices as is, in rows of numbers in every column."""
+"""Marks a missing label: in class indices as is, in rows of numbers in every column of which nothing is known."""
 
 
 def labelled_rows(target: Tensor) -> Tensor:
-    """Which images have a label: bool `[N]`."""
-    return target != UNLABELLED if target.ndim == 1 else target[:, 0] != UNLABELLED
+    """Which images have a label, of one column at least: bool `[N]`."""
+    known = target != UNLABELLED
+    return known if target.ndim == 1 else known.any(dim=1)
+
+
+def partly_labelled_rows(target: Tensor) -> Tensor:
+    """Which images have labels of some columns and not of others: bool `[N]`."""
+    return labelled_rows(target) & ~(target != UNLABELLED).reshape(len(target), -1).all(dim=1)
 
 
 def task_loss(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
@@ -31,7 +37,7 @@ def task_loss(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
         total = F.cross_entropy(logits, target, ignore_index=UNLABELLED, label_smoothing=smoothing, reduction="sum")
     else:
         each = F.binary_cross_entropy_with_logits(logits, target.clamp(min=0), reduction="none")
-        total = (each.mean(dim=1) * labelled_rows(target)).sum()
+        total = (each * (target != UNLABELLED)).mean(dim=1).sum()
     return total / logits.shape[0]
 
 

@@ -47,7 +47,7 @@ def stored_side(config: TrainConfig) -> int:
         UsageError: a teacher is not there.
         Refused: a teacher cannot be read.
     """
-    seen = [load_spec(located(each.checkpoint)).input.height for each in other_teachers(config)]
+    seen = [each.size or load_spec(located(each.checkpoint)).input.height for each in other_teachers(config)]
     return max(config.stored_side, *(stage.size for stage in config.stages), *seen)
 
 
@@ -193,7 +193,7 @@ def load_teacher(teacher: TaughtBy, data: TrainingData) -> Teacher:
         raise UsageError(f"{path}: teaches {', '.join(t.name for t in spec.tasks)}; the student learns {', '.join(wanted)}")
     if other := [task.name for task in shared if wanted[task.name] != answers(task)[1]]:
         raise UsageError(f"{path}: its labels of '{other[0]}' are not the student's, or in another order")
-    return as_teacher(network, spec.input.height, teacher, data.train.data_sets)
+    return as_teacher(network, teacher.size or spec.input.height, teacher, data.train.data_sets)
 
 
 def write_log(log: Path, history: Sequence[dict[str, float]]) -> None:

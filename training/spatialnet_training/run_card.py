@@ -7,6 +7,7 @@ import platform
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import msgspec
@@ -73,17 +74,17 @@ def write_card(
         curves=encoded(out / CURVES),
         confusions=encoded(out / CONFUSIONS),
         facts=facts(config, provenance, seconds),
-        configuration=msgspec.toml.encode(plain(config)).decode(),
+        configuration=msgspec.toml.encode(said(msgspec.to_builtins(config))).decode(),
     )
     (out / CARD).write_text(text, encoding="utf-8")
     return out / CARD
 
 
-def plain(config: TrainConfig) -> object:
-    """Without what was not said: TOML has no null."""
-    tree = msgspec.to_builtins(config)
-    tree["stages"] = [{key: value for key, value in stage.items() if value is not None} for stage in tree["stages"]]
-    return {key: value for key, value in tree.items() if value is not None}
+def said(tree: Any) -> Any:
+    """Built-in values without what was not said: TOML has no null."""
+    if isinstance(tree, dict):
+        return {key: said(value) for key, value in tree.items() if value is not None}
+    return [said(each) for each in tree] if isinstance(tree, list | tuple) else tree
 
 
 def head(spec: ModelSpec, name: str, tune: Samples, accuracy: float) -> Head:

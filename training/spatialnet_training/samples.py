@@ -27,7 +27,8 @@ class Samples:
 
     Attributes:
         images: uint8 `[H, W, bands]` each.
-        targets: task to int64 `[N]` of class indices, or float32 `[N, outputs]` in 0 to 1; `UNLABELLED` where unknown.
+        targets: task to int64 `[N]` of class indices, or float32 `[N, outputs]` in 0 to 1; `UNLABELLED` where unknown, of a row
+            perhaps in some columns alone.
         data_set: index of each image's data set in `data_sets`.
         broken: files that could not be read as images, and were left out.
     """
@@ -71,7 +72,8 @@ class Collector:
         """Take an image.
 
         Args:
-            labels: task name to a class name, to `{label: 0 or 1}`, or to a number; tasks that are not in it are unlabelled.
+            labels: task name to a class name, to `{label: 0 or 1}`, or to a number; tasks that are not in it are unlabelled, and
+                so is a label that is not in the second.
         """
         self.images.append(image)
         self.owners.append(owner)
@@ -91,7 +93,7 @@ def target_of(task: Task, label: object) -> NDArray[np.generic]:
         return np.full(task.width, UNLABELLED, np.float32)
     if isinstance(task, Multilabel):
         assert isinstance(label, Mapping)
-        return np.array([float(label[name]) for name in task.labels], np.float32)
+        return np.array([float(label.get(name, UNLABELLED)) for name in task.labels], np.float32)
     assert isinstance(task, Regression)
     return np.array([(float(str(label)) - task.low) / (task.high - task.low)], np.float32).clip(0, 1)
 

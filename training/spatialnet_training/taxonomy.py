@@ -7,6 +7,7 @@ classes are those that cannot be told apart across sensors: RSSCN7 has rivers an
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -19,10 +20,16 @@ OBJECTS = (
 
 @dataclass(frozen=True, slots=True)
 class Taxonomy:
-    """Classes of each data set, and what each maps to."""
+    """Classes of each data set, and what each maps to.
+
+    Attributes:
+        objects: what is known of the objects in every image of a class, from what the class means: 1 shown, 0 absent, others open.
+            For sets whose images nobody labelled with objects, and that look unlike those that somebody did.
+    """
 
     land_use: dict[tuple[str, str], str]
     settlement: dict[tuple[str, str], str]
+    objects: dict[tuple[str, str], dict[str, float]]
 
     @property
     def data_sets(self) -> tuple[str, ...]:
@@ -41,10 +48,21 @@ SETTLEMENT = ("rural", "urban")
 
 
 def load_taxonomy() -> Taxonomy:
-    """Read `taxonomy.csv`."""
-    text = files("spatialnet_training").joinpath("taxonomy.csv").read_text(encoding="utf-8")
-    rows = list(csv.DictReader(text.splitlines()))
+    """Read `taxonomy.csv` and `objects_of_classes.csv`."""
+    rows, known = rows_of("taxonomy.csv"), rows_of("objects_of_classes.csv")
     return Taxonomy(
         land_use={(row["data_set"], row["class"]): row["land_use"] for row in rows},
         settlement={(row["data_set"], row["class"]): row["settlement"] for row in rows},
+        objects={
+            (row["data_set"], row["class"]): known_objects(row["shown"].split(), row["perhaps"].split()) for row in known
+        },
     )
+
+
+def rows_of(table: str) -> list[dict[str, str]]:
+    return [*csv.DictReader(files("spatialnet_training").joinpath(table).read_text(encoding="utf-8").splitlines())]
+
+
+def known_objects(shown: Sequence[str], perhaps: Sequence[str]) -> dict[str, float]:
+    """What is neither shown nor perhaps there is absent."""
+    return {label: float(label in shown) for label in OBJECTS if label not in perhaps}
