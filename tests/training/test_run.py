@@ -39,7 +39,8 @@ SHIPPED = (
     "student-128-pair",
     "student-128-three", "student-144", "student-3m-128", "student-distilled", "student-distilled-small", "student-eurosat",
     "student-eurosat-112", "student-eurosat-96", "student-eurosat-again", "student-longer", "student-pictures", "student-small",
-    "student-160", "student-160-again", "student-160-fourth", "student-160-longer", "student-160-third", "student-160-turned",
+    "student-160", "student-160-again", "student-160-fourth", "student-160-longer", "student-160-objects", "student-160-third",
+    "student-160-turned", "student-objects",
     "teacher-lite0", "teacher-lite0-128", "teacher-lite0-longer", "teacher-lite0-small", "teacher-lite2-eurosat",
     "teacher-lite2-small",
 )  # fmt: skip
