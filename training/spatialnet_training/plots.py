@@ -79,6 +79,7 @@ def plot_curves(path: Path, log: Path) -> None:
     right.set_ylim(top=100)  # down to the worst head: a point matters where all are above ninety
     right.legend(fontsize=8)
     for axis in (left, right):
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         for before, after in pairwise(rows):
             if before["size"] != after["size"]:
