@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spatialnet_training.losses import UNLABELLED
+from spatialnet_training.losses import labelled_rows
 
 ANSWERED_ACCURACY = 0.95
 """Abstain just often enough that this share of the answers given is right, on the held-out images."""
@@ -34,7 +34,7 @@ def fit_temperature(logits: Tensor, target: Tensor, cautious: bool = True) -> fl
         target: int64 `[N]`, or float `[N, labels]` of 0 and 1; `UNLABELLED` rows are left out.
         cautious: False for what fits these very images best, to compare networks by.
     """
-    known = target != UNLABELLED if target.ndim == 1 else target[:, 0] != UNLABELLED
+    known = labelled_rows(target)
     logits, target = logits[known].detach().clone(), target[known]
     if len(logits) == 0:
         return 1.0
@@ -63,7 +63,7 @@ def abstention(probabilities: Tensor, target: Tensor) -> float:
         probabilities: float32 `[N, labels]`, calibrated.
         target: int64 `[N]`.
     """
-    known = target != UNLABELLED
+    known = labelled_rows(target)
     confidence, answers = probabilities[known].max(dim=1)
     right = (answers == target[known]).numpy()
     for threshold in np.arange(LEAST_CONFIDENCE, MAX_ABSTENTION, 0.02):

@@ -42,7 +42,7 @@ class TaughtBy(Section, frozen=True):
             linear in what a teacher says, so that the student learns the mean of its answers over all eight, which is better than
             any one of them, at the cost of one.
         size: side in pixels of the views that it sees; None for what it was trained for. A network that was trained on crops is
-            best at a somewhat larger size (Touvron et al. 2019, arXiv 1906.06423).
+            best at a somewhat larger size (Touvron et al. 2019, arXiv 1906.06423). `self` sees what the student sees.
     """
 
     checkpoint: str
