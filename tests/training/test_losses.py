@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from spatialnet_training.calibration import abstention, fit_temperature
 from spatialnet_training.config import Distillation
 from spatialnet_training.distil import Taught, distillation_loss
-from spatialnet_training.losses import UNLABELLED, project_conflicts, relation_loss, soft_loss, task_loss
+from spatialnet_training.losses import UNLABELLED, counted, project_conflicts, relation_loss, soft_loss, task_loss
 
 
 def test_images_without_a_label_do_not_count() -> None:
@@ -33,6 +33,17 @@ def test_a_quantity_is_learnt_as_a_share_of_its_range() -> None:
         task_loss(logit, torch.tensor([[0.3]]), 0.0).backward()
         optimiser.step()
     assert float(logit.detach().sigmoid()) == pytest.approx(0.3, abs=1e-3)
+
+
+def test_where_nobody_counted_the_network_counts_what_it_says_itself() -> None:
+    said = torch.tensor([[0.0, 99.0, -99.0, 0.0]]).repeat(3, 1).requires_grad_()
+    known = torch.tensor([[1.0, 0, 1, 0], [UNLABELLED, 0, UNLABELLED, 1], [UNLABELLED] * 4])
+    targets = {"kinds": torch.tensor([[0.9], [UNLABELLED], [UNLABELLED]]), "objects": known}
+    filled = counted({"kinds": "objects"}, {"objects": said, "kinds": torch.zeros(3, 1)}, targets)
+    torch.testing.assert_close(filled["kinds"], torch.tensor([[0.9], [1.5 / 4], [2 / 4]]))
+    assert not filled["kinds"].requires_grad
+    assert filled["objects"] is known
+    assert counted({}, {"objects": said}, targets) == targets
 
 
 @pytest.mark.parametrize("single", [True, False])

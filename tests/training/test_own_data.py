@@ -105,6 +105,24 @@ def test_a_table_gives_one_head_for_each_kind_of_column(tmp_path: Path) -> None:
     assert (samples.targets["objects"][sea] == [1, 0]).all()
 
 
+def test_a_row_with_an_empty_cell_teaches_what_it_knows_and_calibrates_nothing(tmp_path: Path) -> None:
+    whole = load_own(write_table(tmp_path), 64)
+    table = tmp_path / "labels.csv"
+    header, *rows = [line.split(",") for line in table.read_text().splitlines()]
+    cover, trees, boats = (header.index(name) for name in ("Cover", "trees", "boats seen"))
+    for row in rows:
+        if row[cover] == "SeaLake" and row[boats] in "3456":
+            row[trees] = ""
+    table.write_text("\n".join(map(",".join, [header, *rows])) + "\n")
+    data = load_own(table, 64)
+    for part, before, taught in ((data.train, whole.train, [1, UNLABELLED]), (data.tune, whole.tune, UNLABELLED)):
+        open_in_part = (part.targets["cover"] == 1) & (part.targets["boats_seen"][:, 0] >= 0.5)
+        assert open_in_part.any()
+        assert (part.targets["objects"][open_in_part] == taught).all()
+        assert (part.targets["objects"][~open_in_part] == before.targets["objects"][~open_in_part]).all()
+        assert (part.targets["cover"] == before.targets["cover"]).all()
+
+
 def test_a_typing_error_is_found_before_training(tmp_path: Path) -> None:
     with pytest.raises(DataRefused, match=r"1 images of 'Forrest' and .* of 'Forest'; if that is a typing error"):
         load_own(write_table(tmp_path, "Forrest"), 64)

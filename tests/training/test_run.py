@@ -24,6 +24,7 @@ from spatialnet_training.cli import read_config
 from spatialnet_training.config import Distillation, Stage, TaughtBy, load_config
 from spatialnet_training.datasets import TrainingData, load_published, load_split, load_unlabelled, published_tasks
 from spatialnet_training.distil import Teacher
+from spatialnet_training.losses import UNLABELLED
 from spatialnet_training.model import SpatialNet
 from spatialnet_training.own_data import load_own
 from spatialnet_training.plots import read_log
@@ -40,7 +41,7 @@ SHIPPED = (
     "student-128-three", "student-144", "student-3m-128", "student-distilled", "student-distilled-small", "student-eurosat",
     "student-eurosat-112", "student-eurosat-96", "student-eurosat-again", "student-longer", "student-pictures", "student-small",
     "student-160", "student-160-again", "student-160-fourth", "student-160-longer", "student-160-objects", "student-160-third",
-    "student-160-turned", "student-objects",
+    "student-160-turned", "student-counts", "student-objects",
     "teacher-lite0", "teacher-lite0-128", "teacher-lite0-longer", "teacher-lite0-small", "teacher-lite2-eurosat",
     "teacher-lite2-small",
 )  # fmt: skip
@@ -274,6 +275,32 @@ def test_a_teacher_sees_its_students_views_at_its_own_size(data: TrainingData, t
     assert stored_side(replace(config, distillation=Distillation(teachers=(enlarged,)))) == 192
 
 
+def test_a_count_of_what_nobody_counted_follows_the_labels(data: TrainingData, tmp_path: Path) -> None:
+    """The head of objects is held where it says that nothing is there; the count learns so of images that nobody labelled."""
+    only = {task.name: 0.0 for task in data.tasks} | {"object_kinds": 1.0}
+    config = replace(
+        TINY_RUN, task_weights=only, adapt="probe", mixup_share=0.0, learning_rate=0.1, weight_decay=0.0, ema_decay=0.5,
+        counts={"object_kinds": "objects"},
+    )  # fmt: skip
+    torch.manual_seed(0)
+    network = SpatialNet(config.backbone, {task.name: task.width for task in data.tasks}, 32)
+    with torch.no_grad():
+        for parameter in network.heads["objects"].parameters():
+            parameter.zero_()
+        list(network.heads["objects"].parameters())[-1].fill_(-9.0)
+    uncounted = {name: np.full_like(values, UNLABELLED) for name, values in data.train.targets.items()}
+    samples = dataclasses.replace(data.train, targets=uncounted)
+    trainer = Trainer(config, network, samples)
+    for _ in range(config.epochs):
+        trainer.train_epoch()
+    said = predict(trainer.network, data.tune, 32)
+    assert said["object_kinds"].sigmoid().max() < 0.1
+    assert said["objects"].sigmoid().max() < 0.001  # what is counted learns nothing from it
+    for wrong in ({"object_kinds": "land_use"}, {"settlement": "objects"}, {"ships": "objects"}):
+        with pytest.raises(UsageError, match=r"cannot count .*; this run's heads are land_use, "):
+            train(replace(config, counts=wrong), data, tmp_path, "test")
+
+
 def test_images_that_wait_on_the_device_give_the_same_batches(data: TrainingData, data_root: Path) -> None:
     settings = Distillation(teachers=("unused",), unlabelled_share=0.5)
     config = replace(TINY_RUN, cutmix_share=0.5, distillation=settings)
@@ -362,6 +389,10 @@ def test_a_configuration_is_checked_before_anything_is_loaded(data: TrainingData
     (tmp_path / "size.toml").write_text(text.replace("size = 32", "size = 40").replace("lerning_rate", "learning_rate"))
     with pytest.raises(UsageError, match="give a multiple of 16"):
         read_config(str(tmp_path / "size.toml"))
+    itself = 'learning_rate = 1\n[distillation]\nteachers = [{ checkpoint = "self", size = 64 }]'
+    (tmp_path / "self.toml").write_text(text.replace("lerning_rate = 1", itself))
+    with pytest.raises(UsageError, match="'self' has size 64; it sees what the student sees"):
+        read_config(str(tmp_path / "self.toml"))
     with pytest.raises(UsageError, match=r"shipped: .*student"):
         read_config("nowhere")
     with pytest.raises(UsageError, match="no preset 'huge'"):

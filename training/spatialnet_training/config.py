@@ -15,6 +15,10 @@ Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Above0 = Annotated[float, msgspec.Meta(gt=0)]
 
 
+SELF = "self"
+"""The teacher that is the run's own averaged weights."""
+
+
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Immutable, and strict about names that it does not know."""
 
@@ -42,7 +46,7 @@ class TaughtBy(Section, frozen=True):
             linear in what a teacher says, so that the student learns the mean of its answers over all eight, which is better than
             any one of them, at the cost of one.
         size: side in pixels of the views that it sees; None for what it was trained for. A network that was trained on crops is
-            best at a somewhat larger size (Touvron et al. 2019, arXiv 1906.06423). `self` sees what the student sees.
+            best at a somewhat larger size (Touvron et al. 2019, arXiv 1906.06423). Not of `self`, which sees what the student sees.
     """
 
     checkpoint: str
@@ -51,6 +55,10 @@ class TaughtBy(Section, frozen=True):
     weight: Above0 = 1.0
     turned: bool = False
     size: Positive | None = None
+
+    def __post_init__(self) -> None:
+        if self.checkpoint == SELF and self.size is not None:
+            raise ValueError(f"the teacher 'self' has size {self.size}; it sees what the student sees, so leave size out")
 
 
 class Distillation(Section, frozen=True):
@@ -106,6 +114,9 @@ class TrainConfig(Section, frozen=True):
         least_crop: side of the smallest crop over that of the image, at full augmentation: the range of scales.
         balance: of the tasks' losses: `fixed` weights, `uncertainty` (Kendall et al. 2018, arXiv 1705.07115) or `pcgrad` (Yu et
             al. 2020, arXiv 2001.06782).
+        counts: quantity to the labels that it counts, `object_kinds = "objects"`: where nobody counted, the network learns to
+            count what it says itself that an image shows, with what is known of it in the place of what it says. Of images that
+            are not mixed.
         compile: with torch.compile; worth it for runs of more than some minutes.
         images_on_device: keep the training images in the device's memory and make their views there; for a GPU with room for them.
         precision: as Lightning Fabric names it: `32-true`, `bf16-mixed`, …
@@ -138,6 +149,7 @@ class TrainConfig(Section, frozen=True):
     ema_decay: Share = 0.998
     balance: Literal["fixed", "uncertainty", "pcgrad"] = "fixed"
     task_weights: dict[str, float] = {}
+    counts: dict[str, str] = {}
     distillation: Distillation | None = None
     compile: bool = False
     images_on_device: bool = False

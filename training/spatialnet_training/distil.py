@@ -15,8 +15,6 @@ from spatialnet_training.batches import Batch
 from spatialnet_training.config import Distillation, TaughtBy
 from spatialnet_training.losses import UNLABELLED, labelled_rows, partly_labelled_rows, relation_loss, soft_loss
 
-SELF = "self"
-
 
 @dataclass(frozen=True, slots=True)
 class Teacher:

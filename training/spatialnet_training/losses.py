@@ -42,6 +42,26 @@ def task_loss(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
     return total / logits.shape[0]
 
 
+def counted(counts: Mapping[str, str], logits: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The targets, with the expected number of labels that an image shows where nobody counted them.
+
+    The number to be expected is the sum of the probabilities (as a share of the range, their mean), of which a label that is known
+    has 0 or 1. It teaches the quantity alone, not the labels that it counts.
+
+    Args:
+        counts: quantity, whose range is 0 to the number of labels, to the head of labels that it counts.
+        logits: task to `[N, outputs]`, of views that are not mixed.
+        targets: task to the labels of each image; see `task_loss`.
+    """
+    filled = dict(targets)
+    for quantity, labels in counts.items():
+        target, known = targets[quantity], targets[labels]
+        said = logits[labels].detach().float().sigmoid()
+        expected = torch.where(known != UNLABELLED, known, said).mean(dim=1, keepdim=True)
+        filled[quantity] = torch.where(target != UNLABELLED, target, expected)
+    return filled
+
+
 def task_losses(logits: Mapping[str, Tensor], targets: Mapping[str, Tensor], smoothing: float) -> dict[str, Tensor]:
     """`task_loss` of every task that has targets."""
     return {task: task_loss(logits[task], target, smoothing) for task, target in targets.items()}

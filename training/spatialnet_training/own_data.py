@@ -69,7 +69,7 @@ def load_own(path: Path, longest: int, groups: tuple[BandGroup, ...] = (RGB,), l
         if image is None:
             parts[part].broken.append(f"{path}: {row.file}")
         else:
-            parts[part].add(image, row.labels)
+            parts[part].add(image, row.labels if part == TRAIN else complete(row.labels, tasks))
     train, tune = (parts[part].samples() for part in ("train", "tune"))
     if not len(train) or not len(tune):
         raise DataRefused(
@@ -93,7 +93,8 @@ def from_columns(path: Path, images: LabelledImages, table: Sequence[Mapping[str
     """A table with a column `path` (relative to the table), perhaps `split`, and one column for each thing to learn.
 
     A column of words is a categorical head. Columns of only 0 and 1 together are the labels of one head, `objects`. Any other
-    column of numbers is a quantity. An empty cell is an unknown label.
+    column of numbers is a quantity. An empty cell is an unknown label; the other labels of its row teach all the same, but neither
+    calibrate nor judge.
     """
     columns = {name: [row[name] for row in table] for name in table[0] if name not in ("path", "split")}
     kinds = {name: kind_of(path, name, cells) for name, cells in columns.items()}
@@ -114,10 +115,20 @@ def from_columns(path: Path, images: LabelledImages, table: Sequence[Mapping[str
     rows: list[Row] = []
     for row in table:
         labels: dict[str, object] = {head_name(n): row[n] for n, kind in kinds.items() if kind != "binary" and row[n]}
-        if binary and all(row[name] for name in binary):
-            labels["objects"] = {name: float(row[name]) for name in binary}
+        if present := {name: float(row[name]) for name in binary if row[name]}:
+            labels["objects"] = present
         rows.append(Row(row["path"], labels, split[row["path"]]))
     return tuple(tasks), rows
+
+
+def complete(labels: Mapping[str, object], tasks: Sequence[Task]) -> dict[str, object]:
+    """The labels of an image without those of a head that is known in part."""
+    partly = {
+        task.name
+        for task in tasks
+        if isinstance(task, Multilabel) and isinstance(known := labels.get(task.name), Mapping) and len(known) < task.width
+    }
+    return {name: label for name, label in labels.items() if name not in partly}
 
 
 def kind_of(path: Path, name: str, cells: Sequence[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from spatialnet_edge import __version__
 from spatialnet_edge.errors import UsageError
 from spatialnet_edge.manifest import Provenance
-from spatialnet_edge.spec import InputSpec, ModelSpec, Multiclass, Multilabel, Task
+from spatialnet_edge.spec import InputSpec, ModelSpec, Multiclass, Multilabel, Regression, Task
 from spatialnet_training.bands import groups_named
 from spatialnet_training.calibration import abstention, fit_temperature
 from spatialnet_training.checkpoint import (
@@ -26,9 +26,9 @@ from spatialnet_training.checkpoint import (
     run_name,
     save_network,
 )
-from spatialnet_training.config import TaughtBy, TrainConfig
+from spatialnet_training.config import SELF, TaughtBy, TrainConfig
 from spatialnet_training.datasets import TrainingData, load_unlabelled
-from spatialnet_training.distil import SELF, Teacher, as_teacher
+from spatialnet_training.distil import Teacher, as_teacher
 from spatialnet_training.identity import identify, require_same, write_identity
 from spatialnet_training.model import SpatialNet
 from spatialnet_training.run_card import write_card
@@ -97,12 +97,13 @@ def train(
         plots stand beside it.
 
     Raises:
-        UsageError: an unknown backbone or group, no such checkpoint to start from, a teacher of other labels, or `out` holds
-            another run's checkpoint.
+        UsageError: an unknown backbone or group, no such checkpoint to start from, a teacher of other labels, a count of
+            what cannot be counted, or `out` holds another run's checkpoint.
     """
     watcher = watcher or Watcher()
     start = starting_point(config)
     groups = groups_named(config.groups)
+    check_counts(config.counts, data.tasks)
     torch.manual_seed(config.seed)
     outputs = {task.name: task.width for task in data.tasks}
     network = SpatialNet(config.backbone, outputs, config.size, groups, config.weights)
@@ -159,6 +160,28 @@ def train(
         )
     trainer.fabric.barrier()
     return out / NETWORK
+
+
+def check_counts(counts: Mapping[str, str], tasks: Sequence[Task]) -> None:
+    """Find a count that is none.
+
+    Raises:
+        UsageError: a head is not there, is no quantity of 0 to the number of labels, or has no labels that may be true together.
+    """
+    heads = {task.name: task for task in tasks}
+    for quantity, labels in counts.items():
+        count, counted = heads.get(quantity), heads.get(labels)
+        right = (
+            isinstance(count, Regression)
+            and isinstance(counted, Multilabel)
+            and count.low == 0
+            and count.high == counted.width
+        )
+        if not right:
+            raise UsageError(
+                f"counts: '{quantity}' cannot count '{labels}'; expected a quantity from 0 to the number of labels of a head whose "
+                f"labels may be true together; this run's heads are {', '.join(heads)}"
+            )
 
 
 def origin(config: TrainConfig, start: Path | None) -> str:

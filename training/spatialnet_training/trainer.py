@@ -24,9 +24,9 @@ from spatialnet_edge.frames import fit
 from spatialnet_edge.spec import RGB, BandGroup, InputSpec
 from spatialnet_training.augment import Mix, normalise
 from spatialnet_training.batches import Batch, Loader
-from spatialnet_training.config import TrainConfig
-from spatialnet_training.distil import SELF, Teacher, as_teacher, distillation_loss, teach
-from spatialnet_training.losses import labelled_rows, project_conflicts, task_losses
+from spatialnet_training.config import SELF, TrainConfig
+from spatialnet_training.distil import Teacher, as_teacher, distillation_loss, teach
+from spatialnet_training.losses import counted, labelled_rows, project_conflicts, task_losses
 from spatialnet_training.memory import keep_freed_memory
 from spatialnet_training.model import SpatialNet
 from spatialnet_training.samples import Samples
@@ -252,8 +252,10 @@ class Trainer:
     def _labelled(self, logits: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Weighted loss of each task against the labels of both images that were mixed."""
         smoothing = self.config.label_smoothing
-        losses = task_losses(logits, batch.targets, smoothing)
-        if batch.mix is not None:
+        if batch.mix is None:
+            losses = task_losses(logits, counted(self.config.counts, logits, batch.targets), smoothing)
+        else:
+            losses = task_losses(logits, batch.targets, smoothing)
             partners = {task: Mix.partner(values) for task, values in batch.targets.items()}
             others = task_losses(logits, partners, smoothing)
             losses = {task: batch.mix.share * loss + (1 - batch.mix.share) * others[task] for task, loss in losses.items()}
