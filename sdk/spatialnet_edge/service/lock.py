@@ -23,7 +23,7 @@ def device_lock(path: Path) -> Generator[None, None, None]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise Busy(
-            f"{path}: cannot be written by user {os.geteuid()}: {error.strerror}; give the folder to this user"
+            f"{path}: cannot be written by user {os.geteuid()}: {error.strerror}; give this user the folder, and room in it"
         ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
