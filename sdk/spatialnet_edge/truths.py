@@ -80,7 +80,8 @@ def from_columns(images: LabelledImages, head: Task) -> Truth | str:
     rows = [i for i, file in enumerate(images.files) if all(images.columns[file][name] for name in names)]
     cells = [[images.columns[images.files[i]][name] for name in names] for i in rows]
     if not rows:
-        return f"'{head.name}' has no filled cell in its column"
+        needed = "its column is" if len(names) == 1 else f"its {len(names)} columns are all"
+        return f"'{head.name}' has no row in which {needed} filled"
     if isinstance(head, Multiclass):
         if unknown := sorted({cell for (cell,) in cells} - set(head.labels)):
             return f"'{head.name}' has no label {', '.join(repr(name) for name in unknown[:3])}"

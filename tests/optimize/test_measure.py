@@ -88,6 +88,10 @@ def test_objects_of_which_none_is_there_judge_nothing(student_spec: ModelSpec) -
     columns = {name: {label.replace("-", "_"): "0" for label in labels} for name, labels in objects.items()}
     with pytest.raises(DataRefused, match="'objects': none of its labels"):
         truths(replace(empty, columns=columns), student_spec, "objects")
+    for cells in columns.values():
+        cells["ship"] = ""
+    with pytest.raises(DataRefused, match="'objects' has no row in which its 17 columns are all filled"):
+        truths(replace(empty, columns=columns), student_spec, "objects")
 
 
 def test_a_split_that_is_not_there_names_those_that_are(image_folder: Path) -> None:
