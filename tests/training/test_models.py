@@ -271,9 +271,11 @@ def test_a_checkpoint_is_called_by_its_run_or_by_its_own_name(tmp_path: Path, mo
         "student-160-third",
         "student-160-mean",
         "student-160-objects",
+        "student-160-counts",
         "student-eurosat-112",
         "student-eurosat-again",
         "student-objects",
+        "student-counts",
         "teacher-lite2-eurosat",
     ],
 )
@@ -287,15 +289,20 @@ def test_the_weights_in_git_can_be_read_and_know_eurosat(name: str) -> None:
     assert np.mean(np.array(answers) == np.array(open_labelled(SOURCES["eurosat"]).classes)) > 0.95
 
 
-@pytest.mark.parametrize("name", ["student-objects", "student-160-objects"])
+@pytest.mark.parametrize("name", ["student-counts", "student-160-counts"])
 def test_the_shipped_students_see_in_pictures_from_orbit_what_their_classes_mean(name: str) -> None:
     """Nobody labelled the objects in these: a head that was only ever told about aerial images says anything."""
     network, spec, _ = load_network(WEIGHTS / f"{name}.pt")
-    logits = predict(network, load_unlabelled(SOURCES["eurosat"], STORED_SIDE), spec.input.height)["objects"]
+    said = predict(network, load_unlabelled(SOURCES["eurosat"], STORED_SIDE), spec.input.height)
+    logits = said["objects"]
     objects, kinds = load_taxonomy().objects, open_labelled(SOURCES["eurosat"]).classes
     known = torch.tensor([[objects["eurosat", kind].get(label, UNLABELLED) for label in OBJECTS] for kind in kinds])
     assert (logits[known == 1] > 0).float().mean() > 0.95
     assert (logits[known == 0] > 0).float().mean() < 0.01
+    count, shown = len(OBJECTS) * said["object_kinds"].sigmoid()[:, 0], (known == 1).sum(dim=1)
+    assert (count > shown - 0.5).all()
+    assert (count < (known != 0).sum(dim=1)).all()  # what is there for certain, and all that may be
+    assert (count - (logits > 0).sum(dim=1)).abs().mean() < 1
 
 
 @pytest.mark.parametrize("count", [8, 30])
