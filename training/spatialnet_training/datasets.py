@@ -69,6 +69,8 @@ def published_tasks(taxonomy: Taxonomy, data_sets: Sequence[str]) -> tuple[Task,
 def load_published(sources: Mapping[str, Path], longest: int, groups: tuple[BandGroup, ...] = (RGB,)) -> TrainingData:
     """Several published data sets at once, their labels joined by the taxonomy.
 
+    A head of which no image has a label is left out: it would answer by chance, and teach that.
+
     Args:
         sources: data set name, as in the taxonomy, to its zip or folder.
         longest: images are kept no larger than this, in pixels.
@@ -76,8 +78,6 @@ def load_published(sources: Mapping[str, Path], longest: int, groups: tuple[Band
     Raises:
         UsageError: the taxonomy has no such data set.
         DataRefused: a file is missing.
-
-    A head of which no image has a label is left out: it would answer by chance, and teach that.
     """
     taxonomy = load_taxonomy()
     if unknown := sorted(set(sources) - set(taxonomy.data_sets)):

@@ -20,8 +20,7 @@ def labelled_rows(target: Tensor) -> Tensor:
 
 def partly_labelled_rows(target: Tensor) -> Tensor:
     """Which images have labels of some columns and not of others: bool `[N]`."""
-    known = (target != UNLABELLED).reshape(len(target), -1)
-    return known.any(dim=1) & ~known.all(dim=1)
+    return labelled_rows(target) & (target == UNLABELLED).reshape(len(target), -1).any(dim=1)
 
 
 def task_loss(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:

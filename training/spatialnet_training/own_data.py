@@ -5,17 +5,19 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 
 import msgspec
+import torch
 
 from spatialnet_edge.errors import DataRefused
 from spatialnet_edge.labelled import TEST, TRAIN, VAL, LabelledImages, head_name, open_folders, open_table, read_table
 from spatialnet_edge.spec import RGB, BandGroup, InputSpec, ModelSpec, Multiclass, Multilabel, Regression, Task
 from spatialnet_training.datasets import TrainingData
-from spatialnet_training.samples import Collector, load_image, set_aside
+from spatialnet_training.losses import UNLABELLED, partly_labelled_rows
+from spatialnet_training.samples import Collector, Samples, load_image, set_aside
 
 LOOKS_LIKE = 0.8
 """Two names this much alike (difflib's ratio) may be one name and a slip of the keyboard …"""
@@ -69,7 +71,7 @@ def load_own(path: Path, longest: int, groups: tuple[BandGroup, ...] = (RGB,), l
         if image is None:
             parts[part].broken.append(f"{path}: {row.file}")
         else:
-            parts[part].add(image, row.labels if part == TRAIN else complete(row.labels, tasks))
+            parts[part].add(image, row.labels)
     train, tune = (parts[part].samples() for part in ("train", "tune"))
     if not len(train) or not len(tune):
         raise DataRefused(
@@ -77,7 +79,7 @@ def load_own(path: Path, longest: int, groups: tuple[BandGroup, ...] = (RGB,), l
             f"give at least a few dozen"
         )
     unseen = Counter(row.split for row in rows if row.split != TRAIN)
-    return TrainingData(tasks, train, tune, GRANT, (f"{path.name} (yours)",), unseen)
+    return TrainingData(tasks, train, whole(tune), GRANT, (f"{path.name} (yours)",), unseen)
 
 
 def from_folders(path: Path, images: LabelledImages) -> tuple[tuple[Task, ...], list[Row]]:
@@ -121,14 +123,12 @@ def from_columns(path: Path, images: LabelledImages, table: Sequence[Mapping[str
     return tuple(tasks), rows
 
 
-def complete(labels: Mapping[str, object], tasks: Sequence[Task]) -> dict[str, object]:
-    """The labels of an image without those of a head that is known in part."""
-    partly = {
-        task.name
-        for task in tasks
-        if isinstance(task, Multilabel) and isinstance(known := labels.get(task.name), Mapping) and len(known) < task.width
-    }
-    return {name: label for name, label in labels.items() if name not in partly}
+def whole(samples: Samples) -> Samples:
+    """The images without the labels of a head that are known in part: they cannot calibrate it."""
+    targets = {name: values.copy() for name, values in samples.targets.items()}
+    for values in targets.values():
+        values[partly_labelled_rows(torch.from_numpy(values)).numpy()] = UNLABELLED
+    return replace(samples, targets=targets)
 
 
 def kind_of(path: Path, name: str, cells: Sequence[str]) -> str:
