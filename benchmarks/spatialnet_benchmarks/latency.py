@@ -89,17 +89,15 @@ def paced(model: Model, rate: float, seconds: float, size: str = "1280x720") -> 
 
     A frame that a busy computer takes late is late by that too, and every frame gets its result. Measuring from when it was taken,
     or dropping what waits, would leave out just the moments that hurt (Tene, "How NOT to Measure Latency", coordinated omission).
+    The timetable is that of the frame which came least late: by that of the first, which may have been late itself, others would
+    seem to come early, and a result before its frame.
     """
     frames = max(2, int(rate * seconds))
     source = open_source(f"synthetic:frames={frames}&size={size}&fps={rate:g}&bands={model.opened.engine.spec.input.channels}")
     pipeline = Pipeline(model.opened.engine, "every", workers=1)
-    found: list[float] = []
-    first = 0.0
-    for result in pipeline.stream(source):
-        if not found:
-            first = result.frame.captured_ns / 1e9 - result.seq / rate
-        found.append(result.emitted_ns / 1e6 - (first + result.seq / rate) * 1e3)
-    return np.array(found)
+    times = [(each.seq / rate, each.frame.captured_ns / 1e9, each.emitted_ns / 1e9) for each in pipeline.stream(source)]
+    due, captured, emitted = np.array(times).T * 1e3
+    return emitted - due - (captured - due).min()
 
 
 def cold_starts(bundle: str, backend: str, rounds: int) -> tuple[dict[str, float], float]:

@@ -272,3 +272,21 @@ def test_a_stall_counts_for_every_frame_that_it_delays() -> None:
     assert milliseconds.max() > 280
     assert (milliseconds > 50).sum() >= 10
     assert np.median(milliseconds) < 20
+
+
+def test_a_first_frame_that_comes_late_is_late_and_makes_no_other_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    roll, calls = np.roll, 0
+
+    def slow_at_first(field: np.ndarray, shift: int, axis: int) -> np.ndarray:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            time.sleep(0.2)
+        return roll(field, shift, axis)
+
+    monkeypatch.setattr(np, "roll", slow_at_first)
+    model = SimpleNamespace(opened=SimpleNamespace(engine=FakeEngine(TINY)))
+    milliseconds = paced(model, 20, 1, "64x48")  # type: ignore[arg-type]
+    assert milliseconds[0] > 190
+    assert milliseconds.min() > 0
+    assert np.median(milliseconds) < 50
