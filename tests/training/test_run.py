@@ -42,7 +42,7 @@ SHIPPED = (
     "student-eurosat-112", "student-eurosat-96", "student-eurosat-again", "student-longer", "student-pictures", "student-small",
     "student-160", "student-160-again", "student-160-counts", "student-160-fourth", "student-160-longer", "student-160-objects",
     "student-160-third",
-    "student-160-turned", "student-counts", "student-objects",
+    "student-160-turned", "student-counts", "student-lite2", "student-objects",
     "teacher-lite0", "teacher-lite0-128", "teacher-lite0-longer", "teacher-lite0-small", "teacher-lite2-eurosat",
     "teacher-lite2-small",
 )  # fmt: skip
