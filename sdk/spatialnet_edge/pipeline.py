@@ -218,10 +218,7 @@ class Pipeline:
         except InvalidOutput as error:
             return Inferred(frame, {}, flags, (time.perf_counter() - start) * 1e3, invalid=error)
         engine_ms = (time.perf_counter() - start) * 1e3
-        keep = not self.engine.reentrant  # its answers are valid until the next call, which may come before these are read
-        rows: dict[str, NDArray[np.float32]] = {
-            name: np.array(values[0]) if keep else values[0] for name, values in outputs.items()
-        }
+        rows: dict[str, NDArray[np.float32]] = {name: values[0] for name, values in outputs.items()}
         return Inferred(frame, rows, flags, engine_ms, zlib.adler32(sample.data))
 
 

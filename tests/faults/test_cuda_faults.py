@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from conftest import SIDE, TINY
+from spatialnet_edge.backends import CheckedEngine
 from spatialnet_edge.backends.cuda import Buffer, OutOfMemory, PycudaDevice
 from spatialnet_edge.backends.fake import FakeEngine
 from spatialnet_edge.backends.tensorrt import ANY_RTX, TensorRtEngine, refit, refusal
@@ -170,7 +171,7 @@ def test_answers_are_the_networks_for_any_batch(mapped: bool, count: int) -> Non
     assert device.launches == {1: 1, 4: 1, 2: 2, 7: 4}[count]
 
 
-def test_outputs_are_the_pinned_memory_itself_and_the_pipeline_knows() -> None:
+def test_outputs_are_the_pinned_memory_itself_and_no_caller_gets_to_see_it() -> None:
     device = PlayedDevice()
     engine = engine_of(device)
     first = engine.infer(images(1))["level"]
@@ -187,7 +188,7 @@ def test_outputs_are_the_pinned_memory_itself_and_the_pipeline_knows() -> None:
 
         def close(self) -> None: ...
 
-    results = list(Pipeline(engine).stream(Levels()))
+    results = list(Pipeline(CheckedEngine(engine)).stream(Levels()))
     assert [round(result.level.value) for result in results] == [30 + 5 * seq for seq in range(30)]
 
 

@@ -36,7 +36,8 @@ class Engine(Protocol):
             batch: uint8 `[N, H, W, C]`, contiguous, as the spec's input says.
 
         Returns:
-            Task name to float32 `[N, width]`; valid until the next call from the same thread.
+            Task name to float32 `[N, width]`. An engine may give its own buffers, valid until the next call from the same thread
+            (from any thread if it is not reentrant). `CheckedEngine`, which every caller uses, gives copies.
         """
         ...
 

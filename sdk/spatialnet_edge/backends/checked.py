@@ -23,7 +23,11 @@ SUM_TOLERANCE = 1e-2
 
 @final
 class CheckedEngine:
-    """Wraps any engine; passes on only what keeps the contract. Closed, it is asked nothing more: its memory may be gone."""
+    """Wraps any engine; passes on only what keeps the contract. Closed, it is asked nothing more: its memory may be gone.
+
+    Several pipelines and the golden test may share one engine. Outputs are copied before any other caller can enter a
+    non-reentrant engine, so that nobody reads an answer of another camera.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -33,7 +37,7 @@ class CheckedEngine:
         self._closed = False
 
     def infer(self, batch: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
-        """As `Engine.infer`.
+        """As `Engine.infer`, but the arrays belong to the caller: no later call changes them.
 
         Raises:
             UsageError: the batch is not what the spec says.
@@ -47,7 +51,7 @@ class CheckedEngine:
         with self._alone:  # a self-test may come while a frame is in the engine
             if self._closed:
                 raise EngineError("the engine is closed; classify inside the 'with' block of the model, or load it again")
-            outputs = self._engine.infer(batch)
+            outputs = {name: np.array(values) for name, values in self._engine.infer(batch).items()}
         for task in self.spec.tasks:
             if task.name not in outputs:
                 raise InvalidOutput(f"the engine gave no output '{task.name}'")
