@@ -14,11 +14,11 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from spatialnet_edge.backends import load_backend
-from spatialnet_edge.bundle import Bundle, open_bundle
-from spatialnet_edge.manifest import Provenance
-from spatialnet_edge.spec import RGB, InputSpec, ModelSpec, Multiclass, Multilabel, Regression
-from spatialnet_optimize.package import portable_bundle
+from spatialnet_edge.bundle.manifest import Provenance
+from spatialnet_edge.bundle.reader import Bundle, open_bundle
+from spatialnet_edge.core.spec import RGB, InputSpec, ModelSpec, Multiclass, Multilabel, Regression
+from spatialnet_edge.engines.registry import load_backend
+from spatialnet_optimize.build.bundle_writer import portable_bundle
 
 pytest_plugins = ["mqtt_broker", "training_fixtures"]
 

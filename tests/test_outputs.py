@@ -6,8 +6,8 @@ import pytest
 from typer.testing import CliRunner
 
 from spatialnet_edge.cli.app import app
-from spatialnet_edge.errors import UsageError
-from spatialnet_edge.outputs import bundle_to_be_written, to_be_written
+from spatialnet_edge.core.errors import UsageError
+from spatialnet_edge.core.output_paths import bundle_to_be_written, to_be_written
 
 COMMANDS = (
     "bench --json OUT.json",

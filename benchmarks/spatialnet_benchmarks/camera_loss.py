@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spatialnet_edge.frames import Frame
+from spatialnet_edge.core.frames import Frame
 from spatialnet_edge.sources.faulty import STATE_VARIABLE
 from spatialnet_edge.sources.supervised import Patience, SupervisedSource
 

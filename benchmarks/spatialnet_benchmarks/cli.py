@@ -21,9 +21,9 @@ from spatialnet_benchmarks.latency import WARM_UP, batches, cold_starts, engine_
 from spatialnet_benchmarks.stages import Measurement, measure, read
 from spatialnet_benchmarks.streams import no_decoding, streams
 from spatialnet_edge.api import Model, load
-from spatialnet_edge.errors import MissingExtra, UsageError
-from spatialnet_edge.outputs import to_be_written
-from spatialnet_edge.sources import open_source
+from spatialnet_edge.core.errors import MissingExtra, UsageError
+from spatialnet_edge.core.output_paths import to_be_written
+from spatialnet_edge.sources.registry import open_source
 
 BATCHES = (1, 2, 4, 8)
 STREAMS = (1, 2, 4)
@@ -157,7 +157,7 @@ def thinned(milliseconds: np.ndarray) -> list[float]:
 
 def write_html(record: dict[str, Any], path: Path) -> None:
     try:
-        from spatialnet_benchmarks.page import write_page
+        from spatialnet_benchmarks.html_report import write_page
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "optimize") from error
     write_page(record, path)

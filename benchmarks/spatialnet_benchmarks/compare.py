@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from spatialnet_edge.errors import DataRefused
+from spatialnet_edge.core.errors import DataRefused
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from spatialnet_edge import __version__
-from spatialnet_edge.api import cores
-from spatialnet_edge.service.governor import conditions
-from spatialnet_training.machine import processor
+from spatialnet_edge.core.hardware_info import cores, processor
+from spatialnet_edge.service.throttle import conditions
 
 BOARD = Path("/proc/device-tree/model")
 CLOCKS = Path("/sys/devices/system/cpu")

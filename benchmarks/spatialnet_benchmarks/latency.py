@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatialnet_edge.api import Model
-from spatialnet_edge.backends import Engine
-from spatialnet_edge.errors import EngineError
-from spatialnet_edge.pipeline import Pipeline
-from spatialnet_edge.sources import open_source
+from spatialnet_edge.core.errors import EngineError
+from spatialnet_edge.engines.registry import Engine
+from spatialnet_edge.runtime.pipeline import Pipeline
+from spatialnet_edge.sources.registry import open_source
 
 PERCENTILES = (50, 90, 99, 99.9)
 WARM_UP = 20
@@ -24,11 +24,11 @@ import json, sys, time
 start = time.perf_counter()
 import numpy as np
 import spatialnet_edge
-from spatialnet_edge.bundle import open_bundle
-from spatialnet_edge.backends import open_engine
-from spatialnet_edge.health import golden_vectors
-from spatialnet_edge.frames import Frame
-from spatialnet_edge.pipeline import Pipeline
+from spatialnet_edge.bundle.reader import open_bundle
+from spatialnet_edge.engines.registry import open_engine
+from spatialnet_edge.runtime.golden import golden_vectors
+from spatialnet_edge.core.frames import Frame
+from spatialnet_edge.runtime.pipeline import Pipeline
 marks = [("imports", time.perf_counter())]
 bundle = open_bundle(sys.argv[1]); marks.append(("verify", time.perf_counter()))
 engine = open_engine(bundle, sys.argv[2], 1).engine; marks.append(("engine", time.perf_counter()))

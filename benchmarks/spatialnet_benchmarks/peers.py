@@ -28,14 +28,15 @@ from rich.table import Table
 from scipy import stats
 
 import spatialnet_edge
-from spatialnet_benchmarks.rivals import HEAD, Peer, roboflow_pipeline, ultralytics_stream
-from spatialnet_edge.api import Model, cores
-from spatialnet_edge.bundle import MODEL, open_bundle
-from spatialnet_edge.frames import fit
-from spatialnet_edge.outputs import to_be_written
-from spatialnet_edge.spec import IMAGE_INPUT, IMAGENET_MEAN, IMAGENET_STD, InputSpec
-from spatialnet_optimize.build import Job, build
-from spatialnet_optimize.targets import HERE
+from spatialnet_benchmarks.peer_sdks import HEAD, Peer, roboflow_pipeline, ultralytics_stream
+from spatialnet_edge.api import Model
+from spatialnet_edge.bundle.reader import MODEL, open_bundle
+from spatialnet_edge.core.frames import fit
+from spatialnet_edge.core.hardware_info import cores
+from spatialnet_edge.core.output_paths import to_be_written
+from spatialnet_edge.core.spec import IMAGE_INPUT, IMAGENET_MEAN, IMAGENET_STD, InputSpec
+from spatialnet_optimize.build.build import Job, build
+from spatialnet_optimize.targets.catalogue import HERE
 from spatialnet_training.plots import figure
 
 RESAMPLES = 5000
@@ -123,7 +124,7 @@ def openvino_queue() -> tuple[str, Peer]:
 def torch_network(compiled: bool) -> tuple[str, Peer]:
     import torch
 
-    from spatialnet_training.checkpoint import WEIGHTS, load_network
+    from spatialnet_training.networks.checkpoint import WEIGHTS, load_network
 
     network, _, _ = load_network(WEIGHTS / "student.pt")
     network.eval()

@@ -9,9 +9,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from spatialnet_optimize.roofline import BAND, layers, predict
-from spatialnet_optimize.targets import load_targets
-from spatialnet_training.timm_backbone import import_timm
+from spatialnet_optimize.targets.catalogue import load_targets
+from spatialnet_optimize.targets.roofline import BAND, layers, predict
+from spatialnet_training.networks.timm_backbone import import_timm
 
 PUBLISHED = (
     ("vit_base_patch16_224", "orin-nano", 5.68),

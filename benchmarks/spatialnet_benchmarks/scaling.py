@@ -27,14 +27,14 @@ from spatialnet_benchmarks.environment import environment
 from spatialnet_benchmarks.latency import engine_alone
 from spatialnet_benchmarks.streams import streams
 from spatialnet_edge.api import load
-from spatialnet_edge.backends import Engine, load_backend
-from spatialnet_edge.bundle import MODEL, open_bundle
-from spatialnet_edge.outputs import to_be_written
-from spatialnet_edge.spec import ModelSpec
-from spatialnet_optimize.export import export_onnx
-from spatialnet_optimize.measure import latencies
-from spatialnet_training.backbones import PRESETS
-from spatialnet_training.model import SpatialNet
+from spatialnet_edge.bundle.reader import MODEL, open_bundle
+from spatialnet_edge.core.output_paths import to_be_written
+from spatialnet_edge.core.spec import ModelSpec
+from spatialnet_edge.engines.registry import Engine, load_backend
+from spatialnet_optimize.evaluation.metrics import latencies
+from spatialnet_optimize.export.graph import export_onnx
+from spatialnet_training.networks.backbones import PRESETS
+from spatialnet_training.networks.model import SpatialNet
 from spatialnet_training.plots import figure
 
 SIDES = (64, 96, 128, 192, 256)

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialnet_edge.api import Model, cores
-from spatialnet_edge.errors import DataRefused
-from spatialnet_edge.frames import Frame, Skipped, fit
-from spatialnet_edge.results import assemble
-from spatialnet_edge.sources import open_source
+from spatialnet_edge.api import Model
+from spatialnet_edge.core.errors import DataRefused
+from spatialnet_edge.core.frames import Frame, Skipped, fit
+from spatialnet_edge.core.hardware_info import cores
+from spatialnet_edge.core.results import assemble
+from spatialnet_edge.sources.registry import open_source
 
 WARM_UP = 10
 

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialnet_edge.api import Model, cores
-from spatialnet_edge.frames import Frame, Skipped, fit
-from spatialnet_edge.pipeline import Pipeline
+from spatialnet_edge.api import Model
+from spatialnet_edge.core.frames import Frame, Skipped, fit
+from spatialnet_edge.core.hardware_info import cores
+from spatialnet_edge.runtime.pipeline import Pipeline
 
 FRAMES_A_STREAM = 200
 FRAMES = 400

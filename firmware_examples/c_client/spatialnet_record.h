@@ -1,4 +1,4 @@
-/* Results of spatialnet-edge in C: one header, no dependency, no allocation. Layout version 1; see sdk/spatialnet_edge/wire.py.
+/* Results of spatialnet-edge in C: one header, no dependency, no allocation. Layout version 1; see sdk/spatialnet_edge/sinks/record_codec.py.
  *
  * Read one message from the socket of a `unix:` sink (SOCK_SEQPACKET) or one datagram of a `udp:` sink into a buffer, then:
  *

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 import spatialnet_edge
-from spatialnet_edge.errors import SinkError
+from spatialnet_edge.core.errors import SinkError
 from spatialnet_edge.sinks.mavlink import MavlinkSink
 from spatialnet_edge.sinks.queued import QueuedSink
 from spatialnet_edge.sources.mavlink_pose import DEFAULT_BAUD, MavlinkPose

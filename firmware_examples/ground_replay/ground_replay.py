@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 import spatialnet_edge
-from spatialnet_edge.errors import MissingExtra, SourceRefused
+from spatialnet_edge.core.errors import MissingExtra, SourceRefused
 
 FOOTAGE = (".mp4", ".avi", ".mov", ".mkv", ".tif", ".tiff", ".jpg", ".jpeg", ".png")
 

@@ -19,7 +19,7 @@ gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402 (a version must be required first)
 
 import spatialnet_edge  # noqa: E402
-from spatialnet_edge.results import FrameResult  # noqa: E402
+from spatialnet_edge.core.results import FrameResult  # noqa: E402
 from spatialnet_edge.sinks.queued import QueuedSink  # noqa: E402
 from spatialnet_edge.sinks.video import draw  # noqa: E402
 

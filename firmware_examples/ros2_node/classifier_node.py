@@ -15,7 +15,7 @@ from sensor_msgs.msg import Image
 from vision_msgs.msg import Classification, ObjectHypothesis
 
 import spatialnet_edge
-from spatialnet_edge.errors import InvalidOutput, SourceRefused
+from spatialnet_edge.core.errors import InvalidOutput, SourceRefused
 
 
 class ClassifierNode(Node):

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialnet_edge.errors import SourceRefused
-from spatialnet_edge.frames import Frame
-from spatialnet_edge.results import Classification, FrameResult, Presence
+from spatialnet_edge.core.errors import SourceRefused
+from spatialnet_edge.core.frames import Frame
+from spatialnet_edge.core.results import Classification, FrameResult, Presence
 
 CHANNELS = {"rgb8": 3, "bgr8": 3, "mono8": 1, "rgba8": 4, "bgra8": 4}
 """Encodings of sensor_msgs/Image that are understood (sensor_msgs/image_encodings.hpp)."""

@@ -18,10 +18,10 @@ import typer
 from store import Store
 
 import spatialnet_edge
-from spatialnet_edge.frames import colours
-from spatialnet_edge.results import Classification, FrameResult
-from spatialnet_edge.routing import read_rule
-from spatialnet_edge.sinks.space_packets import packets_of, receive, split
+from spatialnet_edge.core.frames import colours
+from spatialnet_edge.core.results import Classification, FrameResult
+from spatialnet_edge.sinks.ccsds import packets_of, receive, split
+from spatialnet_edge.sinks.routing import read_rule
 
 QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 85]
 THUMBNAIL = (96, 96)

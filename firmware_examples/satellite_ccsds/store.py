@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from spatialnet_edge.durable import sync_folder, write_durably
+from spatialnet_edge.core.atomic_io import sync_folder, write_durably
 
 SEQUENCE, SENT = "sequence", "sent"
 

@@ -13,7 +13,7 @@ import cv2
 import typer
 
 import spatialnet_edge
-from spatialnet_edge.frames import colours
+from spatialnet_edge.core.frames import colours
 
 THUMBNAIL = (320, 180)
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 80]

@@ -14,31 +14,31 @@ if TYPE_CHECKING:
     from spatialnet_edge.api import Model as Model
     from spatialnet_edge.api import load as load
     from spatialnet_edge.api import stream as stream
-    from spatialnet_edge.bundle import Bundle as Bundle
-    from spatialnet_edge.bundle import open_bundle as open_bundle
-    from spatialnet_edge.errors import SpatialNetError as SpatialNetError
-    from spatialnet_edge.frames import Frame as Frame
-    from spatialnet_edge.frames import Pose as Pose
-    from spatialnet_edge.pipeline import Pipeline as Pipeline
-    from spatialnet_edge.results import FrameResult as FrameResult
-    from spatialnet_edge.sinks import open_sink as open_sink
-    from spatialnet_edge.sources import open_source as open_source
-    from spatialnet_edge.spec import ModelSpec as ModelSpec
+    from spatialnet_edge.bundle.reader import Bundle as Bundle
+    from spatialnet_edge.bundle.reader import open_bundle as open_bundle
+    from spatialnet_edge.core.errors import SpatialNetError as SpatialNetError
+    from spatialnet_edge.core.frames import Frame as Frame
+    from spatialnet_edge.core.frames import Pose as Pose
+    from spatialnet_edge.core.results import FrameResult as FrameResult
+    from spatialnet_edge.core.spec import ModelSpec as ModelSpec
+    from spatialnet_edge.runtime.pipeline import Pipeline as Pipeline
+    from spatialnet_edge.sinks.registry import open_sink as open_sink
+    from spatialnet_edge.sources.registry import open_source as open_source
 
 _PUBLIC = {
     "Model": "api",
     "load": "api",
     "stream": "api",
-    "Bundle": "bundle",
-    "open_bundle": "bundle",
-    "SpatialNetError": "errors",
-    "Frame": "frames",
-    "Pose": "frames",
-    "Pipeline": "pipeline",
-    "FrameResult": "results",
-    "open_sink": "sinks",
-    "open_source": "sources",
-    "ModelSpec": "spec",
+    "Bundle": "bundle.reader",
+    "open_bundle": "bundle.reader",
+    "SpatialNetError": "core.errors",
+    "Frame": "core.frames",
+    "Pose": "core.frames",
+    "Pipeline": "runtime.pipeline",
+    "FrameResult": "core.results",
+    "open_sink": "sinks.registry",
+    "open_source": "sources.registry",
+    "ModelSpec": "core.spec",
 }
 
 __all__ = [

@@ -8,7 +8,6 @@ for result in spatialnet_edge.stream("builtin:student", "video.mp4"):
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,23 +16,19 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialnet_edge.backends import Opened, open_engine
-from spatialnet_edge.bundle import Bundle, open_bundle
-from spatialnet_edge.errors import EngineError, GoldenTestFailed
-from spatialnet_edge.frames import Frame
-from spatialnet_edge.health import GoldenTest, GoldenVectors, golden_vectors
-from spatialnet_edge.ledger import Ledger
-from spatialnet_edge.pipeline import Hooks, Pipeline
-from spatialnet_edge.results import FrameResult
-from spatialnet_edge.sinks import Sink
-from spatialnet_edge.sources import Source, open_source
-from spatialnet_edge.sources.posed import PoseAt, PosedSource
-from spatialnet_edge.trust import Trust
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+from spatialnet_edge.bundle.reader import Bundle, open_bundle
+from spatialnet_edge.bundle.trust import Trust
+from spatialnet_edge.core.errors import EngineError, GoldenTestFailed
+from spatialnet_edge.core.frames import Frame
+from spatialnet_edge.core.hardware_info import cores
+from spatialnet_edge.core.results import FrameResult
+from spatialnet_edge.engines.registry import Opened, open_engine
+from spatialnet_edge.runtime.frame_stats import Ledger
+from spatialnet_edge.runtime.golden import GoldenTest, GoldenVectors, golden_vectors
+from spatialnet_edge.runtime.pipeline import Hooks, Pipeline
+from spatialnet_edge.sinks.registry import Sink
+from spatialnet_edge.sources.pose import PoseAt, PosedSource
+from spatialnet_edge.sources.registry import Source, open_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,4 +150,4 @@ def stream(
         opened_source.close()
 
 
-__all__ = ["Ledger", "Model", "cores", "load", "stream"]
+__all__ = ["Ledger", "Model", "load", "stream"]

@@ -19,12 +19,12 @@ import atheris  # pyright: ignore[reportMissingImports]
 import numpy as np
 
 with atheris.instrument_imports(include=["spatialnet_edge", "zipfile"]):
-    from spatialnet_edge.bundle import MANIFEST, file_records, open_bundle, write_raw
-    from spatialnet_edge.errors import BundleError
-    from spatialnet_edge.manifest import Golden, Manifest, Provenance, decode_manifest, encode_manifest
-    from spatialnet_edge.pixels import decode_rgb, encode_png
-    from spatialnet_edge.spec import RGB, InputSpec, ModelSpec, Multilabel
-    from spatialnet_edge.trust import Trust
+    from spatialnet_edge.bundle.manifest import Golden, Manifest, Provenance, decode_manifest, encode_manifest
+    from spatialnet_edge.bundle.reader import MANIFEST, file_records, open_bundle, write_raw
+    from spatialnet_edge.bundle.trust import Trust
+    from spatialnet_edge.core.errors import BundleError
+    from spatialnet_edge.core.pixels import decode_rgb, encode_png
+    from spatialnet_edge.core.spec import RGB, InputSpec, ModelSpec, Multilabel
 
 FOLDER = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
 ANYBODY = Trust(allow_unsigned=True)

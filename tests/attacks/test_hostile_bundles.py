@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conftest import tiny_graph, write_tiny_bundle
-from spatialnet_edge.bundle import Bundle, file_records, open_bundle
-from spatialnet_edge.errors import BundleError, SpatialNetError
-from spatialnet_edge.manifest import decode_manifest, encode_manifest
+from spatialnet_edge.bundle.manifest import decode_manifest, encode_manifest
+from spatialnet_edge.bundle.reader import Bundle, file_records, open_bundle
+from spatialnet_edge.core.errors import BundleError, SpatialNetError
 
 SAMPLED_CUTS = 60
 

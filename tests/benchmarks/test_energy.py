@@ -12,7 +12,7 @@ import pytest
 
 from spatialnet_benchmarks import energy
 from spatialnet_benchmarks.energy import BOARD_POWER, open_meters
-from spatialnet_benchmarks.page import draw_energy
+from spatialnet_benchmarks.html_report import draw_energy
 from spatialnet_training.plots import figure
 
 ORIN = "01-01-2026 00:00:00 RAM 2448/7620MB CPU [0%@729] VDD_IN 4565mW/4560mW VDD_CPU_GPU_CV 1000mW/1000mW"

@@ -7,12 +7,12 @@ import onnxruntime as ort
 import pytest
 
 from conftest import clip_frames
-from spatialnet_benchmarks.rivals import for_ultralytics
+from spatialnet_benchmarks.peer_sdks import for_ultralytics
 from spatialnet_benchmarks.scaling import draw, fitted
 from spatialnet_benchmarks.streams import InMemory, no_decoding, streams
 from spatialnet_edge.api import load
-from spatialnet_edge.bundle import open_bundle
-from spatialnet_edge.frames import fit
+from spatialnet_edge.bundle.reader import open_bundle
+from spatialnet_edge.core.frames import fit
 
 
 def test_a_power_law_is_found_again() -> None:

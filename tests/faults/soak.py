@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from spatialnet_edge.backends import CheckedEngine
-from spatialnet_edge.backends.fake import FakeEngine
-from spatialnet_edge.frames import Frame, Skipped
-from spatialnet_edge.pipeline import Pipeline
-from spatialnet_edge.sinks import open_sink
+from spatialnet_edge.core.frames import Frame, Skipped
+from spatialnet_edge.core.spec import RGB, InputSpec, ModelSpec, Multilabel
+from spatialnet_edge.engines.fake import FakeEngine
+from spatialnet_edge.engines.registry import CheckedEngine
+from spatialnet_edge.runtime.pipeline import Pipeline
 from spatialnet_edge.sinks.queued import QueuedSink
-from spatialnet_edge.spec import RGB, InputSpec, ModelSpec, Multilabel
+from spatialnet_edge.sinks.registry import open_sink
 
 SPEC = ModelSpec(
     name="soak",

@@ -15,15 +15,15 @@ import psutil
 import pytest
 
 from conftest import CLIP, TINY, clip_frames
-from spatialnet_edge.backends import CheckedEngine
-from spatialnet_edge.backends.fake import FakeEngine
-from spatialnet_edge.errors import SourceLost, SourceRefused
-from spatialnet_edge.frames import Frame, Skipped
-from spatialnet_edge.pipeline import Pipeline
-from spatialnet_edge.sources import Source, open_source
+from spatialnet_edge.core.errors import SourceLost, SourceRefused
+from spatialnet_edge.core.frames import Frame, Skipped
+from spatialnet_edge.engines.fake import FakeEngine
+from spatialnet_edge.engines.registry import CheckedEngine
+from spatialnet_edge.runtime.pipeline import Pipeline
 from spatialnet_edge.sources.capture_process import FROZEN_LIMIT_S, deliver
 from spatialnet_edge.sources.faulty import STATE_VARIABLE
-from spatialnet_edge.sources.shared import SLOTS, Ended, GivenUp, Release, encode, socket_pair
+from spatialnet_edge.sources.registry import Source, open_source
+from spatialnet_edge.sources.shm_transport import SLOTS, Ended, GivenUp, Release, encode, socket_pair
 from spatialnet_edge.sources.supervised import Patience, SupervisedSource, receive
 
 QUICK = Patience(opening=5, silence=0.5, first_wait=0.05, longest_wait=0.2)

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from conftest import SIDE, TINY
-from spatialnet_edge.backends import CheckedEngine
-from spatialnet_edge.backends.cuda import Buffer, OutOfMemory, PycudaDevice
-from spatialnet_edge.backends.fake import FakeEngine
-from spatialnet_edge.backends.tensorrt import ANY_RTX, TensorRtEngine, refit, refusal
-from spatialnet_edge.errors import EngineError, EngineUnavailable, MissingExtra
-from spatialnet_edge.frames import Frame, Skipped
-from spatialnet_edge.manifest import EngineRecord, ExecutedLayer
-from spatialnet_edge.pipeline import Pipeline
+from spatialnet_edge.bundle.manifest import EngineRecord, ExecutedLayer
+from spatialnet_edge.core.errors import EngineError, EngineUnavailable, MissingExtra
+from spatialnet_edge.core.frames import Frame, Skipped
+from spatialnet_edge.engines.devices import Buffer, OutOfMemory, PycudaDevice
+from spatialnet_edge.engines.fake import FakeEngine
+from spatialnet_edge.engines.registry import CheckedEngine
+from spatialnet_edge.engines.tensorrt import ANY_RTX, TensorRtEngine, refit, refusal
+from spatialnet_edge.runtime.pipeline import Pipeline
 
 PLAYED = FakeEngine(TINY)
 

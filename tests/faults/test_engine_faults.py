@@ -15,18 +15,18 @@ import pytest
 
 from conftest import SIDE, TINY, tiny_graph, write_tiny_bundle
 from spatialnet_edge.api import load
-from spatialnet_edge.backends import CheckedEngine, Engine, load_backend, open_engine
-from spatialnet_edge.backends.batching import BatchingEngine
-from spatialnet_edge.backends.fake import FakeEngine
-from spatialnet_edge.bundle import Bundle, file_records, open_bundle, write_bundle
-from spatialnet_edge.errors import EngineError, EngineUnavailable, RunError
-from spatialnet_edge.frames import Frame, Skipped
-from spatialnet_edge.health import golden_vectors
-from spatialnet_edge.manifest import EngineRecord
-from spatialnet_edge.pipeline import MAX_CONSTANT, Hooks, Pipeline
+from spatialnet_edge.bundle.manifest import EngineRecord
+from spatialnet_edge.bundle.reader import Bundle, file_records, open_bundle, write_bundle
+from spatialnet_edge.core.errors import EngineError, EngineUnavailable, RunError
+from spatialnet_edge.core.frames import Frame, Skipped
+from spatialnet_edge.engines.batching import BatchingEngine
+from spatialnet_edge.engines.fake import FakeEngine
+from spatialnet_edge.engines.registry import CheckedEngine, Engine, load_backend, open_engine
+from spatialnet_edge.runtime.golden import golden_vectors
+from spatialnet_edge.runtime.pipeline import MAX_CONSTANT, Hooks, Pipeline
 from spatialnet_edge.service.config import LimitsSection
-from spatialnet_edge.service.governor import Conditions, Governor, conditions
-from spatialnet_edge.service.sentinel import Sentinel
+from spatialnet_edge.service.integrity_monitor import Sentinel
+from spatialnet_edge.service.throttle import Conditions, Governor, conditions
 from spatialnet_edge.service.watchdog import notify
 
 
@@ -239,12 +239,12 @@ def test_a_uniform_scene_is_emitted_once_the_golden_test_has_passed(bundle: Bund
 HANGS = """
 import sys, time, numpy as np
 from conftest import TINY
-from spatialnet_edge.backends import CheckedEngine
-from spatialnet_edge.backends.fake import FakeEngine
-from spatialnet_edge.manifest import EngineRecord
-from spatialnet_edge.pipeline import Hooks, Pipeline
+from spatialnet_edge.engines.registry import CheckedEngine
+from spatialnet_edge.engines.fake import FakeEngine
+from spatialnet_edge.bundle.manifest import EngineRecord
+from spatialnet_edge.runtime.pipeline import Hooks, Pipeline
 from spatialnet_edge.service.watchdog import Watchdog, notify
-from spatialnet_edge.sources import open_source
+from spatialnet_edge.sources.registry import open_source
 
 calls = 0
 def answer(batch):

@@ -26,25 +26,25 @@ from typer.testing import CliRunner
 
 from conftest import CLIP, TINY, tiny_graph, write_tiny_bundle
 from mqtt_broker import free_port
-from spatialnet_edge.bundle import Bundle, file_records, open_bundle, write_bundle
+from spatialnet_edge.bundle.reader import Bundle, file_records, open_bundle, write_bundle
+from spatialnet_edge.bundle.slots import CURRENT, MAX_TRIES, PREVIOUS, TRIAL, Slots
+from spatialnet_edge.bundle.trust import Trust
 from spatialnet_edge.cli.app import app
-from spatialnet_edge.clock import boot_id, since_boot
-from spatialnet_edge.durable import write_durably
-from spatialnet_edge.errors import Busy, Refused, SinkError, SinkRefused, UsageError
-from spatialnet_edge.frames import Frame
-from spatialnet_edge.journal import PIN, Journal, read_journal, read_segment, segments, to_line
-from spatialnet_edge.results import FrameResult, assemble
+from spatialnet_edge.core.atomic_io import write_durably
+from spatialnet_edge.core.clock import boot_id, since_boot
+from spatialnet_edge.core.errors import Busy, Refused, SinkError, SinkRefused, UsageError
+from spatialnet_edge.core.frames import Frame
+from spatialnet_edge.core.results import FrameResult, assemble
+from spatialnet_edge.service.camera_worker import open_sinks
 from spatialnet_edge.service.config import SourceSection, load_service_config
-from spatialnet_edge.service.lane import open_sinks
+from spatialnet_edge.service.crash_loop import MAX_STARTS, WITHIN_S, Start, count_start, forget_starts, note_lasted
+from spatialnet_edge.service.health import Health, read_health, verdict
 from spatialnet_edge.service.lock import device_lock
-from spatialnet_edge.service.starts import MAX_STARTS, WITHIN_S, Start, count_start, forget_starts, note_lasted
-from spatialnet_edge.service.status import Health, read_health, verdict
-from spatialnet_edge.sinks import open_sink
+from spatialnet_edge.sinks.journal import PIN, Journal, read_journal, read_segment, segments, to_line
 from spatialnet_edge.sinks.log import LogSink
 from spatialnet_edge.sinks.queued import QueuedSink
-from spatialnet_edge.slots import CURRENT, MAX_TRIES, PREVIOUS, TRIAL, Slots
-from spatialnet_edge.sources import open_source
-from spatialnet_edge.trust import Trust
+from spatialnet_edge.sinks.registry import open_sink
+from spatialnet_edge.sources.registry import open_source
 
 ANY = Trust(allow_unsigned=True)
 COMMAND = [sys.executable, "-m", "spatialnet_edge"]
@@ -99,7 +99,7 @@ def test_a_torn_tail_is_dropped_at_the_next_start_and_nothing_else(tmp_path: Pat
 @pytest.mark.fault(41)
 def test_a_killed_writer_loses_no_acknowledged_record(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from spatialnet_edge.journal import Journal\n"
+        "import sys; from pathlib import Path; from spatialnet_edge.sinks.journal import Journal\n"
         "journal = Journal(Path(sys.argv[1]), segment_bytes=20000)\n"
         "for n in range(10**9):\n    journal.append({'n': n}); print(n, flush=True)"
     )
@@ -193,7 +193,7 @@ def test_a_disk_that_fails_later_costs_what_it_had_taken_and_nothing_else(
     def fails(descriptor: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("spatialnet_edge.journal.SYNC_S", 0.0)
+    monkeypatch.setattr("spatialnet_edge.sinks.journal.SYNC_S", 0.0)
     monkeypatch.setattr(os, "fdatasync", fails)
     journal = Journal(tmp_path, report=lambda kind, detail: told.append(f"{kind} {'Input/output error' in detail}"))
     journal.append({"n": 0})
@@ -335,11 +335,11 @@ def test_a_board_that_is_switched_off_after_every_flight_is_no_crash_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for flight in range(3 * MAX_STARTS):
-        monkeypatch.setattr("spatialnet_edge.service.starts.boot_id", lambda flight=flight: f"boot {flight}")
+        monkeypatch.setattr("spatialnet_edge.service.crash_loop.boot_id", lambda flight=flight: f"boot {flight}")
         assert not count_start(tmp_path, now_s=20.0)
         note_lasted(tmp_path)  # it worked for a minute; then the battery was pulled
     for crash in range(MAX_STARTS):
-        monkeypatch.setattr("spatialnet_edge.service.starts.boot_id", lambda crash=crash: f"bad boot {crash}")
+        monkeypatch.setattr("spatialnet_edge.service.crash_loop.boot_id", lambda crash=crash: f"bad boot {crash}")
         assert not count_start(tmp_path, now_s=20.0)
     assert count_start(tmp_path, now_s=30.0)
 

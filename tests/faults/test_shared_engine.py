@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from conftest import SIDE, TINY
-from spatialnet_edge.backends import CheckedEngine
-from spatialnet_edge.backends.fake import FakeEngine
-from spatialnet_edge.frames import Frame, Skipped
-from spatialnet_edge.pipeline import Pipeline
+from spatialnet_edge.core.frames import Frame, Skipped
+from spatialnet_edge.engines.fake import FakeEngine
+from spatialnet_edge.engines.registry import CheckedEngine
+from spatialnet_edge.runtime.pipeline import Pipeline
 
 FRAMES = 250
 LEVELS = (40, 90, 140, 200)

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import ROOT, TINY
-from spatialnet_edge.frames import Frame, Pose
-from spatialnet_edge.results import FrameResult, assemble
-from spatialnet_edge.sinks import open_sink
-from spatialnet_edge.wire import pack, unpack
+from spatialnet_edge.core.frames import Frame, Pose
+from spatialnet_edge.core.results import FrameResult, assemble
+from spatialnet_edge.sinks.record_codec import pack, unpack
+from spatialnet_edge.sinks.registry import open_sink
 
 FOLDER = ROOT / "firmware_examples" / "c_client"
 STRICT = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror", "-O2"]

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from conftest import CLIP, ROOT, TINY
-from spatialnet_edge.errors import SinkError, UsageError
-from spatialnet_edge.frames import Frame
-from spatialnet_edge.results import FrameResult, assemble
+from spatialnet_edge.core.errors import SinkError, UsageError
+from spatialnet_edge.core.frames import Frame
+from spatialnet_edge.core.results import FrameResult, assemble
 from spatialnet_edge.sinks.mavlink import ALLOWED, TUNNEL_TYPE, MavlinkSink
+from spatialnet_edge.sinks.record_codec import unpack
 from spatialnet_edge.sources.mavlink_pose import load_mavutil
-from spatialnet_edge.wire import unpack
 
 pytest.importorskip("pymavlink")
 mavutil = load_mavutil()

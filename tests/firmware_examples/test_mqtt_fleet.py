@@ -15,9 +15,9 @@ import pytest
 
 from conftest import ROOT, TINY
 from mqtt_broker import Broker
-from spatialnet_edge.frames import Frame, Pose
-from spatialnet_edge.results import FrameResult, assemble
-from spatialnet_edge.sinks import open_sink
+from spatialnet_edge.core.frames import Frame, Pose
+from spatialnet_edge.core.results import FrameResult, assemble
+from spatialnet_edge.sinks.registry import open_sink
 
 PROGRAM = ROOT / "firmware_examples" / "mqtt_fleet" / "fleet.py"
 
@@ -55,7 +55,7 @@ def events(page: str, until, seconds: float = 20.0) -> dict:
 def test_the_page_is_told_of_every_aircraft_and_of_one_that_is_lost(broker: Broker, page: str) -> None:
     heron = open_sink(f"mqtt://127.0.0.1:{broker.port}/fleet/heron")
     lost = (
-        "import os, sys, time\nfrom spatialnet_edge.sinks import open_sink\n"
+        "import os, sys, time\nfrom spatialnet_edge.sinks.registry import open_sink\n"
         f"sink = open_sink('mqtt://127.0.0.1:{broker.port}/fleet/dunlin')\ntime.sleep(0.5)\nos.kill(os.getpid(), 9)"
     )
     for seq in range(5):

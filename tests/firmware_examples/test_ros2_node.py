@@ -11,7 +11,7 @@ import pytest
 
 import spatialnet_edge
 from conftest import ROOT, clip_frames
-from spatialnet_edge.errors import SourceRefused
+from spatialnet_edge.core.errors import SourceRefused
 
 typesys = pytest.importorskip("rosbags.typesys")
 FOLDER = ROOT / "firmware_examples" / "ros2_node"

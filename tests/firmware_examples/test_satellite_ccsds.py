@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from conftest import CLIP, ROOT, TINY
-from spatialnet_edge.errors import UsageError
-from spatialnet_edge.frames import Frame
-from spatialnet_edge.results import FrameResult, assemble
-from spatialnet_edge.sinks import open_sink
-from spatialnet_edge.wire import unpack
+from spatialnet_edge.core.errors import UsageError
+from spatialnet_edge.core.frames import Frame
+from spatialnet_edge.core.results import FrameResult, assemble
+from spatialnet_edge.sinks.record_codec import unpack
+from spatialnet_edge.sinks.registry import open_sink
 
 pytest.importorskip("spacepackets")
 FOLDER = ROOT / "firmware_examples" / "satellite_ccsds"
@@ -55,7 +55,7 @@ def result(bright: float, bands: tuple[float, float, float] = (0.9, 0.1, 0.1), l
     ],
 )
 def test_a_rule_says_what_is_kept(rule: str, given: FrameResult, expected: str) -> None:
-    from spatialnet_edge.routing import read_rule
+    from spatialnet_edge.sinks.routing import read_rule
 
     assert read_rule(rule, TINY).decide(given) == expected
 
@@ -72,7 +72,7 @@ def test_a_rule_says_what_is_kept(rule: str, given: FrameResult, expected: str) 
     ],
 )
 def test_a_rule_that_does_not_fit_the_model_is_refused(rule: str, says: str) -> None:
-    from spatialnet_edge.routing import read_rule
+    from spatialnet_edge.sinks.routing import read_rule
 
     with pytest.raises(UsageError, match=says):
         read_rule(rule, TINY)
@@ -109,7 +109,7 @@ def test_capture_downlink_and_ground_end_to_end(tmp_path: Path) -> None:
 def test_what_is_lost_on_the_way_is_said(tmp_path: Path) -> None:
     from spacepackets.ccsds import PacketId, PacketType, parse_space_packets_from_deque
 
-    from spatialnet_edge.sinks.space_packets import SEGMENT, packets_of, receive, split
+    from spatialnet_edge.sinks.ccsds import SEGMENT, packets_of, receive, split
 
     pictures = {seq: np.random.default_rng(seq).bytes(5 * SEGMENT - 100 * seq) for seq in range(4)}
     stream: list[bytes] = []

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import msgspec
 
-from spatialnet_edge.bundle import MANIFEST, SIGNATURE, contents, open_bundle, write_raw
-from spatialnet_edge.errors import SourceRefused
-from spatialnet_edge.frames import Frame
-from spatialnet_edge.journal import read_journal, segments
-from spatialnet_edge.service.status import Health, read_health, verdict
-from spatialnet_edge.sources import open_source
-from spatialnet_edge.trust import Trust, read_private, sign
+from spatialnet_edge.bundle.reader import MANIFEST, SIGNATURE, contents, open_bundle, write_raw
+from spatialnet_edge.bundle.trust import Trust, read_private, sign
+from spatialnet_edge.core.errors import SourceRefused
+from spatialnet_edge.core.frames import Frame
+from spatialnet_edge.service.health import Health, read_health, verdict
+from spatialnet_edge.sinks.journal import read_journal, segments
+from spatialnet_edge.sources.registry import open_source
 
 UNIT = "spatialnet-edge"
 EDGE = f"/opt/spatialnet-edge/bin/{UNIT}"

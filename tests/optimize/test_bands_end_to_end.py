@@ -10,12 +10,12 @@ import tifffile
 from typer.testing import CliRunner
 
 import spatialnet_edge
-from spatialnet_edge.bundle import Bundle, open_bundle
+from spatialnet_edge.bundle.reader import Bundle, open_bundle
 from spatialnet_edge.cli.app import app
-from spatialnet_edge.errors import DataRefused
-from spatialnet_edge.spec import InputSpec
-from spatialnet_optimize.from_checkpoint import golden_images
-from spatialnet_training.bands import FULL_SCALE, SENTINEL_2, groups_named
+from spatialnet_edge.core.errors import DataRefused
+from spatialnet_edge.core.spec import InputSpec
+from spatialnet_optimize.export.from_checkpoint import golden_images
+from spatialnet_training.data.bands import FULL_SCALE, SENTINEL_2, groups_named
 
 GROUPS = ("rgb", "nir", "swir")
 

@@ -10,13 +10,13 @@ import pytest
 
 import spatialnet_edge
 from conftest import CLIP, SAMPLES, TINY, tiny_graph, write_tiny_bundle
-from spatialnet_edge.bundle import Bundle, open_bundle
-from spatialnet_edge.errors import BuildError, DataRefused, EngineUnavailable, UsageError
-from spatialnet_optimize.build import Job, build, told_apart, usable_sets
-from spatialnet_optimize.gates import refusal
-from spatialnet_optimize.quantise import int8_dynamic
-from spatialnet_optimize.tensorrt_plan import RTX, PlanOptions, build_plan
-from spatialnet_optimize.trial import measure_candidates
+from spatialnet_edge.bundle.reader import Bundle, open_bundle
+from spatialnet_edge.core.errors import BuildError, DataRefused, EngineUnavailable, UsageError
+from spatialnet_optimize.build.build import Job, build, told_apart, usable_sets
+from spatialnet_optimize.compilers.plan_builder import RTX, PlanOptions, build_plan
+from spatialnet_optimize.evaluation.candidate_evaluation import measure_candidates
+from spatialnet_optimize.evaluation.gates import refusal
+from spatialnet_optimize.quantization.int8 import int8_dynamic
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_dynamic_int8_is_smaller_and_keeps_its_answers(student: Bundle) -> None:
 
 
 def test_a_ruined_candidate_is_caught_by_the_gate(student: Bundle) -> None:
-    from spatialnet_edge.labelled import open_labelled
+    from spatialnet_training.data.labelled_dataset import open_labelled
 
     model = onnx.load_from_string(student.read("model.onnx"))
     weights = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) == 2]
@@ -152,8 +152,9 @@ def test_without_labels_that_fit_the_build_says_that_accuracy_is_not_gated(tmp_p
 
 def test_the_search_leaves_out_the_layers_that_hurt(tmp_path: Path, student: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that the gate allows are quantised, the least sensitive first, and the report has the curve."""
-    from spatialnet_optimize import forms, sensitivity
-    from spatialnet_optimize.quantise import linear_layers
+    from spatialnet_optimize.build import variants as forms
+    from spatialnet_optimize.quantization import sensitivity
+    from spatialnet_optimize.quantization.int8 import linear_layers
 
     few = linear_layers(student.read("model.onnx"))[::5]
     monkeypatch.setattr(sensitivity, "linear_layers", lambda content: few)
@@ -228,7 +229,7 @@ def test_the_command_builds_reports_and_the_report_is_in_the_bundle(tmp_path: Pa
 
 
 def test_the_report_is_a_page_that_needs_nothing_else(built: Bundle, student: Bundle, tmp_path: Path) -> None:
-    from spatialnet_optimize.report_page import write_page
+    from spatialnet_optimize.report.html_report import write_page
 
     write_page(built, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from conftest import write_tiny_bundle
-from spatialnet_edge.bundle import open_bundle
-from spatialnet_optimize import build_cache
-from spatialnet_optimize.build import Job
-from spatialnet_optimize.build_cache import MOST, cache_folder, key, remembered
-from spatialnet_optimize.tensorrt_plan import PlanOptions
+from spatialnet_edge.bundle.reader import open_bundle
+from spatialnet_optimize.build import build_cache
+from spatialnet_optimize.build.build import Job
+from spatialnet_optimize.build.build_cache import MOST, cache_folder, key, remembered
+from spatialnet_optimize.compilers.plan_builder import PlanOptions
 
 
 @pytest.fixture(autouse=True)

@@ -7,12 +7,12 @@ import pytest
 from typer.testing import CliRunner
 
 from spatialnet_edge.cli.app import app
-from spatialnet_training import published
-from spatialnet_training.checkpoint import load_network
-from spatialnet_training.datasets import load_published, load_split
-from spatialnet_training.run import train
-from spatialnet_training.taxonomy import load_taxonomy
-from spatialnet_training.trainer import accuracies, predict
+from spatialnet_training.data import dataset_registry as published
+from spatialnet_training.data.datasets import load_published, load_split
+from spatialnet_training.data.taxonomy import load_taxonomy
+from spatialnet_training.loop.trainer import accuracies, predict
+from spatialnet_training.loop.training_run import train
+from spatialnet_training.networks.checkpoint import load_network
 from training_fixtures import TINY_RUN
 
 

@@ -13,19 +13,19 @@ import pytest
 
 import spatialnet_edge
 from conftest import CLIP
-from spatialnet_edge.backends import Engine, load_backend
-from spatialnet_edge.bundle import Bundle, open_bundle
-from spatialnet_edge.errors import BuildError, EngineUnavailable
-from spatialnet_edge.manifest import ExecutedLayer
-from spatialnet_edge.spec import ModelSpec
-from spatialnet_optimize import build as build_module
-from spatialnet_optimize import compiler as compiler_module
-from spatialnet_optimize import targets
-from spatialnet_optimize.build import Job, build
-from spatialnet_optimize.compile_tensorrt import DeviceHere, compile_here, device_here, waiting
-from spatialnet_optimize.compiler import Compiler, timings_of
-from spatialnet_optimize.targets import load_targets, row_here
-from spatialnet_optimize.tensorrt_plan import RTX, TENSORRT, Plan, PlanOptions
+from spatialnet_edge.bundle.manifest import ExecutedLayer
+from spatialnet_edge.bundle.reader import Bundle, open_bundle
+from spatialnet_edge.core.errors import BuildError, EngineUnavailable
+from spatialnet_edge.core.spec import ModelSpec
+from spatialnet_edge.engines.registry import Engine, load_backend
+from spatialnet_optimize.build import build as build_module
+from spatialnet_optimize.build.build import Job, build
+from spatialnet_optimize.compilers import base as compiler_module
+from spatialnet_optimize.compilers.base import Compiler, timings_of
+from spatialnet_optimize.compilers.plan_builder import RTX, TENSORRT, Plan, PlanOptions
+from spatialnet_optimize.compilers.tensorrt import DeviceHere, compile_here, device_here, waiting
+from spatialnet_optimize.targets import catalogue as targets
+from spatialnet_optimize.targets.catalogue import load_targets, row_here
 
 ORIN = DeviceHere("Orin", "8.7")
 
@@ -235,11 +235,13 @@ class NotInstalledThere:
             raise ModuleNotFoundError(f"No module named '{name}'", name=name)
 sys.meta_path.insert(0, NotInstalledThere())
 from pathlib import Path
-from spatialnet_edge.backends import load_backend
-from spatialnet_edge.bundle import open_bundle
-from spatialnet_optimize import build as build_module, compiler, targets
-from spatialnet_optimize.compile_tensorrt import DeviceHere, compile_here
-from spatialnet_optimize.tensorrt_plan import Plan
+from spatialnet_edge.engines.registry import load_backend
+from spatialnet_edge.bundle.reader import open_bundle
+from spatialnet_optimize.build import build as build_module
+from spatialnet_optimize.compilers import base as compiler
+from spatialnet_optimize.targets import catalogue as targets
+from spatialnet_optimize.compilers.tensorrt import DeviceHere, compile_here
+from spatialnet_optimize.compilers.plan_builder import Plan
 orin = lambda: DeviceHere("Orin", "8.7")
 targets.device_here = build_module.device_here = orin
 build_module.timings_of = lambda *device: None

@@ -8,17 +8,17 @@ import onnx
 import pytest
 import torch
 
-from spatialnet_edge.backends import load_backend
-from spatialnet_edge.errors import BuildError
-from spatialnet_edge.manifest import Provenance
-from spatialnet_edge.spec import RGB, InputSpec, ModelSpec, Multiclass, Multilabel, Regression
-from spatialnet_optimize.export import OPSET, PARITY, check_parity, export_onnx, reference
-from spatialnet_optimize.from_checkpoint import export_checkpoint, golden_images
-from spatialnet_training.augment import normalise
-from spatialnet_training.backbones import PRESETS
-from spatialnet_training.bands import groups_named
-from spatialnet_training.checkpoint import load_network, save_network
-from spatialnet_training.model import SpatialNet
+from spatialnet_edge.bundle.manifest import Provenance
+from spatialnet_edge.core.errors import BuildError
+from spatialnet_edge.core.spec import RGB, InputSpec, ModelSpec, Multiclass, Multilabel, Regression
+from spatialnet_edge.engines.registry import load_backend
+from spatialnet_optimize.export.from_checkpoint import export_checkpoint, golden_images
+from spatialnet_optimize.export.graph import OPSET, PARITY, check_parity, export_onnx, reference
+from spatialnet_training.data.augmentation import normalise
+from spatialnet_training.data.bands import groups_named
+from spatialnet_training.networks.backbones import PRESETS
+from spatialnet_training.networks.checkpoint import load_network, save_network
+from spatialnet_training.networks.model import SpatialNet
 
 torch.set_num_threads(1)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import onnx
 import pytest
 
-from spatialnet_edge.bundle import open_bundle
-from spatialnet_edge.results import difference
-from spatialnet_optimize.float8 import fp8_static
-from spatialnet_optimize.gates import GOLDEN_TOLERANCE
-from spatialnet_optimize.measure import predict
-from spatialnet_optimize.tensorrt_plan import RTX, build_plan
-from spatialnet_optimize.trial import open_candidate
+from spatialnet_edge.bundle.reader import open_bundle
+from spatialnet_edge.core.results import difference
+from spatialnet_optimize.compilers.plan_builder import RTX, build_plan
+from spatialnet_optimize.evaluation.candidate_evaluation import open_candidate
+from spatialnet_optimize.evaluation.gates import GOLDEN_TOLERANCE
+from spatialnet_optimize.evaluation.metrics import predict
+from spatialnet_optimize.quantization.fp8 import fp8_static
 
 STUDENT = open_bundle("builtin:student")
 

@@ -7,10 +7,10 @@ import pytest
 from typer.testing import CliRunner
 
 from spatialnet_edge.cli.app import app
-from spatialnet_optimize.front import Point, on_front
-from spatialnet_training import published
-from spatialnet_training.datasets import load_published
-from spatialnet_training.run import train
+from spatialnet_optimize.evaluation.pareto import Point, on_front
+from spatialnet_training.data import dataset_registry as published
+from spatialnet_training.data.datasets import load_published
+from spatialnet_training.loop.training_run import train
 from training_fixtures import TINY_RUN
 
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from spatialnet_edge.errors import BuildError
-from spatialnet_optimize.gates import GOLDEN_TOLERANCE, Measured, decide, loss_points, refusal
+from spatialnet_edge.core.errors import BuildError
+from spatialnet_optimize.evaluation.gates import GOLDEN_TOLERANCE, Measured, decide, loss_points, refusal
 
 FP32 = Measured("fp32", b"x" * 100, {"land_use (a)": 0.90, "objects (b)": 0.80}, 1.0, 0.0, 10.0, 12.0)
 INT8 = replace(FP32, name="int8-dynamic", content=b"x" * 30, agreement=0.99, golden_difference=0.01, p50_ms=6.0)

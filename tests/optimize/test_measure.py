@@ -8,12 +8,20 @@ import numpy as np
 import pytest
 
 from conftest import SAMPLES, SHARED, TINY
-from spatialnet_edge.backends.fake import FakeEngine
-from spatialnet_edge.errors import DataRefused
-from spatialnet_edge.labelled import open_labelled
-from spatialnet_edge.spec import ModelSpec
-from spatialnet_edge.truths import Truth, truths
-from spatialnet_optimize.measure import agreement, align, calibration_error, decode_images, latencies, predict, score
+from spatialnet_edge.core.errors import DataRefused
+from spatialnet_edge.core.spec import ModelSpec
+from spatialnet_edge.engines.fake import FakeEngine
+from spatialnet_optimize.evaluation.metrics import (
+    agreement,
+    align,
+    calibration_error,
+    decode_images,
+    latencies,
+    predict,
+    score,
+)
+from spatialnet_training.data.ground_truth import Truth, truths
+from spatialnet_training.data.labelled_dataset import open_labelled
 
 
 def test_a_hand_counted_multiclass_score() -> None:

@@ -10,19 +10,27 @@ import pytest
 from onnx import TensorProto
 
 from conftest import SAMPLES
-from spatialnet_edge.bundle import Bundle, open_bundle
-from spatialnet_edge.errors import BuildError, DataRefused
-from spatialnet_edge.labelled import open_labelled
-from spatialnet_edge.spec import IMAGE_INPUT
-from spatialnet_optimize.build import Job, calibrate, shipped_samples, usable_sets
-from spatialnet_optimize.calibration import UNLIKE, checked, from_folder, from_labelled, parted, unlearnt, unlikeness
-from spatialnet_optimize.gates import refusal
-from spatialnet_optimize.precision import head_layers, to_bf16, to_fp16
-from spatialnet_optimize.quantise import clipped_afterwards, int8_static, linear_layers, smooth
-from spatialnet_optimize.ranges import least_squares_range, squared_error
-from spatialnet_optimize.sensitivity import Sensitivity, most_that_pass, sensitivities
-from spatialnet_optimize.tensorrt_plan import RTX, build_plan
-from spatialnet_optimize.trial import measure_candidates
+from spatialnet_edge.bundle.reader import Bundle, open_bundle
+from spatialnet_edge.core.errors import BuildError, DataRefused
+from spatialnet_edge.core.spec import IMAGE_INPUT
+from spatialnet_optimize.build.build import Job, calibrate, shipped_samples, usable_sets
+from spatialnet_optimize.compilers.plan_builder import RTX, build_plan
+from spatialnet_optimize.evaluation.candidate_evaluation import measure_candidates
+from spatialnet_optimize.evaluation.gates import refusal
+from spatialnet_optimize.quantization.activation_ranges import least_squares_range, squared_error
+from spatialnet_optimize.quantization.int8 import clipped_afterwards, int8_static, linear_layers, smooth
+from spatialnet_optimize.quantization.int8_calibration import (
+    UNLIKE,
+    checked,
+    from_folder,
+    from_labelled,
+    parted,
+    unlearnt,
+    unlikeness,
+)
+from spatialnet_optimize.quantization.reduced_precision import head_layers, to_bf16, to_fp16
+from spatialnet_optimize.quantization.sensitivity import Sensitivity, most_that_pass, sensitivities
+from spatialnet_training.data.labelled_dataset import open_labelled
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +152,7 @@ def test_the_search_finds_the_most_layers_that_pass() -> None:
 
 
 def test_layers_are_ranked_by_what_they_change(student: Bundle, graph: bytes, images: np.ndarray, monkeypatch) -> None:
-    from spatialnet_optimize import sensitivity
+    from spatialnet_optimize.quantization import sensitivity
 
     few = [*linear_layers(graph)[:2], linear_layers(graph)[-1]]
     monkeypatch.setattr(sensitivity, "linear_layers", lambda content: few)

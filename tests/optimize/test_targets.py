@@ -9,9 +9,9 @@ from onnx import TensorProto, helper, numpy_helper
 from typer.testing import CliRunner
 
 from spatialnet_edge.cli.app import app
-from spatialnet_edge.errors import EngineUnavailable, UsageError
-from spatialnet_optimize.roofline import LAUNCH_US, Layer, layers, predict
-from spatialnet_optimize.targets import Target, check_request, find_target, load_targets
+from spatialnet_edge.core.errors import EngineUnavailable, UsageError
+from spatialnet_optimize.targets.catalogue import Target, check_request, find_target, load_targets
+from spatialnet_optimize.targets.roofline import LAUNCH_US, Layer, layers, predict
 
 TARGETS = load_targets()
 

@@ -16,18 +16,18 @@ from types import ModuleType
 import pytest
 import torch
 
-from spatialnet_edge.backends import plan_layers
-from spatialnet_edge.backends import tensorrt as runtime
-from spatialnet_edge.bundle import open_bundle
-from spatialnet_edge.errors import BuildError, EngineUnavailable, MissingExtra, UsageError
-from spatialnet_optimize import tensorrt_plan
-from spatialnet_optimize.cli import batches_of
-from spatialnet_optimize.export import export_onnx
-from spatialnet_optimize.precision import to_bf16, to_fp16
-from spatialnet_optimize.quantise import int8_static
-from spatialnet_optimize.tensorrt_plan import RTX, TENSORRT, PlanOptions, build_plan, load_library, trtexec
-from spatialnet_training.backbones import PRESETS
-from spatialnet_training.model import SpatialNet
+from spatialnet_edge.bundle.reader import open_bundle
+from spatialnet_edge.core.errors import BuildError, EngineUnavailable, MissingExtra, UsageError
+from spatialnet_edge.engines import tensorrt as runtime
+from spatialnet_edge.engines import tensorrt_inspector as plan_layers
+from spatialnet_optimize.cli.build import batches_of
+from spatialnet_optimize.compilers import plan_builder as tensorrt_plan
+from spatialnet_optimize.compilers.plan_builder import RTX, TENSORRT, PlanOptions, build_plan, load_library, trtexec
+from spatialnet_optimize.export.graph import export_onnx
+from spatialnet_optimize.quantization.int8 import int8_static
+from spatialnet_optimize.quantization.reduced_precision import to_bf16, to_fp16
+from spatialnet_training.networks.backbones import PRESETS
+from spatialnet_training.networks.model import SpatialNet
 
 CLASSES = {
     "builder": "Builder",

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from conftest import SIDE, TINY, tiny_graph, write_tiny_bundle
-from spatialnet_edge.backends import BACKENDS, CheckedEngine, Engine, load_backend, open_engine
-from spatialnet_edge.backends.fake import FakeEngine
-from spatialnet_edge.bundle import Bundle, file_records, open_bundle, write_bundle
-from spatialnet_edge.errors import (
+from spatialnet_edge.bundle.manifest import EngineRecord
+from spatialnet_edge.bundle.reader import Bundle, file_records, open_bundle, write_bundle
+from spatialnet_edge.core.errors import (
     BundleError,
     EngineError,
     EngineUnavailable,
@@ -20,9 +19,10 @@ from spatialnet_edge.errors import (
     MissingExtra,
     UsageError,
 )
-from spatialnet_edge.health import golden_vectors
-from spatialnet_edge.manifest import EngineRecord
-from spatialnet_edge.plugins import Plugin
+from spatialnet_edge.core.plugins import Plugin
+from spatialnet_edge.engines.fake import FakeEngine
+from spatialnet_edge.engines.registry import BACKENDS, CheckedEngine, Engine, load_backend, open_engine
+from spatialnet_edge.runtime.golden import golden_vectors
 
 BATCH = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3), np.uint8)
 

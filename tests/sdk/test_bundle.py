@@ -11,9 +11,9 @@ import pytest
 
 from conftest import ROOT, TINY, tiny_graph, write_tiny_bundle
 from spatialnet_edge.api import load
-from spatialnet_edge.bundle import MODEL, locate, open_bundle
-from spatialnet_edge.errors import BundleError
-from spatialnet_edge.manifest import encode_manifest, manifest_schema
+from spatialnet_edge.bundle.manifest import encode_manifest, manifest_schema
+from spatialnet_edge.bundle.reader import MODEL, locate, open_bundle
+from spatialnet_edge.core.errors import BundleError
 
 
 @pytest.mark.parametrize("name", ["tiny.snb", "tiny"])

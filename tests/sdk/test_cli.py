@@ -14,8 +14,8 @@ import pytest
 
 from conftest import CLIP, ROOT, SAMPLES, TINY, write_tiny_bundle
 from spatialnet_benchmarks.latency import paced
-from spatialnet_edge.backends.fake import FakeEngine
-from spatialnet_edge.bundle import open_bundle
+from spatialnet_edge.bundle.reader import open_bundle
+from spatialnet_edge.engines.fake import FakeEngine
 
 SYNTHETIC = "synthetic:frames=20&size=64x64"
 
@@ -179,7 +179,7 @@ def test_bench_refuses_a_source_without_an_end(tiny_path: Path) -> None:
 def test_a_bundle_that_fails_its_golden_test_does_not_run(tmp_path: Path) -> None:
     import msgspec
 
-    from spatialnet_edge.bundle import file_records, write_bundle
+    from spatialnet_edge.bundle.reader import file_records, write_bundle
 
     bundle = write_tiny_bundle(tmp_path / "a.snb")
     contents = {record.path: bundle.read(record.path) for record in bundle.manifest.files}

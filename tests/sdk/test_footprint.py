@@ -89,7 +89,7 @@ def test_another_package_adds_a_sink_and_a_command(tmp_path: Path, monkeypatch: 
     from typer.testing import CliRunner
 
     from spatialnet_edge.cli.app import app
-    from spatialnet_edge.sinks import open_sink
+    from spatialnet_edge.sinks.registry import open_sink
 
     open_sink("shout:here").close()
     result = CliRunner().invoke(app, ["shout"])

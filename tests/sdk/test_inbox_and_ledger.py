@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spatialnet_edge.errors import UsageError
-from spatialnet_edge.inbox import Inbox, parse_policy
-from spatialnet_edge.ledger import Ledger
+from spatialnet_edge.core.errors import UsageError
+from spatialnet_edge.core.frame_queue import Inbox, parse_policy
+from spatialnet_edge.runtime.frame_stats import Ledger
 
 
 @pytest.mark.parametrize(("text", "capacity", "drops"), [("every", 6, False), ("latest", 1, True), ("queue:5", 5, True)])

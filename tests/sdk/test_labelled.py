@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from spatialnet_edge.errors import DataRefused
-from spatialnet_edge.labelled import open_labelled, split_by_hash
+from spatialnet_edge.core.errors import DataRefused
+from spatialnet_training.data.labelled_dataset import open_labelled, split_by_hash
 
 
 def tree(top: Path, *files: str) -> Path:

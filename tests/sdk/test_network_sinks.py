@@ -13,12 +13,12 @@ import pytest
 
 from conftest import TINY
 from mqtt_broker import Broker, free_port
-from spatialnet_edge.errors import SinkError, UsageError
-from spatialnet_edge.frames import Frame
-from spatialnet_edge.results import FrameResult, assemble
-from spatialnet_edge.sinks import open_sink
+from spatialnet_edge.core.errors import SinkError, UsageError
+from spatialnet_edge.core.frames import Frame
+from spatialnet_edge.core.results import FrameResult, assemble
 from spatialnet_edge.sinks.budget import Budget
-from spatialnet_edge.wire import unpack
+from spatialnet_edge.sinks.record_codec import unpack
+from spatialnet_edge.sinks.registry import open_sink
 
 
 def result(seq: int) -> FrameResult:
@@ -137,7 +137,7 @@ def test_results_and_health_reach_the_fleet(broker: Broker) -> None:
 def test_an_aircraft_that_dies_is_reported_by_its_last_will(broker: Broker) -> None:
     ground = Ground(broker.port)
     program = (
-        "import os, sys, time\nfrom spatialnet_edge.sinks import open_sink\n"
+        "import os, sys, time\nfrom spatialnet_edge.sinks.registry import open_sink\n"
         f"sink = open_sink('mqtt://127.0.0.1:{broker.port}/fleet/nine')\ntime.sleep(0.5)\nos.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", program], check=False)

@@ -11,13 +11,13 @@ import pytest
 
 import spatialnet_edge
 from conftest import CLIP, SIDE, TINY
-from spatialnet_edge.backends import CheckedEngine
-from spatialnet_edge.backends.fake import FakeEngine
-from spatialnet_edge.errors import EngineError, InvalidOutput, SourceLost, SourceRefused
-from spatialnet_edge.frames import Frame, Skipped
-from spatialnet_edge.pipeline import Pipeline
+from spatialnet_edge.core.errors import EngineError, InvalidOutput, SourceLost, SourceRefused
+from spatialnet_edge.core.frames import Frame, Skipped
+from spatialnet_edge.engines.fake import FakeEngine
+from spatialnet_edge.engines.registry import CheckedEngine
+from spatialnet_edge.runtime.pipeline import Pipeline
 from spatialnet_edge.sinks.memory import MemorySink
-from spatialnet_edge.sources import open_source
+from spatialnet_edge.sources.registry import open_source
 
 
 class ListSource:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from conftest import SAMPLES, clip_frames
-from spatialnet_edge.pixels import decode_png, decode_rgb, encode_png, resized, resized_by_numpy
+from spatialnet_edge.core.pixels import decode_png, decode_rgb, encode_png, resized, resized_by_numpy
 
 WITHOUT_OPENCV = "import sys; sys.modules['cv2'] = None; from spatialnet_edge.cli.app import main; main()"
 

@@ -14,12 +14,12 @@ import pytest
 
 import spatialnet_edge
 from conftest import CLIP, clip_frames
-from spatialnet_edge.errors import SourceRefused, UsageError
-from spatialnet_edge.frames import Frame, Pose, Skipped
-from spatialnet_edge.sinks import open_sink
-from spatialnet_edge.sources import open_source
+from spatialnet_edge.core.errors import SourceRefused, UsageError
+from spatialnet_edge.core.frames import Frame, Pose, Skipped
+from spatialnet_edge.sinks.registry import open_sink
 from spatialnet_edge.sources.exif import exif_pose
-from spatialnet_edge.sources.posed import open_pose
+from spatialnet_edge.sources.pose import open_pose
+from spatialnet_edge.sources.registry import open_source
 from spatialnet_edge.sources.scene import starts
 from spatialnet_edge.sources.supervised import Patience, SupervisedSource
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from spatialnet_edge.backends.plan_layers import parse_layers, timed
-from spatialnet_edge.manifest import ExecutedLayer
+from spatialnet_edge.bundle.manifest import ExecutedLayer
+from spatialnet_edge.engines.tensorrt_inspector import parse_layers, timed
 
 
 def layer(kind: str, *formats: str, weights: str = "") -> dict[str, object]:

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import TINY
-from spatialnet_edge.frames import SAMPLED, Frame, Pose, fit, quality, sampled
-from spatialnet_edge.results import Classification, Presence, Quantity, Smoother, assemble, decode, difference
-from spatialnet_edge.spec import RGB, InputSpec
+from spatialnet_edge.core.frames import SAMPLED, Frame, Pose, fit, quality, sampled
+from spatialnet_edge.core.results import Classification, Presence, Quantity, Smoother, assemble, decode, difference
+from spatialnet_edge.core.spec import RGB, InputSpec
 
 BLANK = np.zeros((4, 4, 3), np.uint8)
 

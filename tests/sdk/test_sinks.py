@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from conftest import TINY, clip_frames
-from spatialnet_edge.errors import SinkError, SinkRefused, UsageError
-from spatialnet_edge.frames import Frame
-from spatialnet_edge.results import FrameResult, assemble
-from spatialnet_edge.sinks import open_sink
+from spatialnet_edge.core.errors import SinkError, SinkRefused, UsageError
+from spatialnet_edge.core.frames import Frame
+from spatialnet_edge.core.results import FrameResult, assemble
 from spatialnet_edge.sinks.jsonl import JsonlSink
 from spatialnet_edge.sinks.memory import MemorySink
 from spatialnet_edge.sinks.queued import QueuedSink
+from spatialnet_edge.sinks.registry import open_sink
 from spatialnet_edge.sinks.video import VideoSink, draw
 
 

@@ -18,11 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import CLIP, clip_frames
-from spatialnet_edge.errors import SourceLost, SourceRefused
-from spatialnet_edge.frames import Frame, Skipped
-from spatialnet_edge.sources import open_source, parse_uri
+from spatialnet_edge.core.errors import SourceLost, SourceRefused
+from spatialnet_edge.core.frames import Frame, Skipped
+from spatialnet_edge.sources.buffer_pool import Recycled
 from spatialnet_edge.sources.gstreamer import load_gstreamer, opencv_has_gstreamer
-from spatialnet_edge.sources.recycled import Recycled
+from spatialnet_edge.sources.registry import open_source, parse_uri
 
 CLIP_FRAMES = 242
 
@@ -235,7 +235,7 @@ def test_a_decompression_bomb_is_skipped_by_its_header(tmp_path: Path) -> None:
     (tmp_path / "bomb.png").write_bytes(bomb)
     program = (
         "import resource; resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))\n"
-        "from spatialnet_edge.sources import open_source\n"
+        "from spatialnet_edge.sources.registry import open_source\n"
         f"print([item.reason for item in open_source({str(tmp_path)!r} + '/')])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)

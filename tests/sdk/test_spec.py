@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from spatialnet_edge.spec import RGB, BandGroup, InputSpec, ModelSpec, Multiclass, Multilabel, Regression
+from spatialnet_edge.core.spec import RGB, BandGroup, InputSpec, ModelSpec, Multiclass, Multilabel, Regression
 
 INPUT = InputSpec(height=8, width=16, groups=(RGB,))
 SHADE = Multiclass(name="shade", labels=("dark", "bright"))

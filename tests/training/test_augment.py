@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spatialnet_training.augment import (
+from spatialnet_training.data.augmentation import (
     Mix,
     cutmix,
     drop_groups,
@@ -18,8 +18,8 @@ from spatialnet_training.augment import (
     recolour,
     warp,
 )
-from spatialnet_training.batches import OnHost
-from spatialnet_training.resident import Resident
+from spatialnet_training.data.dataloader import OnHost
+from spatialnet_training.data.device_cache import Resident
 
 
 @settings(deadline=None)

@@ -9,12 +9,12 @@ import pytest
 import tifffile
 
 from conftest import SAMPLES
-from spatialnet_edge.errors import SourceRefused
-from spatialnet_edge.frames import fit
-from spatialnet_edge.labelled import Tree, open_labelled
-from spatialnet_edge.spec import RGB, InputSpec
-from spatialnet_training.bands import SENTINEL_2, decode, groups_named, synthetic_thermal
-from spatialnet_training.samples import load_image
+from spatialnet_edge.core.errors import SourceRefused
+from spatialnet_edge.core.frames import fit
+from spatialnet_edge.core.spec import RGB, InputSpec
+from spatialnet_training.data.bands import SENTINEL_2, decode, groups_named, synthetic_thermal
+from spatialnet_training.data.labelled_dataset import Tree, open_labelled
+from spatialnet_training.data.samples import load_image
 
 
 def geotiff(levels: np.ndarray, planar: bool = False) -> bytes:

@@ -8,14 +8,14 @@ import pytest
 from typer.testing import CliRunner
 
 from spatialnet_edge.cli.app import app
-from spatialnet_edge.errors import DataRefused, UsageError
-from spatialnet_training import published
-from spatialnet_training.baseline import features, judge
-from spatialnet_training.datasets import load_split
-from spatialnet_training.near_duplicates import BITS, hashes, nearest, overlaps
-from spatialnet_training.samples import Samples
-from spatialnet_training.taxonomy import load_taxonomy
-from spatialnet_training.tiles import structured
+from spatialnet_edge.core.errors import DataRefused, UsageError
+from spatialnet_training.data import dataset_registry as published
+from spatialnet_training.data.datasets import load_split
+from spatialnet_training.data.samples import Samples
+from spatialnet_training.data.taxonomy import load_taxonomy
+from spatialnet_training.data.tiles import structured
+from spatialnet_training.studies.baseline import features, judge
+from spatialnet_training.studies.near_duplicates import BITS, hashes, nearest, overlaps
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 
-from spatialnet_edge.errors import DataRefused
-from spatialnet_edge.pixels import resized
-from spatialnet_training.datasets import load_published, load_split, load_unlabelled
-from spatialnet_training.losses import UNLABELLED
-from spatialnet_training.samples import held_out
-from spatialnet_training.taxonomy import OBJECTS, load_taxonomy, rows_of
+from spatialnet_edge.core.errors import DataRefused
+from spatialnet_edge.core.pixels import resized
+from spatialnet_training.data.datasets import load_published, load_split, load_unlabelled
+from spatialnet_training.data.samples import held_out
+from spatialnet_training.data.taxonomy import OBJECTS, load_taxonomy, rows_of
+from spatialnet_training.losses.multitask import UNLABELLED
 from training_fixtures import SOURCES
 
 TAXONOMY = load_taxonomy()

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from spatialnet_training.config import Distillation
-from spatialnet_training.distil import Teacher
-from spatialnet_training.model import SpatialNet
-from spatialnet_training.samples import Samples
-from spatialnet_training.trainer import Trainer
+from spatialnet_training.data.samples import Samples
+from spatialnet_training.distillation.teachers import Teacher
+from spatialnet_training.loop.trainer import Trainer
+from spatialnet_training.networks.model import SpatialNet
 from training_fixtures import TINY_RUN
 
 ELSEWHERE = torch.device("meta")

@@ -7,12 +7,12 @@ import torch
 from numpy.random import default_rng
 from torch import Tensor, nn
 
-from spatialnet_edge.errors import UsageError
-from spatialnet_training.augment import Mix
-from spatialnet_training.batches import Batch
+from spatialnet_edge.core.errors import UsageError
 from spatialnet_training.config import Distillation, TaughtBy
-from spatialnet_training.distil import Taught, Teacher, as_teacher, distillation_loss, known_sets, teach
-from spatialnet_training.losses import UNLABELLED
+from spatialnet_training.data.augmentation import Mix
+from spatialnet_training.data.dataloader import Batch
+from spatialnet_training.distillation.teachers import Taught, Teacher, as_teacher, distillation_loss, known_sets, teach
+from spatialnet_training.losses.multitask import UNLABELLED
 
 SETS = ("eurosat", "ucmerced", "rsscn7")
 

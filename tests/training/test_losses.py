@@ -4,10 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spatialnet_training.calibration import abstention, fit_temperature
 from spatialnet_training.config import Distillation
-from spatialnet_training.distil import Taught, distillation_loss
-from spatialnet_training.losses import UNLABELLED, counted, project_conflicts, relation_loss, soft_loss, task_loss
+from spatialnet_training.distillation.teachers import Taught, distillation_loss
+from spatialnet_training.losses.multitask import UNLABELLED, counted, project_conflicts, relation_loss, soft_loss, task_loss
+from spatialnet_training.losses.temperature_scaling import abstention, fit_temperature
 
 
 def test_images_without_a_label_do_not_count() -> None:

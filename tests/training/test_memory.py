@@ -9,7 +9,7 @@ import pytest
 FAULTS = """
 import resource, sys
 import torch
-from spatialnet_training.memory import keep_freed_memory
+from spatialnet_training.loop.malloc import keep_freed_memory
 
 if sys.argv[1] == "kept":
     keep_freed_memory()

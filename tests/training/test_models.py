@@ -11,22 +11,22 @@ import torch
 import torch.nn.functional as F
 from msgspec.structs import replace
 
-from spatialnet_edge.errors import Refused, UsageError
-from spatialnet_edge.labelled import open_labelled
-from spatialnet_edge.manifest import Provenance
-from spatialnet_edge.spec import RGB, InputSpec, ModelSpec, Multiclass
-from spatialnet_training.backbones import PRESETS, Encoder, EncoderShape
-from spatialnet_training.bands import groups_named
-from spatialnet_training.calibration import fit_temperature
-from spatialnet_training.checkpoint import WEIGHTS, load_network, run_name, save_network
-from spatialnet_training.datasets import load_unlabelled
-from spatialnet_training.losses import UNLABELLED
-from spatialnet_training.model import SpatialNet
-from spatialnet_training.samples import STORED_SIDE
-from spatialnet_training.taxonomy import OBJECTS, load_taxonomy
-from spatialnet_training.timm_backbone import TimmBackbone, import_timm, load_weights
-from spatialnet_training.trainer import parameter_groups, predict
-from spatialnet_training.transfer import transfer
+from spatialnet_edge.bundle.manifest import Provenance
+from spatialnet_edge.core.errors import Refused, UsageError
+from spatialnet_edge.core.spec import RGB, InputSpec, ModelSpec, Multiclass
+from spatialnet_training.data.bands import groups_named
+from spatialnet_training.data.datasets import load_unlabelled
+from spatialnet_training.data.labelled_dataset import open_labelled
+from spatialnet_training.data.samples import STORED_SIDE
+from spatialnet_training.data.taxonomy import OBJECTS, load_taxonomy
+from spatialnet_training.loop.trainer import parameter_groups, predict
+from spatialnet_training.losses.multitask import UNLABELLED
+from spatialnet_training.losses.temperature_scaling import fit_temperature
+from spatialnet_training.networks.backbones import PRESETS, Encoder, EncoderShape
+from spatialnet_training.networks.checkpoint import WEIGHTS, load_network, run_name, save_network
+from spatialnet_training.networks.model import SpatialNet
+from spatialnet_training.networks.timm_backbone import TimmBackbone, import_timm, load_weights
+from spatialnet_training.networks.transfer import transfer
 from training_fixtures import SOURCES, TINY_RUN
 
 MILLIONS = {"student-1m": 1, "student-2m": 2, "student-2m-texture": 2, "student-3m": 3, "student-6m": 6, "spatialnet-vit": 38}
@@ -347,7 +347,7 @@ def test_a_torchvision_whose_library_loads_is_left_alone(tmp_path: Path) -> None
         "library = torch.library.Library('torchvision', 'DEF')\n"
         "library.define('nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')\n"
     )
-    program = "from spatialnet_training.timm_backbone import import_timm; print(import_timm().__file__)"
+    program = "from spatialnet_training.networks.timm_backbone import import_timm; print(import_timm().__file__)"
     python_path = os.pathsep.join([str(tmp_path), *sys.path])
     done = subprocess.run(
         [sys.executable, "-c", program],

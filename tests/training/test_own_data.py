@@ -9,11 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from spatialnet_edge.cli.app import app
-from spatialnet_edge.errors import DataRefused
-from spatialnet_edge.spec import Multiclass, Multilabel, Regression
-from spatialnet_training.losses import UNLABELLED
-from spatialnet_training.own_data import load_own
-from spatialnet_training.samples import set_aside
+from spatialnet_edge.core.errors import DataRefused
+from spatialnet_edge.core.spec import Multiclass, Multilabel, Regression
+from spatialnet_training.data.custom_dataset import load_own
+from spatialnet_training.data.samples import set_aside
+from spatialnet_training.losses.multitask import UNLABELLED
 from training_fixtures import own_images
 
 

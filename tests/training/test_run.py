@@ -16,22 +16,22 @@ import pytest
 import torch
 from msgspec.structs import replace
 
-from spatialnet_edge.errors import DataRefused, UsageError
-from spatialnet_edge.spec import Multiclass, Multilabel, Regression
-from spatialnet_training.batches import Loader, draw_epoch
-from spatialnet_training.checkpoint import load_network, located
+from spatialnet_edge.core.errors import DataRefused, UsageError
+from spatialnet_edge.core.spec import Multiclass, Multilabel, Regression
 from spatialnet_training.cli import read_config
 from spatialnet_training.config import Distillation, Stage, TaughtBy, load_config
-from spatialnet_training.datasets import TrainingData, load_published, load_split, load_unlabelled, published_tasks
-from spatialnet_training.distil import Teacher
-from spatialnet_training.losses import UNLABELLED
-from spatialnet_training.model import SpatialNet
-from spatialnet_training.own_data import load_own
+from spatialnet_training.data.custom_dataset import load_own
+from spatialnet_training.data.dataloader import Loader, draw_epoch
+from spatialnet_training.data.datasets import TrainingData, load_published, load_split, load_unlabelled, published_tasks
+from spatialnet_training.data.taxonomy import load_taxonomy
+from spatialnet_training.distillation.teachers import Teacher
+from spatialnet_training.loop.licensing import licence
+from spatialnet_training.loop.trainer import Trainer, predict
+from spatialnet_training.loop.training_run import Watcher, load_teacher, stored_side, train
+from spatialnet_training.losses.multitask import UNLABELLED
+from spatialnet_training.networks.checkpoint import load_network, located
+from spatialnet_training.networks.model import SpatialNet
 from spatialnet_training.plots import read_log
-from spatialnet_training.run import Watcher, load_teacher, stored_side, train
-from spatialnet_training.taxonomy import load_taxonomy
-from spatialnet_training.terms import licence
-from spatialnet_training.trainer import Trainer, predict
 from training_fixtures import TINY_RUN
 
 TAXONOMY = load_taxonomy()
@@ -164,8 +164,8 @@ import sys
 from pathlib import Path
 import msgspec, torch
 from spatialnet_training.config import Stage, TrainConfig
-from spatialnet_training.datasets import load_published
-from spatialnet_training.run import train
+from spatialnet_training.data.datasets import load_published
+from spatialnet_training.loop.training_run import train
 torch.set_num_threads(1)
 root, out, balance = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 config = TrainConfig(name="two", backbone="timm:vit_tiny_patch16_224", data={"eurosat": "eurosat.zip", "ucmerced": "ucmerced.zip"},
@@ -370,7 +370,7 @@ def test_a_frozen_backbone_stays_as_it_was(data: TrainingData, teacher: Path, tm
 def test_a_missing_modality_is_learnt_and_survives_the_checkpoint(data_root: Path, tmp_path: Path) -> None:
     groups = ("rgb", "synthetic_thermal")
     config = replace(TINY_RUN, groups=groups, group_dropout=0.3, data={"eurosat": "eurosat.zip"})
-    from spatialnet_training.bands import groups_named
+    from spatialnet_training.data.bands import groups_named
 
     two = load_published({"eurosat": data_root / "eurosat.zip"}, 64, groups_named(groups))
     assert two.train.images[0].shape[2] == 4

@@ -9,18 +9,19 @@ from msgspec.structs import replace
 from typer.testing import CliRunner
 
 from spatialnet_edge.cli.app import app
-from spatialnet_edge.errors import UsageError
-from spatialnet_training import published, soup
-from spatialnet_training.ablation import BASE, Outcome, markdown, variants
-from spatialnet_training.bands import groups_named
-from spatialnet_training.checkpoint import load_network, save_network
+from spatialnet_edge.core.errors import UsageError
 from spatialnet_training.config import TrainConfig
-from spatialnet_training.datasets import TrainingData, load_published, load_split
-from spatialnet_training.modalities import judge, withheld
-from spatialnet_training.model import SpatialNet
-from spatialnet_training.run import train
-from spatialnet_training.samples import Samples
-from spatialnet_training.soup import best_of, mixed, related
+from spatialnet_training.data import dataset_registry as published
+from spatialnet_training.data.bands import groups_named
+from spatialnet_training.data.datasets import TrainingData, load_published, load_split
+from spatialnet_training.data.samples import Samples
+from spatialnet_training.loop.training_run import train
+from spatialnet_training.networks.checkpoint import load_network, save_network
+from spatialnet_training.networks.model import SpatialNet
+from spatialnet_training.studies import soup
+from spatialnet_training.studies.ablation import BASE, Outcome, markdown, variants
+from spatialnet_training.studies.missing_bands import judge, withheld
+from spatialnet_training.studies.soup import best_of, mixed, related
 from training_fixtures import TINY_RUN
 
 

@@ -16,16 +16,16 @@ from msgspec.structs import replace
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from spatialnet_edge.errors import UsageError
-from spatialnet_edge.outputs import to_be_written
-from spatialnet_edge.spec import Multiclass, Regression, Task
-from spatialnet_training.bands import groups_named
-from spatialnet_training.checkpoint import NETWORK
+from spatialnet_edge.core.errors import UsageError
+from spatialnet_edge.core.output_paths import to_be_written
+from spatialnet_edge.core.spec import Multiclass, Regression, Task
 from spatialnet_training.config import TrainConfig, load_config
-from spatialnet_training.datasets import TrainingData, load_published
-from spatialnet_training.own_data import load_own
-from spatialnet_training.run import Watcher, starting_point, stored_side
-from spatialnet_training.run import train as run_training
+from spatialnet_training.data.bands import groups_named
+from spatialnet_training.data.custom_dataset import load_own
+from spatialnet_training.data.datasets import TrainingData, load_published
+from spatialnet_training.loop.training_run import Watcher, starting_point, stored_side
+from spatialnet_training.loop.training_run import train as run_training
+from spatialnet_training.networks.checkpoint import NETWORK
 
 SCRATCH = "scratch"
 """What `--start` calls random weights."""

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from spatialnet_edge.errors import UsageError
-from spatialnet_training.samples import STORED_SIDE
+from spatialnet_edge.core.errors import UsageError
+from spatialnet_training.data.samples import STORED_SIDE
 
 Positive = Annotated[int, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]

@@ -2,7 +2,7 @@
 
     python make_samples.py DATA_ROOT
 
-The hash rule for "held out" is `spatialnet_training.samples.held_out`: no shipped model was trained on these images, and no
+The hash rule for "held out" is `spatialnet_training.data.samples.held_out`: no shipped model was trained on these images, and no
 reported validation figure was measured on them.
 """
 
@@ -12,7 +12,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from spatialnet_training.samples import held_out
+from spatialnet_training.data.samples import held_out
 
 PER_CLASS = 30
 SETS = {"eurosat": "eurosat_rgb.zip", "ucmerced": "ucmerced.zip"}

@@ -19,7 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from spatialnet_edge import __version__
-from spatialnet_edge.errors import MissingExtra, SpatialNetError
+from spatialnet_edge.core.errors import MissingExtra, SpatialNetError
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +44,11 @@ class Row:
 OPTIMIZE = ("onnx", "sklearn", "scipy", "jinja2", "matplotlib")
 TRAINING = ("torch", "lightning_fabric", "matplotlib", "onnx", "onnxscript", "sklearn")
 COMMANDS: dict[str, Row] = {
-    "build": Row("spatialnet_optimize.cli:build", "Build the fastest bundle that passes the gates.", "optimize", OPTIMIZE),
+    "build": Row(
+        "spatialnet_optimize.cli.build:build", "Build the fastest bundle that passes the gates.", "optimize", OPTIMIZE
+    ),
     "run": Row("spatialnet_edge.cli.run:run", "Classify every frame of a source."),
-    "evaluate": Row("spatialnet_optimize.cli:evaluate", "Measure accuracy on labelled images.", "optimize", OPTIMIZE),
+    "evaluate": Row("spatialnet_optimize.cli.build:evaluate", "Measure accuracy on labelled images.", "optimize", OPTIMIZE),
     "inspect": Row("spatialnet_edge.cli.inspect:inspect", "Show what a bundle holds, verified."),
     "serve": Row("spatialnet_edge.cli.serve:serve", "Run unattended, as a service."),
     "health": Row("spatialnet_edge.cli.serve:health", "Say whether the service works."),
@@ -59,25 +61,35 @@ COMMANDS: dict[str, Row] = {
     "log": Row("spatialnet_edge.cli.log:log", "Print the records of a log, verified."),
     "doctor": Row("spatialnet_edge.cli.doctor:doctor", "Say what works on this machine, and how to mend what does not."),
     "bench": Row("spatialnet_benchmarks.cli:bench", "Measure latency and throughput on this machine."),
-    "targets": Row("spatialnet_optimize.targets:show", "List the devices that a bundle can be built for."),
-    "cost": Row("spatialnet_optimize.cost:cost", "Predict latency on devices that are not at hand.", "optimize", OPTIMIZE),
+    "targets": Row("spatialnet_optimize.targets.catalogue:show", "List the devices that a bundle can be built for."),
+    "cost": Row("spatialnet_optimize.cli.cost:cost", "Predict latency on devices that are not at hand.", "optimize", OPTIMIZE),
     "train": Row("spatialnet_training.cli:train", "Train a network, on your images or on data sets.", "training", TRAINING),
     "baseline": Row(
-        "spatialnet_training.baseline:baseline", "Judge traditional features on the same data.", "training", TRAINING
+        "spatialnet_training.studies.baseline:baseline", "Judge traditional features on the same data.", "training", TRAINING
     ),
     "duplicates": Row(
-        "spatialnet_training.near_duplicates:duplicates", "Count near duplicates over splits.", "training", TRAINING
+        "spatialnet_training.studies.near_duplicates:duplicates", "Count near duplicates over splits.", "training", TRAINING
     ),
-    "ablate": Row("spatialnet_training.ablation:ablate", "Say what each part of the network is worth.", "training", TRAINING),
+    "ablate": Row(
+        "spatialnet_training.studies.ablation:ablate", "Measure what each part of a network is worth.", "training", TRAINING
+    ),
     "modalities": Row(
-        "spatialnet_training.modalities:modalities", "Judge a network with bands missing.", "training", TRAINING
+        "spatialnet_training.studies.missing_bands:modalities", "Judge a network with bands missing.", "training", TRAINING
     ),
-    "card": Row("spatialnet_optimize.card:card", "Measure a model on its data sets and write its card.", "training", TRAINING),
+    "card": Row(
+        "spatialnet_optimize.report.model_card:card",
+        "Measure a model on its data sets and write its card.",
+        "training",
+        TRAINING,
+    ),
     "front": Row(
-        "spatialnet_optimize.front:front", "Plot accuracy against latency over networks and sizes.", "training", TRAINING
+        "spatialnet_optimize.evaluation.pareto:front",
+        "Plot accuracy against latency over networks and sizes.",
+        "training",
+        TRAINING,
     ),
-    "soup": Row("spatialnet_training.soup:soup", "Average the weights of two related networks.", "training", TRAINING),
-    "export": Row("spatialnet_optimize.cli_export:export", "Turn a checkpoint into a portable bundle.", "training", TRAINING),
+    "soup": Row("spatialnet_training.studies.soup:soup", "Average the weights of two related networks.", "training", TRAINING),
+    "export": Row("spatialnet_optimize.cli.export:export", "Turn a checkpoint into a portable bundle.", "training", TRAINING),
 }
 
 

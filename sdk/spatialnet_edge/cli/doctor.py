@@ -15,12 +15,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from spatialnet_edge.api import cores, load
-from spatialnet_edge.backends import BACKENDS, Backend, load_backend
-from spatialnet_edge.bundle import MODEL
-from spatialnet_edge.errors import MissingExtra, SpatialNetError, first_line
-from spatialnet_edge.manifest import EngineRecord
-from spatialnet_edge.plugins import known
+from spatialnet_edge.api import load
+from spatialnet_edge.bundle.manifest import EngineRecord
+from spatialnet_edge.bundle.reader import MODEL
+from spatialnet_edge.core.errors import MissingExtra, SpatialNetError, first_line
+from spatialnet_edge.core.hardware_info import cores
+from spatialnet_edge.core.plugins import known
+from spatialnet_edge.engines.registry import BACKENDS, Backend, load_backend
 from spatialnet_edge.sources.gstreamer import load_gstreamer, opencv_has_gstreamer
 
 LIBRARIES = {

@@ -9,11 +9,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from spatialnet_edge.bundle import Bundle, open_bundle
-from spatialnet_edge.errors import UsageError
-from spatialnet_edge.manifest import Manifest, encode_manifest, manifest_schema
-from spatialnet_edge.spec import Multiclass, Multilabel, Regression, Task
-from spatialnet_edge.trust import open_trust
+from spatialnet_edge.bundle.manifest import Manifest, encode_manifest, manifest_schema
+from spatialnet_edge.bundle.reader import Bundle, open_bundle
+from spatialnet_edge.bundle.trust import open_trust
+from spatialnet_edge.core.errors import UsageError
+from spatialnet_edge.core.spec import Multiclass, Multilabel, Regression, Task
 
 
 def inspect(

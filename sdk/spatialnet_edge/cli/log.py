@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from spatialnet_edge.errors import SourceRefused
-from spatialnet_edge.journal import PIN, read_journal, segments
+from spatialnet_edge.core.errors import SourceRefused
+from spatialnet_edge.sinks.journal import PIN, read_journal, segments
 
 
 def log(

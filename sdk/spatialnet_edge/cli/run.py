@@ -19,15 +19,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from spatialnet_edge.api import default_policy, engine_threads, load
-from spatialnet_edge.errors import RunError, SpatialNetError
-from spatialnet_edge.ledger import Ledger
-from spatialnet_edge.results import Classification, FrameResult
-from spatialnet_edge.sinks import SINKS, Sink, names_of, open_sink
+from spatialnet_edge.bundle.trust import open_trust
+from spatialnet_edge.core.errors import RunError, SpatialNetError
+from spatialnet_edge.core.results import Classification, FrameResult
+from spatialnet_edge.runtime.frame_stats import Ledger
 from spatialnet_edge.sinks.queued import QueuedSink
-from spatialnet_edge.sources import DEVICES, Source, open_source, parse_uri
-from spatialnet_edge.sources.posed import PosedSource, open_pose
+from spatialnet_edge.sinks.registry import SINKS, Sink, names_of, open_sink
+from spatialnet_edge.sources.pose import PosedSource, open_pose
+from spatialnet_edge.sources.registry import DEVICES, Source, open_source, parse_uri
 from spatialnet_edge.sources.supervised import Patience, Report, SupervisedSource
-from spatialnet_edge.trust import open_trust
 
 REFRESH_HZ = 8
 KEPT = 20_000

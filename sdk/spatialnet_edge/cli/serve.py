@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from spatialnet_edge.service.config import load_service_config
+from spatialnet_edge.service.health import read_health, verdict
 from spatialnet_edge.service.service import serve as run_service
-from spatialnet_edge.service.status import read_health, verdict
 
 
 def serve(

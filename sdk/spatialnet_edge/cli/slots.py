@@ -10,10 +10,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from spatialnet_edge.bundle import open_bundle
-from spatialnet_edge.errors import SpatialNetError
-from spatialnet_edge.slots import CURRENT, MAX_TRIES, PREVIOUS, TRIAL, Slots
-from spatialnet_edge.trust import Trust, open_trust
+from spatialnet_edge.bundle.reader import open_bundle
+from spatialnet_edge.bundle.slots import CURRENT, MAX_TRIES, PREVIOUS, TRIAL, Slots
+from spatialnet_edge.bundle.trust import Trust, open_trust
+from spatialnet_edge.core.errors import SpatialNetError
 
 Root = Annotated[Path, typer.Option(help="The folder of the slots.", envvar="SPATIALNET_ROOT")]
 ROOT = Path("/var/lib/spatialnet-edge")

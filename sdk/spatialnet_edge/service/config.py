@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from spatialnet_edge.errors import UsageError
-from spatialnet_edge.sinks import OWNERS
+from spatialnet_edge.core.errors import UsageError
+from spatialnet_edge.sinks.registry import OWNERS
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from threading import Lock
 from typing import final
 
-from spatialnet_edge.clock import boot_id, since_boot
-from spatialnet_edge.journal import Journal
+from spatialnet_edge.core.clock import boot_id, since_boot
+from spatialnet_edge.sinks.journal import Journal
 
 SEGMENT_BYTES, TOTAL_BYTES = 1 << 20, 16 << 20
 

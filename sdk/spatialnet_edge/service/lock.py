@@ -8,7 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from spatialnet_edge.errors import Busy
+from spatialnet_edge.core.errors import Busy
 
 
 @contextmanager

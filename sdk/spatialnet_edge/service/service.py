@@ -12,24 +12,25 @@ from threading import Event
 import msgspec
 
 from spatialnet_edge import __version__
-from spatialnet_edge.api import Model, cores, load
-from spatialnet_edge.backends import Engine, open_engine
-from spatialnet_edge.backends.batching import BatchingEngine
-from spatialnet_edge.bundle import open_bundle
-from spatialnet_edge.clock import boot_id, since_boot
-from spatialnet_edge.durable import FULL, write_durably
-from spatialnet_edge.errors import BundleError, EngineError, Refused, RunError, SinkRefused
+from spatialnet_edge.api import Model, load
+from spatialnet_edge.bundle.reader import open_bundle
+from spatialnet_edge.bundle.slots import PREVIOUS, Slots
+from spatialnet_edge.bundle.trust import Trust, open_trust
+from spatialnet_edge.core.atomic_io import FULL, write_durably
+from spatialnet_edge.core.clock import boot_id, since_boot
+from spatialnet_edge.core.errors import BundleError, EngineError, Refused, RunError, SinkRefused
+from spatialnet_edge.core.hardware_info import cores
+from spatialnet_edge.engines.batching import BatchingEngine
+from spatialnet_edge.engines.registry import Engine, open_engine
+from spatialnet_edge.service.camera_worker import Lane, open_sinks
 from spatialnet_edge.service.config import ServiceConfig
+from spatialnet_edge.service.crash_loop import WITHIN_S, count_start, forget_starts, is_crash_loop, note_lasted
 from spatialnet_edge.service.events import Events
-from spatialnet_edge.service.governor import Governor
-from spatialnet_edge.service.lane import Lane, open_sinks
+from spatialnet_edge.service.health import Health
+from spatialnet_edge.service.integrity_monitor import Sentinel
 from spatialnet_edge.service.lock import device_lock
-from spatialnet_edge.service.sentinel import Sentinel
-from spatialnet_edge.service.starts import WITHIN_S, count_start, forget_starts, is_crash_loop, note_lasted
-from spatialnet_edge.service.status import Health
+from spatialnet_edge.service.throttle import Governor
 from spatialnet_edge.service.watchdog import Watchdog, notify
-from spatialnet_edge.slots import PREVIOUS, Slots
-from spatialnet_edge.trust import Trust, open_trust
 
 ROUND_S = 1.0
 DRAIN_S = 4.0

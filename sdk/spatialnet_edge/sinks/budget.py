@@ -6,7 +6,7 @@ import time
 from typing import final
 from urllib.parse import parse_qsl, urlsplit
 
-from spatialnet_edge.errors import UsageError
+from spatialnet_edge.core.errors import UsageError
 
 
 @final

@@ -13,10 +13,10 @@ from typing import Any, final
 
 import msgspec
 
-from spatialnet_edge.errors import SinkError
-from spatialnet_edge.results import FrameResult
+from spatialnet_edge.core.errors import SinkError
+from spatialnet_edge.core.results import FrameResult
 from spatialnet_edge.sinks.budget import path_and_budget
-from spatialnet_edge.sinks.opening import not_opened
+from spatialnet_edge.sinks.file_errors import not_opened
 
 encode_json = msgspec.json.Encoder().encode
 

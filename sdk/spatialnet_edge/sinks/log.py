@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import final
 from urllib.parse import parse_qsl
 
-from spatialnet_edge.errors import UsageError
-from spatialnet_edge.journal import SEGMENT_BYTES, TOTAL_BYTES, Journal
-from spatialnet_edge.results import FrameResult
+from spatialnet_edge.core.errors import UsageError
+from spatialnet_edge.core.results import FrameResult
+from spatialnet_edge.sinks.journal import SEGMENT_BYTES, TOTAL_BYTES, Journal
 
 MB = 1_000_000
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from typing import Any, final
 
-from spatialnet_edge.errors import SinkError, first_line
-from spatialnet_edge.results import Classification, FrameResult, Presence, Quantity
+from spatialnet_edge.core.errors import SinkError, first_line
+from spatialnet_edge.core.results import Classification, FrameResult, Presence, Quantity
 from spatialnet_edge.sinks.budget import Budget, number, options_of
+from spatialnet_edge.sinks.record_codec import pack
 from spatialnet_edge.sources.mavlink_pose import DEFAULT_BAUD, load_mavutil
-from spatialnet_edge.wire import pack
 
 ALLOWED = frozenset({"HEARTBEAT", "NAMED_VALUE_FLOAT", "STATUSTEXT", "TUNNEL"})
 """What may go out. Everything else, commands first of all, is refused where the bytes leave."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
-from spatialnet_edge.results import FrameResult
+from spatialnet_edge.core.results import FrameResult
 
 
 @final

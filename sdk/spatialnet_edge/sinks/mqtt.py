@@ -9,8 +9,8 @@ from typing import Any, final
 
 import msgspec
 
-from spatialnet_edge.errors import MissingExtra, SinkError, UsageError, first_line
-from spatialnet_edge.results import FrameResult
+from spatialnet_edge.core.errors import MissingExtra, SinkError, UsageError, first_line
+from spatialnet_edge.core.results import FrameResult
 from spatialnet_edge.sinks.budget import Budget, number, parse_peer
 
 PLAIN_PORT, TLS_PORT = 1883, 8883

@@ -10,10 +10,10 @@ from typing import final
 
 import numpy as np
 
-from spatialnet_edge.errors import SinkError, SpatialNetError, first_line
-from spatialnet_edge.inbox import Inbox
-from spatialnet_edge.results import FrameResult
-from spatialnet_edge.sinks import Sink
+from spatialnet_edge.core.errors import SinkError, SpatialNetError, first_line
+from spatialnet_edge.core.frame_queue import Inbox
+from spatialnet_edge.core.results import FrameResult
+from spatialnet_edge.sinks.registry import Sink
 
 CAPACITY = 64
 CAPACITY_WITH_PIXELS = 8

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import final
 
-from spatialnet_edge.errors import SinkError, UsageError, first_line
-from spatialnet_edge.results import FrameResult
+from spatialnet_edge.core.errors import SinkError, UsageError, first_line
+from spatialnet_edge.core.results import FrameResult
 from spatialnet_edge.sinks.budget import Budget, number, parse_peer
-from spatialnet_edge.sinks.space_packets import SEQUENCE_MODULUS, packer
-from spatialnet_edge.wire import pack
+from spatialnet_edge.sinks.ccsds import SEQUENCE_MODULUS, packer
+from spatialnet_edge.sinks.record_codec import pack
 
 DEFAULT_PORT, CCSDS_PORT = 14600, 14601
 MOST_APID = 0x7FF - 1

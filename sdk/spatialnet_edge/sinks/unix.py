@@ -8,10 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import final
 
-from spatialnet_edge.errors import SinkRefused
-from spatialnet_edge.results import FrameResult
+from spatialnet_edge.core.errors import SinkRefused
+from spatialnet_edge.core.results import FrameResult
 from spatialnet_edge.sinks.budget import path_and_budget
-from spatialnet_edge.wire import pack
+from spatialnet_edge.sinks.record_codec import pack
 
 WAITING = 8
 

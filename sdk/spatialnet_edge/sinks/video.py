@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialnet_edge.errors import SinkError, SinkRefused
-from spatialnet_edge.frames import colours
-from spatialnet_edge.results import Classification, FrameResult
-from spatialnet_edge.sinks.opening import not_opened
+from spatialnet_edge.core.errors import SinkError, SinkRefused
+from spatialnet_edge.core.frames import colours
+from spatialnet_edge.core.results import Classification, FrameResult
+from spatialnet_edge.sinks.file_errors import not_opened
 
 DEFAULT_FPS = 30.0
 MAX_WIDTH = 1280

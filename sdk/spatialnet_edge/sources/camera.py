@@ -7,9 +7,9 @@ from typing import final
 
 import cv2
 
-from spatialnet_edge.errors import SourceLost, SourceRefused
-from spatialnet_edge.frames import Frame, Skipped
-from spatialnet_edge.sources import camera_node, options_of, size_of
+from spatialnet_edge.core.errors import SourceLost, SourceRefused
+from spatialnet_edge.core.frames import Frame, Skipped
+from spatialnet_edge.sources.registry import camera_node, options_of, size_of
 from spatialnet_edge.sources.video import Place, read_frames
 
 DEFAULTS = {"size": "", "fps": "", "format": ""}

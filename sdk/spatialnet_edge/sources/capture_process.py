@@ -18,10 +18,10 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialnet_edge.errors import Refused, SpatialNetError
-from spatialnet_edge.frames import Frame, Skipped
-from spatialnet_edge.sources import Source, open_source
-from spatialnet_edge.sources.shared import (
+from spatialnet_edge.core.errors import Refused, SpatialNetError
+from spatialnet_edge.core.frames import Frame, Skipped
+from spatialnet_edge.sources.registry import Source, open_source
+from spatialnet_edge.sources.shm_transport import (
     SLOTS,
     Delivered,
     Ended,

@@ -7,7 +7,7 @@ import math
 from importlib import import_module
 from typing import Any
 
-from spatialnet_edge.frames import Pose
+from spatialnet_edge.core.frames import Pose
 
 GPS_IFD = 0x8825
 LATITUDE_REF, LATITUDE, LONGITUDE_REF, LONGITUDE, ALTITUDE_REF, ALTITUDE = range(1, 7)

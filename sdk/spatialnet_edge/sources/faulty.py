@@ -23,8 +23,8 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialnet_edge.errors import SourceLost, SourceRefused
-from spatialnet_edge.frames import Frame, Skipped
+from spatialnet_edge.core.errors import SourceLost, SourceRefused
+from spatialnet_edge.core.frames import Frame, Skipped
 from spatialnet_edge.sources.video import checked_frame
 
 STATE_VARIABLE = "FAULTY_STATE"

@@ -12,8 +12,8 @@ from typing import Any, final
 
 import numpy as np
 
-from spatialnet_edge.errors import SourceLost, SourceRefused
-from spatialnet_edge.frames import Frame, Skipped
+from spatialnet_edge.core.errors import SourceLost, SourceRefused
+from spatialnet_edge.core.frames import Frame, Skipped
 
 SINK = "videoconvert ! video/x-raw,format=BGR ! appsink name=frames sync=false max-buffers=2 drop=false"
 PULL_TIMEOUT_NS = 10_000_000_000

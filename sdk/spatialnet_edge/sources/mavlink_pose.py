@@ -14,8 +14,8 @@ from importlib import import_module
 from threading import Event, Lock, Thread
 from typing import Any, final
 
-from spatialnet_edge.errors import MissingExtra, SourceRefused, first_line
-from spatialnet_edge.frames import Pose
+from spatialnet_edge.core.errors import MissingExtra, SourceRefused, first_line
+from spatialnet_edge.core.frames import Pose
 
 WANTED = ["GLOBAL_POSITION_INT", "ATTITUDE"]
 DEFAULT_BAUD = 57600

@@ -18,10 +18,10 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialnet_edge.errors import MissingExtra, SourceRefused, first_line
-from spatialnet_edge.frames import Frame, Pose, Skipped
-from spatialnet_edge.sources import IMAGE_SUFFIXES, options_of, regular_file
-from spatialnet_edge.sources.images import find_images
+from spatialnet_edge.core.errors import MissingExtra, SourceRefused, first_line
+from spatialnet_edge.core.frames import Frame, Pose, Skipped
+from spatialnet_edge.sources.registry import IMAGE_SUFFIXES, options_of, regular_file
+from spatialnet_edge.sources.stills import find_images
 
 DEFAULTS = {"tile": "256", "overlap": "0", "bands": "", "scale": "0"}
 WGS84 = "EPSG:4326"

@@ -22,10 +22,10 @@ from typing import Literal, TypeAlias, final
 
 from typing_extensions import assert_never
 
-from spatialnet_edge.errors import SourceLost, SourceRefused, SpatialNetError
-from spatialnet_edge.frames import Frame, Skipped
-from spatialnet_edge.sources import camera_node
-from spatialnet_edge.sources.shared import (
+from spatialnet_edge.core.errors import SourceLost, SourceRefused, SpatialNetError
+from spatialnet_edge.core.frames import Frame, Skipped
+from spatialnet_edge.sources.registry import camera_node
+from spatialnet_edge.sources.shm_transport import (
     MAX_MESSAGE,
     Delivered,
     Ended,

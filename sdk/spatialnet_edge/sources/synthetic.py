@@ -8,9 +8,9 @@ from typing import final
 
 import numpy as np
 
-from spatialnet_edge.errors import SourceRefused
-from spatialnet_edge.frames import Frame, Skipped
-from spatialnet_edge.sources import options_of, size_of
+from spatialnet_edge.core.errors import SourceRefused
+from spatialnet_edge.core.frames import Frame, Skipped
+from spatialnet_edge.sources.registry import options_of, size_of
 
 DEFAULTS = {"frames": "300", "size": "640x480", "fps": "0", "seed": "0", "bands": "3"}
 

@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialnet_edge.errors import SourceLost, SourceRefused
-from spatialnet_edge.frames import Frame, Skipped
-from spatialnet_edge.sources import first_bytes, regular_file
-from spatialnet_edge.sources.recycled import Recycled
+from spatialnet_edge.core.errors import SourceLost, SourceRefused
+from spatialnet_edge.core.frames import Frame, Skipped
+from spatialnet_edge.sources.buffer_pool import Recycled
+from spatialnet_edge.sources.registry import first_bytes, regular_file
 
 # The complaints of FFmpeg and OpenCV become our one line instead.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "8")

@@ -1,0 +1,192 @@
+"""The limits of the runtime: what it adds to an engine, and what a sink, a camera or a start may cost.
+
+    python -m spatialnet_benchmarks.overhead [ROUNDS]
+
+Two things are compared in one run, turn about, and the ratio is given: absolute times of a shared machine mean little.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from spatialnet_edge.api import load
+from spatialnet_edge.core.frames import Frame, fit
+from spatialnet_edge.core.results import FrameResult
+from spatialnet_edge.core.spec import RGB, InputSpec, ModelSpec, Multilabel
+from spatialnet_edge.engines.fake import FakeEngine
+from spatialnet_edge.engines.output_validation import CheckedEngine
+from spatialnet_edge.runtime.pipeline import Pipeline
+from spatialnet_edge.sinks.queued import QueuedSink
+from spatialnet_edge.sources.registry import open_source
+
+PACED = "synthetic:frames=300&size=1280x720&fps=30"
+SMALL = "synthetic:frames=3000&size=96x96"
+READY_WITHIN_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One line: what was measured in each round, and what it may be at most, in the median."""
+
+    what: str
+    unit: str
+    most: float
+    rounds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.rounds))
+
+
+class DeadSink:
+    """Takes the first result and never comes back: a peer that is half open."""
+
+    wants_pixels = False
+
+    def __init__(self) -> None:
+        self.end = threading.Event()
+
+    def write(self, result: FrameResult) -> None:
+        self.end.wait()
+
+    def close(self) -> None:
+        pass
+
+
+def ages(sinks: Sequence[QueuedSink]) -> np.ndarray:
+    """Age at emit in milliseconds of frames of a 30 Hz source below capacity; the first second is left out."""
+    found: list[float] = []
+    source = open_source(PACED)
+    with load("builtin:student") as model:
+        for result in model.pipeline("latest").stream(source):
+            for sink in sinks:
+                sink.write(result)
+            found.append(result.age_ms)
+    return np.array(found[30:])
+
+
+def ages_with_dead_sink() -> np.ndarray:
+    dead = DeadSink()
+    queued = QueuedSink(dead, wait=False)
+    found = ages([queued])
+    dead.end.set()
+    queued.close()
+    return found
+
+
+def bare_ages() -> np.ndarray:
+    """The same work at the same pace in a plain loop: what this machine's tail is without us."""
+    found: list[float] = []
+    with load("builtin:student") as model:
+        spec, engine = model.bundle.spec.input, model.opened.engine
+        for frame in open_source(PACED):
+            assert isinstance(frame, Frame)
+            engine.infer(fit(frame.pixels, spec)[None])
+            found.append((time.monotonic_ns() - frame.captured_ns) / 1e6)
+    return np.array(found[30:])
+
+
+def tail(values: Sequence[np.ndarray]) -> tuple[float, float]:
+    """p50 and p99 over all rounds together: a p99 needs hundreds of frames."""
+    p50, p99 = np.percentile(np.concatenate(values), (50, 99))
+    return float(p50), float(p99)
+
+
+def sdk_ms() -> float:
+    """Wall time a frame that is neither engine nor resize: an engine that answers at once, frames that need no resize."""
+    spec = ModelSpec(
+        name="limits",
+        input=InputSpec(height=96, width=96, groups=(RGB,)),
+        tasks=(Multilabel(name="objects", labels=tuple(f"label {n}" for n in range(17)), thresholds=(0.5,) * 17),),
+    )
+    row = np.random.default_rng(0).random((1, 17), np.float32)
+    count = 0
+
+    def answer(batch: np.ndarray) -> dict[str, np.ndarray]:
+        nonlocal count
+        count += 1
+        return {"objects": row * np.float32(1 - count * 1e-6)}
+
+    source = open_source(SMALL)
+    frames = [item for item in source if hasattr(item, "pixels")]
+    start = time.perf_counter()
+    for frame in frames:
+        fit(frame.pixels, spec.input)  # pyright: ignore[reportAttributeAccessIssue]
+    resizing = time.perf_counter() - start
+    start = time.perf_counter()
+    for _ in Pipeline(CheckedEngine(FakeEngine(spec, answer)), workers=2).stream(open_source(SMALL)):
+        pass
+    return (time.perf_counter() - start - resizing) / len(frames) * 1e3
+
+
+def ready_seconds() -> float:
+    """From starting the process to READY, with hashes, golden test, sinks and health file."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "payload.toml"
+        health = Path(folder) / "health.json"
+        config.write_text(
+            f'root = "{folder}/root"\nbundle = "builtin:student"\nallow_unsigned = true\n'
+            f'[[sources]]\nuri = "synthetic:frames=9000&size=640x480&fps=30"\nsinks = ["log:{folder}/results"]\n'
+            f'[health]\nfile = "{health}"\n'
+        )
+        started = time.monotonic()
+        address = f"{folder}/notify"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+            server.bind(address)
+            server.settimeout(READY_WITHIN_S)
+            command = [sys.executable, "-m", "spatialnet_edge", "serve", "--config", str(config)]
+            process = subprocess.Popen(command, env=os.environ | {"NOTIFY_SOCKET": address}, stderr=subprocess.DEVNULL)
+            while server.recv(1000) != b"READY=1":
+                pass
+            seconds = time.monotonic() - started
+        process.terminate()
+        process.wait(10)
+    return seconds
+
+
+def measure(rounds: int) -> list[Limit]:
+    alone, beside, bare = [], [], []
+    for _ in range(rounds):
+        alone.append(ages([]))
+        beside.append(ages_with_dead_sink())
+        bare.append(bare_ages())
+    (p50, p99), (_, p99_beside), (bare_p50, bare_p99) = tail(alone), tail(beside), tail(bare)
+    return [
+        Limit("p99 of age at emit with a dead sink ÷ without", "", 1.05, (p99_beside / p99,)),
+        Limit("p99 ÷ p50 of age at emit, 30 Hz", "", 1.5, (p99 / p50,)),
+        Limit("the same in a plain loop without us", "", float("inf"), (bare_p99 / bare_p50,)),
+        Limit("p50 of age at emit ÷ that of the plain loop", "", float("inf"), (p50 / bare_p50,)),
+        Limit("a frame outside engine and resize", "ms", 0.3, tuple(sdk_ms() for _ in range(rounds))),
+        Limit("start of the process to READY", "s", 3.0, tuple(ready_seconds() for _ in range(rounds))),
+    ]
+
+
+def main() -> None:
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    limits = measure(rounds)
+    table = Table("limit", "median", "rounds", "at most", title=f"{rounds} rounds on {os.cpu_count()} cores")
+    for each in limits:
+        spread = f"{min(each.rounds):.3g} to {max(each.rounds):.3g}"
+        table.add_row(
+            each.what, f"{each.median:.3g} {each.unit}", spread, f"{each.most:g}" if each.most < float("inf") else ""
+        )
+    Console().print(table)
+    print(json.dumps({each.what: [round(value, 4) for value in each.rounds] for each in limits}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,257 @@
+"""`build`: from a bundle or a checkpoint to the fastest bundle that passes the gates, in one call."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+
+import onnxruntime as ort
+
+from spatialnet_edge.bundle.manifest import BuildRecord, EngineRecord, ExecutedLayer, LayerSensitivity
+from spatialnet_edge.bundle.reader import MODEL, Bundle
+from spatialnet_edge.core.errors import DataRefused, UsageError
+from spatialnet_edge.core.hardware_info import machine
+from spatialnet_edge.core.output_paths import bundle_to_be_written
+from spatialnet_edge.core.spec import ModelSpec
+from spatialnet_edge.engines.registry import Engine
+from spatialnet_optimize.build.bundle_writer import built_bundle
+from spatialnet_optimize.compilers.base import Compiler, timings_of
+from spatialnet_optimize.compilers.plan_builder import AS_USUAL, RTX, TENSORRT, PlanOptions, Progress, silent
+from spatialnet_optimize.compilers.tensorrt import compile_here, device_here, prepare, waiting, workspace
+from spatialnet_optimize.compilers.tensorrt_rtx import compile_passing
+from spatialnet_optimize.evaluation.candidate_evaluation import Step, measure_candidates, measure_engines
+from spatialnet_optimize.evaluation.gates import (
+    GOLDEN_TOLERANCE,
+    NEEDS_CALIBRATION,
+    NOT_RUN_ON_A_CPU,
+    REFERENCE,
+    Decision,
+    Measured,
+    decide,
+)
+from spatialnet_optimize.quantization.int8_calibration import Calibration, from_folder, from_labelled, parted, unlearnt
+from spatialnet_optimize.targets.catalogue import HERE, Target, find_target
+from spatialnet_training.data.ground_truth import truths
+from spatialnet_training.data.labelled_dataset import LabelledImages, open_labelled
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to build.
+
+    Attributes:
+        model: a bundle or `builtin:student`; a checkpoint is exported first (see `spatialnet_optimize.cli.build`).
+        target: a row of the table of targets, or `here`.
+        labelled: folders or zips of labelled images for the accuracy gate; empty for the shipped samples.
+        budget: points of accuracy that a candidate may lose on any head.
+        heads: keep these alone; empty for all.
+        precision: try these forms alone besides the FP32 reference: `fp16`, `bf16` or `int8`; empty for all.
+        plan: how NVIDIA's builders are to build: batches, level, stripped, for the deep-learning accelerator …
+        targets: a file with rows of the user's own.
+        search: also quantise as many layers as the budget allows, the least sensitive first.
+        calibration: a folder of real images for static INT8; None to set some of the labelled ones aside.
+    """
+
+    model: Bundle
+    target: str
+    output: Path
+    labelled: tuple[Path, ...] = ()
+    budget: float = 0.5
+    heads: tuple[str, ...] = ()
+    calibration: Path | None = None
+    precision: str = ""
+    plan: PlanOptions = AS_USUAL
+    targets: Path | None = None
+    search: bool = False
+
+    @property
+    def dla(self) -> bool:
+        return self.plan.dla_core is not None
+
+
+def shipped_samples() -> tuple[Path, ...]:
+    """The labelled sample sets that come with the package: held-out training images, with their licence beside them."""
+    return tuple(sorted(Path(str(files("spatialnet_optimize"))).joinpath("samples").glob("*.zip")))
+
+
+def build(job: Job, step: Step = lambda text: None, progress: Progress = silent) -> tuple[Bundle, Decision]:
+    """Make the bundle, and say why it is the one.
+
+    Args:
+        progress: told how far NVIDIA's builder is, where one works.
+
+    Raises:
+        UsageError: an unknown target or head.
+        EngineUnavailable: a target that this version cannot build for.
+        BuildError: the graph does not reproduce its golden vectors here, or a compiler refused it.
+    """
+    name, target = find_target(job.target, job.targets, job.precision, job.dla)
+    check_output(job)
+    check_plan(job, target)
+    spec = keep_heads(job.model.spec, job.heads)
+    portable = job.model.read(MODEL)
+    if job.heads:
+        from spatialnet_optimize.build.variants import prune
+
+        portable = prune(portable, spec)
+    sets, problems = usable_sets(job.labelled or shipped_samples(), spec, bool(job.labelled))
+    calibration, sets = calibrate(job, spec, sets)
+    sets = told_apart(sets)
+    problems += few(sets, job) if job.labelled else []
+    calibrated = any(form in NEEDS_CALIBRATION for form in target.precisions)
+    for problem in (*problems, *(calibration.warnings if calibrated else ())):
+        step(f"warning: {problem}")
+    contents = waiting(job.model) if target.compile == "tensorrt" and job.target == HERE and not job.heads else {}
+    sensitivity: tuple[LayerSensitivity, ...] = ()
+    if not contents:
+        # Imported here: it needs onnx and more, which a device that was sent the forms does not have.
+        from spatialnet_optimize.build.variants import make_forms
+
+        contents, sensitivity = make_forms(job, target, spec, portable, calibration, sets, step)
+    made = choose(job, target, contents, spec, sets, step, progress)
+    decision = made.decision
+    tolerance = GOLDEN_TOLERANCE[decision.winner.name]
+    step("write: hash, golden vectors, manifest")
+    record = BuildRecord(
+        target=name,
+        machine=machine(),
+        libraries=made.libraries,
+        budget_points=job.budget,
+        labelled_images=sum(len(each) for each in sets),
+        calibration=calibration.origin if calibrated else "none needed",
+        candidates=decision.records,
+        reason=decision.reason,
+        sensitivity=sensitivity,
+        layers=made.layers,
+    )
+    return built_bundle(job.model, job.output, spec, portable, made.engines, tolerance, record), decision
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a build decided, the engines that go into the bundle, the libraries' versions, and the layers of a plan that ran."""
+
+    decision: Decision
+    engines: Mapping[EngineRecord, bytes]
+    libraries: dict[str, str]
+    layers: tuple[ExecutedLayer, ...] = ()
+
+
+def choose(
+    job: Job,
+    target: Target,
+    contents: dict[str, bytes],
+    spec: ModelSpec,
+    sets: list[LabelledImages],
+    step: Step,
+    progress: Progress,
+) -> Made:
+    """Judge the forms as the target allows."""
+    libraries = {"onnxruntime": str(ort.__version__)}
+    device = device_here() if target.compile == "tensorrt" and job.target == HERE else None
+    if device is not None:
+
+        def judge_plans(engines: Mapping[str, Engine], plans: Mapping[str, bytes]) -> list[Measured]:
+            return measure_engines(engines, plans, spec, job.model, sets, step)
+
+        timings = timings_of(TENSORRT, device.name, device.compute_capability)
+        compiler = Compiler(TENSORRT, workspace(job.plan, target.memory_gb), progress, timings)
+        done = compile_here(contents, spec, judge_plans, job.budget, device, compiler, step)
+        if job.dla:
+            step(f"DLA: {done.plan.on_dla} of {done.plan.layers} layers; the GPU takes the others")
+        return Made(done.decision, done.files, libraries | {"tensorrt": done.version}, done.layers)
+    judged = {form: content for form, content in contents.items() if form not in NOT_RUN_ON_A_CPU}
+    measured = measure_candidates(judged, spec, job.model, sets, step)
+    if target.compile == "tensorrt":
+        return Made(*prepare(contents, measured, job.budget), libraries)
+    if target.compile == "tensorrt_rtx":
+        step("compile: TensorRT for RTX (no GPU needed)")
+        decision, engines, version = compile_passing(contents, measured, spec, job.budget, Compiler(RTX, job.plan, progress))
+        return Made(decision, engines, libraries | {"tensorrt_rtx": version})
+    decision = decide(measured, job.budget)
+    return Made(decision, preferred_engines(decision), libraries)
+
+
+def check_output(job: Job) -> None:
+    bundle_to_be_written(job.output)
+    if job.output.resolve() == job.model.path.resolve() and job.output.is_dir():
+        raise UsageError("a bundle directory cannot be rebuilt in place; choose another output")
+
+
+def check_plan(job: Job, target: Target) -> None:
+    """Refuse options that nobody would heed."""
+    what = "options of NVIDIA's builders (batches, level, workspace, version-compatible, stripped, DLA)"
+    if job.plan == AS_USUAL:
+        return
+    if target.compile == "onnxruntime":
+        raise UsageError(f"{what}: this target has none; leave them out")
+    if target.compile == "tensorrt" and job.target != HERE:
+        raise UsageError(f"{what}: give them where the plan is compiled, on the device, with --target here")
+    if target.compile == "tensorrt_rtx" and job.plan.strip_weights:
+        raise UsageError("TensorRT for RTX strips weights only where there is a GPU; leave out --strip-weights")
+
+
+def preferred_engines(decision: Decision) -> dict[EngineRecord, bytes]:
+    """The winner's own file where it is not the portable graph, in order of preference; the graph itself comes behind it."""
+    if decision.winner.name == REFERENCE:
+        return {}
+    precision = decision.winner.name
+    record = EngineRecord(path=f"engines/cpu.{precision}.onnx", backend="onnxruntime", precision=precision)
+    return {record: decision.winner.content}
+
+
+def keep_heads(spec: ModelSpec, heads: tuple[str, ...]) -> ModelSpec:
+    try:
+        return spec.keep(heads) if heads else spec
+    except KeyError as error:
+        raise UsageError(str(error.args[0])) from error
+
+
+def usable_sets(paths: Sequence[Path], spec: ModelSpec, asked: bool) -> tuple[list[LabelledImages], list[str]]:
+    """The labelled sets that fit a head of this model. A set that was asked for and does not fit is an error; a shipped one is
+    passed over, and the accuracy gate may then have nothing to judge by, which is said."""
+    sets: list[LabelledImages] = []
+    for path in paths:
+        images = open_labelled(path)
+        try:
+            truths(images, spec)
+        except DataRefused:
+            if asked:
+                raise
+            continue
+        sets.append(images)
+    if sets:
+        return sets, []
+    return [], [
+        "no labelled images fit this model's heads, so accuracy is not gated, only agreement on the golden frames; "
+        "give some with --labelled DIR"
+    ]
+
+
+def told_apart(sets: list[LabelledImages]) -> list[LabelledImages]:
+    """The sets, those of one name by their paths: figures go by the name, and none may hide another's."""
+    counts = Counter(images.name for images in sets)
+    return [replace(images, name=str(images.tree.path)) if counts[images.name] > 1 else images for images in sets]
+
+
+def few(sets: list[LabelledImages], job: Job) -> list[str]:
+    """Where a single image is worth more than the budget: what is lost there is left to chance."""
+    return [
+        f"{len(images)} images of {images.name} judge the candidates, so that one answer more or less is "
+        f"{100 / len(images):.1f} points and the budget {job.budget:g}; more labelled images judge better"
+        for images in sets
+        if len(images) * job.budget < 100
+    ]
+
+
+def calibrate(job: Job, spec: ModelSpec, sets: list[LabelledImages]) -> tuple[Calibration, list[LabelledImages]]:
+    """The calibration images, and the labelled ones that are left to judge by."""
+    golden, _ = job.model.golden()
+    learnt = job.model.manifest.provenance.image_counts
+    if job.calibration is not None:
+        return from_folder(job.calibration, spec.input, golden), [unlearnt(each, learnt) for each in sets]
+    pairs = [parted(each, learnt) for each in sets]
+    return from_labelled([aside for aside, _ in pairs], spec.input, golden), [judged for _, judged in pairs]

@@ -1,0 +1,126 @@
+"""A build that was done before is not done again: same model, options, images, libraries and machine give the same bundle.
+
+The cache is a folder of bundles, named by a hash of everything that a build depends on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import msgspec
+
+from spatialnet_edge import __version__
+from spatialnet_edge.bundle.reader import Bundle, open_bundle
+from spatialnet_edge.bundle.trust import Trust
+from spatialnet_edge.core.atomic_io import replaced
+from spatialnet_edge.core.errors import BundleError
+from spatialnet_edge.core.hardware_info import machine
+from spatialnet_optimize.build.build import Job, Step, build, shipped_samples
+from spatialnet_optimize.cache_dir import cache_root
+from spatialnet_optimize.compilers.plan_builder import Progress, silent
+from spatialnet_optimize.targets.catalogue import find_target
+from spatialnet_training.data.labelled_dataset import read_table
+
+LIBRARIES = ("numpy", "onnx", "onnxruntime", "ml-dtypes", "tensorrt-rtx-cu13", "tensorrt")
+MOST = 16
+"""Bundles that are kept; the one that was used longest ago goes first."""
+
+
+def cache_folder() -> Path:
+    return cache_root() / "builds"
+
+
+def key(job: Job) -> str:
+    """What the build depends on, as one hash."""
+    name, target = find_target(job.target, job.targets, job.precision, job.dla)
+    parts = {
+        "tool": __version__,
+        "model": job.model.sha256,
+        "target": [name, msgspec.to_builtins(target)],
+        "options": [job.budget, job.heads, job.precision, repr(job.plan), job.search, job.output.suffix == ".snb"],
+        "images": [[content_hash(path) for path in job.labelled or shipped_samples()], content_hash(job.calibration)],
+        "libraries": {library: installed(library) for library in LIBRARIES},
+        "machine": machine(),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def content_hash(path: Path | None) -> str:
+    """Of a file, of every file below a folder with its name, or of a table and every file that it names."""
+    if path is None or not path.exists():
+        return ""
+    digest = hashlib.sha256()
+    for file in files_below(path):
+        digest.update(f"{os.path.relpath(file, path)}\0{file.stat().st_size}\0".encode())
+        with file.open("rb") as content:
+            while block := content.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def files_below(path: Path) -> Iterator[Path]:
+    if path.is_dir():
+        yield from sorted(each for each in path.rglob("*") if each.is_file())
+        return
+    yield path
+    if path.suffix.lower() == ".csv":
+        yield from (path.parent / row["path"] for row in read_table(path))
+
+
+def installed(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return ""
+
+
+Make = Callable[[Job, Step, Progress], tuple[Bundle, object]]
+OURS = Trust(allow_unsigned=True)
+"""What this machine has just built cannot be signed yet."""
+
+
+def remembered(job: Job, step: Step, progress: Progress = silent, make: Make = build) -> Bundle:
+    """The bundle of this job: from the cache when it was built before and is still whole, else built and kept.
+
+    Only `.snb` files are kept. Raises as `build` does.
+    """
+    kept = cache_folder() / f"{key(job)}.snb"
+    if kept.exists() and job.output.suffix == ".snb":
+        try:
+            open_bundle(kept, OURS)
+        except BundleError:
+            kept.unlink()
+        else:
+            step("the same build was done before: taken from the cache (--fresh builds again)")
+            with suppress(OSError):  # a cache that may only be read
+                os.utime(kept)
+            copy(kept, job.output)
+            return open_bundle(job.output, OURS)
+    bundle, _ = make(job, step, progress)
+    if job.output.suffix == ".snb":
+        try:
+            keep(job.output, kept)
+        except OSError as error:
+            step(f"warning: not kept for the next time: {error}")
+    return bundle
+
+
+def keep(bundle: Path, kept: Path) -> None:
+    """Put a bundle into the cache, and let the oldest go."""
+    copy(bundle, kept)
+    for old in sorted(kept.parent.glob("*.snb"), key=lambda each: each.stat().st_mtime)[:-MOST]:
+        old.unlink()
+
+
+def copy(source: Path, target: Path) -> None:
+    """Whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as content, replaced(target, sync=False) as file:
+        shutil.copyfileobj(content, file)

@@ -1,0 +1,234 @@
+"""The commands of this room: `build` and `evaluate`."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from spatialnet_edge.api import load
+from spatialnet_edge.bundle.reader import Bundle, open_bundle
+from spatialnet_edge.cli.inspect import candidates
+from spatialnet_edge.core.errors import UsageError
+from spatialnet_edge.core.output_paths import bundle_to_be_written, to_be_written
+from spatialnet_optimize.build.build import Job
+from spatialnet_optimize.build.build import build as run_build
+from spatialnet_optimize.build.build_cache import remembered
+from spatialnet_optimize.compilers.plan_builder import RTX, TENSORRT, PlanOptions, trtexec
+from spatialnet_optimize.evaluation.metrics import Score, decode_images, judge, predict
+from spatialnet_optimize.quantization.int8_calibration import unlearnt
+from spatialnet_optimize.targets.catalogue import find_target
+from spatialnet_training.data.ground_truth import truths
+from spatialnet_training.data.labelled_dataset import open_labelled
+
+BUILD_STEPS = {"here": 8, "cpu": 8}
+DEVICE_STEPS = 10
+
+
+def build(
+    model: Annotated[str, typer.Argument(help="A bundle, a .pt checkpoint, or builtin:student.")],
+    target: Annotated[str, typer.Option(help="A device of 'spatialnet-edge targets'; here is this machine.")] = "here",
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="The bundle to write: a .snb file or a directory.", callback=bundle_to_be_written),
+    ] = Path("model.snb"),
+    labelled: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Labelled images for the accuracy gate: a folder, a zip or a CSV; may be repeated. Default: shipped samples."
+        ),
+    ] = None,
+    budget: Annotated[float, typer.Option(min=0, help="Points of accuracy that a candidate may lose on any head.")] = 0.5,
+    heads: Annotated[str, typer.Option(help="Keep these heads alone, separated by commas.")] = "",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of real images for static INT8. Default: the labelled ones that are for training, or a third."
+        ),
+    ] = None,
+    precision: Annotated[str, typer.Option(help="Try this besides FP32 alone: fp16, bf16, int8 or fp8.")] = "",
+    dla: Annotated[bool, typer.Option("--dla", help="Build for the deep-learning accelerator of the device.")] = False,
+    batches: Annotated[
+        str, typer.Option(help="Batch sizes that a plan has profiles for, such as 1,2,4,8; for NVIDIA's builders.")
+    ] = "1",
+    level: Annotated[int | None, typer.Option(min=0, max=5, help="Optimisation level of NVIDIA's builder.")] = None,
+    workspace_mb: Annotated[
+        int | None, typer.Option(min=1, help="Most scratch memory of a kernel. Default on a Jetson: an eighth of its memory.")
+    ] = None,
+    version_compatible: Annotated[
+        bool, typer.Option("--version-compatible", help="Let later releases of TensorRT load the plan; slower.")
+    ] = False,
+    strip_weights: Annotated[
+        bool, typer.Option("--strip-weights", help="Leave the weights out of the plan; the device takes them from the graph.")
+    ] = False,
+    targets: Annotated[Path | None, typer.Option(help="A TOML file with targets of your own.")] = None,
+    search: Annotated[
+        bool,
+        typer.Option(
+            "--search", help="Rank the layers by what INT8 does to each, and quantise as many as the gates on answers allow."
+        ),
+    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Build again even if the same build was done before.")] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Write the build's report to this file: .json, or .html to look at.", callback=to_be_written),
+    ] = None,
+) -> None:
+    """Build the fastest bundle that passes the gates, and say why it is the one."""
+    console = Console(stderr=True)
+    started = time.monotonic()
+    kept = tuple(name.strip() for name in heads.split(",") if name.strip())
+    find_target(target, targets, precision, dla)  # before anything is read or exported
+    opened = open_model(model, output, next(iter(labelled or ()), None))
+    plan = PlanOptions(
+        batches_of(batches), level, workspace_mb, version_compatible, strip_weights, dla_core=0 if dla else None
+    )
+    job = Job(opened, target, output, tuple(labelled or ()), budget, kept, calibration, precision, plan, targets, search)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("open the model", total=BUILD_STEPS.get(target, DEVICE_STEPS))
+
+        def step(text: str) -> None:
+            progress.update(task, description=text, advance=1)
+            console.print(("[yellow]" if text.startswith("warning") else "[dim]") + text + "[/]", highlight=False)
+
+        builder = progress.add_task("", visible=False)
+
+        def watch(phase: str, done: int, steps: int) -> None:
+            progress.update(builder, description=f"  {phase}", completed=done, total=steps, visible=done < steps)
+
+        bundle = run_build(job, step, watch)[0] if fresh else remembered(job, step, watch)
+    out = Console()
+    out.print(candidates(bundle.manifest))
+    if bundle.manifest.build is not None:
+        out.print(f"why: {bundle.manifest.build.reason}", highlight=False)
+    for library in (RTX, TENSORRT):
+        if any(engine.backend == library.module for engine in bundle.manifest.engines):
+            command = trtexec(library, bundle.spec.input.shape, plan)
+            out.print(f"the same plan with NVIDIA's own program: {command}", highlight=False)
+    size = sum(record.size for record in bundle.manifest.files)
+    out.print(
+        f"[bold]{bundle.path}[/]: {size / 1e6:.1f} MB, identity {bundle.sha256[:16]}…, {time.monotonic() - started:.1f} s",
+        highlight=False,
+    )
+    if report is not None:
+        write_report(bundle, report)
+
+
+def batches_of(text: str) -> tuple[int, ...]:
+    """`1,2,4,8` as numbers, each once.
+
+    Raises:
+        UsageError: not whole numbers from 1 on.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise UsageError(f"--batches {text}: give whole numbers from 1 on, such as 1,2,4,8")
+    return tuple(sorted({int(part) for part in parts}))
+
+
+def open_model(model: str, output: Path, golden: Path | None = None) -> Bundle:
+    """A bundle as it is; a checkpoint exported beside the output first, with golden frames of its own kind if images are given."""
+    if Path(model).suffix != ".pt":
+        return open_bundle(model)
+    from spatialnet_optimize.export.from_checkpoint import export_checkpoint
+
+    return export_checkpoint(Path(model), output.with_name(f"{Path(model).stem}.portable.snb"), golden=golden)
+
+
+def write_report(bundle: Bundle, path: Path) -> None:
+    """As a page where the name ends so, else as JSON."""
+    if path.suffix == ".html":
+        from spatialnet_optimize.report.html_report import write_page
+
+        write_page(bundle, path)
+    else:
+        path.write_bytes(jsonlib.dumps(report_of(bundle), indent=1).encode() + b"\n")
+
+
+def report_of(bundle: Bundle) -> dict[str, Any]:
+    import msgspec
+
+    return {"bundle": str(bundle.path), "identity": bundle.sha256, "build": msgspec.to_builtins(bundle.manifest.build)}
+
+
+def evaluate(
+    bundle: Annotated[str, typer.Argument(help="A .snb file, a bundle directory, or builtin:student.")],
+    data: Annotated[Path, typer.Argument(help="Labelled images: a folder or zip with <class>/<image>, or a CSV.")],
+    task: Annotated[str, typer.Option(help="Judge this head; by default every head whose labels fit.")] = "",
+    split: Annotated[
+        str, typer.Option(help="Use this split alone, such as val: what training on these images leaves out.")
+    ] = "",
+    json: Annotated[
+        Path | None, typer.Option(help="Write every figure, with the confusion matrix, to this file.", callback=to_be_written)
+    ] = None,
+    backend: Annotated[str, typer.Option(help="Use this backend alone.")] = "",
+) -> None:
+    """Measure accuracy, macro F1, mean average precision and calibration error on labelled images."""
+    console = Console(stderr=True)
+    opened = open_bundle(bundle)
+    images = open_labelled(data, split)
+    try:
+        known = truths(images, opened.spec, task)
+    except KeyError as error:
+        raise UsageError(str(error.args[0])) from error
+    columns = (TextColumn("decode"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task("", total=len(images))
+        pixels = decode_images(images, opened.spec.input, lambda done: progress.update(bar, completed=done))
+    with load(bundle, backend, threads=1) as model:
+        outputs = predict(model.opened.engine, pixels.images)
+        engine = model.opened.record
+    scores = [judge(opened.spec, truth, outputs, pixels.kept) for truth in known]
+    if not split and len(unlearnt(images, opened.manifest.provenance.image_counts)) < len(images):
+        console.print("images that are for training are among these; --split val judges by others", style="yellow")
+    Console().print(score_table(scores, f"{opened.spec.name} ({engine.precision} on {engine.backend}), {data}"))
+    for path in pixels.broken:
+        console.print(f"skipped {path}: not an image", style="yellow", highlight=False)
+    if json is not None:
+        record = {
+            "bundle": opened.sha256,
+            "engine": engine.path,
+            "data": str(data),
+            "split": split,
+            "broken": list(pixels.broken),
+            "heads": [figures(each) for each in scores],
+        }
+        json.write_text(jsonlib.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def figures(each: Score) -> dict[str, Any]:
+    return {
+        "task": each.task,
+        "images": each.images,
+        **{name: round(value, 5) for name, value in each.metrics.items()},
+        "per_label": {name: round(value, 5) for name, value in each.per_label.items()},
+        "labels": list(each.labels),
+        "confusion": each.confusion,
+    }
+
+
+def score_table(scores: list[Score], title: str) -> Table:
+    table = Table("head", "images", "accuracy", "macro F1", "mAP", "calibration error", "mean error", title=title)
+    for each in scores:
+        m = each.metrics
+        shown = [m.get(name, np.nan) for name in ("accuracy", "macro_f1", "mean_average_precision")]
+        cells = ["—" if np.isnan(value) else f"{value:.2%}" for value in shown]
+        errors = [f"{m[key]:.3f}" if key in m else "—" for key in ("expected_calibration_error", "mean_absolute_error")]
+        table.add_row(each.task, str(each.images), *cells, *errors)
+    return table

@@ -1,0 +1,34 @@
+"""`spatialnet-edge export`: from a checkpoint to the portable bundle that every build starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from spatialnet_edge.core.output_paths import bundle_to_be_written
+from spatialnet_optimize.export.from_checkpoint import export_checkpoint
+from spatialnet_optimize.export.graph import PARITY
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="network.pt of a training run.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The bundle to write.", callback=bundle_to_be_written)] = Path(
+        "student.snb"
+    ),
+    golden: Annotated[
+        Path | None,
+        typer.Option(
+            help="At least 8 real images for the golden vectors, a folder, a zip or a CSV. Default: shipped samples."
+        ),
+    ] = None,
+    serial: Annotated[int, typer.Option(min=0, help="Rises with every release of a model.")] = 1,
+) -> None:
+    """Export a checkpoint: uint8 pixels in, probabilities out, proved equal to torch on real images."""
+    bundle = export_checkpoint(checkpoint, output, golden, serial)
+    Console().print(
+        f"[bold]{bundle.path}[/]: equal to torch within {PARITY:.0e} on {len(bundle.manifest.golden.frames)} real images",
+        highlight=False,
+    )

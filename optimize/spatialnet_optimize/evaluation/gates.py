@@ -1,0 +1,165 @@
+"""Which candidates may fly, and which one does.
+
+A candidate is refused when it loses more accuracy than the budget on any head, changes too many answers, or answers the golden
+frames too differently; of those that pass, the fastest wins, unless it is faster by less than the noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from spatialnet_edge.bundle.manifest import CandidateRecord
+from spatialnet_edge.core.errors import BuildError
+
+REFERENCE = "fp32"
+PARTIAL = "int8-partial"
+"""Static INT8 of the layers that a search found harmless; see sensitivity.py."""
+NEEDS_CALIBRATION = ("int8-static", "int8-qdq", "fp8-qdq")
+NOT_RUN_ON_A_CPU = ("bf16",)
+"""ONNX Runtime has no CPU kernels for these: they cannot be judged without the device."""
+ROUNDED_ON_A_CPU = ("fp8-qdq",)
+"""Nor for these, but what Q/DQ makes of FP32 can be computed with; versions before 1.32 try to fuse it into kernels they have
+not."""
+WORTHWHILE = 0.95
+"""A candidate replaces a more precise one only if it needs at most this share of its time."""
+
+GOLDEN_TOLERANCE = {
+    "fp32": 0.002,
+    "fp16": 0.02,
+    "bf16": 0.05,
+    "fp8-qdq": 0.1,
+    "int8-dynamic": 0.05,
+    "int8-static": 0.15,
+    "int8-qdq": 0.15,
+    "int8-partial": 0.15,
+}
+"""Largest difference in probability from the FP32 reference on the golden frames, for each precision."""
+
+LEAST_AGREEMENT = 0.97
+"""Share of all heads' answers that must be the reference's. A few labelled images hardly show what accuracy is lost, and nothing of
+the heads that none of them has a label for; changed answers show it (decision 0016)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A candidate with everything that was measured of it.
+
+    Attributes:
+        content: the graph or plan.
+        accuracy: `head (data set)` to the headline figure, 0 to 1.
+        agreement: share of answers equal to the reference's, 0 to 1.
+        golden_difference: largest difference in probability on the golden frames.
+        p50_ms, p99_ms: engine alone; 0 when it cannot run here.
+        runs_here: whether accuracy and latency were measured at all.
+        executed, stripped_size: as `CandidateRecord` has them.
+    """
+
+    name: str
+    content: bytes
+    accuracy: dict[str, float]
+    agreement: float
+    golden_difference: float
+    p50_ms: float
+    p99_ms: float
+    runs_here: bool = True
+    executed: dict[str, int] = field(default_factory=dict)
+    stripped_size: int = 0
+
+
+def unseen(name: str, content: bytes) -> Measured:
+    """A candidate that could not be run here."""
+    return Measured(name, content, {}, 0.0, 0.0, 0.0, 0.0, runs_here=False)
+
+
+def loss_points(candidate: Measured, reference: Measured) -> float:
+    """The largest loss of accuracy over all heads and data sets, in points (hundredths); negative for a gain on all."""
+    losses = [100 * (reference.accuracy[key] - candidate.accuracy[key]) for key in reference.accuracy]
+    return max(losses, default=0.0)
+
+
+def refusal(candidate: Measured, reference: Measured, budget: float) -> str:
+    """Why a candidate may not fly; empty when it may."""
+    if candidate.name == REFERENCE or not candidate.runs_here:
+        return ""
+    asked = candidate.name.partition("-")[0]
+    if candidate.executed and asked not in candidate.executed:
+        found = ", ".join(f"{count} in {precision}" for precision, count in candidate.executed.items())
+        return f"executed precision: {asked} was asked for and no layer runs in it: {found}"
+    lost = loss_points(candidate, reference)
+    if lost > budget + 1e-6:  # one image of 200 is half a point, but for the last bit
+        head = max(reference.accuracy, key=lambda key: reference.accuracy[key] - candidate.accuracy[key])
+        return f"accuracy: loses {lost:.2f} points in {head}; the budget is {budget:.2f}"
+    if candidate.agreement < LEAST_AGREEMENT:
+        return (
+            f"agreement: {candidate.agreement:.1%} of all heads' answers are as before, {LEAST_AGREEMENT:.0%} must be; leave out "
+            f"heads that nobody needs with --heads, or the layers that change most with --search"
+        )
+    allowed = GOLDEN_TOLERANCE[candidate.name]
+    if candidate.golden_difference > allowed:
+        return f"golden: probabilities differ by {candidate.golden_difference:.3f} on the golden frames; allowed {allowed:.3f}"
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The winner, the reason in one sentence, and a record of every candidate."""
+
+    winner: Measured
+    reason: str
+    records: tuple[CandidateRecord, ...]
+
+
+def decide(candidates: Sequence[Measured], budget: float) -> Decision:
+    """Choose the fastest candidate that passes.
+
+    Args:
+        candidates: the FP32 reference first, then from precise to less precise.
+        budget: points of accuracy that a candidate may lose.
+
+    Raises:
+        BuildError: there is no FP32 reference, or it does not reproduce the golden vectors on this machine.
+    """
+    if not candidates or candidates[0].name != REFERENCE:
+        raise BuildError("the first candidate must be the FP32 reference")
+    reference = winner = candidates[0]
+    if not reference.golden_difference <= GOLDEN_TOLERANCE[REFERENCE]:
+        raise BuildError(
+            f"the FP32 graph differs from its golden vectors by {reference.golden_difference:.4f} on this machine; allowed "
+            f"{GOLDEN_TOLERANCE[REFERENCE]:.4f}; the runtime library here computes another model, so nothing is built"
+        )
+    verdicts = {reference.name: ""}
+    for candidate in candidates[1:]:
+        verdict = refusal(candidate, reference, budget)
+        if not verdict and candidate.runs_here:
+            ratio = candidate.p50_ms / winner.p50_ms
+            if ratio <= WORTHWHILE:
+                verdicts[winner.name] = f"slower: {1 / ratio:.2f} times the time of {candidate.name}"
+                winner = candidate
+            else:
+                verdict = f"not faster: {ratio:.2f} times the time of {winner.name}"
+        verdicts[candidate.name] = verdict
+    verdicts[winner.name] = "chosen"
+    others = "; ".join(f"{name} {verdict}" for name, verdict in verdicts.items() if name != winner.name and verdict)
+    reason = f"{winner.name} at {winner.p50_ms:.2f} ms is the fastest that keeps its accuracy" + (
+        f" ({others})" if others else ""
+    )
+    records = tuple(record(each, reference, each is winner, verdicts[each.name]) for each in candidates)
+    return Decision(winner, reason, records)
+
+
+def record(each: Measured, reference: Measured, chosen: bool, verdict: str) -> CandidateRecord:
+    """What the report keeps of a candidate."""
+    return CandidateRecord(
+        name=each.name,
+        size=len(each.content),
+        accuracy={key: round(value, 5) for key, value in each.accuracy.items()},
+        loss_points=round(loss_points(each, reference), 3) if each.runs_here else 0.0,
+        agreement=round(each.agreement, 5),
+        latency_ms=round(each.p50_ms, 4),
+        latency_p99_ms=round(each.p99_ms, 4),
+        chosen=chosen,
+        verdict=verdict,
+        executed=each.executed,
+        stripped_size=each.stripped_size,
+    )

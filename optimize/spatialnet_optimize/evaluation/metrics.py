@@ -1,0 +1,229 @@
+"""What a candidate is worth: accuracy on labelled images, agreement with the reference, latency on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import accuracy_score, average_precision_score, confusion_matrix, f1_score
+
+from spatialnet_edge.core.errors import DataRefused
+from spatialnet_edge.core.frames import fit
+from spatialnet_edge.core.hardware_info import cores
+from spatialnet_edge.core.spec import InputSpec, ModelSpec, Multiclass, Regression
+from spatialnet_edge.engines.registry import Engine
+from spatialnet_edge.sources.stills import find_images
+from spatialnet_training.data.bands import decode
+from spatialnet_training.data.ground_truth import Truth
+from spatialnet_training.data.labelled_dataset import LabelledImages, content
+
+Outputs = Mapping[str, NDArray[np.float32]]
+CALIBRATION_BINS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """Decoded and resized images.
+
+    Attributes:
+        images: uint8 `[N, H, W, bands]`.
+        kept: their rows among the labelled images.
+        broken: paths that are no images.
+    """
+
+    images: NDArray[np.uint8]
+    kept: NDArray[np.int64]
+    broken: tuple[str, ...]
+
+
+def decode_images(labelled: LabelledImages, spec: InputSpec, progress: Callable[[int], None] = lambda done: None) -> Pixels:
+    """Decode every labelled image to the model's input; what cannot be decoded is named, not counted.
+
+    Raises:
+        DataRefused: none can be decoded.
+    """
+    images: list[NDArray[np.uint8]] = []
+    kept: list[int] = []
+    broken: list[str] = []
+    for row, encoded in enumerate(labelled.tree.read(labelled.files)):
+        image = decode(encoded, spec.groups) if encoded else None
+        if image is None:
+            broken.append(labelled.files[row])
+        else:
+            images.append(fit(image, spec))
+            kept.append(row)
+        progress(row + 1)
+    if not images:
+        raise DataRefused(f"{labelled.tree.path}: none of its {len(labelled)} images can be decoded")
+    return Pixels(np.stack(images), np.array(kept, np.int64), tuple(broken))
+
+
+def pictures(folder: Path, spec: InputSpec, most: int) -> list[NDArray[np.uint8]]:
+    """Up to `most` pictures below a folder, evenly chosen, at the model's input; what cannot be decoded is left out."""
+    paths = find_images(folder)
+    chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int)] if paths else []
+    decoded = [decode(content(path.read_bytes), spec.groups) for path in chosen]
+    return [fit(image, spec) for image in decoded if image is not None]
+
+
+def predict(engine: Engine, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    """Probabilities for uint8 `[N, H, W, 3]`: task name to float32 `[N, width]`.
+
+    One image at a time, as frames come in flight: dynamic quantisation scales by what is in the batch, so a batch of several
+    would be another model.
+    """
+
+    def one(image: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        return {name: values.copy() for name, values in engine.infer(image[None]).items()}
+
+    with ThreadPoolExecutor(cores() if engine.reentrant else 1) as pool:
+        parts = list(pool.map(one, images))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def align(truth: Truth, kept: NDArray[np.int64]) -> tuple[NDArray[np.int64], Truth]:
+    """Where the truth's images are among the decoded ones, and the truth for those alone."""
+    position = {int(row): index for index, row in enumerate(kept)}
+    pairs = [(position[int(row)], i) for i, row in enumerate(truth.rows) if int(row) in position]
+    where = np.array([p for p, _ in pairs], np.int64)
+    chosen = np.array([i for _, i in pairs], np.int64)
+    return where, Truth(truth.task, truth.rows[chosen], truth.values[chosen])
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One head on one set of labelled images.
+
+    Attributes:
+        headline: accuracy for a multiclass head, mean average precision for a multilabel one, for a quantity 1 less its mean
+            absolute error as a share of the range; 0 to 1.
+        metrics: every figure by name.
+        confusion: int `[labels, labels]`, rows are the truth; for multiclass heads.
+    """
+
+    task: str
+    images: int
+    headline: float
+    metrics: dict[str, float]
+    labels: tuple[str, ...] = ()
+    confusion: list[list[int]] = field(default_factory=list)
+    per_label: dict[str, float] = field(default_factory=dict)
+
+
+def score(spec: ModelSpec, truth: Truth, probabilities: NDArray[np.float32]) -> Score:
+    """Score a head.
+
+    Args:
+        probabilities: float32 `[N, labels]` for the truth's images.
+    """
+    head = spec.task(truth.task)
+    if isinstance(head, Regression):
+        error = float(np.abs(probabilities - truth.values).mean())
+        headline = 1 - error / (head.high - head.low)
+        return Score(truth.task, len(probabilities), headline, {"mean_absolute_error": error})
+    labels = head.labels
+    if isinstance(head, Multiclass):
+        answers = probabilities.argmax(axis=1)
+        present = np.unique(truth.values)
+        answered = probabilities.max(axis=1) >= head.abstain_below
+        right = answers == truth.values
+        metrics = {
+            "accuracy": float(accuracy_score(truth.values, answers)),
+            "macro_f1": macro_f1(truth.values, answers, labels=present),
+            "expected_calibration_error": calibration_error(probabilities.max(axis=1), right),
+            "answered": float(answered.mean()),
+            "accuracy_of_answered": float(right[answered].mean()) if answered.any() else 0.0,
+        }
+        table = confusion_matrix(truth.values, answers, labels=np.arange(len(labels)))
+        per_label = {labels[i]: float(right[truth.values == i].mean()) for i in present}
+        return Score(truth.task, len(answers), metrics["accuracy"], metrics, labels, table.tolist(), per_label)
+    thresholds = np.array(head.thresholds, np.float32)
+    answers = probabilities >= thresholds
+    positive = truth.values > 0.5
+    judged = [i for i in range(len(labels)) if positive[:, i].any()]
+    per_label = {labels[i]: float(average_precision_score(positive[:, i], probabilities[:, i])) for i in judged}
+    metrics = {
+        "mean_average_precision": float(np.mean(list(per_label.values()))),
+        "macro_f1": macro_f1(positive[:, judged], answers[:, judged]),
+        "accuracy": float((answers == positive).mean()),
+        "expected_calibration_error": calibration_error(probabilities.ravel(), positive.ravel(), low=0.0),
+    }
+    return Score(truth.task, len(answers), metrics["mean_average_precision"], metrics, labels, per_label=per_label)
+
+
+def judge(spec: ModelSpec, truth: Truth, outputs: Outputs, kept: NDArray[np.int64]) -> Score:
+    """Score a head on those of its images that could be decoded.
+
+    Args:
+        outputs: probabilities of the decoded images.
+        kept: see `Pixels`.
+    """
+    where, known = align(truth, kept)
+    return score(spec, known, outputs[truth.task][where])
+
+
+def macro_f1(truth: NDArray[Any], answers: NDArray[Any], labels: NDArray[Any] | None = None) -> float:
+    """F1 averaged over the labels that occur; a label that is never answered counts as 0."""
+    return float(f1_score(truth, answers, labels=labels, average="macro", zero_division=0))  # pyright: ignore[reportArgumentType]
+
+
+def calibration_error(confidence: NDArray[np.float32], right: NDArray[np.bool_], low: float = 0.0) -> float:
+    """Expected calibration error: the mean gap between confidence and accuracy over equal-width bins, weighted by their
+    share of the answers (Naeini et al. 2015; Guo et al. 2017, 15 bins).
+
+    Args:
+        confidence: float `[N]` from `low` to 1.
+        right: bool `[N]`.
+    """
+    edges = np.linspace(low, 1, CALIBRATION_BINS + 1)
+    bins = np.clip(np.digitize(confidence, edges) - 1, 0, CALIBRATION_BINS - 1)
+    gaps = [
+        abs(float(confidence[bins == b].mean()) - float(right[bins == b].mean())) * float((bins == b).mean())
+        for b in np.unique(bins)
+    ]
+    return float(sum(gaps))
+
+
+def agreement(spec: ModelSpec, outputs: Outputs, expected: Outputs) -> float:
+    """The share of answers (all images, all classifying heads) that are the same as the reference's."""
+    same: list[float] = []
+    for task in spec.tasks:
+        found, wanted = outputs[task.name], expected[task.name]
+        if isinstance(task, Multiclass):
+            same.append(float((found.argmax(1) == wanted.argmax(1)).mean()))
+        elif task.width > 1:
+            same.append(float(((found > 0.5) == (wanted > 0.5)).mean()))
+    return float(np.mean(same)) if same else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Milliseconds for one image in the engine alone."""
+
+    p50_ms: float
+    p99_ms: float
+
+
+def latencies(
+    engines: Sequence[Engine], images: Sequence[NDArray[np.uint8]], rounds: int = 200, warm_up: int = 20
+) -> list[Latency]:
+    """Time several engines, each on its own image, in turn within each round, so that the machine's moods hit all alike."""
+    batches = [image[None] for image in images]
+    for engine, batch in zip(engines, batches, strict=True):
+        for _ in range(warm_up):
+            engine.infer(batch)
+    times = np.array([list(_one_round(engines, batches)) for _ in range(rounds)])
+    return [Latency(*(float(v) * 1e3 for v in np.percentile(times[:, column], (50, 99)))) for column in range(len(engines))]
+
+
+def _one_round(engines: Sequence[Engine], batches: Sequence[NDArray[np.uint8]]) -> Iterator[float]:
+    for engine, batch in zip(engines, batches, strict=True):
+        start = time.perf_counter()
+        engine.infer(batch)
+        yield time.perf_counter() - start

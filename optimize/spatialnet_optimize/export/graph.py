@@ -1,0 +1,131 @@
+"""From a network to the deployed graph: uint8 pixels in, probabilities out.
+
+The graph holds everything between the camera's pixels and the answer: cast, layout, normalisation, the network, the calibrated
+temperature, softmax or sigmoid. So training and deployment cannot differ in preprocessing.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from spatialnet_edge.core.errors import BuildError
+from spatialnet_edge.core.results import difference
+from spatialnet_edge.core.spec import IMAGE_INPUT, ModelSpec, Multiclass, Multilabel, Regression, Task
+from spatialnet_training.data.augmentation import band_statistics
+
+OPSET = 20
+"""The first with `Gelu` as one node; `LayerNormalization` is one since 17."""
+
+PARITY = 1e-4
+"""The largest difference in probability between torch and the exported graph, on real images."""
+
+
+class DeployedGraph(nn.Module):
+    """Wraps a network that takes normalised float `[N, bands, H, W]` and gives logits for each task.
+
+    Normalisation is folded to one multiplication and one addition for each band. With several groups of bands, a group whose
+    pixels are all zero is absent, which no picture is: the graph finds that out itself, for each image, so that the runtime
+    needs no second input.
+    """
+
+    gain: Tensor
+    offset: Tensor
+
+    def __init__(self, network: nn.Module, spec: ModelSpec) -> None:
+        super().__init__()
+        self.network = network
+        self.spec = spec
+        self.bands = [len(group.bands) for group in spec.input.groups]
+        mean, std = band_statistics(spec.input.channels)
+        self.register_buffer("gain", (1 / std).view(1, -1, 1, 1))
+        self.register_buffer("offset", (-mean / std).view(1, -1, 1, 1))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """`image`: uint8 `[N, H, W, bands]`. Returns one float32 `[N, width]` for each task, in the spec's order."""
+        x = image.to(torch.float32).permute(0, 3, 1, 2)  # cast first: TensorRT refuses to transpose uint8
+        if len(self.bands) > 1:
+            present = torch.stack([(group.amax(dim=(1, 2, 3)) > 0).float() for group in x.split(self.bands, dim=1)], dim=1)
+            logits = self.network(x * self.gain + self.offset, present)
+        else:
+            logits = self.network(x * self.gain + self.offset)
+        return tuple(answer(task, logits[task.name]) for task in self.spec.tasks)
+
+
+def answer(task: Task, logits: Tensor) -> Tensor:
+    """From logits to what the graph gives: calibrated probabilities, or a quantity in its unit."""
+    if isinstance(task, Multiclass):
+        return torch.softmax(logits / task.temperature, dim=-1)
+    if isinstance(task, Multilabel):
+        return torch.sigmoid(logits / task.temperature)
+    assert isinstance(task, Regression)
+    return task.low + (task.high - task.low) * torch.sigmoid(logits)  # trained as a share of its range
+
+
+def export_onnx(network: nn.Module, spec: ModelSpec) -> bytes:
+    """Export with the dynamo exporter: static height and width, a batch dimension that may vary, one self-contained file."""
+    graph = DeployedGraph(network, spec).eval()
+    example = torch.zeros(2, *spec.input.shape, dtype=torch.uint8)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            graph,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[IMAGE_INPUT],
+            output_names=[task.name for task in spec.tasks],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},),
+            verbose=False,
+        )
+    assert program is not None
+    return tidy(program.model_proto.SerializeToString())
+
+
+def tidy(content: bytes) -> bytes:
+    """Drop what the exporter notes about its own Python (file names, stack traces), and check the graph."""
+    model = onnx.load_from_string(content)
+    for node in model.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        del value.metadata_props[:]
+    del model.graph.metadata_props[:]
+    del model.metadata_props[:]
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString(deterministic=True)
+
+
+def reference(network: nn.Module, spec: ModelSpec, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    """What torch answers: task name to float32 `[N, width]`, for uint8 `[N, H, W, 3]`."""
+    with torch.inference_mode():
+        outputs = DeployedGraph(network, spec).eval()(torch.from_numpy(images))
+    return {task.name: values.numpy() for task, values in zip(spec.tasks, outputs, strict=True)}
+
+
+def check_parity(
+    content: bytes, spec: ModelSpec, expected: dict[str, NDArray[np.float32]], images: NDArray[np.uint8]
+) -> float:
+    """The largest difference between the graph and torch; see `results.difference`.
+
+    Raises:
+        BuildError: it is over `PARITY`.
+    """
+    session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
+    outputs = dict(zip(expected, session.run(list(expected), {IMAGE_INPUT: images}), strict=True))
+    differences = {task.name: difference(task, np.asarray(outputs[task.name]), expected[task.name]) for task in spec.tasks}
+    worst = max(differences, key=lambda name: differences[name])
+    if not differences[worst] <= PARITY:
+        raise BuildError(
+            f"the exported graph differs from torch by {differences[worst]:.2e} in '{worst}' on {len(images)} images; "
+            f"allowed {PARITY:.0e}; do not fly this export"
+        )
+    return differences[worst]

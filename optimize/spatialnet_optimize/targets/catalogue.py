@@ -1,0 +1,164 @@
+"""The devices that a bundle can be built for: rows of `targets.toml`, and of a file of the user's own."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from spatialnet_edge.core.errors import EngineUnavailable, UsageError
+from spatialnet_optimize.compilers.tensorrt import device_here
+
+HERE = "here"
+DEVICE_MODEL = Path("/proc/device-tree/model")
+"""The board's name on a Jetson: "NVIDIA Jetson Orin Nano Developer Kit"."""
+OLDEST_TENSORRT = (10, 3)
+"""What we drive: strongly typed networks, as TensorRT 10.3 to 11.4 have them."""
+
+
+class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One row: see the comments in `targets.toml`."""
+
+    description: str
+    compile: str
+    precisions: tuple[str, ...] = ()
+    hardware: tuple[str, ...] = ()
+    compute_capability: tuple[str, ...] = ()
+    memory_gb: float = 0
+    bandwidth: float = 0
+    tera_ops: dict[str, float] = {}
+    dla: int = 0
+    jetpack: str = ""
+    tensorrt: tuple[str, ...] = ()
+
+    @property
+    def buildable(self) -> bool:
+        """Whether this version can build for it at all."""
+        return bool(self.precisions)
+
+
+def load_targets(extra: Path | None = None) -> dict[str, Target]:
+    """Name to row, in the file's order.
+
+    Args:
+        extra: a TOML file of the user's own, whose rows are added, or replace ours.
+
+    Raises:
+        UsageError: that file is missing or wrong; the message names the key.
+    """
+    text = files("spatialnet_optimize.targets").joinpath("targets.toml").read_bytes()
+    rows = msgspec.toml.decode(text, type=dict[str, Target])
+    if extra is not None:
+        try:
+            rows |= msgspec.toml.decode(extra.read_bytes(), type=dict[str, Target])
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{extra}: no table of targets: {error}; see targets.toml in the package for the keys") from error
+    return rows
+
+
+def find_target(name: str, extra: Path | None = None, precision: str = "", dla: bool = False) -> tuple[str, Target]:
+    """The row of this name; `here` is what this machine can run: its GPU where TensorRT is installed, else its CPU.
+
+    Args:
+        extra, precision, dla: see `load_targets` and `check_request`.
+
+    Raises:
+        UsageError: no such target, or it cannot do what is asked.
+        EngineUnavailable: known, but this version cannot build for it.
+    """
+    targets = load_targets(extra)
+    resolved = row_here(targets) if name == HERE else name
+    if resolved not in targets:
+        raise UsageError(f"no target '{name}'; there are {', '.join([HERE, *targets])}; see 'spatialnet-edge targets'")
+    target = targets[resolved]
+    check_request(resolved, target, precision, dla)
+    if not target.buildable:
+        possible = ", ".join(key for key, row in targets.items() if row.buildable)
+        if target.tensorrt and version(target.tensorrt[-1]) < OLDEST_TENSORRT:
+            raise EngineUnavailable(
+                f"target '{name}' ({target.description}) ends at TensorRT {target.tensorrt[-1]} (JetPack {target.jetpack}); the "
+                f"oldest that can be driven is {'.'.join(map(str, OLDEST_TENSORRT))}; build for cpu, whose bundle runs there"
+            )
+        raise EngineUnavailable(f"target '{name}' ({target.description}) names no precisions to try; build for {possible}")
+    return resolved, target
+
+
+def row_here(targets: dict[str, Target], model: Path = DEVICE_MODEL) -> str:
+    """The row of this machine: by its GPU's compute capability and, among those, by the board's name; `cpu` without TensorRT."""
+    device = device_here()
+    if device is None:
+        return "cpu"
+    rows = [
+        name
+        for name, row in targets.items()
+        if row.compile == "tensorrt" and device.compute_capability in row.compute_capability
+    ]
+    board = model.read_text(errors="replace") if model.exists() else ""
+    named = [name for name in rows if all(word in board for word in targets[name].description.split()[:3])]
+    return (named or rows or ["cpu"])[0]
+
+
+def version(text: str) -> tuple[int, ...]:
+    """`11.4.1` as numbers that compare."""
+    return tuple(int(part) for part in text.split(".") if part.isdigit())
+
+
+def check_request(name: str, target: Target, precision: str = "", dla: bool = False, tensorrt: str = "") -> None:
+    """Refuse what the device cannot do, before any work.
+
+    Args:
+        precision: one of `fp32`, `fp16`, `bf16`, `int8`, `fp8`; empty for any.
+        dla: whether the deep-learning accelerator is asked for.
+        tensorrt: the release on the device, if known.
+
+    Raises:
+        UsageError: one line that says why, and what to use.
+    """
+    if precision and target.hardware and precision not in target.hardware:
+        fastest = next(each for each in ("fp16", "int8", "fp32") if each in target.hardware)
+        why = "FP8 needs compute capability 8.9 or later" if precision == "fp8" else f"it has {', '.join(target.hardware)}"
+        has = (
+            f" and this has {', '.join(target.compute_capability)}" if precision == "fp8" and target.compute_capability else ""
+        )
+        raise UsageError(f"{precision} on {name} ({target.description}): {why}{has}; use {fastest}")
+    if not dla:
+        return
+    if not target.dla:
+        raise UsageError(f"DLA on {name} ({target.description}): it has none; leave out --dla")
+    release = version(tensorrt)
+    if release and (10, 7) < release[:2] < (11, 4):
+        raise UsageError(
+            f"DLA with TensorRT {tensorrt}: releases after 10.7 and before 11.4.1 cannot drive it; use 10.3 to 10.7, or leave "
+            f"out --dla"
+        )
+    if release[:2] >= (11, 4) and name != "agx-orin":
+        raise UsageError(f"DLA with TensorRT {tensorrt}: 11.4.1 drives that of AGX Orin alone, not of {name}; leave out --dla")
+
+
+def show(
+    targets: Annotated[Path | None, typer.Option(help="A TOML file with rows of your own.")] = None,
+) -> None:
+    """List the devices that a bundle can be built for."""
+    heads = ("target", "device", "compute", "memory", "GB/s", "10¹² op/s (dense)", "DLA", "JetPack", "TensorRT", "candidates")
+    table = Table(*heads)
+    table.add_row(HERE, "This machine, found out by itself")
+    for name, row in load_targets(targets).items():
+        operations = ", ".join(f"{precision} {value:g}" for precision, value in row.tera_ops.items())
+        table.add_row(
+            name,
+            row.description,
+            ", ".join(row.compute_capability),
+            f"{row.memory_gb:g} GB" if row.memory_gb else "",
+            f"{row.bandwidth:g}" if row.bandwidth else "",
+            operations,
+            str(row.dla or ""),
+            row.jetpack,
+            " to ".join(dict.fromkeys(row.tensorrt)),
+            ", ".join(row.precisions) or "[yellow]cost only[/]",
+        )
+    Console().print(table)

@@ -1,0 +1,270 @@
+"""A bundle on disk: a directory, or the same as one uncompressed zip (`.snb`).
+
+Order of trust, each step before the next: size cap → signature → exact file set → hash of the very buffer that is used → parse →
+golden test on probabilities. No pickle, no external data, no code.
+
+The signature stands in `manifest.sig`; who may sign is said in `trust.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatialnet_edge.bundle.manifest import MAX_MANIFEST_BYTES, FileRecord, Manifest, decode_manifest, encode_manifest
+from spatialnet_edge.bundle.storage import ZIP_MAGIC, DirectoryStore, Store, ZipStore
+from spatialnet_edge.bundle.trust import MAX_SIGNATURE_BYTES, Trust, trust_here
+from spatialnet_edge.core.atomic_io import replaced, sync_folder
+from spatialnet_edge.core.errors import BundleError
+from spatialnet_edge.core.pixels import decode_png
+from spatialnet_edge.core.spec import ModelSpec
+
+MANIFEST, SIGNATURE, MODEL = "manifest.json", "manifest.sig", "model.onnx"
+MAX_BUNDLE_BYTES = 2 << 30
+BUILTIN_PREFIX = "builtin:"
+
+PICKLE_MAGIC = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
+EXTERNAL_DATA_KEY = b"\x0a\x08location"
+"""How the protobuf entry `key: "location"` of ONNX's external data looks on the wire (field 1, 8 bytes)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """An opened bundle whose manifest was read and whose files all have the recorded size and hash.
+
+    Attributes:
+        path: where it lies.
+        manifest: see `manifest.py`.
+        sha256: of the raw manifest, which names every other hash: the bundle's identity.
+        signature: `signed by KEY`, `shipped with this version`, `unsigned`, or `unchecked` (by a key unknown here).
+    """
+
+    path: Path
+    store: Store
+    manifest: Manifest
+    sha256: str
+    signature: str
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.manifest.spec
+
+    def read(self, path: str) -> bytes:
+        """The bytes of a file, hashed after reading: what is returned is what was promised.
+
+        Raises:
+            BundleError: not listed, of another size, or changed.
+        """
+        record = next((record for record in self.manifest.files if record.path == path), None)
+        if record is None:
+            raise BundleError(f"{self.path}: there is no '{path}' in this bundle")
+        content = self.store.read(path, record.size)
+        _check(self.path, record, content)
+        return content
+
+    def golden(self) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.float32]]]:
+        """The golden frames, uint8 `[N, H, W, bands]`, and each task's expected probabilities, float32 `[N, width]`."""
+        spec = self.spec
+        frames: list[NDArray[np.uint8]] = []
+        for path in self.manifest.golden.frames:
+            try:
+                frames.append(decode_png(self.read(path), spec.input.channels))
+            except ValueError as error:
+                raise BundleError(f"{self.path}: golden frame '{path}' is {error}") from error
+            if frames[-1].shape != spec.input.shape:
+                raise BundleError(f"{self.path}: golden frame '{path}' is {frames[-1].shape}; expected {spec.input.shape}")
+        try:
+            table = json.loads(self.read(self.manifest.golden.expected))
+            expected = {task.name: np.asarray(table[task.name], np.float32) for task in spec.tasks}
+        except (ValueError, KeyError, TypeError) as error:
+            raise BundleError(f"{self.path}: the golden answers cannot be read: {error!r}") from error
+        for task in spec.tasks:
+            if expected[task.name].shape != (len(frames), task.width):
+                raise BundleError(
+                    f"{self.path}: golden answers of '{task.name}' have shape {expected[task.name].shape}; "
+                    f"expected {(len(frames), task.width)}"
+                )
+        return np.stack(frames), expected
+
+
+def locate(name: str | Path) -> Path:
+    """The path of a bundle; `builtin:student` is the shipped one.
+
+    Raises:
+        BundleError: there is no such file or directory.
+    """
+    text = str(name)
+    if text.startswith(BUILTIN_PREFIX):
+        shipped = {BUILTIN_PREFIX + path.stem: path for path in Path(__file__).parents[1].joinpath("models").glob("*.snb")}
+        if text not in shipped:  # a path behind the prefix would be trusted as if it were shipped
+            raise BundleError(f"no model '{text}'; shipped with this version: {', '.join(sorted(shipped))}")
+        return shipped[text]
+    path = Path(name)
+    if not path.exists():
+        raise BundleError(
+            f"{path}: no such bundle; give a .snb file or a bundle directory, make one with 'spatialnet-edge build', "
+            f"or use builtin:student"
+        )
+    return path
+
+
+def open_bundle(name: str | Path, trust: Trust | None = None) -> Bundle:
+    """Open a bundle in the order of trust; nothing but the manifest is parsed.
+
+    Args:
+        name: path of a `.snb` file or a bundle directory, or `builtin:student`, which is trusted as this package is.
+        trust: who may sign; None for what `trust_here` says.
+
+    Raises:
+        BundleError: with the first thing that is wrong.
+    """
+    path = locate(name)
+    store = _store(path)
+    sizes = store.sizes()
+    if MANIFEST not in sizes:
+        raise BundleError(f"{path}: no {MANIFEST} inside; this is not a spatialnet-edge bundle")
+    total = sum(sizes.values())
+    if total > MAX_BUNDLE_BYTES:
+        raise BundleError(f"{path}: holds {total} bytes; at most {MAX_BUNDLE_BYTES} are allowed")
+    raw = store.read(MANIFEST, MAX_MANIFEST_BYTES)
+    if str(name).startswith(BUILTIN_PREFIX):
+        signature = "shipped with this version"
+    else:
+        sealed = store.read(SIGNATURE, MAX_SIGNATURE_BYTES) if SIGNATURE in sizes else None
+        signature = (trust or trust_here()).check(str(path), raw, sealed)
+    manifest = decode_manifest(raw, str(path))
+    listed = {record.path: record.size for record in manifest.files}
+    present = {name: size for name, size in sizes.items() if name not in (MANIFEST, SIGNATURE)}
+    if extra := sorted(present.keys() - listed.keys()):
+        raise BundleError(f"{path}: '{extra[0]}' is not listed in the manifest; remove it or rebuild the bundle")
+    if missing := sorted(listed.keys() - present.keys()):
+        raise BundleError(f"{path}: '{missing[0]}' is listed in the manifest and missing; copy the bundle again")
+    bundle = Bundle(path, store, manifest, hashlib.sha256(raw).hexdigest(), signature)
+    for record in manifest.files:
+        bundle.read(record.path)
+    return bundle
+
+
+def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
+    """Write a bundle, never half of one, then open it.
+
+    A `.snb` is replaced by one atomic rename. A directory takes two (away with the old, in with the new); a power cut between
+    them leaves the old one beside it, under a name that begins with a dot.
+
+    Args:
+        path: a `.snb` file, or a directory to make.
+        manifest: its `files` must be what `file_records(files)` gives.
+        files: path in the bundle to content.
+    """
+    write_raw(path, {MANIFEST: encode_manifest(manifest), **files})
+    return open_bundle(path, Trust(allow_unsigned=True))
+
+
+def contents(bundle: Bundle) -> dict[str, bytes]:
+    """Every file of a bundle as it lies there, hashed once more: the manifest, its signature if any, and what it lists."""
+    raw = bundle.store.read(MANIFEST, MAX_MANIFEST_BYTES)
+    if hashlib.sha256(raw).hexdigest() != bundle.sha256:
+        raise BundleError(f"{bundle.path}: {MANIFEST} was changed after the bundle was opened; open it again")
+    found = {MANIFEST: raw}
+    if SIGNATURE in bundle.store.sizes():
+        found[SIGNATURE] = bundle.store.read(SIGNATURE, MAX_SIGNATURE_BYTES)
+    return found | {record.path: bundle.read(record.path) for record in bundle.manifest.files}
+
+
+def write_raw(path: Path, files: Mapping[str, bytes]) -> None:
+    """Put files where `path` is, as `write_bundle` says, without looking at them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".snb":
+        _replace_file(path, files)
+    else:
+        _replace_directory(path, files)
+
+
+def file_records(files: Mapping[str, bytes]) -> tuple[FileRecord, ...]:
+    """Size and sha256 of each file, in order of path."""
+    return tuple(
+        FileRecord(path=path, size=len(content), sha256=hashlib.sha256(content).hexdigest())
+        for path, content in sorted(files.items())
+    )
+
+
+def _store(path: Path) -> Store:
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        return DirectoryStore(path)
+    if not stat.S_ISREG(mode):
+        raise BundleError(f"{path}: neither a file nor a directory")
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start != ZIP_MAGIC:
+        size = path.stat().st_size
+        raise BundleError(
+            f"{path}: {size} bytes that begin with {start!r}; a bundle is a zip or a directory; "
+            f"for a checkpoint run 'spatialnet-edge build {path} --target here -o out.snb' first"
+        )
+    return ZipStore(path)
+
+
+def _check(where: Path, record: FileRecord, content: bytes) -> None:
+    if len(content) != record.size:
+        found = f"more than {record.size}" if len(content) > record.size else str(len(content))
+        raise BundleError(
+            f"{where}: '{record.path}' has {found} bytes; the manifest says {record.size}; copy the bundle again"
+        )
+    found = hashlib.sha256(content).hexdigest()
+    if found != record.sha256:
+        raise BundleError(
+            f"{where}: sha256 mismatch of '{record.path}': found {found[:16]}…, the manifest says {record.sha256[:16]}…; "
+            f"the file was changed; copy the bundle again"
+        )
+    if content.startswith((*PICKLE_MAGIC, ZIP_MAGIC)):
+        raise BundleError(f"{where}: '{record.path}' is a pickle or an archive; a bundle holds no code")
+    if record.path.endswith(".onnx") and EXTERNAL_DATA_KEY in content:
+        raise BundleError(f"{where}: '{record.path}' refers to data outside the bundle; export it self-contained")
+
+
+def _replace_file(path: Path, files: Mapping[str, bytes]) -> None:
+    with replaced(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in files.items():
+            entry = zipfile.ZipInfo(name)  # a fixed date: the same content gives the same bytes
+            entry.external_attr = (stat.S_IFREG | 0o644) << 16
+            archive.writestr(entry, content)
+
+
+def _replace_directory(path: Path, files: Mapping[str, bytes]) -> None:
+    if path.exists() and not (path / MANIFEST).is_file():
+        raise BundleError(f"{path}: exists and is not a bundle; choose another output or remove it")
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        for name, content in files.items():
+            target = temporary / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        for folder in (temporary, *(each for each in temporary.rglob("*") if each.is_dir())):
+            sync_folder(folder)
+        os.chmod(temporary, 0o755)
+        if path.exists():
+            retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+            os.replace(path, retired / "bundle")
+            os.replace(temporary, path)
+            shutil.rmtree(retired)
+        else:
+            os.replace(temporary, path)
+        sync_folder(path.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise

@@ -1,0 +1,50 @@
+"""Backends, sources and sinks are rows of a table: name → module, class, extra. Entry points add rows.
+
+A package that wants to add one declares, for instance, `[project.entry-points."spatialnet_edge.sinks"]` with
+`lora = "my_package.lora:LoraSink"`; no code of ours changes. The names are known without importing anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from spatialnet_edge.core.errors import MissingExtra
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """Where a class is, and which optional library it stands on.
+
+    Attributes:
+        target: `module:attribute`.
+        library: import name of the optional library; empty when the bare runtime has all that is needed.
+        extra: the extra that brings the library.
+    """
+
+    target: str
+    library: str = ""
+    extra: str = ""
+
+    def load(self) -> Any:
+        """Import the class.
+
+        Raises:
+            MissingExtra: the optional library itself is missing; any other import error passes unchanged.
+        """
+        module, attribute = self.target.split(":")
+        try:
+            return getattr(import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            if self.library and error.name == self.library:
+                raise MissingExtra(self.library, self.extra) from error
+            raise
+
+
+def known(group: str, table: Mapping[str, Plugin]) -> dict[str, Plugin]:
+    """Our own rows and those that installed packages add under `spatialnet_edge.<group>`; ours win."""
+    added = {entry.name: Plugin(entry.value) for entry in entry_points(group=f"spatialnet_edge.{group}")}
+    return added | dict(table)

@@ -1,0 +1,218 @@
+"""From probabilities to answers: decode, abstain, smooth over time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import assert_never
+
+from spatialnet_edge.core.clock import boot_id
+from spatialnet_edge.core.frames import Frame
+from spatialnet_edge.core.spec import ModelSpec, Multiclass, Multilabel, Regression, Task
+
+Probabilities: TypeAlias = Mapping[str, NDArray[np.float32]]
+"""For each task, one row: float32 `[width]`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Classification:
+    """The answer of a multiclass task.
+
+    Attributes:
+        label: the likeliest label, or None when its probability is below the task's `abstain_below`.
+        confidence: that probability, whether or not the label was withheld.
+        probabilities: float32 `[len(labels)]`.
+    """
+
+    label: str | None
+    confidence: float
+    labels: tuple[str, ...]
+    probabilities: NDArray[np.float32]
+
+    def top(self, count: int = 5) -> list[tuple[str, float]]:
+        """The likeliest labels with their probabilities, best first."""
+        order = np.argsort(-self.probabilities)[:count]
+        return [(self.labels[index], float(self.probabilities[index])) for index in order]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"label": self.label, "confidence": round(self.confidence, 4)}
+
+    def __str__(self) -> str:
+        return f"{self.label or '—'} {self.confidence:.0%}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Presence:
+    """The answer of a multilabel task: which labels are there, and every label's probability."""
+
+    present: tuple[str, ...]
+    labels: tuple[str, ...]
+    probabilities: NDArray[np.float32]
+
+    def to_dict(self) -> dict[str, Any]:
+        scores = {label: round(float(p), 4) for label, p in zip(self.labels, self.probabilities, strict=True)}
+        return {"present": list(self.present), "confidence": scores}
+
+    def __str__(self) -> str:
+        return ", ".join(self.present) or "none"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Quantity:
+    """The answer of a regression task."""
+
+    value: float
+    unit: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"value": round(self.value, 4), "unit": self.unit}
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} {self.unit}".rstrip()
+
+
+Prediction: TypeAlias = Classification | Presence | Quantity
+
+
+def decode(task: Task, row: NDArray[np.float32]) -> Prediction:
+    """One task's output for one frame, float32 `[task.width]`, as an answer."""
+    match task:
+        case Multiclass():
+            best = int(row.argmax())
+            confidence = float(row[best])
+            label = task.labels[best] if confidence >= task.abstain_below else None
+            return Classification(label, confidence, task.labels, row)
+        case Multilabel():
+            judged = zip(task.labels, row.tolist(), task.thresholds, strict=True)
+            present = tuple(label for label, p, least in judged if p >= least)
+            return Presence(present, task.labels, row)
+        case Regression():
+            return Quantity(float(row[0]), task.unit)
+        case _:
+            assert_never(task)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameResult:
+    """What is known of one frame. Each task is an attribute: `result.land_use.label`.
+
+    Attributes:
+        predictions: task name to answer, in the model's order.
+        engine_ms: time inside the engine.
+        emitted_ns: monotonic clock at which the result was complete.
+        quality: flags such as `dark`; the answer is given all the same.
+        late: complete only after the deadline.
+    """
+
+    frame: Frame
+    predictions: Mapping[str, Prediction]
+    engine_ms: float
+    emitted_ns: int
+    quality: tuple[str, ...] = ()
+    late: bool = False
+
+    @property
+    def seq(self) -> int:
+        return self.frame.seq
+
+    @property
+    def source(self) -> str:
+        return self.frame.source
+
+    @property
+    def age_ms(self) -> float:
+        """From capture to the complete result, in milliseconds."""
+        return (self.emitted_ns - self.frame.captured_ns) / 1e6
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.predictions[name]
+        except KeyError:
+            raise AttributeError(f"no head '{name}'; this model has {', '.join(self.predictions)}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As one JSON object."""
+        record: dict[str, Any] = {
+            "seq": self.seq,
+            "source": self.source,
+            "captured_unix": round(self.frame.captured_unix, 6),
+            "captured_ns": self.frame.captured_ns,
+            "boot": boot_id(),
+            "age_ms": round(self.age_ms, 3),
+            "engine_ms": round(self.engine_ms, 3),
+            "quality": list(self.quality),
+            "late": self.late,
+            "predictions": {name: answer.to_dict() for name, answer in self.predictions.items()},
+        }
+        if self.frame.pose is not None:
+            pose = self.frame.pose
+            record["pose"] = {name: getattr(pose, name) for name in pose.__slots__}
+        if self.frame.footprint:
+            record["footprint"] = self.frame.footprint
+        return record
+
+
+def difference(task: Task, found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """The largest difference between two answers of a task: of probabilities as they are, of a quantity as a share of its range.
+
+    Infinite where an answer is not a number.
+    """
+    span = task.high - task.low if isinstance(task, Regression) else 1.0
+    largest = float(np.abs(found - expected).max()) / span
+    return float("inf") if np.isnan(largest) else largest
+
+
+class Smoother:
+    """Exponential averaging of the probabilities over time, before decoding.
+
+    With half-life h, a frame dt seconds old weighs `2 ** (-dt / h)`. A gap longer than `reset_after` starts anew: what was seen
+    before it says nothing about what is seen after.
+
+    Args:
+        half_life_s: seconds; 0 switches smoothing off.
+        reset_after_s: seconds.
+    """
+
+    def __init__(self, half_life_s: float = 0.0, reset_after_s: float = 2.0) -> None:
+        self.half_life_s = half_life_s
+        self.reset_after_s = reset_after_s
+        self._state: dict[str, NDArray[np.float32]] = {}
+        self._seconds = 0.0
+
+    def update(self, probabilities: Probabilities, seconds: float) -> Probabilities:
+        """The smoothed rows. `seconds` is the time of the frame on any steady scale."""
+        if self.half_life_s <= 0:
+            return probabilities
+        elapsed = seconds - self._seconds
+        if not 0 <= elapsed <= self.reset_after_s:  # a recording's clock may jump back as well
+            self._state, elapsed = {}, 0.0
+        keep = np.float32(0.5 ** (elapsed / self.half_life_s))
+        self._state = {
+            name: self._state[name] * keep + row * (1 - keep) if name in self._state else np.array(row)
+            for name, row in probabilities.items()
+        }
+        self._seconds = seconds
+        return self._state
+
+
+def assemble(
+    spec: ModelSpec,
+    frame: Frame,
+    rows: Probabilities,
+    engine_ms: float,
+    quality: tuple[str, ...],
+    deadline_s: float = float("inf"),
+) -> FrameResult:
+    """Decode every task of one frame.
+
+    Args:
+        deadline_s: from capture to the complete result; later ones are marked `late`.
+    """
+    predictions = {task.name: decode(task, rows[task.name]) for task in spec.tasks}
+    now = time.monotonic_ns()
+    return FrameResult(frame, predictions, engine_ms, now, quality, now - frame.captured_ns > deadline_s * 1e9)

@@ -1,0 +1,54 @@
+"""Engines that are part of the product: to test a payload without a model, and to try what happens when one fails."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatialnet_edge.core.spec import ModelSpec, Multiclass, Regression
+
+Answer = Callable[[NDArray[np.uint8]], Mapping[str, NDArray[np.float32]]]
+
+
+@final
+class FakeEngine:
+    """Answers at once, after `delay_s`, with what `answer` gives; by default from the batch's mean brightness.
+
+    Args:
+        answer: batch to outputs; may raise.
+    """
+
+    reentrant = True
+
+    def __init__(self, spec: ModelSpec, answer: Answer | None = None, delay_s: float = 0.0) -> None:
+        self.spec = spec
+        self.closed = False
+        self._answer = answer or self._by_brightness
+        self._delay_s = delay_s
+
+    def infer(self, batch: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+        if self._delay_s:
+            time.sleep(self._delay_s)
+        return self._answer(batch)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _by_brightness(self, batch: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+        bright = (batch.mean(axis=(1, 2, 3)) / 255).astype(np.float32)
+        outputs: dict[str, NDArray[np.float32]] = {}
+        for task in self.spec.tasks:
+            if isinstance(task, Regression):
+                outputs[task.name] = (task.low + bright * (task.high - task.low))[:, None].astype(np.float32)
+                continue
+            values = np.repeat(bright[:, None], task.width, axis=1)
+            if isinstance(task, Multiclass):
+                chosen = np.minimum((bright * task.width).astype(int), task.width - 1)
+                values = np.full((len(batch), task.width), 0.1 / (task.width - 1), np.float32)
+                values[np.arange(len(batch)), chosen] = 0.9
+            outputs[task.name] = values.astype(np.float32)
+        return outputs

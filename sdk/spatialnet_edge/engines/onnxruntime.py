@@ -1,0 +1,138 @@
+"""ONNX Runtime: on the CPU the embedded default, on any computer; on a GPU by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, final
+
+import numpy as np
+import onnxruntime  # pyright: ignore[reportMissingTypeStubs]
+from numpy.typing import NDArray
+
+from spatialnet_edge.bundle.manifest import EngineRecord
+from spatialnet_edge.core.errors import BundleError, EngineError, EngineUnavailable, first_line
+from spatialnet_edge.core.spec import IMAGE_INPUT, ModelSpec
+from spatialnet_edge.engines.external_weights import Held, open_held
+
+ort: Any = onnxruntime  # it ships no types
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+
+@final
+class OnnxRuntimeEngine:
+    """One session; `infer` may be called from several threads.
+
+    Attributes:
+        weights: the memory that it computes with, where it was opened so that it can be seen; else nothing.
+    """
+
+    reentrant = True
+
+    def __init__(self, session: Any, spec: ModelSpec, held: Held | None = None) -> None:
+        self.spec = spec
+        self.weights: Sequence[memoryview] = () if held is None else held.memory
+        self._held = held
+        self._session: Any = session
+        self._names = [task.name for task in spec.tasks]
+
+    def infer(self, batch: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+        try:
+            outputs = self._session.run(self._names, {IMAGE_INPUT: batch})
+        except Exception as error:  # its exceptions share no base class but this
+            raise EngineError(f"ONNX Runtime failed: {first_line(error)}") from error
+        return dict(zip(self._names, outputs, strict=True))
+
+    def close(self) -> None:
+        self._session = None
+        self.weights, self._held = (), None  # in this order: the memory belongs to what is held
+
+
+@final
+class OnnxRuntimeBackend:
+    """Opens ONNX graphs.
+
+    Args:
+        providers: of execution, the one that is asked for first; those behind it take what it cannot do.
+        fuse: quantised layers into kernels of few bits; otherwise their values are rounded and computed with in FP32.
+    """
+
+    takes_graphs = True
+
+    def __init__(self, name: str = "onnxruntime", providers: tuple[str, ...] = (CPU,), fuse: bool = True) -> None:
+        self.name = name
+        self._providers = providers
+        self._fuse = fuse
+
+    def refuses(self, record: EngineRecord) -> str:
+        return lacking(self._providers[0])
+
+    def open(self, content: bytes, spec: ModelSpec, threads: int) -> OnnxRuntimeEngine:
+        """See `open_session`."""
+        return open_session(content, spec, threads, [*self._providers], fuse=self._fuse)
+
+    def open_held(self, content: bytes, spec: ModelSpec, threads: int) -> OnnxRuntimeEngine:
+        """The same, slower, on weights that can be seen; for the CPU alone."""
+        return open_session(content, spec, threads, [*self._providers], hold=self._providers == (CPU,))
+
+
+def on_cuda() -> OnnxRuntimeBackend:
+    """On an NVIDIA GPU, where ONNX Runtime was built for it."""
+    return OnnxRuntimeBackend("onnxruntime_cuda", (CUDA, CPU))
+
+
+def on_tensorrt() -> OnnxRuntimeBackend:
+    """With TensorRT inside ONNX Runtime, where it was built for it."""
+    return OnnxRuntimeBackend("onnxruntime_tensorrt", (TENSORRT, CUDA, CPU))
+
+
+def lacking(provider: str) -> str:
+    """Why an execution provider cannot be used; empty when it can."""
+    available = ort.get_available_providers()
+    if provider in available:
+        return ""
+    return f"ONNX Runtime {ort.__version__} here has {', '.join(available)}, not {provider}; install onnxruntime-gpu instead"
+
+
+def open_session(
+    content: bytes, spec: ModelSpec, threads: int, providers: list[str], hold: bool = False, fuse: bool = True
+) -> OnnxRuntimeEngine:
+    """Parse and optimise a graph.
+
+    Args:
+        content: a self-contained ONNX file.
+        threads: for one inference; 0 for one a core.
+        providers: of execution, the preferred one first.
+        hold: lay the weights where they can be seen; see `held_weights.py`.
+        fuse: see `OnnxRuntimeBackend`.
+
+    Raises:
+        BundleError: not a graph that ONNX Runtime takes, or its inputs and outputs are not those of `spec`.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if not fuse:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    held: Held | None = None
+    try:
+        if hold:
+            held = open_held(content, options, providers)
+        session = held.session if held is not None else ort.InferenceSession(content, options, providers=providers)
+    except EngineUnavailable:
+        raise
+    except Exception as error:
+        raise BundleError(f"ONNX Runtime {ort.__version__} does not take this graph: {first_line(error)}") from error
+    _check_signature(session, spec)
+    return OnnxRuntimeEngine(session, spec, held)
+
+
+def _check_signature(session: Any, spec: ModelSpec) -> None:
+    inputs = {value.name: (value.type, list(value.shape[1:])) for value in session.get_inputs()}
+    expected = {IMAGE_INPUT: ("tensor(uint8)", list(spec.input.shape))}
+    if inputs != expected:
+        raise BundleError(f"the graph takes {inputs}; the manifest says {expected}")
+    outputs = {value.name: value.shape[-1] for value in session.get_outputs()}
+    for task in spec.tasks:
+        if outputs.get(task.name) != task.width:
+            raise BundleError(f"the graph's outputs are {outputs}; the manifest says '{task.name}' with {task.width}")

@@ -1,0 +1,88 @@
+"""Every tensor against the spec: what goes in, and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from threading import Lock
+from typing import TYPE_CHECKING, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatialnet_edge.core.errors import EngineError, InvalidOutput, UsageError
+from spatialnet_edge.core.spec import ModelSpec, Multiclass, Regression, Task
+
+if TYPE_CHECKING:
+    from spatialnet_edge.engines.registry import Engine
+
+TOLERANCE = 1e-3
+SUM_TOLERANCE = 1e-2
+"""FP16 engines round each probability; 21 of them stay well within this."""
+
+
+@final
+class CheckedEngine:
+    """Wraps any engine; passes on only what keeps the contract. Closed, it is asked nothing more: its memory may be gone.
+
+    Several pipelines and the golden test may share one engine. Outputs are copied before any other caller can enter a
+    non-reentrant engine, so that nobody reads an answer of another camera.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.spec: ModelSpec = engine.spec
+        self.reentrant: bool = engine.reentrant
+        self._alone = nullcontext() if engine.reentrant else Lock()
+        self._closed = False
+
+    def infer(self, batch: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+        """As `Engine.infer`, but the arrays belong to the caller: no later call changes them.
+
+        Raises:
+            UsageError: the batch is not what the spec says.
+            EngineError: the engine failed, or is closed.
+            InvalidOutput: a NaN, a wrong shape or type, probabilities outside 0 to 1 or that do not sum to 1.
+        """
+        if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1:] != self.spec.input.shape:
+            raise UsageError(
+                f"the batch is {batch.dtype} {batch.shape}; the model takes uint8 (N, {', '.join(map(str, self.spec.input.shape))})"
+            )
+        with self._alone:  # a self-test may come while a frame is in the engine
+            if self._closed:
+                raise EngineError("the engine is closed; classify inside the 'with' block of the model, or load it again")
+            outputs = {name: np.array(values) for name, values in self._engine.infer(batch).items()}
+        for task in self.spec.tasks:
+            if task.name not in outputs:
+                raise InvalidOutput(f"the engine gave no output '{task.name}'")
+            check_output(task, outputs[task.name], len(batch))
+        return outputs
+
+    @property
+    def weights(self) -> Sequence[memoryview]:
+        """As the engine has them; nothing where they cannot be seen."""
+        return getattr(self._engine, "weights", ())
+
+    def close(self) -> None:
+        with self._alone:
+            if not self._closed:
+                self._closed = True
+                self._engine.close()
+
+
+def check_output(task: Task, values: NDArray[np.float32], batch: int) -> None:
+    """Raise `InvalidOutput` unless `values` is a possible answer of `task` for `batch` frames."""
+    if values.shape != (batch, task.width) or values.dtype != np.float32:
+        raise InvalidOutput(f"'{task.name}' is {values.dtype} {values.shape}; expected float32 {(batch, task.width)}")
+    # Every comparison is written so that a NaN fails it.
+    if isinstance(task, Multiclass):
+        sums = values.sum(axis=1)
+        worst = sums[np.abs(sums - 1).argmax()]
+        if not (values.min() >= -TOLERANCE and abs(worst - 1) <= SUM_TOLERANCE):
+            raise InvalidOutput(
+                f"the probabilities of '{task.name}' go from {values.min()} to {values.max()}, sum to {worst:.3f}"
+            )
+        return
+    low, high = (task.low, task.high) if isinstance(task, Regression) else (0.0, 1.0)
+    if not (values.min() >= low - TOLERANCE and values.max() <= high + TOLERANCE):
+        raise InvalidOutput(f"'{task.name}' has values from {values.min()} to {values.max()}; expected {low} to {high}")

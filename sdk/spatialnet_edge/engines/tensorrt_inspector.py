@@ -1,0 +1,81 @@
+"""What a plan really runs: the layers that TensorRT made of the graph, the precision of each, and its time.
+
+A builder may fuse, move and convert; requested and executed precision have differed before (TensorRT issues 4516 and 4590), so it
+is read back from the engine inspector (NVIDIA, TensorRT documentation, "Engine Inspector").
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any, cast
+
+from msgspec.structs import replace
+
+from spatialnet_edge.bundle.manifest import ExecutedLayer
+
+PRECISIONS: Mapping[str, re.Pattern[str]] = {
+    "fp8": re.compile(r"\b(fp8|e4m3)", re.IGNORECASE),
+    "int8": re.compile(r"(?<!u)int8", re.IGNORECASE),
+    "bf16": re.compile(r"\b(bf16|bfloat16)", re.IGNORECASE),
+    "fp16": re.compile(r"\b(fp16|half)\b", re.IGNORECASE),
+    "fp32": re.compile(r"\b(fp32|float|float32)\b", re.IGNORECASE),
+}
+"""From narrow to wide, and how the inspector's tensor formats name them (`Half`, `Row major linear FP32`, `... Int8 format` …)."""
+NO_ARITHMETIC = frozenset({"Reformat", "NoOp", "Constant", "Shuffle", "signal", "wait"})
+"""Layer types that only move data."""
+
+
+def parse_layers(inspector_json: str) -> list[ExecutedLayer]:
+    """The layers in the inspector's JSON for a whole engine, in order.
+
+    A plan that was built without detailed profiling has names alone, and no precisions.
+    """
+    found: Any = json.loads(inspector_json)
+    given: Any = cast(dict[str, Any], found).get("Layers", []) if isinstance(found, dict) else found
+    return [executed(each) for each in cast(list[Any], given)]
+
+
+def executed(layer: Any) -> ExecutedLayer:
+    if not isinstance(layer, dict):
+        return ExecutedLayer(name=str(layer), precision="")
+    fields = cast(dict[str, Any], layer)
+    name = str(fields.get("Name", ""))
+    if str(fields.get("LayerType", "")) in NO_ARITHMETIC:
+        return ExecutedLayer(name=name, precision="")
+    tensors = cast(list[dict[str, Any]], fields.get("Inputs", []))
+    formats = [str(tensor.get("Format/Datatype", tensor.get("Format", ""))) for tensor in tensors]
+    weights = fields.get("Weights")
+    if isinstance(weights, dict):
+        formats.append(str(cast(dict[str, Any], weights).get("Type", "")))
+    narrowest = next((name for name, words in PRECISIONS.items() if any(words.search(text) for text in formats)), "")
+    return ExecutedLayer(name=name, precision=narrowest)
+
+
+def inspect(trt: Any, engine: Any) -> list[ExecutedLayer]:
+    """The layers of a deserialised engine, without times."""
+    inspector = engine.create_engine_inspector()
+    return parse_layers(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+
+
+def layer_clock(trt: Any) -> Any:
+    """A profiler that keeps every time that it is told: `times`, layer to milliseconds of each run."""
+
+    class Clock(trt.IProfiler):
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)
+            self.times: dict[str, list[float]] = {}
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            self.times.setdefault(layer_name, []).append(ms)
+
+    return Clock()
+
+
+def timed(layers: Sequence[ExecutedLayer], times: Mapping[str, Sequence[float]]) -> tuple[ExecutedLayer, ...]:
+    """The layers with the median of what a profiler was told of each."""
+    return tuple(
+        replace(layer, ms=round(median(times[layer.name]), 5)) if times.get(layer.name) else layer for layer in layers
+    )

@@ -1,0 +1,87 @@
+"""Is this still the model that was shipped? The golden self-test answers on probabilities, not on files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatialnet_edge.bundle.reader import Bundle
+from spatialnet_edge.core.errors import GoldenTestFailed
+from spatialnet_edge.core.results import Probabilities, difference
+from spatialnet_edge.core.spec import ModelSpec
+from spatialnet_edge.engines.registry import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenTest:
+    """The largest difference over all golden frames (see `results.difference`), and the task it was in."""
+
+    difference: float
+    task: str
+    tolerance: float
+    frames: int
+
+    @property
+    def passed(self) -> bool:
+        return self.difference <= self.tolerance
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GoldenVectors:
+    """A bundle's golden frames and answers, kept in memory: by the time that an engine is doubted the disk may be gone.
+
+    Attributes:
+        path: of the bundle that they were read from.
+        frames: uint8 `[N, H, W, C]`.
+        expected: what the FP32 reference answered, float32 `[N, width]` for each task.
+        tolerance: the largest difference at which an engine still counts as this model.
+    """
+
+    path: Path
+    spec: ModelSpec
+    frames: NDArray[np.uint8]
+    expected: Probabilities
+    tolerance: float
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def ask(self, engine: Engine, index: int) -> dict[str, float]:
+        """Run one golden frame through an engine: each task with its difference from what is expected."""
+        outputs = engine.infer(self.frames[index][None])
+        return {
+            task.name: difference(task, outputs[task.name][0], self.expected[task.name][index]) for task in self.spec.tasks
+        }
+
+    def test(self, engine: Engine) -> GoldenTest:
+        """Run all of them."""
+        found = [(value, task) for index in range(len(self)) for task, value in self.ask(engine, index).items()]
+        worst, where = max(found)
+        return GoldenTest(worst, where, self.tolerance, len(self))
+
+    def require(self, engine: Engine) -> GoldenTest:
+        """As `test`, and refuse on failure.
+
+        Raises:
+            GoldenTestFailed: the engine does not reproduce the reference.
+        """
+        test = self.test(engine)
+        if not test.passed:
+            raise GoldenTestFailed(
+                f"{self.path}: golden test failed: '{test.task}' differs by {test.difference:.4f}; "
+                f"allowed {test.tolerance:.4f}; the engine does not compute this model; rebuild the bundle"
+            )
+        return test
+
+
+def golden_vectors(bundle: Bundle) -> GoldenVectors:
+    """Read a bundle's golden frames and answers.
+
+    Raises:
+        BundleError: they are damaged, or no longer those that the bundle was opened with.
+    """
+    frames, expected = bundle.golden()
+    return GoldenVectors(bundle.path, bundle.spec, frames, expected, bundle.manifest.golden.tolerance)

@@ -1,0 +1,288 @@
+"""The path of a frame: source → policy → resize → engine → smoothing → decode → result.
+
+Capture runs in a thread of its own; resize and inference run on `workers` threads (both release Python's lock), so that a
+two-core computer is busy on both cores; results leave in the order in which the frames came.
+"""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Thread
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatialnet_edge.core.errors import EngineError, InvalidOutput
+from spatialnet_edge.core.frame_queue import Inbox, parse_policy
+from spatialnet_edge.core.frames import Frame, Skipped, fit, quality, sampled
+from spatialnet_edge.core.pixels import resize_on_one_thread
+from spatialnet_edge.core.results import FrameResult, Probabilities, Smoother, assemble
+from spatialnet_edge.engines.registry import Engine
+from spatialnet_edge.runtime.frame_stats import Ledger
+from spatialnet_edge.sinks.registry import Sink
+from spatialnet_edge.sources.registry import Source
+
+MAX_INVALID_IN_A_ROW = 3
+"""One invalid answer may be a bad frame; three are a broken engine."""
+MAX_CONSTANT = 10
+"""Different pictures with the same answer to the last bit: a dead engine, or a very uniform scene; a golden test tells."""
+TICK_S = 0.5
+"""The loop comes round at least so often, frames or not."""
+
+
+def stop(error: EngineError) -> None:
+    """What is done about an engine that cannot be trusted, unless somebody knows better: nothing more is emitted."""
+    raise error
+
+
+def admit_all(frame: Frame) -> str:
+    return ""
+
+
+def nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a service does inside the loop.
+
+    Attributes:
+        tick: called before each frame is taken, at least every `TICK_S`, by the thread that emits.
+        admit: why a frame is not to be classified (a ledger's reason), or empty. Called before the engine.
+        distrust: called when the engine gave nothing usable several times in a row; raises to stop, returns to go on.
+    """
+
+    tick: Callable[[], None] = nothing
+    admit: Callable[[Frame], str] = admit_all
+    distrust: Callable[[EngineError], None] = stop
+
+
+@dataclass(frozen=True, slots=True)
+class Inferred:
+    """What a worker hands back: one row for each task, or why there is none.
+
+    Attributes:
+        thumbprint: a checksum of a sample of the pixels that the engine saw.
+    """
+
+    frame: Frame
+    rows: Probabilities
+    quality: tuple[str, ...]
+    engine_ms: float
+    thumbprint: int = 0
+    invalid: InvalidOutput | None = None
+
+
+class Pipeline:
+    """Runs frames through an engine.
+
+    Args:
+        engine: checked; see `open_engine`.
+        policy: `every`, `latest` or `queue:N`.
+        smoothing_s: half-life of the temporal smoothing in seconds; 0 for none.
+        workers: frames in the engine at once; more than 1 only with a re-entrant engine.
+        deadline_s: from capture to the complete result.
+        drop_late: skip frames that are late, as `late`; otherwise they are emitted and marked.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        policy: str = "every",
+        smoothing_s: float = 0.0,
+        workers: int = 1,
+        deadline_s: float = float("inf"),
+        drop_late: bool = False,
+        hooks: Hooks | None = None,
+    ) -> None:
+        self.engine = engine
+        self.deadline_s = deadline_s
+        self.drop_late = drop_late
+        self.hooks = hooks or Hooks()
+        self.policy = parse_policy(policy)
+        self.smoothing_s = smoothing_s
+        self.workers = workers if engine.reentrant else 1
+        self.ledger = Ledger()
+        if self.workers > 1:
+            resize_on_one_thread()
+
+    def step(self, frame: Frame) -> FrameResult:
+        """One frame by itself: no threads, no smoothing, no ledger.
+
+        Raises:
+            InvalidOutput: the engine's answer breaks its contract.
+        """
+        inferred = self._infer(frame)
+        if inferred.invalid is not None:
+            raise inferred.invalid
+        return assemble(self.engine.spec, frame, inferred.rows, inferred.engine_ms, inferred.quality)
+
+    def run(self, source: Source, sinks: Sequence[Sink]) -> Ledger:
+        """Everything from the source into every sink."""
+        for result in self.stream(source):
+            for sink in sinks:
+                sink.write(result)
+        return self.ledger
+
+    def stream(self, source: Source) -> Iterator[FrameResult]:
+        """Results in the order of the frames. Closing the iterator stops the capture.
+
+        Raises:
+            SourceLost, SourceRefused: after the results of all frames that came before.
+            EngineError: the engine failed, or gave three invalid answers in a row.
+        """
+        inbox: Inbox[Frame] = Inbox(self.policy.capacity, self.policy.drop_oldest)
+        capture = Capture(source, inbox, self.ledger)
+        smoother = Smoother(self.smoothing_s)
+        doubts = Doubts()
+        capture.start()
+        try:
+            with ThreadPoolExecutor(self.workers, "engine") as pool:
+                for inferred in self._in_order(inbox, pool):
+                    if doubts.about(inferred):
+                        self.ledger.skip("invalid_output")
+                    if doubts.grave:
+                        self._distrust(doubts.grave, inferred)
+                    if inferred.invalid is not None:
+                        continue
+                    frame = inferred.frame
+                    rows = smoother.update(inferred.rows, frame.seconds)
+                    result = assemble(self.engine.spec, frame, rows, inferred.engine_ms, inferred.quality, self.deadline_s)
+                    if result.late and self.drop_late:
+                        self.ledger.skip("late")
+                        continue
+                    self.ledger.emit()
+                    yield result
+        finally:
+            inbox.close()
+            for _ in range(len(inbox)):
+                inbox.get()
+                self.ledger.skip("stopped")
+            capture.join(timeout=5)
+        if capture.failure is not None:
+            raise capture.failure
+
+    def _in_order(self, inbox: Inbox[Frame], pool: ThreadPoolExecutor) -> Iterator[Inferred]:
+        """Keep the workers busy; hand back in the order of submission."""
+        pending: deque[Future[Inferred]] = deque()
+        # `latest` must not hoard frames in front of the engine; otherwise one waits behind each that is being worked on.
+        ahead = 1 if self.policy.name == "latest" else 2
+        try:
+            while True:
+                while len(pending) < ahead * self.workers:
+                    self.hooks.tick()
+                    frame = inbox.get(timeout=0 if pending else TICK_S)
+                    if frame is None:
+                        break
+                    if reason := self._declined(frame):
+                        self.ledger.skip(reason)
+                        continue
+                    pending.append(pool.submit(self._infer, frame))
+                if pending:
+                    inferred = pending[0].result()  # stays in `pending` if it raises, to be counted below
+                    pending.popleft()
+                    yield inferred
+                elif inbox.finished:
+                    return
+        finally:
+            for future in pending:
+                future.cancel()
+                self.ledger.skip("stopped")
+
+    def _distrust(self, why: str, inferred: Inferred) -> None:
+        try:
+            self.hooks.distrust(EngineError(why))
+        except BaseException:
+            if inferred.invalid is None:
+                self.ledger.skip("invalid_output")
+            raise
+
+    def _declined(self, frame: Frame) -> str:
+        if self.drop_late and time.monotonic_ns() - frame.captured_ns > self.deadline_s * 1e9:
+            return "late"
+        return self.hooks.admit(frame)
+
+    def _infer(self, frame: Frame) -> Inferred:
+        pixels = fit(frame.pixels, self.engine.spec.input)
+        sample = sampled(pixels)
+        flags = quality(sample)
+        start = time.perf_counter()
+        try:
+            outputs = self.engine.infer(pixels[None])
+        except InvalidOutput as error:
+            return Inferred(frame, {}, flags, (time.perf_counter() - start) * 1e3, invalid=error)
+        engine_ms = (time.perf_counter() - start) * 1e3
+        rows: dict[str, NDArray[np.float32]] = {name: values[0] for name, values in outputs.items()}
+        return Inferred(frame, rows, flags, engine_ms, zlib.adler32(sample.data))
+
+
+class Doubts:
+    """Watches the answers for what no working engine does: breaking the contract again and again, or never changing.
+
+    Attributes:
+        grave: why the engine is to be tested now; empty when it is not. The same suspicion is raised once.
+    """
+
+    def __init__(self) -> None:
+        self.grave = ""
+        self._invalid = self._same = 0
+        self._last: Inferred | None = None
+
+    def about(self, inferred: Inferred) -> bool:
+        """Take notice of an answer; returns whether it is invalid."""
+        self.grave = ""
+        if inferred.invalid is not None:
+            self._invalid += 1
+            if self._invalid == MAX_INVALID_IN_A_ROW:
+                self.grave = f"{self._invalid} invalid answers in a row; the last: {inferred.invalid}"
+                self._invalid = 0
+            return True
+        self._invalid = 0
+        before, self._last = self._last, inferred
+        if before is not None and before.thumbprint != inferred.thumbprint and not inferred.quality:
+            same = all(np.array_equal(row, before.rows[name]) for name, row in inferred.rows.items())
+            self._same = self._same + 1 if same else 0
+            if same and self._same == MAX_CONSTANT:
+                self.grave = f"the same answer, to the last bit, for {self._same + 1} different frames"
+        return False
+
+
+class Capture(Thread):
+    """Reads the source into the inbox and counts; what the source raises is kept in `failure`."""
+
+    def __init__(self, source: Source, inbox: Inbox[Frame], ledger: Ledger) -> None:
+        super().__init__(name="capture", daemon=True)
+        self.failure: BaseException | None = None
+        self._source = source
+        self._inbox = inbox
+        self._ledger = ledger
+
+    def run(self) -> None:
+        try:
+            last = -1
+            for item in self._source:
+                self._ledger.capture()
+                is_next, before, last = item.seq > last, last, max(item.seq, last)
+                self._ledger.miss(max(0, item.seq - before - 1))
+                if isinstance(item, Skipped):
+                    self._ledger.skip(item.reason, item.detail)
+                    continue
+                if not is_next:
+                    self._ledger.skip("out_of_order")
+                    continue
+                dropped = self._inbox.put(item)
+                if dropped is item:
+                    self._ledger.skip("stopped")
+                    return
+                if dropped is not None:
+                    self._ledger.skip("overrun")
+        except BaseException as error:  # carried to the caller's thread, whatever it is
+            self.failure = error
+        finally:
+            self._inbox.close()

@@ -1,0 +1,144 @@
+"""A result as bytes: for a radio, a socket, or flight software in C. Little-endian, fixed layout, version 1.
+
+| offset | type | field |
+|---|---|---|
+| 0 | char[4] | `SNER` |
+| 4 | u16 | version, 1 |
+| 6 | u16 | bytes of the whole record, CRC included |
+| 8 | u64 | number of the frame |
+| 16 | u64 | captured, monotonic clock, ns |
+| 24 | u64 | captured, wall clock, µs since 1970 (UTC) |
+| 32 | u32 | age at emit, µs |
+| 36 | u16 | flags: 1 dark, 2 saturated, 4 late, 8 position known |
+| 38 | u16 | answers that follow |
+| 40 | i32, i32, i32 | latitude and longitude in 1e-7 degrees (WGS 84), altitude in mm |
+| 52 | 16 bytes each | answers |
+| end - 4 | u32 | CRC-32 (as zlib has it) of everything before |
+
+An answer: u8 place of the head in the model, u8 kind (0 one label, 1 labels that are present, 2 quantity), i16 label (its
+place in the head; -1 for unsure and for other kinds), f32 confidence or quantity, u64 bits of the labels that are present. The
+C header is
+`firmware_examples/c_client/spatialnet_record.h`; names of heads and labels are what `spatialnet-edge inspect --json` prints.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from dataclasses import dataclass
+
+from typing_extensions import assert_never
+
+from spatialnet_edge.core.errors import SinkError
+from spatialnet_edge.core.frames import Pose
+from spatialnet_edge.core.results import Classification, FrameResult, Prediction, Presence, Quantity
+
+MAGIC, VERSION = b"SNER", 1
+HEADER = struct.Struct("<4sHHQQQIHHiii")
+ANSWER = struct.Struct("<BBhfQ")
+CRC = struct.Struct("<I")
+DARK, SATURATED, LATE, PLACED = 1, 2, 4, 8
+QUALITY = {"dark": DARK, "saturated": SATURATED}
+ONE_LABEL, LABELS, QUANTITY = 0, 1, 2
+UNSURE = -1
+MOST_LABELS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """See the module; `present` are places of labels."""
+
+    head: int
+    kind: int
+    label: int
+    value: float
+    present: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record as it was read."""
+
+    seq: int
+    captured_ns: int
+    captured_us: int
+    age_us: int
+    flags: int
+    position: tuple[float, float, float] | None
+    answers: tuple[Answer, ...]
+
+
+def pack(result: FrameResult) -> bytes:
+    """A result as one record.
+
+    Raises:
+        SinkError: a head has more labels than bits.
+    """
+    answers = [_answer(place, answer) for place, answer in enumerate(result.predictions.values())]
+    place = _place(result.frame.pose)
+    flags = sum(QUALITY.get(name, 0) for name in result.quality) | (LATE if result.late else 0) | (PLACED if place else 0)
+    size = HEADER.size + ANSWER.size * len(answers) + CRC.size
+    frame = result.frame
+    age_us = max(0, min(2**32 - 1, round(result.age_ms * 1e3)))
+    head = HEADER.pack(
+        MAGIC,
+        VERSION,
+        size,
+        result.seq,
+        frame.captured_ns,
+        max(0, round(frame.captured_unix * 1e6)),
+        age_us,
+        flags,
+        len(answers),
+        *(place or (0, 0, 0)),
+    )
+    body = head + b"".join(answers)
+    return body + CRC.pack(zlib.crc32(body))
+
+
+def _place(pose: Pose | None) -> tuple[int, ...] | None:
+    """As it goes into the record, heights beyond 2,147 km as just that; None for no pose or one that is no number."""
+    if pose is None or not all(map(math.isfinite, (pose.latitude, pose.longitude, pose.altitude))):
+        return None
+    scaled = (pose.latitude * 1e7, pose.longitude * 1e7, pose.altitude * 1e3)
+    return tuple(round(max(-(2**31), min(2**31 - 1, value))) for value in scaled)
+
+
+def unpack(content: bytes) -> Record:
+    """Read one record.
+
+    Raises:
+        ValueError: it is cut off, changed, or of another version.
+    """
+    if len(content) < HEADER.size + CRC.size or not content.startswith(MAGIC):
+        raise ValueError(f"{len(content)} bytes that begin with {content[:4]!r}: not a record")
+    _, version, size, seq, captured_ns, captured_us, age_us, flags, count, *place = HEADER.unpack_from(content)
+    if version != VERSION:
+        raise ValueError(f"a record of version {version}; this reads version {VERSION}")
+    if size != len(content) or size != HEADER.size + ANSWER.size * count + CRC.size:
+        raise ValueError(f"{len(content)} bytes; the record says {size} with {count} answers")
+    if CRC.unpack(content[-CRC.size :])[0] != zlib.crc32(content[: -CRC.size]):
+        raise ValueError("the CRC does not fit: the record was changed on its way")
+    answers = [
+        Answer(head, kind, label, value, tuple(bit for bit in range(MOST_LABELS) if present >> bit & 1))
+        for head, kind, label, value, present in ANSWER.iter_unpack(content[HEADER.size : -CRC.size])
+    ]
+    position = (place[0] / 1e7, place[1] / 1e7, place[2] / 1e3) if flags & PLACED else None
+    return Record(seq, captured_ns, captured_us, age_us, flags, position, tuple(answers))
+
+
+def _answer(place: int, answer: Prediction) -> bytes:
+    match answer:
+        case Classification():
+            label = UNSURE if answer.label is None else answer.labels.index(answer.label)
+            return ANSWER.pack(place, ONE_LABEL, label, answer.confidence, 0)
+        case Presence():
+            if len(answer.labels) > MOST_LABELS:
+                raise SinkError(f"a head of {len(answer.labels)} labels does not fit a record, which has {MOST_LABELS} bits")
+            bits = sum(1 << answer.labels.index(label) for label in answer.present)
+            return ANSWER.pack(place, LABELS, UNSURE, max(map(float, answer.probabilities), default=0.0), bits)
+        case Quantity():
+            return ANSWER.pack(place, QUANTITY, UNSURE, answer.value, 0)
+        case _:
+            assert_never(answer)

@@ -1,0 +1,82 @@
+"""Where results go, and the URIs that name it.
+
+| URI | sink |
+|---|---|
+| `jsonl:log.jsonl`, `jsonl:-` | one JSON object a line, added to what is there; `-` is standard output |
+| `video:out.mp4` | the frames with the answers drawn on them; `out-2.mp4` if it is there already (extra `opencv`) |
+| `log:FOLDER` | lines with a CRC-32 in segments under a cap, on the disk within a second |
+| `geojson:places.geojsonl` | one GeoJSON feature a frame that knows where it was taken |
+| `udp://HOST:PORT` | one binary record a datagram (`wire.py`) |
+| `unix:/run/x.sock` | the same records to programs on this computer |
+| `ccsds+udp://HOST:PORT?apid=0x2a` | the same records in space packets (extra `ccsds`) |
+| `mavlink:udpout:HOST:14550` | into a vehicle's network, as an onboard computer (extra `mavlink`) |
+| `mqtt://HOST/TOPIC`, `mqtts://…` | to a broker, with a last will (extra `mqtt`) |
+| `null:` | nowhere |
+| `NAME:REST` | whatever an installed package adds under the entry point `spatialnet_edge.sinks` |
+
+Each sink works behind a bounded queue and a thread of its own (`QueuedSink`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from spatialnet_edge.core.errors import UsageError
+from spatialnet_edge.core.plugins import Plugin, known
+from spatialnet_edge.core.results import FrameResult
+
+
+class Sink(Protocol):
+    """Takes results one by one; `close` flushes and may be called twice.
+
+    A sink may have an attribute `wants_pixels`: False lets the frames' memory go before they are queued. It may have a method
+    `flush`, which is called about twice a second while there is nothing to write. All but `video:`, `log:` (which has caps
+    of its own) and `null:` take `?budget=BYTES_A_SECOND`.
+    """
+
+    def write(self, result: FrameResult) -> None: ...
+
+    def close(self) -> None: ...
+
+
+SINKS: Mapping[str, Plugin] = {
+    "jsonl": Plugin("spatialnet_edge.sinks.jsonl:JsonlSink"),
+    "video": Plugin("spatialnet_edge.sinks.video:VideoSink", "cv2", "opencv"),
+    "log": Plugin("spatialnet_edge.sinks.log:LogSink"),
+    "geojson": Plugin("spatialnet_edge.sinks.geojson:GeoJsonSink"),
+    "udp": Plugin("spatialnet_edge.sinks.udp:UdpSink"),
+    "unix": Plugin("spatialnet_edge.sinks.unix:UnixSink"),
+    "ccsds+udp": Plugin("spatialnet_edge.sinks.udp:CcsdsUdpSink"),
+    "mavlink": Plugin("spatialnet_edge.sinks.mavlink:MavlinkSink"),
+    "mqtt": Plugin("spatialnet_edge.sinks.mqtt:MqttSink"),
+    "mqtts": Plugin("spatialnet_edge.sinks.mqtt:over_tls"),
+    "null": Plugin("spatialnet_edge.sinks.memory:NullSink"),
+}
+
+OWNERS = frozenset({"jsonl", "video", "log", "geojson", "unix"})
+"""What has its file, folder or socket to itself: a second one there would spoil it."""
+
+
+def open_sink(uri: str) -> Sink:
+    """Open what a URI names, without a queue around it.
+
+    Raises:
+        UsageError: no such sink.
+        SinkRefused: it cannot be opened for writing.
+        SinkError: the disk is full, and may have room later.
+        MissingExtra: its library is not installed.
+    """
+    scheme, colon, rest = uri.partition(":")
+    table = known("sinks", SINKS)
+    if not colon or scheme not in table:
+        raise UsageError(f"no sink '{uri}'; a sink is NAME:WHERE with NAME one of {', '.join(sorted(table))}")
+    sink: Sink = table[scheme].load()(rest)
+    return sink
+
+
+def names_of(uris: Sequence[str]) -> list[str]:
+    """`mqtt`, `mqtt-2` …: each sink by a name that does not show its URI, which may hold a password."""
+    kinds = [uri.partition(":")[0] for uri in uris]
+    before = [kinds[:index].count(kind) for index, kind in enumerate(kinds)]
+    return [f"{kind}-{count + 1}" if count else kind for kind, count in zip(kinds, before, strict=True)]

@@ -1,0 +1,189 @@
+"""Where frames come from, and the one URI grammar that names them.
+
+| URI | source |
+|---|---|
+| `clip.mp4`, `file:clip.mp4` | a video file (extra `opencv`, as for cameras and streams) |
+| `photo.jpg` | one image |
+| `folder/` | every image below it, in order of name |
+| `0`, `/dev/video2`, `/dev/v4l/by-id/…` | a camera; `?size=1280x720&fps=30&format=MJPG` chooses its mode |
+| `rtsp://…`, `http://…` | a network stream |
+| `scene:S2.tif?tile=256` | the tiles of a georeferenced raster, or of all below a folder, each with its footprint (extra `geo`) |
+| `gst:PIPELINE` | a GStreamer pipeline that ends before the sink |
+| `synthetic:frames=300&size=640x480` | frames made on the spot, for tests and benchmarks |
+| `faulty:ok*30,hang|ok*30` | a camera that fails as told, to see what a payload does then |
+| `NAME:REST` | whatever an installed package adds under the entry point `spatialnet_edge.sources` |
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import parse_qsl
+
+from spatialnet_edge.core.errors import SourceRefused
+from spatialnet_edge.core.frames import Frame, Skipped
+from spatialnet_edge.core.plugins import Plugin, known
+
+
+class Source(Protocol):
+    """Iterate once, then close.
+
+    Attributes:
+        uri: as it was asked for.
+        length: number of frames, or None when nobody knows (a camera).
+        fps: nominal frames per second, or None.
+        live: whether frames come at their own pace, so that waiting loses some.
+    """
+
+    uri: str
+    length: int | None
+    fps: float | None
+    live: bool
+
+    def __iter__(self) -> Iterator[Frame | Skipped]:
+        """Frames in order; a frame that cannot be read comes as `Skipped`.
+
+        Raises:
+            SourceLost: the source stopped before its end.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+SOURCES: dict[str, Plugin] = {
+    "video": Plugin("spatialnet_edge.sources.video:VideoSource", "cv2", "opencv"),
+    "camera": Plugin("spatialnet_edge.sources.camera:CameraSource", "cv2", "opencv"),
+    "stream": Plugin("spatialnet_edge.sources.video:StreamSource", "cv2", "opencv"),
+    "image": Plugin("spatialnet_edge.sources.stills:ImageSource"),
+    "folder": Plugin("spatialnet_edge.sources.stills:FolderSource"),
+    "scene": Plugin("spatialnet_edge.sources.scene:SceneSource", "rasterio", "geo"),
+    "gst": Plugin("spatialnet_edge.sources.gstreamer:GStreamerSource"),
+    "faulty": Plugin("spatialnet_edge.sources.faulty:FaultySource"),
+    "synthetic": Plugin("spatialnet_edge.sources.synthetic:SyntheticSource"),
+}
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+
+
+def hidden(part: str) -> bool:
+    """Whether part of a path is what a desktop or a notebook leaves behind, such as `._a.jpg`, `.Trash-1000` or `__MACOSX`."""
+    return part.startswith(".") or part == "__MACOSX"
+
+
+DEVICES = frozenset({"camera", "stream", "gst"})
+"""Sources that may hang, crash or go away, and are read in a process of their own (`supervised.py`)."""
+CAMERA_PATHS = ("/dev/video", "/dev/v4l/")
+STREAM_SCHEMES = frozenset({"rtsp", "rtsps", "http", "https", "udp", "tcp", "srt"})
+
+
+@dataclass(frozen=True, slots=True)
+class SourceUri:
+    """A URI taken apart: the row of the table, and what that source gets."""
+
+    kind: str
+    rest: str
+
+
+def parse_uri(uri: str) -> SourceUri:
+    """Say which source a URI names. Looks at the file system only to tell a folder from a file.
+
+    Raises:
+        SourceRefused: empty, or a scheme that nobody knows.
+    """
+    text = uri.strip()
+    if not text:
+        raise SourceRefused("the source is empty; give a video, an image, a folder/, a camera index or a URI")
+    if camera_node(text) is not None:
+        return SourceUri("camera", text)
+    if "\0" in text:
+        raise SourceRefused(f"{uri!r}: a null byte cannot be part of a source")
+    scheme, colon, rest = text.partition(":")
+    if colon and not os.path.exists(
+        text
+    ):  # which, unlike Path.exists, takes a name that is too long for one that is not there
+        if rest.startswith("//") and scheme in STREAM_SCHEMES:
+            return SourceUri("stream", text)
+        if scheme == "file":
+            return _parse_path(rest.removeprefix("//"))
+        names = known("sources", SOURCES)
+        if scheme in names:
+            return SourceUri(scheme, rest)
+        if scheme.isidentifier():
+            raise SourceRefused(f"{uri}: no such file, and no source '{scheme}:'; there are {', '.join(sorted(names))}")
+    return _parse_path(text)
+
+
+def camera_node(uri: str) -> Path | None:
+    """The device of a camera's URI, whether it is there or not; None if the URI names something else."""
+    device = uri.partition("?")[0]
+    if device.isascii() and device.isdigit():
+        return Path(f"/dev/video{device}")
+    return Path(device) if device.startswith(CAMERA_PATHS) and "\0" not in device else None
+
+
+def open_source(uri: str | Path | int) -> Source:
+    """Open what a URI, a path or a camera's number names.
+
+    Raises:
+        SourceRefused: it does not exist, is empty, or is not what it claims to be.
+        MissingExtra: the source's library is not installed.
+    """
+    parsed = parse_uri(str(uri))
+    source: Source = known("sources", SOURCES)[parsed.kind].load()(parsed.rest)
+    return source
+
+
+def options_of(uri: str, query: str, defaults: Mapping[str, str]) -> dict[str, str]:
+    """`name=value&…` over the defaults.
+
+    Raises:
+        SourceRefused: an option that the source does not have.
+    """
+    given = dict(parse_qsl(query, keep_blank_values=True))
+    if unknown := given.keys() - defaults.keys():
+        raise SourceRefused(f"{uri}: unknown option '{min(unknown)}'; there are {', '.join(defaults)}")
+    return {**defaults, **given}
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """`WIDTHxHEIGHT` as two integers. Raises `ValueError` for anything else."""
+    width, height = (int(side) for side in text.split("x"))
+    return width, height
+
+
+def _parse_path(text: str) -> SourceUri:
+    path = Path(text)
+    if os.path.isdir(text):
+        return SourceUri("folder", text)
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return SourceUri("image", text)
+    return SourceUri("video", text)
+
+
+def regular_file(text: str) -> Path:
+    """The path, if it is a plain file with something in it.
+
+    Raises:
+        SourceRefused: missing, empty, a FIFO or a device.
+    """
+    path = Path(text)
+    try:
+        if not path.exists():
+            raise SourceRefused(f"{path}: no such file; check the path")
+        if not path.is_file():
+            raise SourceRefused(f"{path}: not a plain file (a FIFO or a device?); give a video or an image file")
+        if path.stat().st_size == 0:
+            raise SourceRefused(f"{path}: the file is empty (0 bytes)")
+    except (OSError, ValueError) as error:
+        raise SourceRefused(f"{text[:200]!r}: cannot be opened: {error}") from error
+    return path
+
+
+def first_bytes(path: Path) -> str:
+    """The first bytes of a file, for a message about what it really is."""
+    with path.open("rb") as file:
+        return repr(file.read(16))

@@ -1,0 +1,145 @@
+"""Augmentation for overhead images: there is no up, so the eight symmetries of the square come first.
+
+Geometry is one affine warp from the stored image straight to the training size; colour, haze, noise and erasing follow on the float
+batch; mixing pairs comes last. Every image has a random generator of its own, so that a batch is the same however many processes
+share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.random import Generator, default_rng
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spatialnet_edge.core.spec import IMAGENET_MEAN, IMAGENET_STD
+
+
+def random_view(
+    height: int, width: int, size: int, rng: Generator, strength: float = 1.0, least: float = 0.6
+) -> NDArray[np.float64]:
+    """Which part of an image is seen: a random crop, slightly stretched, in one of the eight orientations.
+
+    At full strength the crop has `least` to 100 % of the side. Returns `[2, 3]`: from the view's pixels (x, y, 1) to the image's.
+    """
+    side = rng.uniform(1 - (1 - least) * strength, 1.0)
+    stretch = np.exp(rng.uniform(-0.15, 0.15) * strength)
+    crop = np.array([min(side * stretch, 1.0) * width, min(side / stretch, 1.0) * height])
+    centre = np.array([width, height]) / 2 + (np.array([width, height]) - crop) * rng.uniform(-0.5, 0.5, 2)
+    axes = np.diag(crop / size) * rng.choice([-1.0, 1.0], 2)
+    if rng.random() < 0.5:
+        axes = axes[:, ::-1]  # transpose the output: with the two signs, all eight symmetries
+    offset = centre - axes @ np.full(2, size / 2) + axes.sum(axis=1) * 0.5 - 0.5
+    return np.column_stack([axes, offset])
+
+
+def oriented(x: Tensor, orientation: int) -> Tensor:
+    """A batch of square views `[N, bands, S, S]` in one of the eight orientations, 0 to 7; 0 is as it is."""
+    turned = x.rot90(orientation % 4, (-2, -1))
+    return (turned.flip(-1) if orientation >= 4 else turned).contiguous(memory_format=torch.channels_last)
+
+
+def warp(image: NDArray[np.uint8], view: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
+    """What a view shows: uint8 `[size, size, bands]`, bilinear, mirrored beyond the edges."""
+    parts = [
+        cv2.warpAffine(
+            np.ascontiguousarray(image[..., first : first + 4]),  # OpenCV warps up to four bands at a time
+            view,
+            (size, size),
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REFLECT_101,
+        ).reshape(size, size, -1)
+        for first in range(0, image.shape[2], 4)
+    ]
+    return np.asarray(np.concatenate(parts, axis=2) if len(parts) > 1 else parts[0], np.uint8)
+
+
+def band_statistics(bands: int) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each band in grey levels: ImageNet's for red, green and blue, the middle of the range for others."""
+    mean = [*IMAGENET_MEAN, *([0.5] * bands)][:bands]
+    std = [*IMAGENET_STD, *([0.25] * bands)][:bands]
+    return torch.tensor(mean) * 255, torch.tensor(std) * 255
+
+
+def normalise(batch: NDArray[np.uint8]) -> Tensor:
+    """uint8 `[N, H, W, bands]` to float32 `[N, bands, H, W]`, channels last in memory."""
+    return standardise(torch.from_numpy(batch).permute(0, 3, 1, 2).float())
+
+
+def standardise(x: Tensor) -> Tensor:
+    """Grey levels `[N, bands, H, W]` in 0 to 255 to units of each band's deviation, about its mean."""
+    mean, std = (each.to(x.device) for each in band_statistics(x.shape[1]))
+    return (x - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)
+
+
+def recolour(x: Tensor, rngs: Sequence[Generator], strength: float = 1.0) -> Tensor:
+    """Gain and offset for each band (illumination, sensor), haze and noise, in units of the normalised pixel."""
+    bands = x.shape[1]
+    gain, offset, haze = np.empty((len(x), bands)), np.empty((len(x), bands)), np.empty((len(x), 1))
+    for index, rng in enumerate(rngs):
+        gain[index] = 1 + strength * (rng.uniform(0.75, 1.25) * rng.uniform(0.93, 1.07, bands) - 1)
+        offset[index] = strength * (rng.uniform(-0.3, 0.3) + rng.uniform(-0.1, 0.1, bands))
+        haze[index] = strength * rng.uniform(0.0, 0.25) * (rng.random() < 0.2)
+    shaped = [torch.from_numpy(each.astype(np.float32))[:, :, None, None].to(x.device) for each in (gain, offset, haze)]
+    x = (x * shaped[0] + shaped[1]) * (1 - shaped[2]) + 1.5 * shaped[2]
+    for index, rng in enumerate(rngs):
+        if rng.random() < 0.15 * strength:
+            deviation = np.float32(rng.uniform(0.02, 0.15))
+            grain = default_rng(rng.integers(2**63))  # one draw at every size, so that what follows is the same
+            noise = grain.standard_normal(x.shape[1:], dtype=np.float32) * deviation
+            x[index] += torch.from_numpy(noise).to(x.device)
+    return x
+
+
+def erase(x: Tensor, rngs: Sequence[Generator], strength: float = 1.0) -> Tensor:
+    """Blank one rectangle of up to a quarter of the area in a quarter of the images at full strength (Zhong et al. 2017)."""
+    size = x.shape[-1]
+    for index, rng in enumerate(rngs):
+        if rng.random() < 0.25 * strength:
+            height, width = rng.integers(size // 8, size // 2, 2)
+            top, left = rng.integers(0, size - height), rng.integers(0, size - width)
+            x[index, :, top : top + height, left : left + width] = 0
+    return x
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """How a batch was mixed: each image is `share` itself and the rest its neighbour, the second of the pair that it is in."""
+
+    share: float
+
+    @staticmethod
+    def partner(values: Tensor) -> Tensor:
+        """Of each row, the other of its pair."""
+        return values.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
+
+
+def mixup(x: Tensor, rng: Generator, alpha: float) -> tuple[Tensor, Mix]:
+    """Blend each image with its neighbour (Zhang et al. 2017, arXiv 1710.09412)."""
+    mix = Mix(float(rng.beta(alpha, alpha)))
+    return torch.lerp(mix.partner(x), x, mix.share), mix
+
+
+def cutmix(x: Tensor, rng: Generator) -> tuple[Tensor, Mix]:
+    """Paste a rectangle of its neighbour into each image (Yun et al. 2019, arXiv 1905.04899)."""
+    size = x.shape[-1]
+    side = int(size * np.sqrt(rng.uniform(0.1, 0.5)))
+    top, left = rng.integers(0, size - side + 1, 2)
+    mixed = x.clone()
+    area = (slice(None), slice(None), slice(top, top + side), slice(left, left + side))
+    mixed[area] = Mix.partner(x)[area]
+    return mixed, Mix(1 - side * side / (size * size))
+
+
+def drop_groups(groups: int, rngs: Sequence[Generator], probability: float) -> Tensor:
+    """Which band groups each image has: float `[N, groups]` of 0 and 1, at least one in each row."""
+    present = np.ones((len(rngs), groups), np.float32)
+    for row, rng in zip(present, rngs, strict=True):
+        row[rng.random(groups) < probability] = 0
+        row[rng.integers(groups)] = 1
+    return torch.from_numpy(present)

@@ -1,0 +1,186 @@
+"""From images in memory to training batches: which images an epoch draws, and what happens to each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.random import Generator, default_rng
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spatialnet_training.config import Stage, TrainConfig
+from spatialnet_training.data.augmentation import (
+    Mix,
+    cutmix,
+    drop_groups,
+    erase,
+    mixup,
+    random_view,
+    recolour,
+    standardise,
+    warp,
+)
+from spatialnet_training.data.device_cache import Resident
+from spatialnet_training.data.samples import Samples
+from spatialnet_training.losses.multitask import UNLABELLED
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a training step takes.
+
+    Attributes:
+        x: float32 `[N, bands, H, W]`, augmented and mixed.
+        others: the same views at other sizes, by their side in pixels, for teachers that were trained for these.
+        present: float32 `[N, groups]` of 0 and 1; None when nothing is withheld.
+        targets: task to the labels of each image before mixing.
+        data_set: int64 `[N]`, index of each image's data set before mixing; `UNLABELLED` for a picture without labels.
+        mix: how the images were mixed; None when they were not.
+    """
+
+    x: Tensor
+    others: dict[int, Tensor]
+    present: Tensor | None
+    targets: dict[str, Tensor]
+    data_set: Tensor
+    mix: Mix | None
+
+    def to(self, device: torch.device) -> Batch:
+        present = None if self.present is None else self.present.to(device, non_blocking=True)
+        targets = {task: values.to(device, non_blocking=True) for task, values in self.targets.items()}
+        x = self.x.to(device, non_blocking=True)
+        others = {size: view.to(device, non_blocking=True) for size, view in self.others.items()}
+        return Batch(x, others, present, targets, self.data_set.to(device, non_blocking=True), self.mix)
+
+    def at(self, size: int | None) -> Tensor:
+        """The views at a size; None for that of the student."""
+        return self.x if size is None or size == self.x.shape[-1] else self.others[size]
+
+
+def draw_epoch(data_set: NDArray[np.int64], data_sets: int, count: int, power: float, rng: Generator) -> NDArray[np.int64]:
+    """`count` indices for one epoch: a data set's share is its size to the power `power`; within it, without replacement.
+
+    (Temperature sampling, as multilingual models use it; 1 is proportional, 0 is uniform over the data sets.)
+
+    Args:
+        data_set: index of each image's data set.
+    """
+    members = [np.flatnonzero(data_set == k) for k in range(data_sets)]
+    shares = np.array([len(m) ** power if len(m) else 0.0 for m in members])
+    quotas = np.round(count * shares / shares.sum()).astype(int)
+    quotas[quotas.argmax()] += count - quotas.sum()  # what rounding left over, or took too much
+    drawn: list[NDArray[np.int64]] = []
+    for rows, quota in zip(members, quotas, strict=True):
+        while quota > 0:
+            drawn.append(rng.permutation(rows)[:quota])
+            quota -= len(drawn[-1])
+    return rng.permutation(np.concatenate(drawn))
+
+
+@dataclass(frozen=True, slots=True)
+class OnHost:
+    """Training images that wait in the computer's memory; views of them are made there, by OpenCV."""
+
+    images: Sequence[NDArray[np.uint8]]
+
+    def warp(self, rows: NDArray[np.int64], views: NDArray[np.float64], size: int) -> Tensor:
+        """As `Resident.warp`."""
+        seen = [warp(self.images[row], view, size) for row, view in zip(rows, views, strict=True)]
+        return torch.from_numpy(np.stack(seen)).permute(0, 3, 1, 2).float()
+
+
+class Loader:
+    """Batches of a run; the same ones however many processes share them, each of which takes its part of every batch.
+
+    Args:
+        unlabelled: pictures that only teachers label; they fill `unlabelled_share` of every batch.
+        rank, processes: this process, and how many there are.
+        sizes: of views that are made beside the student's.
+        device: where images wait if the configuration says that they wait on the device.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        samples: Samples,
+        unlabelled: Samples | None = None,
+        rank: int = 0,
+        processes: int = 1,
+        sizes: frozenset[int] = frozenset(),
+        device: torch.device | None = None,
+    ) -> None:
+        self.config, self.samples, self.rank, self.processes, self.sizes = config, samples, rank, processes, sizes
+        self.images = [*samples.images, *(unlabelled.images if unlabelled else ())]
+        place = device or torch.device("cpu")
+        self.pictures = Resident.on(place, self.images) if config.images_on_device else OnHost(self.images)
+
+    def __len__(self) -> int:
+        return self.config.epoch_images // self.config.batch
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of an epoch counted from 0."""
+        config, stage = self.config, self.config.stage_at(epoch)
+        rng = default_rng([config.seed, epoch])
+        assert stage.sampling_power is not None
+        owners, kinds = self.samples.data_set, len(self.samples.data_sets)
+        rows = draw_epoch(owners, kinds, config.epoch_images, stage.sampling_power, rng)
+        part = config.batch // self.processes
+        for first in range(0, len(self) * config.batch, config.batch):
+            drawn = rows[first : first + config.batch]
+            start = self.rank * part
+            yield self._batch(epoch, first, drawn, slice(start, start + part), stage)
+
+    def _batch(self, epoch: int, first: int, rows: NDArray[np.int64], own: slice, stage: Stage) -> Batch:
+        config, indices = self.config, range(first + own.start, first + own.stop)
+        shared = default_rng([config.seed, epoch, first])
+        rows = self._with_unlabelled(rows, shared)[own]
+
+        def seen(size: int) -> tuple[Tensor, Mix | None, Tensor | None]:
+            """The images at one size, how they were mixed, and which groups they have: the same draws at every size."""
+            rngs = [default_rng([config.seed, epoch, index, 1]) for index in indices]
+            x, mix = self._mixed(self._augmented(rows, size, rngs, stage.augmentation), deepcopy(shared), stage)
+            present = drop_groups(len(config.groups), rngs, config.group_dropout) if config.group_dropout else None
+            return x.contiguous(memory_format=torch.channels_last), mix, present
+
+        x, mix, present = seen(stage.size)
+        others = {size: seen(size)[0] for size in self.sizes - {stage.size}}
+        targets = {task: self._known(values, rows) for task, values in self.samples.targets.items()}
+        return Batch(x, others, present, targets, self._known(self.samples.data_set, rows), mix)
+
+    def _augmented(self, rows: NDArray[np.int64], size: int, rngs: Sequence[Generator], strength: float) -> Tensor:
+        images = [self.images[row] for row in rows]
+        views = [
+            random_view(image.shape[0], image.shape[1], size, rng, strength, self.config.least_crop)
+            for image, rng in zip(images, rngs, strict=True)
+        ]
+        x = standardise(self.pictures.warp(rows, np.stack(views), size))
+        return erase(recolour(x, rngs, strength), rngs, strength)
+
+    def _with_unlabelled(self, rows: NDArray[np.int64], rng: Generator) -> NDArray[np.int64]:
+        """The images of a batch, some of them replaced by unlabelled ones, which come after all that have labels."""
+        labelled = len(self.samples)
+        if len(self.images) == labelled or self.config.distillation is None:
+            return rows
+        count = 2 * round(len(rows) * self.config.distillation.unlabelled_share / 2)
+        rows, places = rows.copy(), rng.permutation(len(rows))[:count]
+        rows[places] = rng.integers(labelled, len(self.images), count)
+        return rows
+
+    def _known(self, values: NDArray[np.generic], rows: NDArray[np.int64]) -> Tensor:
+        """What is known of each image, with `UNLABELLED` for pictures without labels."""
+        labelled = rows < len(self.samples)
+        drawn = values[np.where(labelled, rows, 0)].copy()
+        drawn[~labelled] = UNLABELLED
+        return torch.from_numpy(drawn)
+
+    def _mixed(self, x: Tensor, rng: Generator, stage: Stage) -> tuple[Tensor, Mix | None]:
+        draw = rng.random()
+        if draw < (stage.mixup_share or 0.0):
+            return mixup(x, rng, self.config.mixup_alpha)
+        if draw < (stage.mixup_share or 0.0) + (stage.cutmix_share or 0.0):
+            return cutmix(x, rng)
+        return x, None

@@ -1,0 +1,46 @@
+"""Where the published data sets lie, and on which terms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from spatialnet_edge.core.errors import DataRefused, UsageError
+from spatialnet_edge.core.spec import ModelSpec
+
+FILES = {"eurosat": "eurosat_rgb.zip", "ucmerced": "ucmerced.zip", "rsscn7": "rsscn7.zip", "aid": "aid_multilabel.zip"}
+"""Data set to its file below the data root."""
+
+TERMS = {
+    "eurosat": "EuroSAT (MIT)",
+    "ucmerced": "UC Merced (public domain)",
+    "rsscn7": "RSSCN7 (for research)",
+    "aid": "AID (for research)",
+}
+"""Data set to its title and the terms of its images."""
+
+
+def data_sets(root: Path, only: str = "") -> dict[str, Path]:
+    """Data set to its path.
+
+    Args:
+        only: names, comma-separated; empty for all.
+
+    Raises:
+        UsageError: no such data set.
+        DataRefused: its file is missing.
+    """
+    names = [name.strip() for name in only.split(",") if name.strip()] or [*FILES]
+    if unknown := [name for name in names if name not in FILES]:
+        raise UsageError(f"no data set '{unknown[0]}'; there are {', '.join(FILES)}")
+    paths = {name: root / FILES[name] for name in names}
+    for path in paths.values():
+        if not path.exists():
+            raise DataRefused(f"{path}: not there; give the folder that holds the data sets with --data-root")
+    return paths
+
+
+def learnt(specs: Sequence[ModelSpec]) -> list[str]:
+    """The data sets that every one of these models has a head for."""
+    heads = [{task.name for task in spec.tasks} for spec in specs]
+    return [name for name in FILES if all(f"land_use_{name}" in each for each in heads)]

@@ -1,0 +1,160 @@
+"""What a run trains on: published data sets joined by the taxonomy, or any pictures for the teachers to label.
+
+A data set is a zip or a folder with `images/<class>/<name>`, and beside `images/` `splits.csv` (`path,split` with `train` or
+`val`) and perhaps `objects.csv` (`path` and one 0/1 column for each label).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from spatialnet_edge.core.errors import DataRefused, UsageError
+from spatialnet_edge.core.spec import RGB, BandGroup, Multiclass, Multilabel, Regression, Task
+from spatialnet_edge.sources.registry import IMAGE_SUFFIXES
+from spatialnet_training.data.bands import decode
+from spatialnet_training.data.dataset_registry import TERMS
+from spatialnet_training.data.labelled_dataset import OBJECTS as OBJECTS_FILE
+from spatialnet_training.data.labelled_dataset import SPLITS, TRAIN, Tree, class_of
+from spatialnet_training.data.samples import Collector, Samples, load_image, part_of, shrunk
+from spatialnet_training.data.taxonomy import OBJECTS, SETTLEMENT, Taxonomy, load_taxonomy
+from spatialnet_training.data.tiles import pyramid, structured
+from spatialnet_training.losses.multitask import UNLABELLED
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """What a run trains and calibrates on.
+
+    Attributes:
+        tasks: what the model is to answer, not yet calibrated.
+        tune: held-out training images, for calibration and for watching the run.
+        grant: the licence of weights trained on it.
+        terms: whose images they are and under which licence, one entry a data set.
+        unseen: how many images of which split take no part in the run, of a user's own.
+    """
+
+    tasks: tuple[Task, ...]
+    train: Samples
+    tune: Samples
+    grant: str
+    terms: tuple[str, ...]
+    unseen: Mapping[str, int] = field(default_factory=dict[str, int])
+
+    @property
+    def summary(self) -> tuple[str, ...]:
+        counts = [(self.train.data_set == k).sum() for k in range(len(self.train.data_sets))]
+        return tuple(f"{name}: {count} images" for name, count in zip(self.train.data_sets, counts, strict=True))
+
+    @property
+    def broken(self) -> list[str]:
+        return [*self.train.broken, *self.tune.broken]
+
+
+def published_tasks(taxonomy: Taxonomy, data_sets: Sequence[str]) -> tuple[Task, ...]:
+    """The heads that a model trained on these data sets may have."""
+    return (
+        Multiclass(name="land_use", labels=taxonomy.land_use_labels),
+        *(Multiclass(name=f"land_use_{name}", labels=taxonomy.classes(name)) for name in data_sets),
+        Multilabel(name="objects", labels=OBJECTS, thresholds=(0.5,) * len(OBJECTS)),
+        Multiclass(name="settlement", labels=SETTLEMENT),
+        # how many kinds of object an image shows: the count that these labels hold
+        Regression(name="object_kinds", unit="kinds of object", low=0, high=len(OBJECTS)),
+    )
+
+
+def load_published(sources: Mapping[str, Path], longest: int, groups: tuple[BandGroup, ...] = (RGB,)) -> TrainingData:
+    """Several published data sets at once, their labels joined by the taxonomy.
+
+    A head of which no image has a label is left out: it would answer by chance, and teach that.
+
+    Args:
+        sources: data set name, as in the taxonomy, to its zip or folder.
+        longest: images are kept no larger than this, in pixels.
+
+    Raises:
+        UsageError: the taxonomy has no such data set.
+        DataRefused: a file is missing.
+    """
+    taxonomy = load_taxonomy()
+    if unknown := sorted(set(sources) - set(taxonomy.data_sets)):
+        raise UsageError(f"the taxonomy has no data set '{unknown[0]}'; it has {', '.join(taxonomy.data_sets)}")
+    for path in sources.values():
+        if not path.exists():
+            raise DataRefused(f"{path}: no such data set; give the folder that holds it with --data-root")
+    parts = [load_split(sources, taxonomy, split, longest, groups) for split in ("train", "tune")]
+    taught = {name for name, values in parts[0].targets.items() if (values != UNLABELLED).any()}
+    tasks = tuple(task for task in published_tasks(taxonomy, tuple(sources)) if task.name in taught)
+    train, tune = (replace(p, targets={name: p.targets[name] for name in p.targets if name in taught}) for p in parts)
+    return TrainingData(tasks, train, tune, "Apache-2.0", tuple(TERMS[name] for name in sources))
+
+
+def load_split(
+    sources: Mapping[str, Path], taxonomy: Taxonomy, split: str, longest: int, groups: tuple[BandGroup, ...] = (RGB,)
+) -> Samples:
+    """Load one split of several data sets with their partial labels.
+
+    What a class alone says of the objects in its images (`Taxonomy.objects`) teaches; it calibrates and judges nothing.
+
+    Args:
+        sources: data set name, as in the taxonomy, to its zip or folder.
+        split: `train` (without the held-out images), `tune` (the held-out training images) or `val`.
+        longest: images are kept no larger than this, in pixels.
+    """
+    data_sets = tuple(sources)
+    collector = Collector(published_tasks(taxonomy, data_sets), data_sets)
+    for owner, (name, path) in enumerate(sources.items()):
+        tree = Tree(path)
+        files = tree.names()
+        published = {row["path"]: row["split"] for row in tree.table(SPLITS, ["split"], files)}
+        objects = {row["path"]: row for row in (tree.table(OBJECTS_FILE, OBJECTS, files) if OBJECTS_FILE in files else [])}
+        chosen = [file for file in files if file in published and part_of(file, published[file]) == split]
+        for file, encoded in zip(chosen, tree.read(chosen), strict=True):
+            image = load_image(encoded, longest, groups)
+            if image is None:
+                collector.broken.append(f"{path}: {file}")
+                continue
+            kind = class_of(file)
+            labels: dict[str, object] = {
+                "land_use": taxonomy.land_use[name, kind],
+                f"land_use_{name}": kind,
+                "settlement": taxonomy.settlement[name, kind],
+            }
+            if file in objects:
+                present = {label: float(objects[file][label]) for label in OBJECTS}
+                labels |= {"objects": present, "object_kinds": sum(present.values())}
+            elif split == TRAIN and (name, kind) in taxonomy.objects:
+                labels["objects"] = taxonomy.objects[name, kind]
+            collector.add(image, labels, owner)
+    return collector.samples()
+
+
+def load_unlabelled(path: Path, longest: int, groups: tuple[BandGroup, ...] = (RGB,), tile: int = 0) -> Samples:
+    """Any pictures in a folder or a zip, at any depth.
+
+    Args:
+        longest: images are kept no larger than this, in pixels.
+        tile: side of the tiles that each picture is cut into at every scale, in pixels, those with nothing to see left out; 0 to
+            leave pictures whole.
+
+    Raises:
+        DataRefused: none can be read, or none is as large as a tile.
+    """
+    tree = Tree(path)
+    files = [name for name in tree.names() if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+    collector = Collector((), (path.stem,))
+    for file, encoded in zip(files, tree.read(files), strict=True):
+        picture = decode(encoded, groups)
+        if picture is None:
+            collector.broken.append(f"{path}: {file}")
+            continue
+        for image in structured(pyramid(picture, tile)) if tile else [picture]:
+            collector.add(shrunk(image, longest), {})
+    if not collector.images:
+        large = f", {tile} pixels high and wide or more" if tile else ""
+        raise DataRefused(f"{path}: no image that can be used among {len(files)} files; expected pictures at any depth{large}")
+    samples = collector.samples()
+    return Samples(samples.images, {}, np.zeros(len(samples), np.int64), samples.data_sets, samples.broken)

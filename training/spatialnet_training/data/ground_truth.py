@@ -1,0 +1,97 @@
+"""What labelled images say of a model's heads: which answers are right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatialnet_edge.core.errors import DataRefused
+from spatialnet_edge.core.spec import ModelSpec, Multiclass, Multilabel, Task
+from spatialnet_training.data.labelled_dataset import OBJECTS, LabelledImages, head_name
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What is right for one head: int64 `[N]` of label indices, or float32 `[N, labels]` of 0 and 1.
+
+    Attributes:
+        rows: which of the labelled images these are.
+    """
+
+    task: str
+    rows: NDArray[np.int64]
+    values: NDArray[np.int64] | NDArray[np.float32]
+
+
+def truths(images: LabelledImages, spec: ModelSpec, task: str = "") -> list[Truth]:
+    """The heads of a model that these labels can judge.
+
+    A multiclass head fits when the class folders are among its labels, a multilabel head when `objects.csv` has its labels; any
+    head when a table has its column, or its labels' columns.
+
+    Args:
+        task: this head alone; empty for every head that fits.
+
+    Raises:
+        DataRefused: the head asked for does not fit, or none does; the message says what differs.
+    """
+    wanted = [spec.task(task)] if task else list(spec.tasks)
+    found: list[Truth] = []
+    reasons: list[str] = []
+    for head in wanted:
+        truth = from_columns(images, head) if images.columns else from_folders(images, head)
+        if isinstance(truth, str):
+            reasons.append(truth)
+        elif isinstance(head, Multilabel) and not truth.values.any():
+            reasons.append(f"'{head.name}': none of its labels is on any of these images, so there is nothing to find")
+        else:
+            found.append(truth)
+    if not found:
+        raise DataRefused(
+            f"{images.tree.path}: its {len(images.class_names)} classes fit no head of {spec.name}: {'; '.join(reasons)}"
+        )
+    return found
+
+
+def from_folders(images: LabelledImages, head: Task) -> Truth | str:
+    """What class folders and `objects.csv` say of one head; else why they say nothing."""
+    if isinstance(head, Multiclass):
+        if unknown := [name for name in images.class_names if name not in head.labels]:
+            return f"'{head.name}' has no label {', '.join(repr(name) for name in unknown[:3])}"
+        index = {label: position for position, label in enumerate(head.labels)}
+        values = np.array([index[kind] for kind in images.classes], np.int64)
+        return Truth(head.name, np.arange(len(images), dtype=np.int64), values)
+    if isinstance(head, Multilabel):
+        rows = [i for i, name in enumerate(images.files) if head.labels[0] in images.objects.get(name, {})]
+        if not rows or any(label not in images.objects[images.files[rows[0]]] for label in head.labels):
+            return f"'{head.name}' needs {OBJECTS} with its {head.width} labels as columns"
+        table = [[images.objects[images.files[i]][label] for label in head.labels] for i in rows]
+        return Truth(head.name, np.array(rows, np.int64), np.array(table, np.float32))
+    return f"'{head.name}' is a regression, which class folders cannot judge"
+
+
+def from_columns(images: LabelledImages, head: Task) -> Truth | str:
+    """What a table says of one head, from the rows in which every cell that it needs is filled; else why it says nothing."""
+    names = [head_name(label) for label in head.labels] if isinstance(head, Multilabel) else [head.name]
+    if absent := [name for name in names if name not in images.columns[images.files[0]]]:
+        return f"'{head.name}' needs a column '{absent[0]}'"
+    rows = [i for i, file in enumerate(images.files) if all(images.columns[file][name] for name in names)]
+    cells = [[images.columns[images.files[i]][name] for name in names] for i in rows]
+    if not rows:
+        needed = "its column is" if len(names) == 1 else f"its {len(names)} columns are all"
+        return f"'{head.name}' has no row in which {needed} filled"
+    if isinstance(head, Multiclass):
+        if unknown := sorted({cell for (cell,) in cells} - set(head.labels)):
+            return f"'{head.name}' has no label {', '.join(repr(name) for name in unknown[:3])}"
+        return Truth(head.name, np.array(rows, np.int64), np.array([head.labels.index(cell) for (cell,) in cells], np.int64))
+    try:
+        values = np.array([[float(cell) for cell in row] for row in cells], np.float32)
+    except ValueError as error:
+        return f"'{head.name}' needs numbers: {error}"
+    if isinstance(head, Multilabel) and not np.isin(values, (0, 1)).all():
+        return f"'{head.name}' needs columns of 0 and 1"
+    if not np.isfinite(values).all():
+        return f"'{head.name}' has a quantity that is no number"
+    return Truth(head.name, np.array(rows, np.int64), values)

@@ -1,0 +1,141 @@
+"""Images in memory with partial labels, and the rule that says which image is for what."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatialnet_edge.core.pixels import resized
+from spatialnet_edge.core.spec import RGB, BandGroup, InputSpec, Multiclass, Multilabel, Regression, Task
+from spatialnet_training.data.bands import decode
+from spatialnet_training.data.labelled_dataset import TRAIN
+from spatialnet_training.losses.multitask import UNLABELLED
+
+STORED_SIDE = 128
+"""Images wait in memory no larger than this, in pixels: 25,000 of them take about one gigabyte."""
+
+Targets = dict[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Images of one split, with each task's targets.
+
+    Attributes:
+        images: uint8 `[H, W, bands]` each.
+        targets: task to int64 `[N]` of class indices, or float32 `[N, outputs]` in 0 to 1; `UNLABELLED` where unknown, of a row
+            perhaps in some columns alone.
+        data_set: index of each image's data set in `data_sets`.
+        broken: files that could not be read as images, and were left out.
+    """
+
+    images: list[NDArray[np.uint8]]
+    targets: Targets
+    data_set: NDArray[np.int64]
+    data_sets: tuple[str, ...]
+    broken: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def subset(self, rows: Sequence[int]) -> Samples:
+        index = np.asarray(rows, dtype=np.int64)
+        return Samples(
+            images=[self.images[i] for i in index],
+            targets={task: values[index] for task, values in self.targets.items()},
+            data_set=self.data_set[index],
+            data_sets=self.data_sets,
+        )
+
+
+class Collector:
+    """Gathers images and labels one by one into `Samples`.
+
+    Args:
+        tasks: of the model to be trained.
+        data_sets: their names.
+    """
+
+    def __init__(self, tasks: Sequence[Task], data_sets: tuple[str, ...]) -> None:
+        self.tasks = tasks
+        self.data_sets = data_sets
+        self.images: list[NDArray[np.uint8]] = []
+        self.owners: list[int] = []
+        self.rows: dict[str, list[NDArray[np.generic]]] = {task.name: [] for task in tasks}
+        self.broken: list[str] = []
+
+    def add(self, image: NDArray[np.uint8], labels: Mapping[str, object], owner: int = 0) -> None:
+        """Take an image.
+
+        Args:
+            labels: task name to a class name, to `{label: 0 or 1}`, or to a number; tasks that are not in it are unlabelled, and
+                so is a label that is not in the second.
+        """
+        self.images.append(image)
+        self.owners.append(owner)
+        for task in self.tasks:
+            self.rows[task.name].append(target_of(task, labels.get(task.name)))
+
+    def samples(self) -> Samples:
+        targets: Targets = {name: np.stack(rows) if rows else np.zeros(0, np.int64) for name, rows in self.rows.items()}
+        return Samples(self.images, targets, np.array(self.owners, np.int64), self.data_sets, self.broken)
+
+
+def target_of(task: Task, label: object) -> NDArray[np.generic]:
+    """One image's target for one task; see `Samples.targets`."""
+    if isinstance(task, Multiclass):
+        return np.array(UNLABELLED if label is None else task.labels.index(str(label)), np.int64)
+    if label is None:
+        return np.full(task.width, UNLABELLED, np.float32)
+    if isinstance(task, Multilabel):
+        assert isinstance(label, Mapping)
+        return np.array([float(label.get(name, UNLABELLED)) for name in task.labels], np.float32)
+    assert isinstance(task, Regression)
+    return np.array([(float(str(label)) - task.low) / (task.high - task.low)], np.float32).clip(0, 1)
+
+
+def load_image(encoded: bytes, longest: int, groups: tuple[BandGroup, ...] = (RGB,)) -> NDArray[np.uint8] | None:
+    """Decode and shrink (area averaging) so that the longer side is at most `longest`; None if not an image.
+
+    Returns uint8 `[H, W, bands]`.
+    """
+    image = decode(encoded, groups)
+    return None if image is None else shrunk(image, longest)
+
+
+def shrunk(image: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
+    """The image, uint8 `[H, W, bands]`, with its longer side at most `longest`."""
+    height, width = image.shape[:2]
+    scale = longest / max(height, width)
+    if scale < 1:
+        image = resized(image, round(width * scale), round(height * scale))
+    return image
+
+
+def judging_side(spec: InputSpec) -> int:
+    """Side that images are kept at to judge a network: no smaller than it sees them. Enlarged, they are softer than what it will
+    meet."""
+    return max(STORED_SIDE, spec.height)
+
+
+def held_out(path: str) -> bool:
+    """Whether a training image of a published set is held out for calibration: one in twenty, by a hash of its path."""
+    return zlib.crc32(path.encode()) % 20 == 0
+
+
+def set_aside(paths: Sequence[str]) -> frozenset[str]:
+    """Which of a user's training images are held out: one in twenty, and no fewer than ten, or a quarter where ten would be more.
+
+    Those with the lowest hashes of their paths, so that a set of any size has some, and the same ones every time.
+    """
+    count = max(len(paths) // 20, min(10, len(paths) // 4))
+    return frozenset(sorted(paths, key=lambda path: (zlib.crc32(path.encode()), path))[:count])
+
+
+def part_of(path: str, split: str) -> str:
+    """`train`, `tune` (held-out training images), or another split as it is."""
+    return "tune" if split == TRAIN and held_out(path) else split

@@ -1,0 +1,1 @@
+"""Knowledge distillation: `teachers.py` holds the teachers of a run and the student's distance from them."""

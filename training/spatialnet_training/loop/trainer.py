@@ -1,0 +1,324 @@
+"""The training loop: progressive resizing, mixed images, averaged weights, one cosine cycle, resume from any epoch.
+
+Lightning Fabric carries the device, the precision and the number of processes; `torchrun` starts more than one.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.random import default_rng
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from spatialnet_edge.core.frames import fit
+from spatialnet_edge.core.spec import RGB, BandGroup, InputSpec
+from spatialnet_training.config import SELF, TrainConfig
+from spatialnet_training.data.augmentation import Mix, normalise
+from spatialnet_training.data.dataloader import Batch, Loader
+from spatialnet_training.data.samples import Samples
+from spatialnet_training.distillation.teachers import Teacher, as_teacher, distillation_loss, teach
+from spatialnet_training.loop.malloc import keep_freed_memory
+from spatialnet_training.losses.multitask import counted, labelled_rows, project_conflicts, task_losses
+from spatialnet_training.networks.model import SpatialNet
+
+
+class WithFeatures(nn.Module):
+    """A network whose forward gives the pooled features beside the logits, as distillation needs them."""
+
+    def __init__(self, network: SpatialNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, present: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        pooled = self.network.pool(x, present)
+        return pooled, self.network.answer(pooled)
+
+
+class WithPresence(nn.Module):
+    """A network that is told, for every image, which groups of bands are there."""
+
+    def __init__(self, network: SpatialNet, present: Sequence[bool]) -> None:
+        super().__init__()
+        self.network = network
+        self.present = torch.tensor(present, dtype=torch.float32)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return self.network(x, self.present.to(x.device).expand(len(x), -1))
+
+
+def make_fabric(precision: str) -> Fabric:
+    """The devices of this machine, or this process's share when `torchrun` started it."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes == 1:
+        return Fabric(precision=precision, devices=1)  # type: ignore[arg-type]  # checked by Fabric
+    local = int(os.environ["LOCAL_WORLD_SIZE"])
+    return Fabric(precision=precision, devices=local, num_nodes=processes // local, strategy="ddp")  # type: ignore[arg-type]
+
+
+def parameter_groups(network: SpatialNet, config: TrainConfig) -> list[dict[str, Any]]:
+    """Which parameters learn, how fast, and which decay: matrices and filters do; biases, norms, positions and queries do not."""
+    layers = [list(layer) for layer in network.backbone.layers()]  # type: ignore[operator]  # a Backbone
+    top = [*network.heads.parameters()]
+    if config.adapt != "full":
+        for parameter in network.backbone.parameters():
+            parameter.requires_grad_(False)
+    if config.adapt == "probe":
+        for parameter in network.pooling.parameters():
+            parameter.requires_grad_(False)
+    layers.append([*network.pooling.parameters(), *top])
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    groups: list[dict[str, Any]] = []
+    for height, layer in enumerate(reversed(layers)):
+        scale = config.layer_decay**height
+        learning = [parameter for parameter in layer if parameter.requires_grad]
+        free = [p for p in learning if p.ndim < 2 or names[id(p)].endswith(("positions", "registers", "query"))]
+        decayed = [p for p in learning if not any(p is other for other in free)]
+        groups += [
+            {"params": parameters, "weight_decay": decay, "scale": scale}
+            for parameters, decay in ((decayed, config.weight_decay), (free, 0.0))
+            if parameters
+        ]
+    return groups
+
+
+def epochs_of(checkpoint: Path) -> int:
+    """How many epochs a run's checkpoint has seen; its weights are not read."""
+    return int(torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)["epoch"])
+
+
+@torch.inference_mode()
+def predict(
+    network: nn.Module, samples: Samples, size: int, groups: tuple[BandGroup, ...] = (RGB,), batch: int = 256
+) -> dict[str, Tensor]:
+    """Logits of every task for all images, with the deployed resize: task to float32 `[N, outputs]`, on the CPU."""
+    keep_freed_memory()
+    network.eval()
+    device = next(network.parameters()).device
+    given = InputSpec(height=size, width=size, groups=groups)
+    parts: list[dict[str, Tensor]] = []
+    for start in range(0, len(samples), batch):
+        pixels = np.stack([fit(image, given) for image in samples.images[start : start + batch]])
+        logits = network(normalise(pixels).contiguous(memory_format=torch.channels_last).to(device))
+        parts.append({task: values.float().cpu() for task, values in logits.items()})
+    return {task: torch.cat([part[task] for part in parts]) for task in parts[0]} if parts else {}
+
+
+def accuracies(logits: dict[str, Tensor], samples: Samples) -> dict[str, float]:
+    """Top-1 of each categorical task over its labelled images; of the others, the share of right answers (a quantity is right
+    within a twentieth of its range)."""
+    figures: dict[str, float] = {}
+    for task, values in samples.targets.items():
+        target = torch.from_numpy(values)
+        labelled = labelled_rows(target)
+        if not labelled.any():
+            continue
+        if target.ndim == 1:
+            right = logits[task].argmax(1) == target
+        elif target.shape[1] == 1:
+            right = (logits[task].sigmoid() - target).abs() <= 0.05
+        else:
+            right = (logits[task] > 0) == (target > 0.5)
+        figures[task] = right[labelled].float().mean().item()
+    return figures
+
+
+class Trainer:
+    """Owns what a checkpoint must hold: weights, averaged weights, optimiser, epoch, and the figures of the epochs before.
+
+    Args:
+        network: of `config`'s shape, on the CPU.
+        teachers: as `config.distillation` names them, loaded; `self` is not among them.
+        unlabelled: pictures for the teachers to label.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        network: SpatialNet,
+        samples: Samples,
+        teachers: Sequence[Teacher] = (),
+        unlabelled: Samples | None = None,
+        fabric: Fabric | None = None,
+    ) -> None:
+        keep_freed_memory()
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.fabric = fabric or make_fabric(config.precision)
+        self.fabric.launch()
+        sizes = frozenset(each.size for each in teachers if each.size is not None)
+        rank, processes, device = self.fabric.global_rank, self.fabric.world_size, self.fabric.device
+        self.loader = Loader(config, samples, unlabelled, rank, processes, sizes, device)
+        self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (not in its stub)
+        groups = parameter_groups(network, config)
+        self.task_weights = {task: config.task_weights.get(task, 1.0) for task in samples.targets}
+        self.single_label = {task: values.ndim == 1 for task, values in samples.targets.items()}
+        self.log_variances = nn.Parameter(torch.zeros(len(samples.targets), device=self.fabric.device))
+        if config.balance == "uncertainty":
+            groups.append({"params": [self.log_variances], "weight_decay": 0.0, "scale": 1.0})
+        optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+        self.forward, self.optimiser = self.fabric.setup(self._compiled(WithFeatures(self.network)), optimiser)
+        average = get_ema_multi_avg_fn(config.ema_decay)
+        self.averaged = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
+        self.teachers = [replace(each, network=self._placed(each.network)) for each in teachers]
+        for own in config.distillation.taught_by if config.distillation else ():
+            if own.checkpoint == SELF:
+                copied = WithFeatures(self.averaged.module)  # pyright: ignore[reportArgumentType] (a copy of `network`)
+                self.teachers.append(as_teacher(copied, None, own, samples.data_sets))
+        self.epoch = 0
+        self.step = 0
+        self.history: list[dict[str, float]] = []
+
+    def _placed(self, network: nn.Module) -> nn.Module:
+        network.requires_grad_(False)
+        placed = network.eval().to(self.fabric.device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        return self._compiled(WithFeatures(placed))
+
+    def _compiled(self, network: nn.Module) -> nn.Module:
+        return cast(nn.Module, torch.compile(network, dynamic=False)) if self.config.compile else network
+
+    @property
+    def steps(self) -> int:
+        return self.config.epochs * len(self.loader)
+
+    def rate(self) -> float:
+        """Linear warm-up, then half a cosine to zero (Loshchilov and Hutter 2016)."""
+        progress = self.step / self.steps
+        warmup = self.config.warmup_share
+        if progress < warmup:
+            return self.config.learning_rate * progress / warmup
+        return self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warmup) / (1 - warmup))))
+
+    def train_epoch(self, advance: Callable[[], None] = lambda: None) -> dict[str, float]:
+        """One epoch; returns the mean loss, the images per second and the last learning rate.
+
+        Args:
+            advance: called after every step.
+        """
+        start = time.monotonic()
+        losses: list[Tensor] = []
+        self.forward.train()
+        if self.config.adapt != "full":
+            self.network.backbone.eval()  # a frozen backbone keeps its batch statistics too
+        for batch in self.loader.epoch(self.epoch):
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.rate() * group["scale"]
+            losses.append(self._step(batch.to(self.fabric.device)))
+            self.averaged.update_parameters(self.network)
+            self.step += 1
+            advance()
+        self.epoch += 1
+        loss = float(torch.stack(losses).mean())  # asked for once: every question makes a GPU's queue run empty
+        seconds = time.monotonic() - start
+        return {
+            "epoch": self.epoch,
+            "size": self.config.stage_at(self.epoch - 1).size,
+            "loss": loss,
+            "learning_rate": self.rate(),
+            "seconds": seconds,
+            "images_per_second": len(losses) * self.config.batch / seconds,
+        }
+
+    def _step(self, batch: Batch) -> Tensor:
+        """One step of the optimiser on a batch; returns the loss over all processes."""
+        pooled, logits = self.forward(batch.x, batch.present)
+        losses = self._labelled(logits, batch)
+        extra = self._taught(pooled, logits, batch)
+        self.optimiser.zero_grad(set_to_none=True)
+        if self.config.balance == "pcgrad":
+            total = self._project(list(losses.values()), extra)
+        else:
+            total = self._balanced(losses) + extra
+            self.fabric.backward(total)
+        if self.log_variances.grad is not None:  # not part of the network that Fabric keeps alike
+            self.log_variances.grad = self._mean(self.log_variances.grad)
+        self.fabric.clip_gradients(self.forward, self.optimiser, max_norm=1.0)
+        self.optimiser.step()
+        return self._mean(total.detach())
+
+    def _mean(self, values: Tensor) -> Tensor:
+        """Over all processes."""
+        return cast(Tensor, self.fabric.all_reduce(values))
+
+    def _labelled(self, logits: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Weighted loss of each task against the labels of both images that were mixed."""
+        smoothing = self.config.label_smoothing
+        if batch.mix is None:
+            losses = task_losses(logits, counted(self.config.counts, logits, batch.targets), smoothing)
+        else:
+            losses = task_losses(logits, batch.targets, smoothing)
+            partners = {task: Mix.partner(values) for task, values in batch.targets.items()}
+            others = task_losses(logits, partners, smoothing)
+            losses = {task: batch.mix.share * loss + (1 - batch.mix.share) * others[task] for task, loss in losses.items()}
+        settings = self.config.distillation
+        share = 1 - settings.share if settings else 1.0
+        return {task: share * self.task_weights[task] * loss for task, loss in losses.items()}
+
+    def _balanced(self, losses: dict[str, Tensor]) -> Tensor:
+        stacked = torch.stack(list(losses.values()))
+        if self.config.balance == "uncertainty":
+            return (torch.exp(-self.log_variances) * stacked + 0.5 * self.log_variances).sum()
+        return stacked.sum()
+
+    def _taught(self, pooled: Tensor, logits: dict[str, Tensor], batch: Batch) -> Tensor:
+        settings = self.config.distillation
+        if settings is None:
+            return pooled.new_zeros(())
+        self.averaged.module.eval()
+        with self.fabric.autocast():  # Fabric wraps the student alone
+            rng = default_rng([self.config.seed, self.step, 1])
+            taught = teach(self.teachers, batch, self.single_label, settings.temperature, rng)
+        targets = batch.targets
+        loss = distillation_loss(settings, pooled, logits, taught, targets, self.single_label, self.task_weights)
+        return settings.share * loss
+
+    def _project(self, losses: list[Tensor], extra: Tensor) -> Tensor:
+        """Put PCGrad's combination of the tasks' gradients in place; what teachers say counts as one more task."""
+        everything = [*losses, extra] if extra.requires_grad else losses
+        learning = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        flat: list[Tensor] = []
+        for loss in everything:
+            gradients = torch.autograd.grad(loss, learning, retain_graph=True, allow_unused=True)
+            parts = [torch.zeros_like(p) if g is None else g for p, g in zip(learning, gradients, strict=True)]
+            flat.append(self._mean(torch.cat([part.flatten() for part in parts])))
+        rng = default_rng([self.config.seed, self.step])
+        order = [rng.permutation(len(flat)).tolist() for _ in flat]
+        combined = project_conflicts(flat, order).split([parameter.numel() for parameter in learning])
+        for parameter, gradient in zip(learning, combined, strict=True):
+            parameter.grad = gradient.view_as(parameter)
+        return torch.stack(everything).sum()
+
+    def save(self, path: Path) -> None:
+        """Write the whole state, atomically; by the first process alone."""
+        if not self.fabric.is_global_zero:
+            return
+        state = {
+            "model": self.network.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "log_variances": self.log_variances.detach(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "history": self.history,
+        }
+        partial = path.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(path)
+
+    def load(self, path: Path) -> None:
+        state = torch.load(path, weights_only=True, map_location=self.fabric.device)
+        self.network.load_state_dict(state["model"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        with torch.no_grad():
+            self.log_variances.copy_(state["log_variances"])
+        self.epoch, self.step, self.history = state["epoch"], state["step"], state["history"]

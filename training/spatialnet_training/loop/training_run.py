@@ -1,0 +1,239 @@
+"""One training run from a configuration to a network: load, train, calibrate, save."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import torch
+from msgspec.structs import replace
+from torch import Tensor
+
+from spatialnet_edge import __version__
+from spatialnet_edge.bundle.manifest import Provenance
+from spatialnet_edge.core.errors import UsageError
+from spatialnet_edge.core.spec import InputSpec, ModelSpec, Multiclass, Multilabel, Regression, Task
+from spatialnet_training.config import SELF, TaughtBy, TrainConfig
+from spatialnet_training.data.bands import groups_named
+from spatialnet_training.data.datasets import TrainingData, load_unlabelled
+from spatialnet_training.data.samples import Samples
+from spatialnet_training.distillation.teachers import Teacher, as_teacher
+from spatialnet_training.loop.licensing import licence
+from spatialnet_training.loop.run_card import write_card
+from spatialnet_training.loop.run_fingerprint import identify, require_same, write_identity
+from spatialnet_training.loop.trainer import Trainer, accuracies, epochs_of, predict
+from spatialnet_training.losses.temperature_scaling import abstention, fit_temperature
+from spatialnet_training.networks.checkpoint import (
+    NETWORK,
+    load_network,
+    load_spec,
+    located,
+    run_name,
+    save_network,
+)
+from spatialnet_training.networks.model import SpatialNet
+from spatialnet_training.networks.transfer import answers, transfer
+
+LAST, LOG = "last.ckpt", "log.csv"
+
+
+def stored_side(config: TrainConfig) -> int:
+    """Side that images are kept at, in pixels: enough for every stage and every teacher.
+
+    Raises:
+        UsageError: a teacher is not there.
+        Refused: a teacher cannot be read.
+    """
+    seen = [each.size or load_spec(located(each.checkpoint)).input.height for each in other_teachers(config)]
+    return max(config.stored_side, *(stage.size for stage in config.stages), *seen)
+
+
+def other_teachers(config: TrainConfig) -> list[TaughtBy]:
+    """Those that are checkpoints, which a run's own averaged weights are not."""
+    settings = config.distillation
+    return [each for each in settings.taught_by if each.checkpoint != SELF] if settings else []
+
+
+def starting_point(config: TrainConfig) -> Path | None:
+    """The checkpoint that a run's weights start from; None for random or pretrained ones.
+
+    Raises:
+        UsageError: there is no such checkpoint.
+    """
+    try:
+        return located(config.start) if config.start else None
+    except UsageError as error:
+        raise UsageError(f"{error}; or give --start scratch") from error
+
+
+class Watcher:
+    """What a run tells of itself; this one is silent."""
+
+    def steps(self, epoch: int, count: int) -> AbstractContextManager[Callable[[], None]]:
+        """Entered for every epoch; what it gives is called after each of `count` steps."""
+        return nullcontext(lambda: None)
+
+    def epoch(self, figures: dict[str, float]) -> None:
+        """The figures of an epoch."""
+
+
+def train(
+    config: TrainConfig,
+    data: TrainingData,
+    out: Path,
+    command: str,
+    watcher: Watcher | None = None,
+) -> Path:
+    """Train, resuming from `out/last.ckpt` when it is there.
+
+    Args:
+        command: what the user typed, for the record.
+
+    Returns:
+        The path of `network.pt`: averaged weights, calibrated temperatures, the model's contract. `log.csv`, `card.html` and its
+        plots stand beside it.
+
+    Raises:
+        UsageError: an unknown backbone or group, no such checkpoint to start from, a teacher of other labels, a count of
+            what cannot be counted, or `out` holds another run's checkpoint.
+    """
+    watcher = watcher or Watcher()
+    start = starting_point(config)
+    groups = groups_named(config.groups)
+    check_counts(config.counts, data.tasks)
+    torch.manual_seed(config.seed)
+    outputs = {task.name: task.width for task in data.tasks}
+    network = SpatialNet(config.backbone, outputs, config.size, groups, config.weights)
+    inherited = transfer(network, data.tasks, start).licence if start else ""
+    settings = config.distillation
+    teachers = [load_teacher(each, data) for each in other_teachers(config)]
+    unlabelled, seen, terms = None, data.summary, [*data.terms]
+    if settings and settings.unlabelled:
+        unlabelled = load_unlabelled(Path(settings.unlabelled), stored_side(config), groups, settings.unlabelled_tile)
+        seen = (*seen, f"{unlabelled.data_sets[0]}: {len(unlabelled)} unlabelled")
+        terms.append(settings.unlabelled_terms)
+    terms.append(config.weights_terms)
+    trainer = Trainer(config, network, data.train, teachers, unlabelled)
+    if not trainer.fabric.is_global_zero:
+        watcher = Watcher()  # one of several processes speaks
+    out.mkdir(parents=True, exist_ok=True)
+    identity = identify(config, start, seen, data.tasks, data.train)
+    if (out / LAST).exists():
+        require_same(out, identity, epochs_of(out / LAST))
+        trainer.load(out / LAST)
+    trainer.fabric.barrier()
+    if trainer.fabric.is_global_zero:
+        write_identity(out, identity)
+    while trainer.epoch < config.epochs:
+        with watcher.steps(trainer.epoch, len(trainer.loader)) as advance:
+            figures = trainer.train_epoch(advance)
+        size = config.stage_at(trainer.epoch - 1).size
+        held_out = accuracies(predict(trainer.averaged.module, data.tune, size, groups), data.tune)
+        figures |= {f"tune/{task}": value for task, value in held_out.items()}
+        trainer.history.append(figures)
+        trainer.save(out / LAST)
+        if trainer.fabric.is_global_zero:
+            write_log(out / LOG, trainer.history)
+            watcher.epoch(figures)
+    network.load_state_dict(trainer.averaged.module.state_dict())
+    logits = predict(network, data.tune, config.size, groups)
+    given = InputSpec(height=config.size, width=config.size, groups=groups)
+    spec = ModelSpec(name=config.name, input=given, tasks=tuple(calibrated(t, logits[t.name], data.tune) for t in data.tasks))
+    provenance = Provenance(
+        created=time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
+        tool=f"spatialnet-edge {__version__}, torch {torch.__version__}",
+        source=origin(config, start),
+        command=command,
+        data=seen,
+        licence=licence(data.grant, terms, inherited),
+    )
+    if trainer.fabric.is_global_zero:
+        save_network(out / NETWORK, network, config.backbone, spec, provenance)
+        parameters = sum(parameter.numel() for parameter in network.parameters())
+        write_log(out / LOG, trainer.history)  # also when there was nothing left to train
+        seconds = sum(figures["seconds"] for figures in trainer.history)
+        write_card(
+            out, config, spec, provenance, parameters, logits, data.tune, accuracies(logits, data.tune), seconds, out / LOG
+        )
+    trainer.fabric.barrier()
+    return out / NETWORK
+
+
+def check_counts(counts: Mapping[str, str], tasks: Sequence[Task]) -> None:
+    """Find a count that is none.
+
+    Raises:
+        UsageError: a head is not there, is no quantity of 0 to the number of labels, or has no labels that may be true together.
+    """
+    heads = {task.name: task for task in tasks}
+    for quantity, labels in counts.items():
+        count, counted = heads.get(quantity), heads.get(labels)
+        right = (
+            isinstance(count, Regression)
+            and isinstance(counted, Multilabel)
+            and count.low == 0
+            and count.high == counted.width
+        )
+        if not right:
+            raise UsageError(
+                f"counts: '{quantity}' cannot count '{labels}'; expected a quantity from 0 to the number of labels of a head whose "
+                f"labels may be true together; this run's heads are {', '.join(heads)}"
+            )
+
+
+def origin(config: TrainConfig, start: Path | None) -> str:
+    """Where the weights come from, in words."""
+    source = f"started from {run_name(start)}" if start else "from scratch"
+    if config.weights and not start:
+        source = f"started from {Path(config.weights).name}"
+    if config.distillation:
+        source += f", distilled from {', '.join(named(each) for each in config.distillation.taught_by)}"
+    return source
+
+
+def named(teacher: TaughtBy) -> str:
+    """A teacher in words."""
+    name = "itself" if teacher.checkpoint == SELF else run_name(Path(teacher.checkpoint))
+    return f"{name} (of {' and '.join(teacher.of)})" if teacher.of else name
+
+
+def load_teacher(teacher: TaughtBy, data: TrainingData) -> Teacher:
+    """A checkpoint whose heads mean what the student's mean.
+
+    Raises:
+        UsageError: it is not there; it has no task in common, or one with other labels; or it is to know a data set that is not
+            there.
+        Refused: it cannot be read.
+    """
+    path = located(teacher.checkpoint)
+    network, spec, _ = load_network(path)
+    wanted = dict(answers(task) for task in data.tasks)
+    shared = [task for task in spec.tasks if task.name in wanted]
+    if not shared:
+        raise UsageError(f"{path}: teaches {', '.join(t.name for t in spec.tasks)}; the student learns {', '.join(wanted)}")
+    if other := [task.name for task in shared if wanted[task.name] != answers(task)[1]]:
+        raise UsageError(f"{path}: its labels of '{other[0]}' are not the student's, or in another order")
+    return as_teacher(network, teacher.size or spec.input.height, teacher, data.train.data_sets)
+
+
+def write_log(log: Path, history: Sequence[dict[str, float]]) -> None:
+    """One row an epoch, as the checkpoint has them: a run that was killed and resumed has no row twice."""
+    with log.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(history[0]))
+        writer.writeheader()
+        writer.writerows({key: round(value, 5) for key, value in figures.items()} for figures in history)
+
+
+def calibrated(task: Task, logits: Tensor, tune: Samples) -> Task:
+    """The task with temperature and abstention from the held-out training images."""
+    target = torch.from_numpy(tune.targets[task.name])
+    if isinstance(task, Multiclass):
+        temperature = fit_temperature(logits, target)
+        least = abstention((logits / temperature).softmax(dim=1), target)
+        return replace(task, temperature=temperature, abstain_below=least)
+    if isinstance(task, Multilabel):
+        return replace(task, temperature=fit_temperature(logits, target))
+    return task

@@ -1,0 +1,4 @@
+"""What training minimises, and what makes probabilities honest afterwards.
+
+Start with `multitask.py` (the loss over partly labelled heads), then `temperature_scaling.py` (calibration on held-out images).
+"""

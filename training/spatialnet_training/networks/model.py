@@ -1,0 +1,49 @@
+"""SpatialNet-ViT: a backbone that makes tokens, one attention query for each task over them, one linear head for each task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from spatialnet_edge.core.spec import RGB, BandGroup
+from spatialnet_training.networks.backbones import build_backbone
+from spatialnet_training.networks.layers import TaskPooling
+
+
+class SpatialNet(nn.Module):
+    """Normalised pixels in, one tensor of logits for each task out.
+
+    Args:
+        backbone: a preset of `backbones.PRESETS`, `timm:NAME` or `timm-trunk:NAME`.
+        tasks: task name to number of outputs.
+        size: side of the square input in pixels; a multiple of 16.
+        groups: the bands of the input, in channel order.
+        weights: pretrained ones for the backbone; see `build_backbone`.
+    """
+
+    def __init__(
+        self, backbone: str, tasks: Mapping[str, int], size: int, groups: tuple[BandGroup, ...] = (RGB,), weights: str = ""
+    ) -> None:
+        super().__init__()
+        self.backbone = build_backbone(backbone, groups, size, weights)
+        width = int(self.backbone.width)  # type: ignore[arg-type]  # torch's stubs make every attribute a tensor or a module
+        self.pooling = TaskPooling(len(tasks), width)
+        if not self.backbone.task_queries:
+            self.pooling.requires_grad_(False)  # its zero queries are the mean over the tokens
+        self.heads = nn.ModuleDict({name: nn.Linear(width, outputs) for name, outputs in tasks.items()})
+
+    def forward(self, x: Tensor, present: Tensor | None = None) -> dict[str, Tensor]:
+        """`x`: float `[N, bands, H, W]`, mean 0 and deviation 1 for each band; H and W multiples of 16.
+
+        `present`: float `[N, groups]` of 0 and 1; None when every group of bands is there.
+        """
+        return self.answer(self.pool(x, present))
+
+    def pool(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+        """What each task sees of the image: `[N, tasks, width]`."""
+        return self.pooling(self.backbone(x, present))
+
+    def answer(self, pooled: Tensor) -> dict[str, Tensor]:
+        """Logits of each task from `pool`'s features."""
+        return {name: head(pooled[:, index]) for index, (name, head) in enumerate(self.heads.items())}

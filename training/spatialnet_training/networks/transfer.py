@@ -1,0 +1,75 @@
+"""Start a network from another one's weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from spatialnet_edge.bundle.manifest import Provenance
+from spatialnet_edge.core.errors import UsageError, first_line
+from spatialnet_edge.core.spec import Multiclass, Multilabel, Task
+from spatialnet_training.networks.backbones import Encoder
+from spatialnet_training.networks.checkpoint import load_network
+from spatialnet_training.networks.layers import Block
+from spatialnet_training.networks.model import SpatialNet
+
+
+def transfer(network: SpatialNet, tasks: tuple[Task, ...], start: Path) -> Provenance:
+    """Take over the backbone and the pooling, and the query and head of each task that has the same name and labels.
+
+    A network that is deeper, and otherwise of the same shape, starts as the one that it takes over: its further blocks are silent.
+    A trunk (`timm-trunk:NAME`) takes over the stages of the whole network (`timm:NAME`), whose pooling and heads are wider.
+
+    Args:
+        tasks: of `network`, in the order of its heads.
+
+    Returns:
+        Where the checkpoint comes from.
+
+    Raises:
+        UsageError: the checkpoint has another backbone.
+    """
+    source, spec, provenance = load_network(start)
+    kept = {k: v for k, v in source.state_dict().items() if not k.startswith("heads.") and k != "pooling.query"}
+    own = network.state_dict()
+    if is_trunk_of(network, source):
+        kept = {k: v for k, v in kept.items() if k in own and k.startswith("backbone.")}
+    place = "backbone.positions"
+    if place in kept and place in own and kept[place].shape[-2:] != own[place].shape[-2:]:
+        kept[place] = F.interpolate(kept[place], own[place].shape[-2:], mode="bicubic", align_corners=False)
+    query = torch.zeros_like(own["pooling.query"])
+    before = {answers(task): index for index, task in enumerate(spec.tasks)}
+    for index, task in enumerate(tasks):
+        if (old := before.get(answers(task))) is not None and source.pooling.query.shape[1] == query.shape[1]:
+            query[index] = source.pooling.query[old].detach()
+            kept |= {k: v for k, v in source.state_dict().items() if k.startswith(f"heads.{task.name}.")}
+    if set(kept) - set(own):
+        raise UsageError(
+            f"{start}: has {min(set(kept) - set(own))}, which this backbone has not; choose the one it was made with, or begin "
+            f"with --start scratch"
+        )
+    try:
+        network.load_state_dict(own | kept | {"pooling.query": query})
+    except RuntimeError as error:
+        raise UsageError(
+            f"{start}: not of this backbone's shape ({first_line(error)}); choose the one it was made with, or begin with "
+            f"--start scratch"
+        ) from error
+    if isinstance(network.backbone, Encoder) and isinstance(source.backbone, Encoder):
+        for block in [*network.backbone.blocks][len(source.backbone.blocks) :]:
+            if isinstance(block, Block):
+                block.silence()
+    return provenance
+
+
+def is_trunk_of(network: SpatialNet, source: SpatialNet) -> bool:
+    """Whether a network's backbone is the other's without its last, wide layers."""
+    own, whole = network.backbone.state_dict(), source.backbone.state_dict()
+    return own.keys() < whole.keys() and all(value.shape == whole[name].shape for name, value in own.items())
+
+
+def answers(task: Task) -> tuple[str, tuple[str, ...]]:
+    """What makes two heads the same: the name and the labels."""
+    return task.name, task.labels if isinstance(task, Multiclass | Multilabel) else ()

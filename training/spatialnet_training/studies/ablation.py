@@ -1,0 +1,103 @@
+"""What each part of the network and of the recipe is worth: the same short run with one thing changed at a time.
+
+Judged on held-out training images, so that nothing is chosen on the published validation images.
+"""
+
+from __future__ import annotations
+
+import json as jsonlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from msgspec.structs import replace
+from rich.console import Console
+from rich.table import Table
+
+from spatialnet_training.cli import read_config
+from spatialnet_training.config import TrainConfig
+from spatialnet_training.data.bands import groups_named
+from spatialnet_training.data.dataset_registry import data_sets
+from spatialnet_training.data.datasets import TrainingData, load_published
+from spatialnet_training.loop.training_run import LOG, stored_side, train
+from spatialnet_training.plots import read_log
+
+BASE = "as it is"
+
+
+def variants(base: TrainConfig) -> Iterator[tuple[str, TrainConfig]]:
+    """What is compared: a name, and the configuration with that one thing changed."""
+    yield BASE, base
+    yield "16×16 patches for the convolutional stem", replace(base, backbone="student-1m/patches")
+    yield "no transformer blocks", replace(base, backbone="student-1m/no-attention")
+    yield "no positions", replace(base, backbone="student-1m/no-positions")
+    yield "four registers", replace(base, backbone="student-1m/registers")
+    yield "mean pooling for one query a task", replace(base, backbone="student-1m/mean-pooling")
+    yield "crops of one scale", replace(base, least_crop=1.0)
+    yield "no mixing of images", replace(base, mixup_share=0.0, cutmix_share=0.0)
+    yield "uncertainty weighting", replace(base, balance="uncertainty")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A variant's accuracy on held-out images, 0 to 1: the mean over the data sets' own heads, for each seed."""
+
+    name: str
+    accuracies: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.accuracies))
+
+
+def accuracy(log: Path, data_sets: Sequence[str]) -> float:
+    """Of the last epoch, the mean over the data sets' own heads."""
+    last = read_log(log)[-1]
+    return float(np.mean([last[f"tune/land_use_{name}"] for name in data_sets]))
+
+
+def compare(base: TrainConfig, data: TrainingData, out: Path, seeds: int) -> Iterator[Outcome]:
+    """Train every variant with every seed; what was trained before is not trained again."""
+    for name, config in variants(base):
+        folder = out / "".join(c if c.isalnum() else "-" for c in name)
+        found: list[float] = []
+        for seed in range(seeds):
+            train(replace(config, seed=seed), data, folder / str(seed), f"ablation: {name}")
+            found.append(accuracy(folder / str(seed) / LOG, data.train.data_sets))
+        yield Outcome(name, tuple(found))
+
+
+def markdown(outcomes: Sequence[Outcome]) -> str:
+    base = outcomes[0].mean
+    lines = ["| variant | accuracy % | against the first line | each seed |", "|---|---|---|---|"]
+    for each in outcomes:
+        seeds = ", ".join(f"{100 * value:.1f}" for value in each.accuracies)
+        lines.append(f"| {each.name} | {100 * each.mean:.1f} | {100 * (each.mean - base):+.1f} | {seeds} |")
+    return "\n".join(lines) + "\n"
+
+
+def ablate(
+    data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets.")],
+    config: Annotated[str, typer.Option(help="The run that is varied.")] = "ablation",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Override the configuration: key=value.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant.")] = 2,
+    out: Annotated[Path, typer.Option(help="Folder for the runs and the table, ablation.md.")] = Path("runs/ablation"),
+) -> None:
+    """Train short runs with one thing changed at a time, and print what each is worth."""
+    base = read_config(config, tuple(set_ or ()))
+    console = Console(stderr=True)
+    paths = data_sets(data_root, ",".join(base.data))
+    data = load_published(paths, stored_side(base), groups_named(base.groups))
+    outcomes: list[Outcome] = []
+    for outcome in compare(base, data, out, seeds):
+        outcomes.append(outcome)
+        console.print(f"{outcome.name}: {outcome.mean:.1%}", highlight=False)
+    table = Table("variant", "accuracy", "against the first line", title=f"{seeds} seeds, held-out training images")
+    for each in outcomes:
+        table.add_row(each.name, f"{each.mean:.1%}", f"{100 * (each.mean - outcomes[0].mean):+.1f}")
+    Console().print(table)
+    (out / "ablation.md").write_text(markdown(outcomes), encoding="utf-8")
+    (out / "ablation.json").write_text(jsonlib.dumps({e.name: e.accuracies for e in outcomes}) + "\n", encoding="utf-8")

@@ -1,0 +1,130 @@
+"""The weights of two related networks, averaged: often better than either, and no slower (Wortsman et al. 2022, arXiv 2203.05482).
+
+Both must have come from the same weights, as a network and what it became by being taught further; then the loss on the way from
+one to the other is low. How far to go is chosen on held-out training images.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from spatialnet_edge.bundle.manifest import Provenance
+from spatialnet_edge.core.errors import UsageError
+from spatialnet_edge.core.output_paths import to_be_written
+from spatialnet_edge.core.spec import ModelSpec
+from spatialnet_training.data.dataset_registry import data_sets, learnt
+from spatialnet_training.data.datasets import load_split
+from spatialnet_training.data.samples import Samples, judging_side
+from spatialnet_training.data.taxonomy import load_taxonomy
+from spatialnet_training.loop.evaluation import Judgement, judge
+from spatialnet_training.networks.checkpoint import load_network, load_spec, read, run_name, save_network
+from spatialnet_training.networks.model import SpatialNet
+from spatialnet_training.networks.transfer import answers
+
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """One point between the two.
+
+    Attributes:
+        share: of the second network.
+        reached: on held-out images.
+    """
+
+    share: float
+    network: SpatialNet
+    reached: Judgement
+
+
+Weights = dict[str, Tensor]
+
+
+def related(first: Path, second: Path) -> tuple[SpatialNet, ModelSpec, Weights]:
+    """The first network, and the weights of the second.
+
+    Raises:
+        UsageError: they differ in shape, labels or input.
+    """
+    network, spec, _ = load_network(first)
+    other, other_spec, _ = load_network(second)
+    own, theirs = network.state_dict(), other.state_dict()
+    if own.keys() != theirs.keys() or any(own[key].shape != theirs[key].shape for key in own):
+        raise UsageError(f"{first} and {second} are networks of different shape; give one and what it became")
+    if [answers(task) for task in spec.tasks] != [
+        answers(task) for task in other_spec.tasks
+    ] or spec.input != other_spec.input:
+        raise UsageError(f"{first} and {second} answer other questions or see other images; give one and what it became")
+    return network, spec, theirs
+
+
+def mixed(network: SpatialNet, towards: Weights, share: float) -> SpatialNet:
+    """A network at `share` of the way from one to the weights of another.
+
+    The statistics of batch norms are averaged as the weights are. Taken anew from undisturbed images they are not those of the
+    augmented ones that both networks were trained on, and averages of the two were worse for it (docs/training.md).
+    """
+    made = deepcopy(network)
+    own = made.state_dict()
+    made.load_state_dict({key: torch.lerp(own[key].float(), towards[key].float(), share).to(own[key].dtype) for key in own})
+    return made.eval()
+
+
+def best_of(first: Path, second: Path, tune: Samples, shares: Sequence[float] = SHARES) -> tuple[Mixture, list[Mixture]]:
+    """The mixture with the lowest held-out loss, and all of them."""
+    network, spec, towards = related(first, second)
+    made = [(share, mixed(network, towards, share)) for share in shares]
+    found = [Mixture(share, mixture, judge(mixture, spec, tune)) for share, mixture in made]
+    return min(found, key=lambda each: each.reached.loss), found
+
+
+def soup(
+    first: Annotated[Path, typer.Argument(help="network.pt of a run.")],
+    second: Annotated[Path, typer.Argument(help="network.pt of what it became.")],
+    data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write.", callback=to_be_written)] = Path(
+        "soup.pt"
+    ),
+    share: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Take this share of the second, rather than the best of five.")
+    ] = None,
+) -> None:
+    """Average the weights of two related networks, as far as held-out training images say."""
+    spec = load_spec(first)
+    paths = data_sets(data_root, ",".join(learnt([spec])))
+    tune = load_split(paths, load_taxonomy(), "tune", judging_side(spec.input))
+    best, found = best_of(first, second, tune, SHARES if share is None else (share,))
+    heads = [name for name in best.reached.figures if name.startswith("land_use_")]
+    columns = [name.removeprefix("land_use_") for name in heads]
+    table = Table("share of the second", "held-out loss", *columns, title=f"{len(tune)} held-out training images")
+    for each in found:
+        mark = " ←" if each is best else ""
+        figures = (f"{each.reached.figures[name]:.1%}" for name in heads)
+        table.add_row(f"{each.share:.2f}{mark}", f"{each.reached.loss:.4f}", *figures)
+    Console().print(table)
+    state = read(second)
+    before = msgspec.json.decode(state["provenance"], type=Provenance)
+    provenance = Provenance(
+        created=time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
+        tool=before.tool,
+        source=f"{best.share:.2f} of {run_name(second)} ({before.source}), the rest of {run_name(first)}",
+        command="spatialnet-edge " + " ".join(sys.argv[1:]),
+        data=before.data,
+        licence=before.licence,
+    )
+    save_network(output, best.network, state["backbone"], best.reached.spec, provenance)
+    print(output)
