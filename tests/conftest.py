@@ -31,7 +31,7 @@ SIDE = 32
 TINY = ModelSpec(
     name="tiny",
     input=InputSpec(height=SIDE, width=SIDE, groups=(RGB,)),
-    tasks=(
+    heads=(
         Multiclass(name="shade", labels=("dark", "bright"), abstain_below=0.6),
         Multilabel(name="bands", labels=("red", "green", "blue"), thresholds=(0.5, 0.5, 0.5)),
         Regression(name="level", unit="counts", low=0, high=255),
@@ -63,7 +63,7 @@ def tiny_graph(spec: ModelSpec = TINY, gain: float = 0.05) -> bytes:
         nodes,
         "tiny",
         [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", *spec.input.shape])],
-        [helper.make_tensor_value_info(task.name, TensorProto.FLOAT, ["batch", task.width]) for task in spec.tasks],
+        [helper.make_tensor_value_info(head.name, TensorProto.FLOAT, ["batch", head.width]) for head in spec.heads],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)

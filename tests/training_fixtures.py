@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from spatialnet_training.config import Stage, TrainConfig
+from spatialnet_training.config import TrainConfig, TrainingStage
 
 torch.set_num_threads(1)  # the same sums in the same order
 
@@ -19,7 +19,7 @@ TINY_RUN = TrainConfig(
     name="tiny run",
     backbone="student-1m",
     data={"eurosat": "eurosat.zip", "ucmerced": "ucmerced.zip"},
-    stages=(Stage(size=32, epochs=1), Stage(size=48, epochs=1, cutmix_share=0.5)),
+    stages=(TrainingStage(size=32, epochs=1), TrainingStage(size=48, epochs=1, cutmix_share=0.5)),
     epoch_images=48,
     batch=16,
 )

@@ -20,7 +20,7 @@ import numpy as np
 
 from spatialnet_edge.core.frames import Frame
 from spatialnet_edge.sources.faulty import STATE_VARIABLE
-from spatialnet_edge.sources.supervised import Patience, SupervisedSource
+from spatialnet_edge.sources.supervised import SupervisedSource, Timeouts
 
 FRAMES = 3
 
@@ -45,7 +45,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         lives = Path(folder) / "lives"
         os.environ[STATE_VARIABLE] = str(lives)
-        source = SupervisedSource(f"faulty:ok*{FRAMES},lost|ok*{FRAMES},hang|ok*100", Patience(), report)
+        source = SupervisedSource(f"faulty:ok*{FRAMES},lost|ok*{FRAMES},hang|ok*100", Timeouts(), report)
         before = (0, 0, 0)
         for count, item in enumerate(source, start=1):
             assert isinstance(item, Frame)

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spatialnet_edge.api import load
-from spatialnet_edge.core.frames import Frame, fit
+from spatialnet_edge.core.frames import Frame, preprocess
 from spatialnet_edge.core.results import FrameResult
 from spatialnet_edge.core.spec import RGB, InputSpec, ModelSpec, Multilabel
 from spatialnet_edge.engines.fake import FakeEngine
@@ -95,7 +95,7 @@ def bare_ages() -> np.ndarray:
         spec, engine = model.bundle.spec.input, model.opened.engine
         for frame in open_source(PACED):
             assert isinstance(frame, Frame)
-            engine.infer(fit(frame.pixels, spec)[None])
+            engine.infer(preprocess(frame.pixels, spec)[None])
             found.append((time.monotonic_ns() - frame.captured_ns) / 1e6)
     return np.array(found[30:])
 
@@ -111,7 +111,7 @@ def sdk_ms() -> float:
     spec = ModelSpec(
         name="limits",
         input=InputSpec(height=96, width=96, groups=(RGB,)),
-        tasks=(Multilabel(name="objects", labels=tuple(f"label {n}" for n in range(17)), thresholds=(0.5,) * 17),),
+        heads=(Multilabel(name="objects", labels=tuple(f"label {n}" for n in range(17)), thresholds=(0.5,) * 17),),
     )
     row = np.random.default_rng(0).random((1, 17), np.float32)
     count = 0
@@ -125,7 +125,7 @@ def sdk_ms() -> float:
     frames = [item for item in source if hasattr(item, "pixels")]
     start = time.perf_counter()
     for frame in frames:
-        fit(frame.pixels, spec.input)  # pyright: ignore[reportAttributeAccessIssue]
+        preprocess(frame.pixels, spec.input)  # pyright: ignore[reportAttributeAccessIssue]
     resizing = time.perf_counter() - start
     start = time.perf_counter()
     for _ in Pipeline(CheckedEngine(FakeEngine(spec, answer)), workers=2).stream(open_source(SMALL)):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from spatialnet_edge.bundle.reader import MODEL, open_bundle
-from spatialnet_edge.core.frames import fit
+from spatialnet_edge.core.frames import preprocess
 from spatialnet_edge.core.spec import IMAGE_INPUT, Multiclass
 
 HEAD = "land_use"
@@ -42,7 +42,7 @@ def for_ultralytics(content: bytes, side: int, labels: Sequence[str]) -> onnx.Mo
     graph.input.append(helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, side, side]))
     names = str(dict(enumerate(labels)))
     helper.set_model_props(
-        model, {"task": "classify", "names": names, "imgsz": str([side, side]), "stride": "32", "batch": "1", "channels": "3"}
+        model, {"head": "classify", "names": names, "imgsz": str([side, side]), "stride": "32", "batch": "1", "channels": "3"}
     )
     return model
 
@@ -53,7 +53,7 @@ def ultralytics_stream() -> tuple[str, Peer]:
     import ultralytics  # pyright: ignore[reportMissingImports]
 
     bundle = open_bundle("builtin:student")
-    head = bundle.spec.task(HEAD)
+    head = bundle.spec.head(HEAD)
     assert isinstance(head, Multiclass)
     side = bundle.spec.input.height
     path = Path(tempfile.mkdtemp(), "student.onnx")
@@ -77,7 +77,7 @@ def roboflow_pipeline() -> tuple[str, Peer]:
     spec = bundle.spec.input
 
     def infer(frames: list[Any]) -> list[NDArray[np.float32]]:
-        pixels = np.stack([fit(np.asarray(frame.image, np.uint8)[..., ::-1], spec) for frame in frames])
+        pixels = np.stack([preprocess(np.asarray(frame.image, np.uint8)[..., ::-1], spec) for frame in frames])
         return list(session.run([HEAD], {IMAGE_INPUT: pixels})[0])
 
     def run(clip: str) -> list[int]:

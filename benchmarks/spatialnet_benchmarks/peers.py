@@ -31,7 +31,7 @@ import spatialnet_edge
 from spatialnet_benchmarks.peer_sdks import HEAD, Peer, roboflow_pipeline, ultralytics_stream
 from spatialnet_edge.api import Model
 from spatialnet_edge.bundle.reader import MODEL, open_bundle
-from spatialnet_edge.core.frames import fit
+from spatialnet_edge.core.frames import preprocess
 from spatialnet_edge.core.hardware_info import cores
 from spatialnet_edge.core.output_paths import to_be_written
 from spatialnet_edge.core.spec import IMAGE_INPUT, IMAGENET_MEAN, IMAGENET_STD, InputSpec
@@ -64,7 +64,7 @@ def frames(clip: str, spec: InputSpec) -> Iterator[NDArray[np.uint8]]:
         if not arrived:
             capture.release()
             return
-        yield fit(np.asarray(image, np.uint8)[..., ::-1], spec)
+        yield preprocess(np.asarray(image, np.uint8)[..., ::-1], spec)
 
 
 def streamed(model: Model) -> Peer:

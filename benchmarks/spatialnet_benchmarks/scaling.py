@@ -71,7 +71,7 @@ def network(preset: str, spec: ModelSpec, side: int) -> tuple[Engine, int]:
     """An engine of this network at this side, one thread, FP32, with the student's heads; and its number of parameters."""
     torch.manual_seed(0)
     sized = replace(spec, input=replace(spec.input, height=side, width=side))
-    made = SpatialNet(preset, {task.name: task.width for task in spec.tasks}, side).eval()
+    made = SpatialNet(preset, {head.name: head.width for head in spec.heads}, side).eval()
     engine = load_backend("onnxruntime").open(export_onnx(made, sized), sized, 1)
     return engine, sum(parameter.numel() for parameter in made.parameters())
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatialnet_edge.api import Model
-from spatialnet_edge.core.frames import Frame, Skipped, fit
+from spatialnet_edge.core.frames import Frame, Skipped, preprocess
 from spatialnet_edge.core.hardware_info import cores
 from spatialnet_edge.runtime.pipeline import Pipeline
 
@@ -72,7 +72,7 @@ def no_decoding(model: Model, pictures: Iterable[NDArray[np.uint8]], rounds: int
         Frames a second of the pipeline, the median ratio and its range over the rounds.
     """
     spec, engine = model.bundle.spec.input, model.opened.engine
-    inputs = [fit(picture, spec) for picture in pictures]
+    inputs = [preprocess(picture, spec) for picture in pictures]
     workers = cores() if engine.reentrant else 1
 
     def share(first: int) -> None:

@@ -31,7 +31,7 @@ def main(
 ) -> None:
     """Classify frames, put the autopilot's position on each, report them on the link and keep them on board."""
     uri = f"{autopilot}?budget={budget}&baud={baud}"
-    # Opened again whenever the link breaks; a link that is slow or gone costs results, never frames.
+    # LoadedEngine again whenever the link breaks; a link that is slow or gone costs results, never frames.
     link = QueuedSink(MavlinkSink(uri), wait=False, reopen=lambda: MavlinkSink(uri), name="mavlink")
     kept = spatialnet_edge.open_sink(f"geojson:{places}")
     pose = MavlinkPose(listen or autopilot, baud)

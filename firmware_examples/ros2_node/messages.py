@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from spatialnet_edge.core.errors import SourceRefused
 from spatialnet_edge.core.frames import Frame
-from spatialnet_edge.core.results import Classification, FrameResult, Presence
+from spatialnet_edge.core.results import Classification, FrameResult, MultilabelPrediction
 
 CHANNELS = {"rgb8": 3, "bgr8": 3, "mono8": 1, "rgba8": 4, "bgra8": 4}
 """Encodings of sensor_msgs/Image that are understood (sensor_msgs/image_encodings.hpp)."""
@@ -49,7 +49,7 @@ def hypotheses(result: FrameResult, head: str, most: int) -> list[tuple[str, flo
     answer = result.predictions[head]
     if isinstance(answer, Classification):
         return answer.top(most) if answer.label is not None else []
-    if isinstance(answer, Presence):
+    if isinstance(answer, MultilabelPrediction):
         scores = dict(zip(answer.labels, map(float, answer.probabilities), strict=True))
         return sorted(((label, scores[label]) for label in answer.present), key=lambda each: -each[1])[:most]
     return []

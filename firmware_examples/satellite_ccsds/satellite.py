@@ -18,7 +18,7 @@ import typer
 from store import Store
 
 import spatialnet_edge
-from spatialnet_edge.core.frames import colours
+from spatialnet_edge.core.frames import to_rgb
 from spatialnet_edge.core.results import Classification, FrameResult
 from spatialnet_edge.sinks.ccsds import packets_of, receive, split
 from spatialnet_edge.sinks.routing import read_rule
@@ -48,7 +48,7 @@ def capture(
         decision = route.decide(result)
         counts[decision] += 1
         if decision != "nothing":
-            image = colours(result.frame.pixels)[..., ::-1]
+            image = to_rgb(result.frame.pixels)[..., ::-1]
             if decision == "thumbnail":
                 image = cv2.resize(image, THUMBNAIL, interpolation=cv2.INTER_AREA)
             store.add(worth_of(result), first + result.seq, decision, cv2.imencode(".jpg", image, QUALITY)[1].tobytes())

@@ -13,7 +13,7 @@ import cv2
 import typer
 
 import spatialnet_edge
-from spatialnet_edge.core.frames import colours
+from spatialnet_edge.core.frames import to_rgb
 
 THUMBNAIL = (320, 180)
 JPEG = [cv2.IMWRITE_JPEG_QUALITY, 80]
@@ -36,7 +36,7 @@ def triage(
         answer = result.land_use
         if answer.label not in wanted or answer.confidence < least:
             continue
-        small = cv2.resize(colours(result.frame.pixels)[..., ::-1], THUMBNAIL, interpolation=cv2.INTER_AREA)
+        small = cv2.resize(to_rgb(result.frame.pixels)[..., ::-1], THUMBNAIL, interpolation=cv2.INTER_AREA)
         encoded = cv2.imencode(".jpg", small, JPEG)[1].tobytes()
         heapq.heappush(best, (answer.confidence, result.seq, encoded))
         used += len(encoded)

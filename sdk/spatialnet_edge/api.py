@@ -22,8 +22,8 @@ from spatialnet_edge.core.errors import EngineError, GoldenTestFailed
 from spatialnet_edge.core.frames import Frame
 from spatialnet_edge.core.hardware_info import cores
 from spatialnet_edge.core.results import FrameResult
-from spatialnet_edge.engines.registry import Opened, open_engine
-from spatialnet_edge.runtime.frame_stats import Ledger
+from spatialnet_edge.engines.registry import LoadedEngine, open_engine
+from spatialnet_edge.runtime.frame_stats import FrameStats
 from spatialnet_edge.runtime.golden import GoldenTest, GoldenVectors, golden_vectors
 from spatialnet_edge.runtime.pipeline import Hooks, Pipeline
 from spatialnet_edge.sinks.registry import Sink
@@ -36,7 +36,7 @@ class Model:
     """A bundle with a running engine that has passed the golden test. A context manager."""
 
     bundle: Bundle
-    opened: Opened
+    opened: LoadedEngine
     vectors: GoldenVectors
     golden: GoldenTest
 
@@ -58,7 +58,7 @@ class Model:
     ) -> Pipeline:
         """A pipeline on this engine; `workers` 0 is one a core, or one alone under `latest`. The rest as `Pipeline` has it."""
         default = 1 if policy == "latest" else cores()
-        hooks = Hooks(distrust=self.require_still_golden)
+        hooks = Hooks(on_suspect_output=self.require_still_golden)
         return Pipeline(self.opened.engine, policy, smoothing_s, workers or default, deadline_s, drop_late, hooks)
 
     def require_still_golden(self, error: EngineError) -> None:
@@ -82,7 +82,7 @@ def load(
     *,
     trust: Trust | None = None,
     fallback: bool = True,
-    hold: bool = False,
+    inspectable_weights: bool = False,
 ) -> Model:
     """Open a bundle, verify it, start the best engine for this machine and run the golden test.
 
@@ -92,13 +92,13 @@ def load(
         threads: for one inference on a CPU; 0 for one a core.
         trust: who may sign; None for the keys of this computer, if it has any.
         fallback: whether another engine of the bundle may stand in for the preferred one.
-        hold: lay the weights where they can be seen and checked; slower (decision 0011).
+        inspectable_weights: lay the weights where they can be seen and checked; slower (decision 0011).
 
     Raises:
         BundleError, EngineUnavailable, GoldenTestFailed: refused, and why.
     """
     opened_bundle = open_bundle(bundle, trust)
-    opened = open_engine(opened_bundle, backend, threads, fallback, hold)
+    opened = open_engine(opened_bundle, backend, threads, fallback, inspectable_weights)
     vectors = golden_vectors(opened_bundle)
     return Model(opened_bundle, opened, vectors, vectors.require(opened.engine))
 
@@ -150,4 +150,4 @@ def stream(
         opened_source.close()
 
 
-__all__ = ["Ledger", "Model", "load", "stream"]
+__all__ = ["FrameStats", "Model", "load", "stream"]

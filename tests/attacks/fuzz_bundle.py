@@ -31,7 +31,7 @@ ANYBODY = Trust(allow_unsigned=True)
 SPEC = ModelSpec(
     name="fuzzed",
     input=InputSpec(height=8, width=8, groups=(RGB,)),
-    tasks=(Multilabel(name="objects", labels=("a", "b"), thresholds=(0.5, 0.5)),),
+    heads=(Multilabel(name="objects", labels=("a", "b"), thresholds=(0.5, 0.5)),),
 )
 FRAME = encode_png(np.arange(192, dtype=np.uint8).reshape(8, 8, 3))
 ANSWERS = b'{"objects": [[0.1, 0.9], [0, 1], [1, 0], [0, 0], [1, 1], [0.5, 0.5], [0, 0.1], [0.2, 1]]}'

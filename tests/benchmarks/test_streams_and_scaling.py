@@ -12,7 +12,7 @@ from spatialnet_benchmarks.scaling import draw, fitted
 from spatialnet_benchmarks.streams import InMemory, no_decoding, streams
 from spatialnet_edge.api import load
 from spatialnet_edge.bundle.reader import open_bundle
-from spatialnet_edge.core.frames import fit
+from spatialnet_edge.core.frames import preprocess
 
 
 def test_a_power_law_is_found_again() -> None:
@@ -40,8 +40,8 @@ def test_streams_share_an_engine_and_nothing_is_lost(tiny_path) -> None:
 def test_the_graph_for_ultralytics_gives_the_same_probabilities() -> None:
     bundle = open_bundle("builtin:student")
     spec = bundle.spec.input
-    wrapped = for_ultralytics(bundle.read("model.onnx"), spec.height, bundle.spec.task("land_use").labels)
-    image = fit(clip_frames(1)[0], spec)
+    wrapped = for_ultralytics(bundle.read("model.onnx"), spec.height, bundle.spec.head("land_use").labels)
+    image = preprocess(clip_frames(1)[0], spec)
     given = (image.astype(np.float32) / 255).transpose(2, 0, 1)[None]
     ours = ort.InferenceSession(bundle.read("model.onnx")).run(["land_use"], {"image": image[None]})[0]
     theirs = ort.InferenceSession(wrapped.SerializeToString()).run(None, {"images": given})[0]

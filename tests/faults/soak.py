@@ -31,7 +31,7 @@ from spatialnet_edge.sinks.registry import open_sink
 SPEC = ModelSpec(
     name="soak",
     input=InputSpec(height=8, width=8, groups=(RGB,)),
-    tasks=(Multilabel(name="shade", labels=("bright",), thresholds=(0.5,)),),
+    heads=(Multilabel(name="shade", labels=("bright",), thresholds=(0.5,)),),
 )
 SETTLED = 50_000
 """Frames until caches, pools and the allocator have what they need."""

@@ -23,10 +23,10 @@ from spatialnet_edge.runtime.pipeline import Pipeline
 from spatialnet_edge.sources.capture_process import FROZEN_LIMIT_S, deliver
 from spatialnet_edge.sources.faulty import STATE_VARIABLE
 from spatialnet_edge.sources.registry import Source, open_source
-from spatialnet_edge.sources.shm_transport import SLOTS, Ended, GivenUp, Release, encode, socket_pair
-from spatialnet_edge.sources.supervised import Patience, SupervisedSource, receive
+from spatialnet_edge.sources.shm_transport import SLOTS, Ended, Release, SkippedMessage, encode, socket_pair
+from spatialnet_edge.sources.supervised import SupervisedSource, Timeouts, receive
 
-QUICK = Patience(opening=5, silence=0.5, first_wait=0.05, longest_wait=0.2)
+QUICK = Timeouts(opening=5, silence=0.5, first_wait=0.05, longest_wait=0.2)
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(STATE_VARIABLE, str(tmp_path / "lives"))
 
 
-def supervised(uri: str, patience: Patience = QUICK) -> tuple[SupervisedSource, list[tuple[str, str]]]:
+def supervised(uri: str, patience: Timeouts = QUICK) -> tuple[SupervisedSource, list[tuple[str, str]]]:
     events: list[tuple[str, str]] = []
     return SupervisedSource(uri, patience, lambda kind, detail: events.append((kind, detail))), events
 
@@ -59,7 +59,7 @@ def test_what_a_capture_process_said_before_it_went_is_heard() -> None:
     computer with too much to do)."""
     ours, theirs = socket_pair()
     ours.send(encode(Release(0, 5)))
-    said = [GivenUp(39, "decode_error", "the last frame"), Ended()]
+    said = [SkippedMessage(39, "decode_error", "the last frame"), Ended()]
     for message in said:
         theirs.send(encode(message))
     theirs.close()
@@ -70,7 +70,7 @@ def test_what_a_capture_process_said_before_it_went_is_heard() -> None:
 
 @pytest.mark.fault(2)
 def test_a_read_that_never_returns_is_ended_within_two_seconds(played: None) -> None:
-    source, events = supervised("faulty:ok*5,hang|ok*50", Patience())
+    source, events = supervised("faulty:ok*5,hang|ok*50", Timeouts())
     times = []
     for item in source:
         times.append(time.monotonic())
@@ -90,7 +90,7 @@ def test_a_camera_that_is_absent_at_start_is_waited_for(played: None) -> None:
 
 @pytest.mark.fault(4)
 def test_a_hang_inside_open_is_ended(played: None) -> None:
-    source, events = supervised("faulty:slow|ok*50", Patience(opening=1.0, first_wait=0.05))
+    source, events = supervised("faulty:slow|ok*50", Timeouts(opening=1.0, first_wait=0.05))
     started = time.monotonic()
     assert len(frames_of(source, 3)) == 3
     assert events[0][0] == "camera_hung"
@@ -188,17 +188,17 @@ def test_a_decoder_that_crashes_takes_nothing_else_with_it(played: None) -> None
 
 
 def test_what_is_not_to_be_waited_for_is_raised(played: None) -> None:
-    source, _ = supervised("faulty:ok*2,lost", Patience(give_up="always"))
+    source, _ = supervised("faulty:ok*2,lost", Timeouts(give_up="always"))
     with pytest.raises(SourceLost, match="unplugged"):
         list(source)
-    refused, _ = supervised("faulty:absent", Patience(give_up="unopened"))
+    refused, _ = supervised("faulty:absent", Timeouts(give_up="unopened"))
     with pytest.raises(SourceRefused, match="no camera there"):
         list(refused)
 
 
 def test_pixels_through_shared_memory_are_the_pixels() -> None:
     """A real video: what the runtime sees is what OpenCV decodes, bit for bit, and it is not a copy."""
-    source = SupervisedSource(str(CLIP), Patience(give_up="always"), live=False)
+    source = SupervisedSource(str(CLIP), Timeouts(give_up="always"), live=False)
     direct = open_source(str(CLIP))
     for there, here, _ in zip(source, direct, range(40), strict=False):
         assert isinstance(there, Frame)
@@ -337,7 +337,7 @@ def test_a_network_stream_that_breaks_off_or_falls_silent_comes_back(
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        source, events = supervised(f"http://127.0.0.1:{server.server_address[1]}/stream.mjpg", Patience(first_wait=0.1))
+        source, events = supervised(f"http://127.0.0.1:{server.server_address[1]}/stream.mjpg", Timeouts(first_wait=0.1))
         seen: list[tuple[int, tuple[int, ...]]] = []
         for item in source:
             assert isinstance(item, Frame)

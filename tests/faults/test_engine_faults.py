@@ -25,8 +25,8 @@ from spatialnet_edge.engines.registry import CheckedEngine, Engine, load_backend
 from spatialnet_edge.runtime.golden import golden_vectors
 from spatialnet_edge.runtime.pipeline import MAX_CONSTANT, Hooks, Pipeline
 from spatialnet_edge.service.config import LimitsSection
-from spatialnet_edge.service.integrity_monitor import Sentinel
-from spatialnet_edge.service.throttle import Conditions, Governor, conditions
+from spatialnet_edge.service.integrity_monitor import IntegrityMonitor
+from spatialnet_edge.service.throttle import Conditions, Throttle, conditions
 from spatialnet_edge.service.watchdog import notify
 
 
@@ -73,32 +73,32 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def sentinel_of(
     bundle: Bundle, engine: Engine, reload: Callable[[], Engine], period_s: float = 0.0
-) -> tuple[Sentinel, list[str]]:
+) -> tuple[IntegrityMonitor, list[str]]:
     events: list[str] = []
-    return Sentinel(
+    return IntegrityMonitor(
         golden_vectors(bundle), CheckedEngine(engine), period_s, reload, lambda kind, detail: events.append(kind)
     ), events
 
 
-def whole_round(sentinel: Sentinel) -> None:
+def whole_round(integrity: IntegrityMonitor) -> None:
     for _ in range(8):
-        sentinel.watch()
+        integrity.watch()
 
 
 @pytest.mark.fault(30)
 @pytest.mark.parametrize("bit", [22, 24, 30])
 def test_a_bit_flipped_in_memory_is_found_and_the_engine_reloaded_once(bundle: Bundle, bit: int) -> None:
     engine, fresh = WeightsInMemory(), WeightsInMemory()
-    sentinel, events = sentinel_of(bundle, engine, lambda: CheckedEngine(fresh))
+    integrity, events = sentinel_of(bundle, engine, lambda: CheckedEngine(fresh))
     for _ in range(16):
-        sentinel.watch()
-    assert (sentinel.rounds, events) == (2, [])
+        integrity.watch()
+    assert (integrity.rounds, events) == (2, [])
     engine.flip(bit)
-    whole_round(sentinel)
+    whole_round(integrity)
     assert events == ["golden_failed", "unverified", "engine_reloaded"]
     fresh.flip(bit)
     with pytest.raises(EngineError, match="cannot be trusted"):
-        whole_round(sentinel)
+        whole_round(integrity)
 
 
 @pytest.mark.fault(30)
@@ -107,7 +107,7 @@ def test_checksums_find_a_flip_that_no_golden_frame_was_asked_about() -> None:
     frames, _ = student.golden()
 
     def held() -> Engine:
-        return open_engine(student, hold=True).engine
+        return open_engine(student, inspectable_weights=True).engine
 
     engine = held()
     memory = engine.weights
@@ -116,48 +116,50 @@ def test_checksums_find_a_flip_that_no_golden_frame_was_asked_about() -> None:
     before = {name: np.array(values) for name, values in engine.infer(frames).items()}
     assert all(np.allclose(values, plain[name], atol=1e-5) for name, values in before.items())
     events: list[str] = []
-    sentinel = Sentinel(golden_vectors(student), engine, 3600, held, lambda kind, detail: events.append(kind), scrub_s=0.001)
+    integrity = IntegrityMonitor(
+        golden_vectors(student), engine, 3600, held, lambda kind, detail: events.append(kind), scrub_s=0.001
+    )
     for _ in range(3):
         time.sleep(0.002)
-        sentinel.watch()
+        integrity.watch()
     assert events == []
     largest = max(memory, key=len)
     largest[len(largest) // 2 & ~3 | 2] ^= 0x40  # a mantissa's first bit: the engine computes with this very memory
     assert any(not np.array_equal(values, before[name]) for name, values in engine.infer(frames).items())
     time.sleep(0.002)
-    sentinel.watch()
+    integrity.watch()
     assert events == ["weights_changed", "unverified", "engine_reloaded"]
     time.sleep(0.002)
-    sentinel.watch()
+    integrity.watch()
     assert len(events) == 3
-    sentinel.close()
+    integrity.close()
 
 
 @pytest.mark.fault(30)
 def test_a_reload_that_does_not_help_ends_the_process(bundle: Bundle) -> None:
     broken = WeightsInMemory()
     broken.flip(24)
-    sentinel, _ = sentinel_of(bundle, broken, lambda: CheckedEngine(broken))
+    integrity, _ = sentinel_of(bundle, broken, lambda: CheckedEngine(broken))
     with pytest.raises(EngineError, match="loaded anew"):
-        whole_round(sentinel)
+        whole_round(integrity)
 
 
 @pytest.mark.fault(30)
 def test_what_was_emitted_since_the_last_whole_round_is_unverified(bundle: Bundle) -> None:
     engine = WeightsInMemory()
     told: list[str] = []
-    sentinel = Sentinel(
+    integrity = IntegrityMonitor(
         golden_vectors(bundle),
         CheckedEngine(engine),
         0.0,
         lambda: CheckedEngine(WeightsInMemory()),
         lambda kind, detail: told.append(detail),
     )
-    whole_round(sentinel)
-    verified = sentinel.verified_ns
+    whole_round(integrity)
+    verified = integrity.verified_ns
     engine.flip(24)
     emitted = time.monotonic_ns()
-    whole_round(sentinel)
+    whole_round(integrity)
     assert verified < emitted
     assert f"since monotonic {verified} ns" in told[1]
 
@@ -178,14 +180,14 @@ def test_three_wrong_answers_bring_the_golden_test_then_a_reload(bundle: Bundle,
     def spoilt(batch: np.ndarray) -> dict[str, np.ndarray]:
         return good.infer(batch) | {"shade": np.full((len(batch), 2), wrong, np.float32)}
 
-    sentinel, events = sentinel_of(bundle, FakeEngine(TINY, spoilt), lambda: CheckedEngine(good))
-    pipeline = Pipeline(sentinel.engine)
+    integrity, events = sentinel_of(bundle, FakeEngine(TINY, spoilt), lambda: CheckedEngine(good))
+    pipeline = Pipeline(integrity.engine)
 
-    def distrust(error: EngineError) -> None:
-        sentinel.distrust(error)
-        pipeline.engine = sentinel.engine
+    def on_suspect_output(error: EngineError) -> None:
+        integrity.on_suspect_output(error)
+        pipeline.engine = integrity.engine
 
-    pipeline.hooks = Hooks(distrust=distrust)
+    pipeline.hooks = Hooks(on_suspect_output=on_suspect_output)
     results = list(pipeline.stream(Frames(20)))
     assert events == ["golden_failed", "unverified", "engine_reloaded"]
     assert results
@@ -211,8 +213,8 @@ def test_an_answer_that_never_changes_is_no_answer() -> None:
 
 @pytest.mark.fault(31)
 def test_odd_frames_do_not_cost_a_good_engine(bundle: Bundle) -> None:
-    sentinel, events = sentinel_of(bundle, WeightsInMemory(), WeightsInMemory)
-    sentinel.distrust(EngineError("three invalid answers"))
+    integrity, events = sentinel_of(bundle, WeightsInMemory(), WeightsInMemory)
+    integrity.on_suspect_output(EngineError("three invalid answers"))
     assert events == ["doubt"]
 
 
@@ -220,9 +222,9 @@ def test_odd_frames_do_not_cost_a_good_engine(bundle: Bundle) -> None:
 def test_a_doubt_is_settled_without_the_disk(tmp_path: Path) -> None:
     """It may be full, worn out, or hold another bundle by now: none of that says anything of the engine."""
     bundle = write_tiny_bundle(tmp_path / "tiny.snb")
-    sentinel, events = sentinel_of(bundle, WeightsInMemory(), WeightsInMemory)
+    integrity, events = sentinel_of(bundle, WeightsInMemory(), WeightsInMemory)
     bundle.path.unlink()
-    sentinel.distrust(EngineError("three invalid answers"))
+    integrity.on_suspect_output(EngineError("three invalid answers"))
     assert events == ["doubt"]
 
 
@@ -230,8 +232,10 @@ def test_a_doubt_is_settled_without_the_disk(tmp_path: Path) -> None:
 def test_a_uniform_scene_is_emitted_once_the_golden_test_has_passed(bundle: Bundle) -> None:
     """Open sea: different frames, the same answer, and an engine that is as good as ever."""
     same = WeightsInMemory().infer(np.full((1, SIDE, SIDE, 3), 40, np.uint8))
-    sentinel, events = sentinel_of(bundle, WeightsInMemory(), WeightsInMemory)
-    pipeline = Pipeline(CheckedEngine(FakeEngine(TINY, lambda batch: same)), hooks=Hooks(distrust=sentinel.distrust))
+    integrity, events = sentinel_of(bundle, WeightsInMemory(), WeightsInMemory)
+    pipeline = Pipeline(
+        CheckedEngine(FakeEngine(TINY, lambda batch: same)), hooks=Hooks(on_suspect_output=integrity.on_suspect_output)
+    )
     assert len(list(pipeline.stream(Frames(100)))) == 100
     assert events == ["doubt"]
 
@@ -303,7 +307,7 @@ def test_another_library_version_falls_back_or_refuses_as_the_operator_chose(tin
     bundle = write_bundle(tmp_path / "plan.snb", manifest, files)
     opened = open_engine(bundle)
     assert opened.record.backend == "onnxruntime"
-    assert "0.1" in opened.passed_over[0]
+    assert "0.1" in opened.rejected[0]
     with pytest.raises(EngineUnavailable, match=r"TensorRT for RTX 0\.1"):
         open_engine(bundle, fallback=False)
 
@@ -312,26 +316,26 @@ def test_another_library_version_falls_back_or_refuses_as_the_operator_chose(tin
 def test_a_hot_computer_classifies_fewer_frames_until_it_is_cool() -> None:
     celsius = 95.0
     events: list[str] = []
-    governor = Governor(
+    throttle = Throttle(
         LimitsSection(hot_c=90, cool_c=80, slow_hz=5),
         lambda kind, detail: events.append(kind),
         lambda: Conditions(celsius, None),
     )
     frame = Frame(np.zeros((SIDE, SIDE, 3), np.uint8), 0, "camera")
-    governor.watch()
-    assert governor.slowed
+    throttle.watch()
+    assert throttle.slowed
     admitted = 0
     until = time.monotonic() + 1.0
     while time.monotonic() < until:
-        admitted += governor.admit(frame) == ""
+        admitted += throttle.admit(frame) == ""
         time.sleep(0.01)
     assert 4 <= admitted <= 6
     for celsius, slowed in ((85.0, True), (79.0, False), (85.0, False)):
-        governor._looked = 0.0
-        governor.watch()
-        assert governor.slowed is slowed, celsius
+        throttle._looked = 0.0
+        throttle.watch()
+        assert throttle.slowed is slowed, celsius
     assert events == ["hot", "hot_over"]
-    assert all(governor.admit(frame) == "" for _ in range(10))
+    assert all(throttle.admit(frame) == "" for _ in range(10))
 
 
 @pytest.mark.fault(36)
@@ -349,9 +353,9 @@ def test_what_the_kernel_says_of_heat_and_power(tmp_path: Path) -> None:
 
 
 def test_a_low_battery_slows_too_and_in_the_pipeline_the_rest_is_degraded() -> None:
-    governor = Governor(LimitsSection(low_battery=20, slow_hz=1), lambda kind, detail: None, lambda: Conditions(None, 10.0))
-    governor.watch()
-    pipeline = Pipeline(CheckedEngine(FakeEngine(TINY)), hooks=Hooks(admit=governor.admit))
+    throttle = Throttle(LimitsSection(low_battery=20, slow_hz=1), lambda kind, detail: None, lambda: Conditions(None, 10.0))
+    throttle.watch()
+    pipeline = Pipeline(CheckedEngine(FakeEngine(TINY)), hooks=Hooks(admit=throttle.admit))
     assert len(list(pipeline.stream(Frames(50)))) == 1
     assert pipeline.ledger.skipped == {"degraded": 49}
 

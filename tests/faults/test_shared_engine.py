@@ -27,7 +27,7 @@ class OneSetOfBuffers:
     def __init__(self) -> None:
         self.spec = TINY
         self._fake = FakeEngine(TINY)
-        self._outputs: dict[str, np.ndarray] = {task.name: np.zeros((1, task.width), np.float32) for task in TINY.tasks}
+        self._outputs: dict[str, np.ndarray] = {head.name: np.zeros((1, head.width), np.float32) for head in TINY.heads}
 
     def infer(self, batch: np.ndarray) -> Mapping[str, np.ndarray]:
         time.sleep(0.0002)

@@ -34,7 +34,7 @@ def multispectral(folder: Path, count: int = 60) -> Path:
 
 def built(folder: Path, groups: Sequence[str]) -> Bundle:
     """A bundle of these bands, from images to gates."""
-    images, run = multispectral(folder / "sentinel"), folder / "run"
+    images, run = multispectral(folder / "integrity"), folder / "run"
     settings = [
         f"groups={[*groups]}".replace("'", '"'),
         "group_dropout=0.2",
@@ -74,7 +74,7 @@ def test_golden_frames_have_every_band(bundle: Bundle) -> None:
 def test_a_bundle_of_several_bands_builds_flies_and_uses_them(bundle: Bundle) -> None:
     assert bundle.manifest.build is not None
     reference = bundle.manifest.build.candidates[0]
-    assert reference.accuracy["land_use (sentinel)"] > 0.9
+    assert reference.accuracy["land_use (integrity)"] > 0.9
     with spatialnet_edge.load(bundle.path) as model:
         assert model.golden.passed
         assert model.classify(scene(230)).land_use.label == "field"
@@ -98,7 +98,7 @@ def band_numbers() -> str:
 def test_the_folder_that_one_trained_on_flies(bundle: Bundle, tmp_path: Path) -> None:
     """Every chip is a frame of its own, answered as training saw it."""
     results = tmp_path / "results.jsonl"
-    uri = f"scene:{bundle.path.parent / 'sentinel'}?scale={FULL_SCALE}&bands={band_numbers()}"
+    uri = f"scene:{bundle.path.parent / 'integrity'}?scale={FULL_SCALE}&bands={band_numbers()}"
     done = CliRunner().invoke(app, ["run", str(bundle.path), uri, "--json", str(results)])
     assert done.exit_code == 0, (done.output, done.exception)
     lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]

@@ -12,7 +12,7 @@ import spatialnet_edge
 from conftest import CLIP, SAMPLES, TINY, tiny_graph, write_tiny_bundle
 from spatialnet_edge.bundle.reader import Bundle, open_bundle
 from spatialnet_edge.core.errors import BuildError, DataRefused, EngineUnavailable, UsageError
-from spatialnet_optimize.build.build import Job, build, told_apart, usable_sets
+from spatialnet_optimize.build.build import Job, build, disambiguate, usable_sets
 from spatialnet_optimize.compilers.plan_builder import RTX, PlanOptions, build_plan
 from spatialnet_optimize.evaluation.candidate_evaluation import measure_candidates
 from spatialnet_optimize.evaluation.gates import refusal
@@ -85,9 +85,9 @@ def test_two_sets_of_one_name_are_both_judged_by(student: Bundle, tmp_path: Path
         (tmp_path / site).mkdir()
         (tmp_path / site / "images.zip").write_bytes((SAMPLES / "ucmerced.zip").read_bytes())
     sets, _ = usable_sets([tmp_path / site / "images.zip" for site in ("north", "south")], student.spec, asked=True)
-    assert len({images.name for images in told_apart(sets)}) == 2
+    assert len({images.name for images in disambiguate(sets)}) == 2
     (measured,) = measure_candidates(
-        {"fp32": student.read("model.onnx")}, student.spec, student, told_apart(sets), lambda text: None
+        {"fp32": student.read("model.onnx")}, student.spec, student, disambiguate(sets), lambda text: None
     )
     assert {key for key in measured.accuracy if key.startswith("objects")} == {
         f"objects ({tmp_path / site / 'images.zip'})" for site in ("north", "south")
@@ -97,7 +97,7 @@ def test_two_sets_of_one_name_are_both_judged_by(student: Bundle, tmp_path: Path
 def test_heads_that_are_not_asked_for_are_removed(student: Bundle, tmp_path: Path) -> None:
     job = Job(student, "cpu", tmp_path / "two.snb", heads=("settlement", "land_use"))
     bundle, _ = build(job)
-    assert [task.name for task in bundle.spec.tasks] == ["settlement", "land_use"]
+    assert [head.name for head in bundle.spec.heads] == ["settlement", "land_use"]
     outputs = onnx.load_from_string(bundle.read("model.onnx")).graph.output
     assert [value.name for value in outputs] == ["settlement", "land_use"]
     result = next(iter(spatialnet_edge.stream(bundle.path, str(CLIP))))
@@ -123,7 +123,7 @@ def test_a_real_plan_is_built_without_a_gpu_and_the_graph_stands_behind_it(stude
     assert all(each.agreement > 0.96 for each in decision.records if each.name != "bf16")
     with spatialnet_edge.load(bundle.path) as model:
         assert model.opened.record.path == "model.onnx"
-        assert len(model.opened.passed_over) == 1
+        assert len(model.opened.rejected) == 1
 
 
 def test_the_compiler_names_the_node_that_it_refuses() -> None:

@@ -37,7 +37,7 @@ def test_a_card_has_the_figures_of_the_data_sets_that_the_model_learnt(
     assert list(record["data_sets"]) == ["ucmerced"]
     val = load_split(sources, load_taxonomy(), "val", 256)
     expected = accuracies(predict(load_network(network)[0], val, 48), val)
-    found = {each["task"]: each.get("accuracy") for each in record["data_sets"]["ucmerced"]}
+    found = {each["head"]: each.get("accuracy") for each in record["data_sets"]["ucmerced"]}
     for head in ("land_use_ucmerced", "land_use", "settlement"):
         assert found[head] == pytest.approx(expected[head], abs=1e-5)
     text = card.read_text()

@@ -55,7 +55,7 @@ def test_the_host_sends_the_graphs_that_passed(prepared: Bundle) -> None:
 def test_a_prepared_bundle_flies_on_its_portable_graph_and_says_what_waits(prepared: Bundle) -> None:
     with spatialnet_edge.load(prepared.path) as model:
         assert model.opened.record.path == "model.onnx"
-        assert len(model.opened.passed_over) == len(waiting(prepared)) - 1
+        assert len(model.opened.rejected) == len(waiting(prepared)) - 1
     results = spatialnet_edge.stream(prepared.path, str(CLIP))
     assert next(results).land_use.confidence > 0
     results.close()

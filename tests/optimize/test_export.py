@@ -25,7 +25,7 @@ torch.set_num_threads(1)
 SPEC = ModelSpec(
     name="export test",
     input=InputSpec(height=64, width=64, groups=(RGB,)),
-    tasks=(
+    heads=(
         Multiclass(name="land_use", labels=("a", "b", "c"), temperature=1.7),
         Multilabel(name="objects", labels=("p", "q"), thresholds=(0.5, 0.5), temperature=0.8),
         Regression(name="count", unit="ships", low=0, high=100),
@@ -36,7 +36,7 @@ SPEC = ModelSpec(
 @pytest.fixture(scope="module")
 def network() -> SpatialNet:
     torch.manual_seed(0)
-    network = SpatialNet("student-2m", {task.name: task.width for task in SPEC.tasks}, 64)
+    network = SpatialNet("student-2m", {head.name: head.width for head in SPEC.heads}, 64)
     with torch.no_grad():  # as after training: zeros in norms and queries would leave whole branches untested
         for name, parameter in network.named_parameters():
             if name.endswith("second.1.weight") or name == "pooling.query":
@@ -111,7 +111,7 @@ def test_a_group_whose_pixels_are_zero_is_absent(images: np.ndarray) -> None:
     """The graph finds out by itself which bands an image has, one image at a time."""
     torch.manual_seed(0)
     spec = msgspec.structs.replace(SPEC, input=InputSpec(height=64, width=64, groups=groups_named(("rgb", "thermal"))))
-    network = SpatialNet("student-1m", {task.name: task.width for task in spec.tasks}, 64, spec.input.groups).eval()
+    network = SpatialNet("student-1m", {head.name: head.width for head in spec.heads}, 64, spec.input.groups).eval()
     torch.nn.init.normal_(network.backbone.embedding.absent)
     both = np.concatenate([images, 255 - images[..., :1]], axis=3)
     both[1, ..., 3] = 0
@@ -127,7 +127,7 @@ def test_a_group_whose_pixels_are_zero_is_absent(images: np.ndarray) -> None:
 def test_a_convolutional_trunk_exports_with_its_padding_in_the_convolutions(images: np.ndarray) -> None:
     """TensorFlow's SAME padding is uneven where a convolution halves the image; a Pad node would stand between fused kernels."""
     torch.manual_seed(0)
-    network = SpatialNet("timm-trunk:tf_efficientnet_lite0", {task.name: task.width for task in SPEC.tasks}, 64).eval()
+    network = SpatialNet("timm-trunk:tf_efficientnet_lite0", {head.name: head.width for head in SPEC.heads}, 64).eval()
     content = export_onnx(network, SPEC)
     check_parity(content, SPEC, reference(network, SPEC, images), images)
     kinds = [node.op_type for node in onnx.load_from_string(content).graph.node]
@@ -138,7 +138,7 @@ def test_a_convolutional_trunk_exports_with_its_padding_in_the_convolutions(imag
 @pytest.mark.parametrize("backbone", ["student-1m", "student-3m", "student-6m", "spatialnet-vit", "timm:vit_tiny_patch16_224"])
 def test_every_network_exports_with_norms_and_activations_as_single_nodes(backbone: str, images: np.ndarray) -> None:
     torch.manual_seed(0)
-    network = SpatialNet(backbone, {task.name: task.width for task in SPEC.tasks}, 64).eval()
+    network = SpatialNet(backbone, {head.name: head.width for head in SPEC.heads}, 64).eval()
     content = export_onnx(network, SPEC)
     check_parity(content, SPEC, reference(network, SPEC, images), images)
     kinds = [node.op_type for node in onnx.load_from_string(content).graph.node]

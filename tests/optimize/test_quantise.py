@@ -22,10 +22,10 @@ from spatialnet_optimize.quantization.int8 import clipped_afterwards, int8_stati
 from spatialnet_optimize.quantization.int8_calibration import (
     UNLIKE,
     checked,
+    exclude_training,
     from_folder,
     from_labelled,
-    parted,
-    unlearnt,
+    split_calibration,
     unlikeness,
 )
 from spatialnet_optimize.quantization.reduced_precision import head_layers, to_bf16, to_fp16
@@ -46,7 +46,7 @@ def graph(student: Bundle) -> bytes:
 @pytest.fixture(scope="module")
 def images(student: Bundle) -> np.ndarray:
     sets = [open_labelled(SAMPLES / f"{name}.zip") for name in ("eurosat", "ucmerced")]
-    return from_labelled([parted(each)[0] for each in sets], student.spec.input, student.golden()[0]).images
+    return from_labelled([split_calibration(each)[0] for each in sets], student.spec.input, student.golden()[0]).images
 
 
 def run(graph: bytes, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -75,7 +75,7 @@ def test_what_needs_range_stays_in_fp32(graph: bytes, cast, kind: int) -> None:
 def test_fp16_answers_as_fp32_does(student: Bundle, graph: bytes) -> None:
     frames, expected = student.golden()
     found = run(to_fp16(graph), frames)
-    assert max(np.abs(found[task.name] - expected[task.name]).max() for task in student.spec.tasks[:5]) < 0.01
+    assert max(np.abs(found[head.name] - expected[head.name]).max() for head in student.spec.heads[:5]) < 0.01
 
 
 def test_heads_and_attention_are_never_quantised(graph: bytes) -> None:
@@ -166,7 +166,7 @@ def test_layers_are_ranked_by_what_they_change(student: Bundle, graph: bytes, im
 
 def test_calibration_images_are_not_judged_by(student: Bundle) -> None:
     images = open_labelled(SAMPLES / "eurosat.zip")
-    aside, judged = parted(images)
+    aside, judged = split_calibration(images)
     assert not set(aside.files) & set(judged.files)
     assert sorted((*aside.files, *judged.files)) == sorted(images.files)
     assert len(aside.classes) == len(aside.files)
@@ -176,12 +176,12 @@ def test_what_was_trained_on_calibrates_and_does_not_judge() -> None:
     """On images that a network knows by heart, what a precision costs does not show."""
     images = open_labelled(SAMPLES / "eurosat.zip")
     images = replace(images, splits=tuple("val" if row % 10 == 0 else "train" for row in range(len(images))))
-    aside, judged = parted(images, {"eurosat": 200})
+    aside, judged = split_calibration(images, {"eurosat": 200})
     assert (aside.files, judged.files) == (images.of_split("train").files, images.of_split("val").files)
-    assert judged.files == unlearnt(images, {"eurosat": 200}).files
-    assert len(unlearnt(images, {"ucmerced": 200})) == len(images)
-    assert len(unlearnt(images, {"eurosat": 15_395})) == len(images), "a sample of what was learnt is another set"
-    assert parted(replace(images, said=True))[1].files == judged.files, "what a set says of itself is believed"
+    assert judged.files == exclude_training(images, {"eurosat": 200}).files
+    assert len(exclude_training(images, {"ucmerced": 200})) == len(images)
+    assert len(exclude_training(images, {"eurosat": 15_395})) == len(images), "a sample of what was learnt is another set"
+    assert split_calibration(replace(images, said=True))[1].files == judged.files, "what a set says of itself is believed"
 
 
 def test_few_or_strange_calibration_images_give_a_warning_with_the_figure(

@@ -182,8 +182,8 @@ def test_every_preset_builds_in_every_precision(preset: str) -> None:
     pytest.importorskip("tensorrt_rtx")
     student = open_bundle("builtin:student")
     torch.manual_seed(0)
-    tasks = {task.name: task.width for task in student.spec.tasks}
-    content = export_onnx(SpatialNet(preset, tasks, SHAPE[0]).eval(), student.spec)
+    heads = {head.name: head.width for head in student.spec.heads}
+    content = export_onnx(SpatialNet(preset, heads, SHAPE[0]).eval(), student.spec)
     frames, _ = student.golden()
     forms = {
         "fp32": content,

@@ -36,9 +36,9 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 
 def test_every_engine_keeps_the_contract(engine: Engine) -> None:
     outputs = engine.infer(BATCH)
-    for task in TINY.tasks:
-        assert outputs[task.name].shape == (3, task.width)
-        assert outputs[task.name].dtype == np.float32
+    for head in TINY.heads:
+        assert outputs[head.name].shape == (3, head.width)
+        assert outputs[head.name].dtype == np.float32
     again = engine.infer(BATCH)
     assert all(np.array_equal(outputs[name], again[name]) for name in outputs)
     bright = engine.infer(np.full((1, SIDE, SIDE, 3), 250, np.uint8))["shade"][0]
@@ -110,7 +110,7 @@ def test_a_plan_of_another_version_is_passed_over_with_both_versions(tiny_path: 
     )
     opened = open_engine(with_engines(open_bundle(tiny_path), tmp_path / "x.snb", plan))
     assert opened.record.path == "model.onnx"
-    assert "built with TensorRT for RTX 1.0.0; here" in opened.passed_over[0]
+    assert "built with TensorRT for RTX 1.0.0; here" in opened.rejected[0]
 
 
 def test_forcing_a_backend_never_falls_back(tiny_path: Path, tmp_path: Path) -> None:

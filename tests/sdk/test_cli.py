@@ -113,7 +113,7 @@ def test_wrong_usage_exits_2(tiny_path: Path, tmp_path: Path) -> None:
     assert "no backend 'abacus'" in refused(2, "run", tiny_path, SYNTHETIC, "--backend", "abacus")
     assert "no target 'toaster'; there are here, cpu" in refused(2, "build", tiny_path, "--target", "toaster")
     assert "no head 'ships'" in refused(2, "build", tiny_path, "--heads", "ships", "-o", tmp_path / "x.snb")
-    assert "no head 'ships'" in refused(2, "evaluate", tiny_path, SAMPLES / "eurosat.zip", "--task", "ships")
+    assert "no head 'ships'" in refused(2, "evaluate", tiny_path, SAMPLES / "eurosat.zip", "--head", "ships")
     assert "ends in .snb" in refused(2, "build", tiny_path, "-o", tmp_path / "x.engine")
 
 
@@ -149,7 +149,7 @@ def test_evaluate_reads_folders_and_names_what_it_skipped(tiny_path: Path, image
     record = json.loads(report.read_text(encoding="utf-8"))
     assert record["broken"] == ["dark/broken.jpg"]
     (head,) = record["heads"]
-    assert (head["task"], head["images"], head["accuracy"]) == ("shade", 6, 1.0)
+    assert (head["head"], head["images"], head["accuracy"]) == ("shade", 6, 1.0)
     assert head["confusion"] == [[3, 0], [0, 3]]
 
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spatialnet_edge.core.errors import UsageError
-from spatialnet_edge.core.frame_queue import Inbox, parse_policy
-from spatialnet_edge.runtime.frame_stats import Ledger
+from spatialnet_edge.core.frame_queue import FrameQueue, parse_policy
+from spatialnet_edge.runtime.frame_stats import FrameStats
 
 
 @pytest.mark.parametrize(("text", "capacity", "drops"), [("every", 6, False), ("latest", 1, True), ("queue:5", 5, True)])
@@ -26,55 +26,55 @@ def test_unknown_policies_are_refused(text: str) -> None:
 
 @given(st.integers(1, 5), st.lists(st.integers(), max_size=40))
 def test_dropping_keeps_the_newest_in_order_and_loses_none_uncounted(capacity: int, items: list[int]) -> None:
-    inbox: Inbox[int] = Inbox(capacity, drop_oldest=True)
-    dropped = [gone for item in items if (gone := inbox.put(item)) is not None]
-    inbox.close()
+    queue: FrameQueue[int] = FrameQueue(capacity, drop_oldest=True)
+    dropped = [gone for item in items if (gone := queue.put(item)) is not None]
+    queue.close()
     kept = []
-    while not inbox.finished:
-        kept.append(inbox.get())
+    while not queue.finished:
+        kept.append(queue.get())
     assert dropped + kept == items
     assert len(kept) == min(capacity, len(items))
 
 
 def test_waiting_holds_the_producer_until_there_is_room() -> None:
-    inbox: Inbox[int] = Inbox(2, drop_oldest=False)
-    producer = threading.Thread(target=lambda: [inbox.put(item) for item in range(5)])
+    queue: FrameQueue[int] = FrameQueue(2, drop_oldest=False)
+    producer = threading.Thread(target=lambda: [queue.put(item) for item in range(5)])
     producer.start()
     time.sleep(0.1)
-    assert len(inbox) == 2
-    assert [inbox.get() for _ in range(5)] == list(range(5))
+    assert len(queue) == 2
+    assert [queue.get() for _ in range(5)] == list(range(5))
     producer.join(timeout=5)
     assert not producer.is_alive()
 
 
 def test_who_waited_for_room_goes_on_when_half_of_it_is_free() -> None:
-    inbox: Inbox[int] = Inbox(4, drop_oldest=False)
-    producer = threading.Thread(target=lambda: [inbox.put(item) for item in range(6)])
+    queue: FrameQueue[int] = FrameQueue(4, drop_oldest=False)
+    producer = threading.Thread(target=lambda: [queue.put(item) for item in range(6)])
     producer.start()
     time.sleep(0.1)
-    inbox.get()
+    queue.get()
     time.sleep(0.1)
-    assert len(inbox) == 3
-    inbox.get()
+    assert len(queue) == 3
+    queue.get()
     producer.join(timeout=5)
-    assert [inbox.get() for _ in range(4)] == [2, 3, 4, 5]
+    assert [queue.get() for _ in range(4)] == [2, 3, 4, 5]
 
 
 def test_closing_frees_a_waiting_producer_and_hands_its_item_back() -> None:
-    inbox: Inbox[int] = Inbox(1, drop_oldest=False)
-    inbox.put(1)
+    queue: FrameQueue[int] = FrameQueue(1, drop_oldest=False)
+    queue.put(1)
     handed_back: list[int | None] = []
-    producer = threading.Thread(target=lambda: handed_back.append(inbox.put(2)))
+    producer = threading.Thread(target=lambda: handed_back.append(queue.put(2)))
     producer.start()
     time.sleep(0.05)
-    inbox.close()
+    queue.close()
     producer.join(timeout=5)
     assert handed_back == [2]
 
 
 @given(st.lists(st.sampled_from(["capture", "emit", "skip a", "skip b"]), max_size=60))
 def test_the_ledger_always_balances(events: list[str]) -> None:
-    ledger = Ledger()
+    ledger = FrameStats()
     for event in events:
         name, _, reason = event.partition(" ")
         if name != "capture" and ledger.in_flight == 0:

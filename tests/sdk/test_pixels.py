@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from conftest import SAMPLES, clip_frames
-from spatialnet_edge.core.pixels import decode_png, decode_rgb, encode_png, resized, resized_by_numpy
+from spatialnet_edge.core.pixels import decode_png, decode_rgb, encode_png, resize, resize_by_numpy
 
 WITHOUT_OPENCV = "import sys; sys.modules['cv2'] = None; from spatialnet_edge.cli.app import main; main()"
 
@@ -26,14 +26,14 @@ WITHOUT_OPENCV = "import sys; sys.modules['cv2'] = None; from spatialnet_edge.cl
 def test_numpy_resizes_as_opencv_does(width: int, height: int, bands: int) -> None:
     frame = clip_frames(1)[0][:300, :500]
     image = np.ascontiguousarray(np.dstack([frame, frame, frame])[..., :bands])
-    difference = resized(image, width, height).astype(int) - resized_by_numpy(image, width, height)
+    difference = resize(image, width, height).astype(int) - resize_by_numpy(image, width, height)
     assert difference.shape == (height, width, bands)
     assert np.abs(difference).max() <= 1
 
 
 def test_a_mean_over_areas_keeps_the_mean() -> None:
     frame = clip_frames(1)[0]
-    assert abs(resized_by_numpy(frame, 96, 96).mean() - frame.mean()) < 0.1
+    assert abs(resize_by_numpy(frame, 96, 96).mean() - frame.mean()) < 0.1
 
 
 def encoded(image: NDArray[np.generic], kind: str, **options: object) -> bytes:

@@ -21,7 +21,7 @@ from spatialnet_edge.sources.exif import exif_pose
 from spatialnet_edge.sources.pose import open_pose
 from spatialnet_edge.sources.registry import open_source
 from spatialnet_edge.sources.scene import starts
-from spatialnet_edge.sources.supervised import Patience, SupervisedSource
+from spatialnet_edge.sources.supervised import SupervisedSource, Timeouts
 
 BRIGHTON = (699_960.0, 5_650_000.0)
 """Easting and northing in UTM zone 30 N of the scene's upper left corner."""
@@ -76,7 +76,7 @@ def test_a_scene_becomes_tiles_that_know_where_they_lie(scene: Path) -> None:
 
 def test_footprints_come_through_a_capture_process_too(scene: Path) -> None:
     uri = f"scene:{scene}?tile=64&scale=2550"
-    source = SupervisedSource(uri, Patience(give_up="always"), live=False)
+    source = SupervisedSource(uri, Timeouts(give_up="always"), live=False)
     there = [item.footprint for item in source if isinstance(item, Frame)]
     assert there == [item.footprint for item in tiles(uri) if isinstance(item, Frame)]
     assert there[0]

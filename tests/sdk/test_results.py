@@ -8,8 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import TINY
-from spatialnet_edge.core.frames import SAMPLED, Frame, Pose, fit, quality, sampled
-from spatialnet_edge.core.results import Classification, Presence, Quantity, Smoother, assemble, decode, difference
+from spatialnet_edge.core.frames import SAMPLED, Frame, Pose, preprocess, quality, sampled
+from spatialnet_edge.core.results import (
+    Classification,
+    MultilabelPrediction,
+    RegressionPrediction,
+    Smoother,
+    assemble,
+    decode,
+    difference,
+)
 from spatialnet_edge.core.spec import RGB, InputSpec
 
 BLANK = np.zeros((4, 4, 3), np.uint8)
@@ -28,16 +36,16 @@ def test_each_kind_of_task_decodes_to_its_own_answer() -> None:
     assert isinstance(result.shade, Classification)
     assert (result.shade.label, round(result.shade.confidence, 3)) == ("bright", 0.8)
     assert result.shade.top(1) == [("bright", pytest.approx(0.8))]
-    assert isinstance(result.bands, Presence)
+    assert isinstance(result.bands, MultilabelPrediction)
     assert result.bands.present == ("green", "blue")
-    assert isinstance(result.level, Quantity)
+    assert isinstance(result.level, RegressionPrediction)
     assert result.level.value == 7.0
     assert (result.seq, result.source) == (3, "here")
     assert result.age_ms >= 0
 
 
 def test_below_the_threshold_the_label_is_withheld_and_the_confidence_is_not() -> None:
-    answer = decode(TINY.task("shade"), np.array([0.55, 0.45], np.float32))
+    answer = decode(TINY.head("shade"), np.array([0.55, 0.45], np.float32))
     assert isinstance(answer, Classification)
     assert answer.label is None
     assert answer.confidence == pytest.approx(0.55)
@@ -95,8 +103,8 @@ def test_smoothed_probabilities_stay_probabilities(steps: list[tuple[float, floa
 def test_fit_gives_the_same_pixels_for_a_bgr_view_as_for_rgb(shape: tuple[int, ...]) -> None:
     bgr = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     spec = InputSpec(height=16, width=24, groups=(RGB,))
-    from_view = fit(bgr[..., ::-1], spec)
-    from_rgb = fit(np.ascontiguousarray(bgr[..., ::-1]), spec)
+    from_view = preprocess(bgr[..., ::-1], spec)
+    from_rgb = preprocess(np.ascontiguousarray(bgr[..., ::-1]), spec)
     assert from_view.shape == (16, 24, 3)
     assert from_view.flags.c_contiguous
     np.testing.assert_array_equal(from_view, from_rgb)
@@ -105,7 +113,7 @@ def test_fit_gives_the_same_pixels_for_a_bgr_view_as_for_rgb(shape: tuple[int, .
 def test_fit_averages_rather_than_picks() -> None:
     stripes = np.zeros((960, 960, 3), np.uint8)
     stripes[:, ::2] = 200
-    fitted = fit(stripes, InputSpec(height=32, width=32, groups=(RGB,)))
+    fitted = preprocess(stripes, InputSpec(height=32, width=32, groups=(RGB,)))
     assert fitted.min() >= 99
     assert fitted.max() <= 101
 
@@ -131,7 +139,7 @@ def test_few_values_are_sampled_from_all_over_a_picture(side: int) -> None:
 
 
 def test_answers_differ_by_probability_or_by_a_share_of_the_range() -> None:
-    shade, _, level = TINY.tasks
+    shade, _, level = TINY.heads
     assert difference(shade, np.float32([0.2, 0.8]), np.float32([0.3, 0.7])) == pytest.approx(0.1)
     assert difference(level, np.float32([100]), np.float32([151])) == pytest.approx(0.2)
     assert difference(level, np.float32([np.nan]), np.float32([1])) == float("inf")

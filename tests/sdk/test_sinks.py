@@ -88,7 +88,7 @@ def test_a_restart_adds_to_a_log_and_a_torn_line_spoils_no_other(tmp_path: Path)
     sink.close()
     lines = where.read_text().splitlines()
     assert [json.loads(lines[index])["seq"] for index in (0, 1, 3)] == [0, 1, 3]
-    anew = JsonlSink(str(where), anew=True)
+    anew = JsonlSink(str(where), overwrite=True)
     anew.write(result(4))
     anew.close()
     assert json.loads(where.read_text())["seq"] == 4
@@ -115,8 +115,8 @@ def test_the_overlay_video_plays_and_has_the_panel(tmp_path: Path) -> None:
 
 
 def test_a_restart_leaves_the_video_before_it_alone(tmp_path: Path) -> None:
-    for anew in (False, False, True):
-        sink = VideoSink(str(tmp_path / "out.mp4"), fps=10, anew=anew)
+    for overwrite in (False, False, True):
+        sink = VideoSink(str(tmp_path / "out.mp4"), fps=10, overwrite=overwrite)
         sink.write(result())
         sink.close()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out-2.mp4", "out.mp4"]

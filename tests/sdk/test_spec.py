@@ -13,7 +13,7 @@ def test_round_trip_through_json_keeps_every_kind_of_task() -> None:
     spec = ModelSpec(
         name="all kinds",
         input=INPUT,
-        tasks=(
+        heads=(
             Multiclass(name="a", labels=("x", "y"), temperature=1.5, abstain_below=0.4),
             Multilabel(name="b", labels=("p", "q"), thresholds=(0.2, 0.8)),
             Regression(name="c", unit="ships", low=0, high=500),
@@ -28,15 +28,15 @@ def test_channels_are_the_groups_bands_in_order() -> None:
 
 
 def bad_two_of_a_name() -> ModelSpec:
-    return ModelSpec(name="m", input=INPUT, tasks=(SHADE, SHADE))
+    return ModelSpec(name="m", input=INPUT, heads=(SHADE, SHADE))
 
 
 def bad_reserved_name() -> ModelSpec:
-    return ModelSpec(name="m", input=INPUT, tasks=(Multiclass(name="seq", labels=("x", "y")),))
+    return ModelSpec(name="m", input=INPUT, heads=(Multiclass(name="seq", labels=("x", "y")),))
 
 
-def bad_no_task() -> ModelSpec:
-    return ModelSpec(name="m", input=INPUT, tasks=())
+def bad_no_head() -> ModelSpec:
+    return ModelSpec(name="m", input=INPUT, heads=())
 
 
 def bad_thresholds() -> Multilabel:
@@ -60,7 +60,7 @@ def bad_range() -> Regression:
     [
         (bad_two_of_a_name, "found twice: shade"),
         (bad_reserved_name, "'seq' is reserved"),
-        (bad_no_task, "at least one task"),
+        (bad_no_head, "at least one head"),
         (bad_thresholds, "2 labels and 1 thresholds"),
         (bad_repeated_label, "names a label twice: x"),
         (bad_single_label, "needs at least 2"),
@@ -77,9 +77,9 @@ def test_a_mistake_is_named(make, message: str) -> None:
     [("temperature", 0), ("temperature", -1), ("abstain_below", 1.5), ("name", "Land Use"), ("labels", ["", "x"])],
 )
 def test_values_out_of_range_are_refused_when_read(field: str, value: object) -> None:
-    task = {"kind": "multiclass", "name": "a", "labels": ["x", "y"], field: value}
+    head = {"kind": "multiclass", "name": "a", "labels": ["x", "y"], field: value}
     with pytest.raises(msgspec.ValidationError, match=field):
-        msgspec.convert(task, Multiclass)
+        msgspec.convert(head, Multiclass)
 
 
 def test_unknown_fields_are_refused() -> None:
@@ -88,7 +88,7 @@ def test_unknown_fields_are_refused() -> None:
 
 
 def test_keep_selects_heads_and_names_what_is_missing() -> None:
-    spec = ModelSpec(name="m", input=INPUT, tasks=(SHADE, Regression(name="level", unit="", low=0, high=1)))
-    assert [task.name for task in spec.keep(("level",)).tasks] == ["level"]
+    spec = ModelSpec(name="m", input=INPUT, heads=(SHADE, Regression(name="level", unit="", low=0, high=1)))
+    assert [head.name for head in spec.keep(("level",)).heads] == ["level"]
     with pytest.raises(KeyError, match="no head 'ships'; this model has shade, level"):
         spec.keep(("ships",))

@@ -10,7 +10,7 @@ import tifffile
 
 from conftest import SAMPLES
 from spatialnet_edge.core.errors import SourceRefused
-from spatialnet_edge.core.frames import fit
+from spatialnet_edge.core.frames import preprocess
 from spatialnet_edge.core.spec import RGB, InputSpec
 from spatialnet_training.data.bands import SENTINEL_2, decode, groups_named, synthetic_thermal
 from spatialnet_training.data.labelled_dataset import Tree, open_labelled
@@ -89,19 +89,19 @@ def test_a_frame_of_colour_alone_is_fitted_beside_zeros_for_absent_groups() -> N
     groups = groups_named(("nir", "rgb", "swir"))
     spec = InputSpec(height=32, width=32, groups=groups)
     image = np.random.default_rng(0).integers(1, 256, (40, 50, 6), np.uint8)
-    fitted = fit(np.ascontiguousarray(image[..., 1:4]), spec)
+    fitted = preprocess(np.ascontiguousarray(image[..., 1:4]), spec)
     assert fitted.shape == (32, 32, 6)
-    np.testing.assert_array_equal(fitted[..., 1:4], fit(image, spec)[..., 1:4])
+    np.testing.assert_array_equal(fitted[..., 1:4], preprocess(image, spec)[..., 1:4])
     assert (fitted[..., [0, 4, 5]] == 0).all()
     with pytest.raises(SourceRefused, match=r"an image of 4 bands; this model takes 6: nir \(1\), rgb \(3\), swir \(2\)"):
-        fit(image[..., :4].copy(), spec)
+        preprocess(image[..., :4].copy(), spec)
     with pytest.raises(SourceRefused, match="an image of 3 bands; this model takes 2"):
-        fit(image[..., :3].copy(), InputSpec(height=32, width=32, groups=groups_named(("swir",))))
+        preprocess(image[..., :3].copy(), InputSpec(height=32, width=32, groups=groups_named(("swir",))))
 
 
 def test_one_band_keeps_its_axis() -> None:
     spec = InputSpec(height=16, width=16, groups=groups_named(("thermal",)))
-    assert fit(np.zeros((40, 40, 1), np.uint8), spec).shape == (16, 16, 1)
+    assert preprocess(np.zeros((40, 40, 1), np.uint8), spec).shape == (16, 16, 1)
 
 
 def test_a_tiff_beside_photographs_is_found(tmp_path: Path) -> None:

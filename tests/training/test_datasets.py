@@ -10,7 +10,7 @@ import pytest
 from numpy.random import default_rng
 
 from spatialnet_edge.core.errors import DataRefused
-from spatialnet_edge.core.pixels import resized
+from spatialnet_edge.core.pixels import resize
 from spatialnet_training.data.datasets import load_published, load_split, load_unlabelled
 from spatialnet_training.data.samples import held_out
 from spatialnet_training.data.taxonomy import OBJECTS, load_taxonomy, rows_of
@@ -44,15 +44,15 @@ def test_the_taxonomy_matches_the_real_data_sets(shared_data) -> None:
 
 def test_splits_are_disjoint_and_labels_partial(data_root: Path) -> None:
     sources = {name: data_root / f"{name}.zip" for name in SOURCES}
-    parts = {split: load_split(sources, TAXONOMY, split, 64) for split in ("train", "tune", "val")}
+    parts = {split: load_split(sources, TAXONOMY, split, 64) for split in ("train", "holdout", "val")}
     assert sum(len(part) for part in parts.values()) == 360
-    assert len(parts["tune"]) >= 5
+    assert len(parts["holdout"]) >= 5
     train_part = parts["train"]
     aerial = train_part.data_set == 1
     assert (train_part.targets["land_use_eurosat"][aerial] == UNLABELLED).all()
     assert (train_part.targets["land_use_eurosat"][~aerial] != UNLABELLED).all()
     assert set(np.unique(train_part.targets["objects"][aerial])) == {0, 1}
-    for part in ("tune", "val"):
+    for part in ("holdout", "val"):
         assert (parts[part].targets["objects"][parts[part].data_set == 0] == UNLABELLED).all()
     assert (train_part.targets["settlement"] != UNLABELLED).all()
 
@@ -74,8 +74,8 @@ def test_what_a_class_means_says_which_objects_its_images_show(data_root: Path) 
 
 def test_a_head_of_which_no_image_has_a_label_is_left_out(data_root: Path) -> None:
     data = load_published({"eurosat": data_root / "eurosat.zip"}, 32)
-    assert [task.name for task in data.tasks] == ["land_use", "land_use_eurosat", "objects", "settlement"]
-    assert set(data.train.targets) == set(data.tune.targets) == {task.name for task in data.tasks}
+    assert [head.name for head in data.heads] == ["land_use", "land_use_eurosat", "objects", "settlement"]
+    assert set(data.train.targets) == set(data.holdout.targets) == {head.name for head in data.heads}
 
 
 def test_the_held_out_rule_is_the_one_that_the_samples_were_made_with() -> None:
@@ -112,8 +112,8 @@ def test_a_large_picture_becomes_tiles_at_every_scale(tmp_path: Path) -> None:
     tiles = load_unlabelled(tmp_path, 48, tile=64)
     # 2 rows of 3 at the sheet's own scale, of which one is uniform, and one of 104 × 72 pixels
     assert [tile.shape for tile in tiles.images] == [(48, 48, 3)] * 6
-    np.testing.assert_array_equal(tiles.images[0], resized(picture[:64, 64:128], 48, 48))
-    np.testing.assert_array_equal(tiles.images[-1], resized(resized(picture, 104, 72)[:64, :64], 48, 48))
+    np.testing.assert_array_equal(tiles.images[0], resize(picture[:64, 64:128], 48, 48))
+    np.testing.assert_array_equal(tiles.images[-1], resize(resize(picture, 104, 72)[:64, :64], 48, 48))
     assert len(load_unlabelled(tmp_path, 48)) == 2
     with pytest.raises(DataRefused, match="among 2 files; expected pictures at any depth, 500 pixels high and wide"):
         load_unlabelled(tmp_path, 48, tile=500)

@@ -25,7 +25,7 @@ class Says(nn.Module):
         self.logits = logits
 
     def forward(self, x: Tensor, present: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        answers = {task: torch.tensor(values).expand(len(x), -1) for task, values in self.logits.items()}
+        answers = {head: torch.tensor(values).expand(len(x), -1) for head, values in self.logits.items()}
         return x.flatten(1)[:, None, :4], answers
 
 
@@ -106,7 +106,7 @@ def test_one_that_sees_turned_views_says_on_average_what_it_says_of_all_eight() 
     views = batch([0, 1])
     rng = default_rng(7)
     heads = {"a": True}
-    teacher = as_teacher(Corner(), None, TaughtBy("t.pt", turned=True), SETS)
+    teacher = as_teacher(Corner(), None, TaughtBy("t.pt", random_orientation=True), SETS)
     said = torch.stack([teach([teacher], views, heads, 2.0, rng).probabilities["a"] for _ in range(800)])
     assert len(said.unique(dim=0)) == 4  # the eight put each of the four corners there twice
     corners = views.x[:, 0].flatten(1)

@@ -1,4 +1,4 @@
-"""Losses: what is unlabelled does not count, teachers, conflicts between tasks, calibration."""
+"""Losses: what is unlabelled does not count, teachers, conflicts between heads, calibration."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from spatialnet_training.config import Distillation
 from spatialnet_training.distillation.teachers import Taught, distillation_loss
-from spatialnet_training.losses.multitask import UNLABELLED, counted, project_conflicts, relation_loss, soft_loss, task_loss
+from spatialnet_training.losses.multitask import UNLABELLED, counted, head_loss, project_conflicts, relation_loss, soft_loss
 from spatialnet_training.losses.temperature_scaling import abstention, fit_temperature
 
 
@@ -14,15 +14,15 @@ def test_images_without_a_label_do_not_count() -> None:
     logits = torch.randn(4, 3)
     target = torch.tensor([0, UNLABELLED, 2, UNLABELLED])
     expected = F.cross_entropy(logits[[0, 2]], target[[0, 2]], reduction="sum") / 4
-    assert task_loss(logits, target, 0.0) == pytest.approx(float(expected))
+    assert head_loss(logits, target, 0.0) == pytest.approx(float(expected))
     nothing = torch.full((4,), UNLABELLED)
-    assert task_loss(logits, nothing, 0.1) == 0
+    assert head_loss(logits, nothing, 0.1) == 0
     rows = torch.tensor([[1.0, 0, 1], [UNLABELLED] * 3])
     changed = torch.cat([logits[:1], logits[1:2] + 99])
-    assert task_loss(logits[:2], rows, 0.0) == pytest.approx(float(task_loss(changed, rows, 0.0)))
+    assert head_loss(logits[:2], rows, 0.0) == pytest.approx(float(head_loss(changed, rows, 0.0)))
     open_in_part = torch.tensor([[1.0, UNLABELLED, 0.0]])
     known = F.binary_cross_entropy_with_logits(logits[:1, [0, 2]], open_in_part[:, [0, 2]], reduction="sum") / 3
-    assert task_loss(logits[:1], open_in_part, 0.0) == pytest.approx(float(known))
+    assert head_loss(logits[:1], open_in_part, 0.0) == pytest.approx(float(known))
 
 
 def test_a_quantity_is_learnt_as_a_share_of_its_range() -> None:
@@ -30,7 +30,7 @@ def test_a_quantity_is_learnt_as_a_share_of_its_range() -> None:
     optimiser = torch.optim.SGD([logit], lr=5.0)
     for _ in range(200):
         optimiser.zero_grad()
-        task_loss(logit, torch.tensor([[0.3]]), 0.0).backward()
+        head_loss(logit, torch.tensor([[0.3]]), 0.0).backward()
         optimiser.step()
     assert float(logit.detach().sigmoid()) == pytest.approx(0.3, abs=1e-3)
 

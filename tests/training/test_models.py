@@ -103,7 +103,7 @@ def test_a_network_of_timm_is_a_backbone(name: str) -> None:
     size = 224 if name.startswith("swin") else 64
     network = SpatialNet(f"timm:{name}", {"a": 5, "b": 3}, size).eval()
     answers = network(torch.randn(2, 3, size, size))
-    assert {task: values.shape for task, values in answers.items()} == {"a": (2, 5), "b": (2, 3)}
+    assert {head: values.shape for head, values in answers.items()} == {"a": (2, 5), "b": (2, 3)}
     layers = network.backbone.layers()
     assert sum(len(layer) for layer in layers) == len(list(network.backbone.parameters()))
     assert len(layers) > 5
@@ -111,9 +111,9 @@ def test_a_network_of_timm_is_a_backbone(name: str) -> None:
 
 def test_a_trunk_is_a_network_of_timm_without_its_widest_layer_and_starts_from_the_whole(tmp_path: Path) -> None:
     torch.manual_seed(3)
-    task = tasks(a=("x", "y", "z"))
+    head = heads(a=("x", "y", "z"))
     whole = SpatialNet("timm:tf_efficientnet_lite0", {"a": 3}, 64).eval()
-    spec = ModelSpec(name="whole", input=InputSpec(height=64, width=64, groups=(RGB,)), tasks=task)
+    spec = ModelSpec(name="whole", input=InputSpec(height=64, width=64, groups=(RGB,)), heads=head)
     save_network(tmp_path / "whole.pt", whole, "timm:tf_efficientnet_lite0", spec, Provenance(created="", tool="", source=""))
     trunk = SpatialNet("timm-trunk:tf_efficientnet_lite0", {"a": 3}, 64).eval()
     assert (whole.backbone.width, trunk.backbone.width) == (1280, 320)
@@ -121,13 +121,13 @@ def test_a_trunk_is_a_network_of_timm_without_its_widest_layer_and_starts_from_t
     layers = trunk.backbone.layers()
     assert sum(len(layer) for layer in layers) == len(list(trunk.backbone.parameters()))
 
-    transfer(trunk, task, tmp_path / "whole.pt")
+    transfer(trunk, head, tmp_path / "whole.pt")
     x = torch.randn(2, 3, 64, 64)
     last = whole.backbone.network
     widened = last.bn2(last.conv_head(trunk.backbone(x).transpose(1, 2).reshape(2, 320, 2, 2)))
     torch.testing.assert_close(widened.flatten(2).transpose(1, 2), whole.backbone(x))
     with pytest.raises(UsageError, match="choose the one it was made with"):
-        transfer(SpatialNet("timm-trunk:tf_efficientnet_lite1", {"a": 3}, 64), task, tmp_path / "whole.pt")
+        transfer(SpatialNet("timm-trunk:tf_efficientnet_lite1", {"a": 3}, 64), head, tmp_path / "whole.pt")
 
 
 def test_a_network_of_timm_takes_other_bands_too() -> None:
@@ -193,21 +193,21 @@ def test_learning_rates_fall_towards_the_pixels() -> None:
     assert decay[id(network.pooling.key.weight)] == TINY_RUN.weight_decay
 
 
-def tasks(**labels: tuple[str, ...]) -> tuple[Multiclass, ...]:
+def heads(**labels: tuple[str, ...]) -> tuple[Multiclass, ...]:
     return tuple(Multiclass(name=name, labels=each) for name, each in labels.items())
 
 
 def test_a_network_starts_from_another_ones_weights_and_from_its_heads_where_they_mean_the_same(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    old_tasks = tasks(same=("x", "y", "z"), other=("x", "y"))
-    old = SpatialNet("student-1m", {task.name: task.width for task in old_tasks}, 96)
+    old_heads = heads(same=("x", "y", "z"), other=("x", "y"))
+    old = SpatialNet("student-1m", {head.name: head.width for head in old_heads}, 96)
     torch.nn.init.normal_(old.pooling.query)
-    spec = ModelSpec(name="old", input=InputSpec(height=96, width=96, groups=(RGB,)), tasks=old_tasks)
+    spec = ModelSpec(name="old", input=InputSpec(height=96, width=96, groups=(RGB,)), heads=old_heads)
     save_network(tmp_path / "old.pt", old, "student-1m", spec, Provenance(created="", tool="", source=""))
-    new_tasks = tasks(new=("p", "q"), other=("y", "x"), same=("x", "y", "z"))
-    new = SpatialNet("student-1m", {task.name: task.width for task in new_tasks}, 64)
+    new_heads = heads(new=("p", "q"), other=("y", "x"), same=("x", "y", "z"))
+    new = SpatialNet("student-1m", {head.name: head.width for head in new_heads}, 64)
     head = new.heads["other"].weight.clone()
-    transfer(new, new_tasks, tmp_path / "old.pt")
+    transfer(new, new_heads, tmp_path / "old.pt")
     assert torch.equal(new.backbone.blocks[0].qkv.weight, old.backbone.blocks[0].qkv.weight)
     assert torch.equal(new.heads["same"].weight, old.heads["same"].weight)
     assert torch.equal(new.pooling.query[2], old.pooling.query[0])
@@ -215,19 +215,19 @@ def test_a_network_starts_from_another_ones_weights_and_from_its_heads_where_the
     assert (new.pooling.query[:2] == 0).all()
     assert new.backbone.positions.shape[-1] == 4
     with pytest.raises(UsageError, match="choose the one it was made with"):
-        transfer(SpatialNet("student-2m", {"new": 2}, 64), new_tasks[:1], tmp_path / "old.pt")
+        transfer(SpatialNet("student-2m", {"new": 2}, 64), new_heads[:1], tmp_path / "old.pt")
 
 
 def test_a_deeper_network_starts_as_the_one_that_it_takes_over_and_all_of_it_learns(tmp_path: Path) -> None:
     torch.manual_seed(2)
-    task = tasks(a=("x", "y", "z"))
+    head = heads(a=("x", "y", "z"))
     old = SpatialNet("student-2m", {"a": 3}, 64)
-    spec = ModelSpec(name="old", input=InputSpec(height=64, width=64, groups=(RGB,)), tasks=task)
+    spec = ModelSpec(name="old", input=InputSpec(height=64, width=64, groups=(RGB,)), heads=head)
     save_network(tmp_path / "old.pt", old, "student-2m", spec, Provenance(created="", tool="", source=""))
     deeper = SpatialNet("student-3m", {"a": 3}, 64)
     x = torch.randn(4, 3, 64, 64)
     assert not torch.allclose(deeper.eval()(x)["a"], old.eval()(x)["a"])
-    transfer(deeper, task, tmp_path / "old.pt")
+    transfer(deeper, head, tmp_path / "old.pt")
     torch.testing.assert_close(deeper(x)["a"], old(x)["a"])
 
     optimizer = torch.optim.SGD(deeper.parameters(), lr=0.1)
@@ -242,7 +242,7 @@ def test_a_deeper_network_starts_as_the_one_that_it_takes_over_and_all_of_it_lea
 def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
     groups = groups_named(("rgb", "synthetic_thermal"))
     network = SpatialNet("timm:vit_tiny_patch16_224", {"a": 2}, 32, groups)
-    spec = ModelSpec(name="m", input=InputSpec(height=32, width=32, groups=groups), tasks=tasks(a=("x", "y")))
+    spec = ModelSpec(name="m", input=InputSpec(height=32, width=32, groups=groups), heads=heads(a=("x", "y")))
     origin = Provenance(created="today", tool="tests", source="nothing")
     save_network(tmp_path / "network.pt", network, "timm:vit_tiny_patch16_224", spec, origin)
     loaded, read, provenance = load_network(tmp_path / "network.pt")
@@ -284,7 +284,7 @@ def test_the_weights_in_git_can_be_read_and_know_eurosat(name: str) -> None:
     network, spec, _ = load_network(WEIGHTS / f"{name}.pt")
     shown = load_unlabelled(SOURCES["eurosat"], STORED_SIDE)
     logits = predict(network, shown, spec.input.height)["land_use_eurosat"]
-    (labels,) = (task.labels for task in spec.tasks if isinstance(task, Multiclass) and task.name == "land_use_eurosat")
+    (labels,) = (head.labels for head in spec.heads if isinstance(head, Multiclass) and head.name == "land_use_eurosat")
     answers = [labels[index] for index in logits.argmax(dim=1)]
     assert np.mean(np.array(answers) == np.array(open_labelled(SOURCES["eurosat"]).classes)) > 0.95
 
@@ -311,7 +311,7 @@ def test_what_is_calibrated_on_few_images_can_be_believed_on_others(data_set: st
     """Real answers: as many images as a small folder holds out calibrate, the others say what the probabilities are worth."""
     network, spec, _ = load_network(WEIGHTS / "student.pt")
     logits = predict(network, load_unlabelled(SOURCES[data_set], STORED_SIDE), spec.input.height)[f"land_use_{data_set}"]
-    (labels,) = (task.labels for task in spec.tasks if isinstance(task, Multiclass) and task.name == f"land_use_{data_set}")
+    (labels,) = (head.labels for head in spec.heads if isinstance(head, Multiclass) and head.name == f"land_use_{data_set}")
     target = torch.tensor([labels.index(name) for name in open_labelled(SOURCES[data_set]).classes])
     chance = torch.Generator().manual_seed(0)
 

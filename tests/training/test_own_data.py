@@ -19,9 +19,9 @@ from training_fixtures import own_images
 
 def test_a_users_own_folder_is_split_and_broken_images_are_named(tmp_path: Path) -> None:
     data = load_own(own_images(tmp_path), 64)
-    assert data.tasks == (Multiclass(name="land_use", labels=("Forest", "SeaLake")),)
+    assert data.heads == (Multiclass(name="land_use", labels=("Forest", "SeaLake")),)
     assert 140 < len(data.train) < 175
-    assert len(data.tune) == 10
+    assert len(data.holdout) == 10
     assert [name.endswith("Forest/0_broken.jpg") for name in data.broken] == [True]
     assert data.summary == (f"mine: {len(data.train)} images",)
 
@@ -39,11 +39,11 @@ def test_folders_of_splits_are_kept_apart(tmp_path: Path) -> None:
     folder = own_images(tmp_path, broken=False)
     for index, file in enumerate(sorted(folder.rglob("*.jpg"))):
         part = ("train", "train", "train", "valid", "test")[index % 5]
-        (tmp_path / "parted" / part / file.parent.name).mkdir(parents=True, exist_ok=True)
-        file.rename(tmp_path / "parted" / part / file.parent.name / file.name)
-    data = load_own(tmp_path / "parted", 64)
-    assert data.tasks == (Multiclass(name="land_use", labels=("Forest", "SeaLake")),)
-    assert len(data.train) + len(data.tune) == 108
+        (tmp_path / "split_calibration" / part / file.parent.name).mkdir(parents=True, exist_ok=True)
+        file.rename(tmp_path / "split_calibration" / part / file.parent.name / file.name)
+    data = load_own(tmp_path / "split_calibration", 64)
+    assert data.heads == (Multiclass(name="land_use", labels=("Forest", "SeaLake")),)
+    assert len(data.train) + len(data.holdout) == 108
     assert data.unseen == {"val": 36, "test": 36}
 
 
@@ -91,7 +91,7 @@ def write_table(tmp_path: Path, mistake: str = "") -> Path:
 
 def test_a_table_gives_one_head_for_each_kind_of_column(tmp_path: Path) -> None:
     data = load_own(write_table(tmp_path), 64)
-    assert data.tasks == (
+    assert data.heads == (
         Multiclass(name="cover", labels=("Forest", "SeaLake")),
         Regression(name="boats_seen", unit="boats seen", low=0, high=6),
         Multilabel(name="objects", labels=("ships", "trees"), thresholds=(0.5, 0.5)),
@@ -115,7 +115,7 @@ def test_a_row_with_an_empty_cell_teaches_what_it_knows_and_calibrates_nothing(t
             row[trees] = ""
     table.write_text("\n".join(map(",".join, [header, *rows])) + "\n")
     data = load_own(table, 64)
-    for part, before, taught in ((data.train, whole.train, [1, UNLABELLED]), (data.tune, whole.tune, UNLABELLED)):
+    for part, before, taught in ((data.train, whole.train, [1, UNLABELLED]), (data.holdout, whole.holdout, UNLABELLED)):
         open_in_part = (part.targets["cover"] == 1) & (part.targets["boats_seen"][:, 0] >= 0.5)
         assert open_in_part.any()
         assert (part.targets["objects"][open_in_part] == taught).all()
@@ -130,7 +130,7 @@ def test_a_typing_error_is_found_before_training(tmp_path: Path) -> None:
 
 def test_labels_that_are_named_are_not_guessed_at(tmp_path: Path) -> None:
     table = write_table(tmp_path, "Forrest")
-    assert load_own(table, 64, labels=("Forest", "Forrest", "SeaLake")).tasks[0].width == 3
+    assert load_own(table, 64, labels=("Forest", "Forrest", "SeaLake")).heads[0].width == 3
     with pytest.raises(DataRefused, match="1 images of 'Forrest', which --labels does not name"):
         load_own(table, 64, labels=("Forest", "SeaLake"))
 
@@ -145,9 +145,9 @@ def test_labels_that_are_named_are_not_guessed_at(tmp_path: Path) -> None:
         ("path,kind\nhere.jpg,b\nhere.jpg,b\n", "column 'kind' says the same everywhere"),
         ("path,kind\nhere.jpg,3\nhere.jpg,b\n", "column 'kind' has numbers and 'b'"),
         ("path,kind\nhere.jpg,3\nhere.jpg,inf\n", "column 'kind' has numbers and 'inf'"),
-        ("path,quality\nhere.jpg,a\nhere.jpg,b\n", "columns cannot be heads: task name 'quality' is reserved"),
+        ("path,quality\nhere.jpg,a\nhere.jpg,b\n", "columns cannot be heads: head name 'quality' is reserved"),
         ("path,größe\nhere.jpg,a\nhere.jpg,b\n", "a column is named with letters a to z"),
-        ("path,a b,a-b\nhere.jpg,x,1\nhere.jpg,y,2\n", "task names must be unique; found twice: a_b"),
+        ("path,a b,a-b\nhere.jpg,x,1\nhere.jpg,y,2\n", "head names must be unique; found twice: a_b"),
         (f"path,kind\nhere.jpg,{'a' * 81}\nhere.jpg,b\n", "a label has at most 80 characters"),
         (
             "path,split,kind\nhere.jpg,trian,a\nother.jpg,val,b\n",
@@ -207,7 +207,7 @@ def test_a_table_trains_gates_and_judges_every_kind_of_head(tmp_path: Path) -> N
     for command in commands:
         result = CliRunner().invoke(app, command)
         assert result.exit_code == 0, (command, result.output, result.exception)
-    heads = {head["task"]: head for head in json.loads(report.read_text())["heads"]}
+    heads = {head["head"]: head for head in json.loads(report.read_text())["heads"]}
     assert set(heads) == {"cover", "boats_seen", "objects"}
     assert heads["cover"]["accuracy"] > 0.8
     assert heads["boats_seen"]["mean_absolute_error"] < 3  # of 0 to 6, and unlearnable: about the mean

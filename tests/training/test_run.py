@@ -22,7 +22,7 @@ from spatialnet_training.cli import read_config
 from spatialnet_training.config import Distillation, Stage, TaughtBy, load_config
 from spatialnet_training.data.custom_dataset import load_own
 from spatialnet_training.data.dataloader import Loader, draw_epoch
-from spatialnet_training.data.datasets import TrainingData, load_published, load_split, load_unlabelled, published_tasks
+from spatialnet_training.data.datasets import TrainingData, load_published, load_split, load_unlabelled, published_heads
 from spatialnet_training.data.taxonomy import load_taxonomy
 from spatialnet_training.distillation.teachers import Teacher
 from spatialnet_training.loop.licensing import licence
@@ -92,8 +92,8 @@ def test_two_processes_see_the_halves_of_the_same_batches(data: TrainingData) ->
     for batch, (first, second) in zip(whole, halves, strict=True):
         assert torch.equal(batch.x, torch.cat([first.x, second.x]))
         assert batch.mix == first.mix == second.mix is not None
-        for task, target in batch.targets.items():
-            assert torch.equal(target, torch.cat([first.targets[task], second.targets[task]]))
+        for head, target in batch.targets.items():
+            assert torch.equal(target, torch.cat([first.targets[head], second.targets[head]]))
 
 
 def test_a_run_interrupted_and_resumed_is_the_same_bit_for_bit(data: TrainingData, teacher: Path, tmp_path: Path) -> None:
@@ -112,9 +112,9 @@ def test_a_run_interrupted_and_resumed_is_the_same_bit_for_bit(data: TrainingDat
     assert provenance.data[0].startswith("eurosat: ")
     assert provenance.source == "from scratch"
     assert spec.input.shape == (48, 48, 3)
-    assert [task.name for task in spec.tasks] == [task.name for task in published_tasks(TAXONOMY, ("eurosat", "ucmerced"))]
+    assert [head.name for head in spec.heads] == [head.name for head in published_heads(TAXONOMY, ("eurosat", "ucmerced"))]
     kinds = {"objects": Multilabel, "object_kinds": Regression}
-    assert all(isinstance(task, kinds.get(task.name, Multiclass)) for task in spec.tasks)
+    assert all(isinstance(head, kinds.get(head.name, Multiclass)) for head in spec.heads)
 
 
 def test_another_run_does_not_go_on_from_a_folders_checkpoint(data: TrainingData, teacher: Path, tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ TWO_PROCESSES = """
 import sys
 from pathlib import Path
 import msgspec, torch
-from spatialnet_training.config import Stage, TrainConfig
+from spatialnet_training.config import TrainConfig, TrainingStage
 from spatialnet_training.data.datasets import load_published
 from spatialnet_training.loop.training_run import train
 torch.set_num_threads(1)
@@ -198,7 +198,7 @@ def test_training_learns(data_root: Path) -> None:
     samples = load_split({"eurosat": data_root / "eurosat.zip"}, TAXONOMY, "train", 64).subset(range(0, 200, 3))
     config = replace(TINY_RUN, stages=(Stage(size=32, epochs=12),), epoch_images=64, mixup_share=0.0, ema_decay=0.8)
     torch.manual_seed(0)
-    outputs = {task.name: task.width for task in published_tasks(TAXONOMY, ("eurosat",))}
+    outputs = {head.name: head.width for head in published_heads(TAXONOMY, ("eurosat",))}
     trainer = Trainer(config, SpatialNet(config.backbone, outputs, 32), samples)
     losses = [trainer.train_epoch()["loss"] for _ in range(config.epochs)]
     assert losses[-1] < 0.75 * losses[0]
@@ -258,7 +258,7 @@ def test_a_teacher_sees_its_students_views_at_its_own_size(data: TrainingData, t
     stages = (Stage(size=32, epochs=1),)
     config = replace(TINY_RUN, distillation=settings, stages=stages, epoch_images=64, images_on_device=True)
     tutor, _, _ = load_network(teacher)
-    student = SpatialNet(config.backbone, {task.name: task.width for task in data.tasks}, 32)
+    student = SpatialNet(config.backbone, {head.name: head.width for head in data.heads}, 32)
     seen: list[torch.Tensor] = []
     trainer = Trainer(config, student, data.train, [Teacher(tutor, 64)])
     for network in (student, tutor):
@@ -278,13 +278,13 @@ def test_a_teacher_sees_its_students_views_at_its_own_size(data: TrainingData, t
 
 def test_a_count_of_what_nobody_counted_follows_the_labels(data: TrainingData, tmp_path: Path) -> None:
     """The head of objects is held where it says that nothing is there; the count learns so of images that nobody labelled."""
-    only = {task.name: 0.0 for task in data.tasks} | {"object_kinds": 1.0}
+    only = {head.name: 0.0 for head in data.heads} | {"object_kinds": 1.0}
     config = replace(
-        TINY_RUN, task_weights=only, adapt="probe", mixup_share=0.0, learning_rate=0.1, weight_decay=0.0, ema_decay=0.5,
+        TINY_RUN, head_weights=only, adapt="probe", mixup_share=0.0, learning_rate=0.1, weight_decay=0.0, ema_decay=0.5,
         counts={"object_kinds": "objects"},
     )  # fmt: skip
     torch.manual_seed(0)
-    network = SpatialNet(config.backbone, {task.name: task.width for task in data.tasks}, 32)
+    network = SpatialNet(config.backbone, {head.name: head.width for head in data.heads}, 32)
     with torch.no_grad():
         for parameter in network.heads["objects"].parameters():
             parameter.zero_()
@@ -294,7 +294,7 @@ def test_a_count_of_what_nobody_counted_follows_the_labels(data: TrainingData, t
     trainer = Trainer(config, network, samples)
     for _ in range(config.epochs):
         trainer.train_epoch()
-    said = predict(trainer.network, data.tune, 32)
+    said = predict(trainer.network, data.holdout, 32)
     assert said["object_kinds"].sigmoid().max() < 0.1
     assert said["objects"].sigmoid().max() < 0.001  # what is counted learns nothing from it
     for wrong in ({"object_kinds": "land_use"}, {"settlement": "objects"}, {"ships": "objects"}):
@@ -310,7 +310,7 @@ def test_images_that_wait_on_the_device_give_the_same_batches(data: TrainingData
     device = Loader(replace(config, images_on_device=True), data.train, unlabelled, device=torch.device("cpu")).epoch(0)
     for a, b in zip(host, device, strict=True):
         assert a.mix == b.mix
-        assert all(torch.equal(a.targets[task], b.targets[task]) for task in a.targets)
+        assert all(torch.equal(a.targets[head], b.targets[head]) for head in a.targets)
         assert (a.x - b.x).abs().mean() < 0.02
 
 
@@ -339,11 +339,11 @@ def test_a_teacher_of_one_data_set_teaches_a_student_of_two(data: TrainingData, 
 
 def test_a_teacher_of_other_labels_is_refused(data: TrainingData, teacher: Path, tmp_path: Path) -> None:
     config = replace(TINY_RUN, distillation=Distillation(teachers=(str(teacher),)))
-    reordered = replace(data.tasks[0], labels=tuple(reversed(data.tasks[0].labels)))
-    other = TrainingData((reordered, *data.tasks[1:]), data.train, data.tune, "", ())
+    reordered = replace(data.heads[0], labels=tuple(reversed(data.heads[0].labels)))
+    other = TrainingData((reordered, *data.heads[1:]), data.train, data.holdout, "", ())
     with pytest.raises(UsageError, match="its labels of 'land_use' are not the student's"):
         train(config, other, tmp_path, "test")
-    mine = TrainingData((Multiclass(name="mine", labels=("a", "b")),), data.train, data.tune, "", ())
+    mine = TrainingData((Multiclass(name="mine", labels=("a", "b")),), data.train, data.holdout, "", ())
     with pytest.raises(UsageError, match=r"teaches land_use, .*; the student learns mine"):
         train(config, mine, tmp_path, "test")
 
@@ -352,7 +352,7 @@ def test_a_teacher_of_other_labels_is_refused(data: TrainingData, teacher: Path,
 def test_other_balances_of_the_tasks_learn_too(data: TrainingData, balance: str) -> None:
     config = replace(TINY_RUN, balance=balance, stages=(Stage(size=32, epochs=4),), mixup_share=0.0)
     torch.manual_seed(0)
-    trainer = Trainer(config, SpatialNet(config.backbone, {t.name: t.width for t in data.tasks}, 32), data.train)
+    trainer = Trainer(config, SpatialNet(config.backbone, {t.name: t.width for t in data.heads}, 32), data.train)
     losses = [trainer.train_epoch()["loss"] for _ in range(4)]
     assert losses[-1] < losses[0]
     assert bool((trainer.log_variances != 0).any()) == (balance == "uncertainty")
@@ -406,10 +406,10 @@ def test_a_configuration_is_checked_before_anything_is_loaded(data: TrainingData
 
 def test_the_command_line_overrides_any_key(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text('name = "x"\nbackbone = "student-2m"\nstages = [{ size = 32, epochs = 1 }]\n[data]\n')
-    teachers = 'distillation.teachers=["a.pt", { checkpoint = "b.pt", of = ["aid"], weight = 3.0 }]'
-    overrides = ("seed=7", "backbone=timm:resnet18", "task_weights.objects = 2.5", teachers)
+    teachers = 'distillation.teachers=["a.pt", { checkpoint = "b.pt", datasets = ["aid"], weight = 3.0 }]'
+    overrides = ("seed=7", "backbone=timm:resnet18", "head_weights.objects = 2.5", teachers)
     config = load_config(tmp_path / "run.toml", overrides)
-    assert (config.seed, config.backbone, config.task_weights) == (7, "timm:resnet18", {"objects": 2.5})
+    assert (config.seed, config.backbone, config.head_weights) == (7, "timm:resnet18", {"objects": 2.5})
     assert config.distillation == Distillation(teachers=("a.pt", TaughtBy("b.pt", of=("aid",), weight=3.0)))
     assert [each.checkpoint for each in config.distillation.taught_by] == ["a.pt", "b.pt"]
     with pytest.raises(UsageError, match="give key=value"):

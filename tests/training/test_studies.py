@@ -70,7 +70,7 @@ def test_a_network_answers_with_any_band_missing(data_root: Path, tmp_path: Path
     config = replace(TINY_RUN, groups=groups, group_dropout=0.3, data={"eurosat": "eurosat.zip"})
     data = load_published({"eurosat": data_root / "eurosat.zip"}, 64, groups_named(groups))
     network = train(config, data, tmp_path, "test")
-    found = dict(judge(network, data.tune, 48))
+    found = dict(judge(network, data.holdout, 48))
     assert len(found) == 9
     assert all(0 <= value <= 1 for figures in found.values() for value in figures.values())
     result = CliRunner().invoke(app, ["modalities", str(network), "--data-root", str(data_root)])
@@ -111,7 +111,7 @@ def test_a_mixture_lies_between_the_two_and_its_ends_are_they(two: tuple[Path, P
 
 def test_the_share_with_the_lowest_held_out_loss_is_taken(two: tuple[Path, Path, TrainingData]) -> None:
     first, second, data = two
-    best, found = best_of(first, second, data.tune, (0.0, 0.5, 1.0))
+    best, found = best_of(first, second, data.holdout, (0.0, 0.5, 1.0))
     assert [each.share for each in found] == [0.0, 0.5, 1.0]
     assert best.reached.loss == min(each.reached.loss for each in found)
     assert set(best.reached.figures) >= {"land_use_eurosat", "land_use_ucmerced"}
@@ -154,7 +154,7 @@ def test_a_share_that_is_given_is_taken_and_images_are_no_smaller_than_the_netwo
         for path in (first, second):
             _, spec, provenance = load_network(two[0])
             spec = replace(spec, input=replace(spec.input, height=height, width=height))
-            network = SpatialNet(TINY_RUN.backbone, {task.name: task.width for task in spec.tasks}, height)
+            network = SpatialNet(TINY_RUN.backbone, {head.name: head.width for head in spec.heads}, height)
             save_network(path, network, TINY_RUN.backbone, spec, provenance)
         out = tmp_path / "half.pt"
         command = ["soup", str(first), str(second), "--data-root", str(data_root), "--share", "0.5", "-o", str(out)]
@@ -176,4 +176,4 @@ def test_networks_of_one_data_set_are_averaged_on_its_images_alone(
         app, ["soup", str(first), str(second), "--data-root", str(data_root), "-o", str(tmp_path / "s.pt")]
     )
     assert done.exit_code == 0, done.output
-    assert f"{len(data.tune)} held-out training images" in done.output
+    assert f"{len(data.holdout)} held-out training images" in done.output

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.output_paths import to_be_written
-from spatialnet_edge.core.spec import Multiclass, Regression, Task
+from spatialnet_edge.core.spec import Head, Multiclass, Regression
 from spatialnet_training.config import TrainConfig, load_config
 from spatialnet_training.data.bands import groups_named
 from spatialnet_training.data.custom_dataset import load_own
@@ -95,7 +95,7 @@ class ConsoleWatcher(Watcher):
             yield lambda: progress.advance(bar)
 
     def epoch(self, figures: dict[str, float]) -> None:
-        held_out = "  ".join(f"{key[5:]} {value:.1%}" for key, value in figures.items() if key.startswith("tune/"))
+        held_out = "  ".join(f"{key[5:]} {value:.1%}" for key, value in figures.items() if key.startswith("holdout/"))
         self.console.print(
             f"epoch {figures['epoch']:.0f}  {figures['images_per_second']:.0f} images/s  loss {figures['loss']:.3f}  "
             f"held out: {held_out}",
@@ -105,34 +105,34 @@ class ConsoleWatcher(Watcher):
 
 def describe(images: TrainingData, console: Console, own: bool) -> None:
     """How many images there are, and, of a user's own, what is learnt of them and how unevenly the classes are filled."""
-    console.print(f"training on {', '.join(images.summary)}; {len(images.tune)} held out to calibrate", highlight=False)
+    console.print(f"training on {', '.join(images.summary)}; {len(images.holdout)} held out to calibrate", highlight=False)
     if not own:
         return
-    console.print(f"to learn: {', '.join(map(in_words, images.tasks))}", highlight=False)
+    console.print(f"to learn: {', '.join(map(in_words, images.heads))}", highlight=False)
     for split, count in images.unseen.items():
         console.print(
             f"left to judge by: {count} images; spatialnet-edge evaluate BUNDLE DATA --split {split}", highlight=False
         )
-    for task in images.tasks:
-        if not isinstance(task, Multiclass):
+    for head in images.heads:
+        if not isinstance(head, Multiclass):
             continue
-        values = images.train.targets[task.name].astype(np.int64)
-        counts = np.bincount(values[values >= 0], minlength=task.width)
+        values = images.train.targets[head.name].astype(np.int64)
+        counts = np.bincount(values[values >= 0], minlength=head.width)
         rarest, commonest = int(counts.argmin()), int(counts.argmax())
         if counts[commonest] > 5 * max(1, counts[rarest]):
             console.print(
-                f"imbalance in {task.name}: {counts[commonest]} images of {task.labels[commonest]}, {counts[rarest]} of "
-                f"{task.labels[rarest]}; expect the rare class to be missed more often",
+                f"imbalance in {head.name}: {counts[commonest]} images of {head.labels[commonest]}, {counts[rarest]} of "
+                f"{head.labels[rarest]}; expect the rare class to be missed more often",
                 style="yellow",
                 highlight=False,
             )
 
 
-def in_words(task: Task) -> str:
+def in_words(head: Head) -> str:
     """What a head answers, so that a column that was taken for something else is seen before training."""
-    if isinstance(task, Regression):
-        return f"{task.name} (a quantity, {task.low:g} to {task.high:g})"
-    return f"{task.name} ({task.width} {'classes' if isinstance(task, Multiclass) else 'labels'})"
+    if isinstance(head, Regression):
+        return f"{head.name} (a quantity, {head.low:g} to {head.high:g})"
+    return f"{head.name} ({head.width} {'classes' if isinstance(head, Multiclass) else 'labels'})"
 
 
 def read_config(name: str, overrides: tuple[str, ...] = ()) -> TrainConfig:

@@ -23,7 +23,7 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Immutable, and strict about names that it does not know."""
 
 
-class Stage(Section, frozen=True):
+class TrainingStage(Section, frozen=True):
     """A number of epochs at one image size (progressive resizing); the last ones may augment, mix and sample otherwise."""
 
     size: Positive
@@ -39,21 +39,20 @@ class TaughtBy(Section, frozen=True):
 
     Attributes:
         checkpoint: its `network.pt`, the name of one that the repository has (`student-128`), or `self`.
-        of: data sets, as `[data]` names them, whose images it knows: it says nothing of a view that shows any other. Empty for all.
-        unlabelled: whether it speaks of unlabelled pictures.
+        datasets: the data sets that it knows, as `[data]` names them; it is not asked about images of any other. Empty for all.
+        use_on_unlabelled: whether it speaks of unlabelled pictures.
         weight: of its word beside those of the others that know the same view.
-        turned: whether it sees the views in one of the square's eight orientations, drawn anew for every batch. The loss is
-            linear in what a teacher says, so that the student learns the mean of its answers over all eight, which is better than
-            any one of them, at the cost of one.
+        random_orientation: show it each batch in one of the square's eight orientations, drawn at random. The loss is linear in
+            the teacher's probabilities, so that the student learns their mean over the eight at the cost of one.
         size: side in pixels of the views that it sees; None for what it was trained for. A network that was trained on crops is
             best at a somewhat larger size (Touvron et al. 2019, arXiv 1906.06423). Not of `self`, which sees what the student sees.
     """
 
     checkpoint: str
-    of: tuple[str, ...] = ()
-    unlabelled: bool = True
+    datasets: tuple[str, ...] = ()
+    use_on_unlabelled: bool = True
     weight: Above0 = 1.0
-    turned: bool = False
+    random_orientation: bool = False
     size: Positive | None = None
 
     def __post_init__(self) -> None:
@@ -70,7 +69,7 @@ class Distillation(Section, frozen=True):
             data sets alone, or counts for more than another, is a table: see `TaughtBy`.
         share: of the loss that comes from the teachers, on labelled images.
         temperature: softens both distributions.
-        elsewhere: weight of a head's soft labels on images that have no label for that head.
+        other_heads_weight: weight of a head's soft labels on images that have no label for that head.
         relations: weight of the loss on how alike the images of a batch are to each other (Tung and Mori 2019, arXiv 1907.09682).
         unlabelled: a folder or zip of any pictures, which the teachers label.
         unlabelled_terms: whose pictures they are and under which licence; the network's own says it after those of its data sets.
@@ -82,7 +81,7 @@ class Distillation(Section, frozen=True):
     teachers: Annotated[tuple[str | TaughtBy, ...], msgspec.Meta(min_length=1)]
     share: Share = 0.7
     temperature: Above0 = 2.0
-    elsewhere: Share = 0.1
+    other_heads_weight: Share = 0.1
     relations: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     unlabelled: str = ""
     unlabelled_terms: str = ""
@@ -112,7 +111,7 @@ class TrainConfig(Section, frozen=True):
             images that are kept no larger than the views are enlarged, hence softer than what the deployed network sees.
         sampling_power: a data set's share of an epoch is its size to this power.
         least_crop: side of the smallest crop over that of the image, at full augmentation: the range of scales.
-        balance: of the tasks' losses: `fixed` weights, `uncertainty` (Kendall et al. 2018, arXiv 1705.07115) or `pcgrad` (Yu et
+        balance: of the heads' losses: `fixed` weights, `uncertainty` (Kendall et al. 2018, arXiv 1705.07115) or `pcgrad` (Yu et
             al. 2020, arXiv 2001.06782).
         counts: quantity to the labels that it counts, `object_kinds = "objects"`: where nobody counted, the network learns to
             count what it says itself that an image shows, with what is known of it in the place of what it says. Of images that
@@ -125,7 +124,7 @@ class TrainConfig(Section, frozen=True):
     name: str
     backbone: str
     data: dict[str, str]
-    stages: Annotated[tuple[Stage, ...], msgspec.Meta(min_length=1)]
+    stages: Annotated[tuple[TrainingStage, ...], msgspec.Meta(min_length=1)]
     start: str = ""
     weights: str = ""
     weights_terms: str = ""
@@ -148,7 +147,7 @@ class TrainConfig(Section, frozen=True):
     cutmix_share: Share = 0.0
     ema_decay: Share = 0.998
     balance: Literal["fixed", "uncertainty", "pcgrad"] = "fixed"
-    task_weights: dict[str, float] = {}
+    head_weights: dict[str, float] = {}
     counts: dict[str, str] = {}
     distillation: Distillation | None = None
     compile: bool = False
@@ -170,7 +169,7 @@ class TrainConfig(Section, frozen=True):
     def epochs(self) -> int:
         return sum(stage.epochs for stage in self.stages)
 
-    def stage_at(self, epoch: int) -> Stage:
+    def stage_at(self, epoch: int) -> TrainingStage:
         """The stage of an epoch counted from 0, with what it does not say taken from the run."""
         stage = self.stages[-1]
         for stage in self.stages:

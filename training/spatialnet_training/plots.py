@@ -73,8 +73,8 @@ def plot_curves(path: Path, log: Path) -> None:
     left, right = axes[0]
     left.plot(epochs, [row["loss"] for row in rows], color="tab:red", marker="." if len(rows) < 30 else None)
     left.set(title="training loss", xlabel="epoch")
-    for key in sorted(key for key in rows[0] if key.startswith("tune/")):
-        right.plot(epochs, [100 * row[key] for row in rows], label=key.removeprefix("tune/"), clip_on=False)
+    for key in sorted(key for key in rows[0] if key.startswith("holdout/")):
+        right.plot(epochs, [100 * row[key] for row in rows], label=key.removeprefix("holdout/"), clip_on=False)
     right.set(title="accuracy on held-out training images, averaged weights", xlabel="epoch", ylabel="%")
     right.set_ylim(top=100)  # down to the worst head: a point matters where all are above ninety
     right.legend(fontsize=8)

@@ -32,7 +32,13 @@ from spatialnet_optimize.evaluation.gates import (
     Measured,
     decide,
 )
-from spatialnet_optimize.quantization.int8_calibration import Calibration, from_folder, from_labelled, parted, unlearnt
+from spatialnet_optimize.quantization.int8_calibration import (
+    Calibration,
+    exclude_training,
+    from_folder,
+    from_labelled,
+    split_calibration,
+)
 from spatialnet_optimize.targets.catalogue import HERE, Target, find_target
 from spatialnet_training.data.ground_truth import truths
 from spatialnet_training.data.labelled_dataset import LabelledImages, open_labelled
@@ -99,8 +105,8 @@ def build(job: Job, step: Step = lambda text: None, progress: Progress = silent)
         portable = prune(portable, spec)
     sets, problems = usable_sets(job.labelled or shipped_samples(), spec, bool(job.labelled))
     calibration, sets = calibrate(job, spec, sets)
-    sets = told_apart(sets)
-    problems += few(sets, job) if job.labelled else []
+    sets = disambiguate(sets)
+    problems += small_set_warnings(sets, job) if job.labelled else []
     calibrated = any(form in NEEDS_CALIBRATION for form in target.precisions)
     for problem in (*problems, *(calibration.warnings if calibrated else ())):
         step(f"warning: {problem}")
@@ -111,7 +117,7 @@ def build(job: Job, step: Step = lambda text: None, progress: Progress = silent)
         from spatialnet_optimize.build.variants import make_forms
 
         contents, sensitivity = make_forms(job, target, spec, portable, calibration, sets, step)
-    made = choose(job, target, contents, spec, sets, step, progress)
+    made = select(job, target, contents, spec, sets, step, progress)
     decision = made.decision
     tolerance = GOLDEN_TOLERANCE[decision.winner.name]
     step("write: hash, golden vectors, manifest")
@@ -131,7 +137,7 @@ def build(job: Job, step: Step = lambda text: None, progress: Progress = silent)
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class BuildResult:
     """What a build decided, the engines that go into the bundle, the libraries' versions, and the layers of a plan that ran."""
 
     decision: Decision
@@ -140,7 +146,7 @@ class Made:
     layers: tuple[ExecutedLayer, ...] = ()
 
 
-def choose(
+def select(
     job: Job,
     target: Target,
     contents: dict[str, bytes],
@@ -148,7 +154,7 @@ def choose(
     sets: list[LabelledImages],
     step: Step,
     progress: Progress,
-) -> Made:
+) -> BuildResult:
     """Judge the forms as the target allows."""
     libraries = {"onnxruntime": str(ort.__version__)}
     device = device_here() if target.compile == "tensorrt" and job.target == HERE else None
@@ -162,17 +168,17 @@ def choose(
         done = compile_here(contents, spec, judge_plans, job.budget, device, compiler, step)
         if job.dla:
             step(f"DLA: {done.plan.on_dla} of {done.plan.layers} layers; the GPU takes the others")
-        return Made(done.decision, done.files, libraries | {"tensorrt": done.version}, done.layers)
+        return BuildResult(done.decision, done.files, libraries | {"tensorrt": done.version}, done.layers)
     judged = {form: content for form, content in contents.items() if form not in NOT_RUN_ON_A_CPU}
     measured = measure_candidates(judged, spec, job.model, sets, step)
     if target.compile == "tensorrt":
-        return Made(*prepare(contents, measured, job.budget), libraries)
+        return BuildResult(*prepare(contents, measured, job.budget), libraries)
     if target.compile == "tensorrt_rtx":
         step("compile: TensorRT for RTX (no GPU needed)")
         decision, engines, version = compile_passing(contents, measured, spec, job.budget, Compiler(RTX, job.plan, progress))
-        return Made(decision, engines, libraries | {"tensorrt_rtx": version})
+        return BuildResult(decision, engines, libraries | {"tensorrt_rtx": version})
     decision = decide(measured, job.budget)
-    return Made(decision, preferred_engines(decision), libraries)
+    return BuildResult(decision, preferred_engines(decision), libraries)
 
 
 def check_output(job: Job) -> None:
@@ -231,13 +237,13 @@ def usable_sets(paths: Sequence[Path], spec: ModelSpec, asked: bool) -> tuple[li
     ]
 
 
-def told_apart(sets: list[LabelledImages]) -> list[LabelledImages]:
+def disambiguate(sets: list[LabelledImages]) -> list[LabelledImages]:
     """The sets, those of one name by their paths: figures go by the name, and none may hide another's."""
     counts = Counter(images.name for images in sets)
     return [replace(images, name=str(images.tree.path)) if counts[images.name] > 1 else images for images in sets]
 
 
-def few(sets: list[LabelledImages], job: Job) -> list[str]:
+def small_set_warnings(sets: list[LabelledImages], job: Job) -> list[str]:
     """Where a single image is worth more than the budget: what is lost there is left to chance."""
     return [
         f"{len(images)} images of {images.name} judge the candidates, so that one answer more or less is "
@@ -252,6 +258,6 @@ def calibrate(job: Job, spec: ModelSpec, sets: list[LabelledImages]) -> tuple[Ca
     golden, _ = job.model.golden()
     learnt = job.model.manifest.provenance.image_counts
     if job.calibration is not None:
-        return from_folder(job.calibration, spec.input, golden), [unlearnt(each, learnt) for each in sets]
-    pairs = [parted(each, learnt) for each in sets]
+        return from_folder(job.calibration, spec.input, golden), [exclude_training(each, learnt) for each in sets]
+    pairs = [split_calibration(each, learnt) for each in sets]
     return from_labelled([aside for aside, _ in pairs], spec.input, golden), [judged for _, judged in pairs]

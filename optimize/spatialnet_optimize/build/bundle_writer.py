@@ -65,7 +65,7 @@ def portable_bundle(
 
     Args:
         frames: uint8 `[N, H, W, 3]` RGB, at least eight real images, which become the golden frames.
-        answers: what the reference says of them, float32 `[N, width]` for each task.
+        answers: what the reference says of them, float32 `[N, width]` for each head.
     """
     contents = {MODEL: graph}
     for index, frame in enumerate(frames):

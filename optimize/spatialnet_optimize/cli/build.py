@@ -31,7 +31,7 @@ from spatialnet_optimize.build.build import build as run_build
 from spatialnet_optimize.build.build_cache import remembered
 from spatialnet_optimize.compilers.plan_builder import RTX, TENSORRT, PlanOptions, trtexec
 from spatialnet_optimize.evaluation.metrics import Score, decode_images, judge, predict
-from spatialnet_optimize.quantization.int8_calibration import unlearnt
+from spatialnet_optimize.quantization.int8_calibration import exclude_training
 from spatialnet_optimize.targets.catalogue import find_target
 from spatialnet_training.data.ground_truth import truths
 from spatialnet_training.data.labelled_dataset import open_labelled
@@ -101,10 +101,10 @@ def build(
     job = Job(opened, target, output, tuple(labelled or ()), budget, kept, calibration, precision, plan, targets, search)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("open the model", total=BUILD_STEPS.get(target, DEVICE_STEPS))
+        head = progress.add_task("open the model", total=BUILD_STEPS.get(target, DEVICE_STEPS))
 
         def step(text: str) -> None:
-            progress.update(task, description=text, advance=1)
+            progress.update(head, description=text, advance=1)
             console.print(("[yellow]" if text.startswith("warning") else "[dim]") + text + "[/]", highlight=False)
 
         builder = progress.add_task("", visible=False)
@@ -170,7 +170,7 @@ def report_of(bundle: Bundle) -> dict[str, Any]:
 def evaluate(
     bundle: Annotated[str, typer.Argument(help="A .snb file, a bundle directory, or builtin:student.")],
     data: Annotated[Path, typer.Argument(help="Labelled images: a folder or zip with <class>/<image>, or a CSV.")],
-    task: Annotated[str, typer.Option(help="Judge this head; by default every head whose labels fit.")] = "",
+    head: Annotated[str, typer.Option(help="Judge this head; by default every head whose labels fit.")] = "",
     split: Annotated[
         str, typer.Option(help="Use this split alone, such as val: what training on these images leaves out.")
     ] = "",
@@ -184,7 +184,7 @@ def evaluate(
     opened = open_bundle(bundle)
     images = open_labelled(data, split)
     try:
-        known = truths(images, opened.spec, task)
+        known = truths(images, opened.spec, head)
     except KeyError as error:
         raise UsageError(str(error.args[0])) from error
     columns = (TextColumn("decode"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -195,7 +195,7 @@ def evaluate(
         outputs = predict(model.opened.engine, pixels.images)
         engine = model.opened.record
     scores = [judge(opened.spec, truth, outputs, pixels.kept) for truth in known]
-    if not split and len(unlearnt(images, opened.manifest.provenance.image_counts)) < len(images):
+    if not split and len(exclude_training(images, opened.manifest.provenance.image_counts)) < len(images):
         console.print("images that are for training are among these; --split val judges by others", style="yellow")
     Console().print(score_table(scores, f"{opened.spec.name} ({engine.precision} on {engine.backend}), {data}"))
     for path in pixels.broken:
@@ -214,7 +214,7 @@ def evaluate(
 
 def figures(each: Score) -> dict[str, Any]:
     return {
-        "task": each.task,
+        "head": each.head,
         "images": each.images,
         **{name: round(value, 5) for name, value in each.metrics.items()},
         "per_label": {name: round(value, 5) for name, value in each.per_label.items()},
@@ -230,5 +230,5 @@ def score_table(scores: list[Score], title: str) -> Table:
         shown = [m.get(name, np.nan) for name in ("accuracy", "macro_f1", "mean_average_precision")]
         cells = ["—" if np.isnan(value) else f"{value:.2%}" for value in shown]
         errors = [f"{m[key]:.3f}" if key in m else "—" for key in ("expected_calibration_error", "mean_absolute_error")]
-        table.add_row(each.task, str(each.images), *cells, *errors)
+        table.add_row(each.head, str(each.images), *cells, *errors)
     return table

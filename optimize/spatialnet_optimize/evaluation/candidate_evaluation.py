@@ -59,7 +59,7 @@ def measure_engines(
             agreements[name].append(agreement(spec, answers, outputs[REFERENCE]))
             for truth in truths(images, spec):
                 figure = judge(spec, truth, answers, pixels.kept).headline
-                accuracy[name][f"{truth.task} ({images.name})"] = figure
+                accuracy[name][f"{truth.head} ({images.name})"] = figure
     step(f"latency: {len(engines)} candidates in turn on {GATE_THREADS} thread")
     timed = dict(zip(engines, latencies(list(engines.values()), [golden_frames[0]] * len(engines)), strict=True))
     measured: list[Measured] = []
@@ -67,7 +67,7 @@ def measure_engines(
         answers = predict(engine, golden_frames)
         if not agreements[name]:
             agreements[name].append(agreement(spec, answers, golden_expected))
-        largest = max(difference(task, answers[task.name], golden_expected[task.name]) for task in spec.tasks)
+        largest = max(difference(head, answers[head.name], golden_expected[head.name]) for head in spec.heads)
         measured.append(
             Measured(
                 name=name,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, average_precision_score, confusion_matrix, f1_score
 
 from spatialnet_edge.core.errors import DataRefused
-from spatialnet_edge.core.frames import fit
+from spatialnet_edge.core.frames import preprocess
 from spatialnet_edge.core.hardware_info import cores
 from spatialnet_edge.core.spec import InputSpec, ModelSpec, Multiclass, Regression
 from spatialnet_edge.engines.registry import Engine
@@ -56,7 +56,7 @@ def decode_images(labelled: LabelledImages, spec: InputSpec, progress: Callable[
         if image is None:
             broken.append(labelled.files[row])
         else:
-            images.append(fit(image, spec))
+            images.append(preprocess(image, spec))
             kept.append(row)
         progress(row + 1)
     if not images:
@@ -69,11 +69,11 @@ def pictures(folder: Path, spec: InputSpec, most: int) -> list[NDArray[np.uint8]
     paths = find_images(folder)
     chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int)] if paths else []
     decoded = [decode(content(path.read_bytes), spec.groups) for path in chosen]
-    return [fit(image, spec) for image in decoded if image is not None]
+    return [preprocess(image, spec) for image in decoded if image is not None]
 
 
 def predict(engine: Engine, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-    """Probabilities for uint8 `[N, H, W, 3]`: task name to float32 `[N, width]`.
+    """Probabilities for uint8 `[N, H, W, 3]`: head name to float32 `[N, width]`.
 
     One image at a time, as frames come in flight: dynamic quantisation scales by what is in the batch, so a batch of several
     would be another model.
@@ -93,7 +93,7 @@ def align(truth: Truth, kept: NDArray[np.int64]) -> tuple[NDArray[np.int64], Tru
     pairs = [(position[int(row)], i) for i, row in enumerate(truth.rows) if int(row) in position]
     where = np.array([p for p, _ in pairs], np.int64)
     chosen = np.array([i for _, i in pairs], np.int64)
-    return where, Truth(truth.task, truth.rows[chosen], truth.values[chosen])
+    return where, Truth(truth.head, truth.rows[chosen], truth.values[chosen])
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ class Score:
         confusion: int `[labels, labels]`, rows are the truth; for multiclass heads.
     """
 
-    task: str
+    head: str
     images: int
     headline: float
     metrics: dict[str, float]
@@ -122,11 +122,11 @@ def score(spec: ModelSpec, truth: Truth, probabilities: NDArray[np.float32]) -> 
     Args:
         probabilities: float32 `[N, labels]` for the truth's images.
     """
-    head = spec.task(truth.task)
+    head = spec.head(truth.head)
     if isinstance(head, Regression):
         error = float(np.abs(probabilities - truth.values).mean())
         headline = 1 - error / (head.high - head.low)
-        return Score(truth.task, len(probabilities), headline, {"mean_absolute_error": error})
+        return Score(truth.head, len(probabilities), headline, {"mean_absolute_error": error})
     labels = head.labels
     if isinstance(head, Multiclass):
         answers = probabilities.argmax(axis=1)
@@ -142,7 +142,7 @@ def score(spec: ModelSpec, truth: Truth, probabilities: NDArray[np.float32]) -> 
         }
         table = confusion_matrix(truth.values, answers, labels=np.arange(len(labels)))
         per_label = {labels[i]: float(right[truth.values == i].mean()) for i in present}
-        return Score(truth.task, len(answers), metrics["accuracy"], metrics, labels, table.tolist(), per_label)
+        return Score(truth.head, len(answers), metrics["accuracy"], metrics, labels, table.tolist(), per_label)
     thresholds = np.array(head.thresholds, np.float32)
     answers = probabilities >= thresholds
     positive = truth.values > 0.5
@@ -154,7 +154,7 @@ def score(spec: ModelSpec, truth: Truth, probabilities: NDArray[np.float32]) -> 
         "accuracy": float((answers == positive).mean()),
         "expected_calibration_error": calibration_error(probabilities.ravel(), positive.ravel(), low=0.0),
     }
-    return Score(truth.task, len(answers), metrics["mean_average_precision"], metrics, labels, per_label=per_label)
+    return Score(truth.head, len(answers), metrics["mean_average_precision"], metrics, labels, per_label=per_label)
 
 
 def judge(spec: ModelSpec, truth: Truth, outputs: Outputs, kept: NDArray[np.int64]) -> Score:
@@ -165,7 +165,7 @@ def judge(spec: ModelSpec, truth: Truth, outputs: Outputs, kept: NDArray[np.int6
         kept: see `Pixels`.
     """
     where, known = align(truth, kept)
-    return score(spec, known, outputs[truth.task][where])
+    return score(spec, known, outputs[truth.head][where])
 
 
 def macro_f1(truth: NDArray[Any], answers: NDArray[Any], labels: NDArray[Any] | None = None) -> float:
@@ -193,11 +193,11 @@ def calibration_error(confidence: NDArray[np.float32], right: NDArray[np.bool_],
 def agreement(spec: ModelSpec, outputs: Outputs, expected: Outputs) -> float:
     """The share of answers (all images, all classifying heads) that are the same as the reference's."""
     same: list[float] = []
-    for task in spec.tasks:
-        found, wanted = outputs[task.name], expected[task.name]
-        if isinstance(task, Multiclass):
+    for head in spec.heads:
+        found, wanted = outputs[head.name], expected[head.name]
+        if isinstance(head, Multiclass):
             same.append(float((found.argmax(1) == wanted.argmax(1)).mean()))
-        elif task.width > 1:
+        elif head.width > 1:
             same.append(float(((found > 0.5) == (wanted > 0.5)).mean()))
     return float(np.mean(same)) if same else 1.0
 

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from spatialnet_edge.bundle.manifest import Provenance
 from spatialnet_edge.core.errors import UsageError
-from spatialnet_edge.core.frames import fit
+from spatialnet_edge.core.frames import preprocess
 from spatialnet_edge.core.output_paths import to_be_written
 from spatialnet_edge.core.spec import ModelSpec
 from spatialnet_edge.engines.registry import Engine, load_backend
@@ -88,7 +88,7 @@ def measure(networks: Mapping[Path, Loaded], sizes: Sequence[int], samples: Samp
             found = judge(network, resized, samples)
             accuracy = float(np.mean([found.figures[f"land_use_{name}"] for name in samples.data_sets]))
             points.append(Point(run_name(checkpoint), size, parameters, accuracy, found.loss, 0.0))
-    images = [fit(samples.images[0], spec.input) for spec in specs]
+    images = [preprocess(samples.images[0], spec.input) for spec in specs]
     timed = latencies(engines, images)
     for engine in engines:
         engine.close()
@@ -145,7 +145,7 @@ def front(
     if odd := [side for side in sides if side < 16 or side % 16]:
         raise UsageError(f"--sizes {sizes}: {odd[0]} is not a multiple of 16")
     networks = {checkpoint: load_network(checkpoint) for checkpoint in checkpoints}
-    samples = load_split(data_sets(data_root, ",".join(judged(networks))), load_taxonomy(), "tune", STORED_SIDE)
+    samples = load_split(data_sets(data_root, ",".join(judged(networks))), load_taxonomy(), "holdout", STORED_SIDE)
     with Console(stderr=True).status(f"{len(checkpoints)} networks at {len(sides)} sizes, {len(samples)} held-out images"):
         points = on_front(measure(networks, sides, samples))
     table = Table(

@@ -42,7 +42,7 @@ class Calibration:
 NOTHING: Mapping[str, int] = {}
 
 
-def unlearnt(images: LabelledImages, learnt: Mapping[str, int] = NOTHING) -> LabelledImages:
+def exclude_training(images: LabelledImages, learnt: Mapping[str, int] = NOTHING) -> LabelledImages:
     """The images that the network was not trained on, where the set says which those are, or is one that it has learnt; else
     all. A network knows its training images by heart, and what a precision costs does not show on them.
 
@@ -55,10 +55,10 @@ def unlearnt(images: LabelledImages, learnt: Mapping[str, int] = NOTHING) -> Lab
     return images.chosen(rows) if rows and (images.said or same) else images
 
 
-def parted(images: LabelledImages, learnt: Mapping[str, int] = NOTHING) -> tuple[LabelledImages, LabelledImages]:
+def split_calibration(images: LabelledImages, learnt: Mapping[str, int] = NOTHING) -> tuple[LabelledImages, LabelledImages]:
     """Images to calibrate with and others to judge by, so that nothing is judged on what it was fitted to: those that the network
     has seen and those that it has not; where that is not known, every third and the others."""
-    judged = unlearnt(images, learnt)
+    judged = exclude_training(images, learnt)
     if len(judged) == len(images):
         judged = images.chosen([row for row in range(len(images)) if row % 3])
     files = set(judged.files)

@@ -60,7 +60,7 @@ def mapped(images: LabelledImages, spec: ModelSpec, taxonomy: Taxonomy, data_set
     tables = {"land_use": taxonomy.land_use, "settlement": taxonomy.settlement}
     rows = np.arange(len(images), dtype=np.int64)
     found: list[Truth] = []
-    for head in spec.tasks:
+    for head in spec.heads:
         if head.name in tables and isinstance(head, Multiclass):
             answers = [head.labels.index(tables[head.name][data_set, kind]) for kind in images.classes]
             found.append(Truth(head.name, rows, np.array(answers, np.int64)))
@@ -103,7 +103,7 @@ def write(output: Path, model: Model, results: dict[str, list[Score]], log: Path
         plot_curves(output.with_name(f"{name}.curves.png"), log)
         curves = f"\n![Training curves]({name}.curves.png)\n"
     lines = [
-        str(Line(data_set, each.task, each.images, each.metrics)) for data_set, scores in results.items() for each in scores
+        str(Line(data_set, each.head, each.images, each.metrics)) for data_set, scores in results.items() for each in scores
     ]
     origin = bundle.manifest.provenance
     data = "\n".join(f"- {each}" for each in origin.data)
@@ -141,6 +141,6 @@ def own_heads(results: dict[str, list[Score]]) -> Iterator[Confusion]:
     """The confusion matrix of each data set's own head."""
     for data_set, scores in results.items():
         for each in scores:
-            if each.task == f"land_use_{data_set}":
+            if each.head == f"land_use_{data_set}":
                 title = f"{data_set}: {each.images} images, accuracy {each.metrics['accuracy']:.2%}"
                 yield Confusion(title, each.labels, np.array(each.confusion, np.int64))

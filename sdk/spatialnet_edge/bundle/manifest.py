@@ -39,7 +39,7 @@ class Golden(Contract, frozen=True):
     Attributes:
         frames: PNG files of the model's input size, at least eight; of a model that does not take three bands, in grey, with its
             bands side by side.
-        expected: a JSON file: task name to a list of rows, one for each frame.
+        expected: a JSON file: head name to a list of rows, one for each frame.
         tolerance: the largest difference in probability at which an engine still counts as this model.
     """
 

@@ -74,7 +74,7 @@ class Bundle:
         return content
 
     def golden(self) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.float32]]]:
-        """The golden frames, uint8 `[N, H, W, bands]`, and each task's expected probabilities, float32 `[N, width]`."""
+        """The golden frames, uint8 `[N, H, W, bands]`, and each head's expected probabilities, float32 `[N, width]`."""
         spec = self.spec
         frames: list[NDArray[np.uint8]] = []
         for path in self.manifest.golden.frames:
@@ -86,14 +86,14 @@ class Bundle:
                 raise BundleError(f"{self.path}: golden frame '{path}' is {frames[-1].shape}; expected {spec.input.shape}")
         try:
             table = json.loads(self.read(self.manifest.golden.expected))
-            expected = {task.name: np.asarray(table[task.name], np.float32) for task in spec.tasks}
+            expected = {head.name: np.asarray(table[head.name], np.float32) for head in spec.heads}
         except (ValueError, KeyError, TypeError) as error:
             raise BundleError(f"{self.path}: the golden answers cannot be read: {error!r}") from error
-        for task in spec.tasks:
-            if expected[task.name].shape != (len(frames), task.width):
+        for head in spec.heads:
+            if expected[head.name].shape != (len(frames), head.width):
                 raise BundleError(
-                    f"{self.path}: golden answers of '{task.name}' have shape {expected[task.name].shape}; "
-                    f"expected {(len(frames), task.width)}"
+                    f"{self.path}: golden answers of '{head.name}' have shape {expected[head.name].shape}; "
+                    f"expected {(len(frames), head.width)}"
                 )
         return np.stack(frames), expected
 

@@ -13,7 +13,7 @@ from spatialnet_edge.bundle.manifest import Manifest, encode_manifest, manifest_
 from spatialnet_edge.bundle.reader import Bundle, open_bundle
 from spatialnet_edge.bundle.trust import open_trust
 from spatialnet_edge.core.errors import UsageError
-from spatialnet_edge.core.spec import Multiclass, Multilabel, Regression, Task
+from spatialnet_edge.core.spec import Head, Multiclass, Multilabel, Regression
 
 
 def inspect(
@@ -60,21 +60,21 @@ def heading(bundle: Bundle) -> str:
 
 def heads(manifest: Manifest) -> Table:
     table = Table("head", "kind", "outputs", "labels", title="heads")
-    for task in manifest.spec.tasks:
-        table.add_row(task.name, *describe(task))
+    for head in manifest.spec.heads:
+        table.add_row(head.name, *describe(head))
     return table
 
 
-def describe(task: Task) -> tuple[str, str, str]:
-    """Kind, width and labels of a task, for a table."""
-    match task:
+def describe(head: Head) -> tuple[str, str, str]:
+    """Kind, width and labels of a head, for a table."""
+    match head:
         case Multiclass():
-            extra = f", unsure below {task.abstain_below:.2f}" if task.abstain_below else ""
-            return f"multiclass{extra}", str(task.width), ", ".join(task.labels)
+            extra = f", unsure below {head.abstain_below:.2f}" if head.abstain_below else ""
+            return f"multiclass{extra}", str(head.width), ", ".join(head.labels)
         case Multilabel():
-            return "multilabel", str(task.width), ", ".join(task.labels)
+            return "multilabel", str(head.width), ", ".join(head.labels)
         case Regression():
-            return "regression", "1", f"{task.low} to {task.high} {task.unit}"
+            return "regression", "1", f"{head.low} to {head.high} {head.unit}"
 
 
 def files(manifest: Manifest) -> Table:

@@ -22,12 +22,12 @@ from spatialnet_edge.api import default_policy, engine_threads, load
 from spatialnet_edge.bundle.trust import open_trust
 from spatialnet_edge.core.errors import RunError, SpatialNetError
 from spatialnet_edge.core.results import Classification, FrameResult
-from spatialnet_edge.runtime.frame_stats import Ledger
+from spatialnet_edge.runtime.frame_stats import FrameStats
 from spatialnet_edge.sinks.queued import QueuedSink
 from spatialnet_edge.sinks.registry import SINKS, Sink, names_of, open_sink
 from spatialnet_edge.sources.pose import PosedSource, open_pose
 from spatialnet_edge.sources.registry import DEVICES, Source, open_source, parse_uri
-from spatialnet_edge.sources.supervised import Patience, Report, SupervisedSource
+from spatialnet_edge.sources.supervised import Report, SupervisedSource, Timeouts
 
 REFRESH_HZ = 8
 KEPT = 20_000
@@ -70,7 +70,7 @@ def run(
         threads = engine_threads(chosen)
         model = cleanup.enter_context(load(bundle, backend, threads, trust=trust, fallback=not no_fallback))
         pipeline = model.pipeline(chosen, smooth, workers, deadline_ms / 1e3 if deadline_ms else float("inf"), drop_late)
-        for reason in model.opened.passed_over:
+        for reason in model.opened.rejected:
             console.print(f"passed over {reason}", style="yellow", highlight=False)
         record = model.opened.record
         console.print(
@@ -108,7 +108,7 @@ def run(
             raise failure
 
 
-def nothing_answered(source: str, ledger: Ledger) -> RunError | None:
+def nothing_answered(source: str, ledger: FrameStats) -> RunError | None:
     """A run to the end without a single answer is a failure, whatever became of the frames."""
     if ledger.emitted or not ledger.captured:
         return None
@@ -116,7 +116,7 @@ def nothing_answered(source: str, ledger: Ledger) -> RunError | None:
     return RunError(f"{source}: none of its {ledger.captured} frames was answered: {why}")
 
 
-def detail_of(ledger: Ledger, reason: str) -> str:
+def detail_of(ledger: FrameStats, reason: str) -> str:
     """What was the matter with the last frame that was skipped for a reason, where that is known."""
     return f", the last: {ledger.details[reason]}" if reason in ledger.details else ""
 
@@ -125,13 +125,13 @@ def open_supervised(uri: str, pose: str, console: Console) -> Source:
     """What a URI names; a device in a process of its own, so that it may hang, crash or go away and come back."""
 
     if parse_uri(uri).kind in DEVICES:
-        source: Source = SupervisedSource(uri, Patience(give_up="unopened"), teller(console))
+        source: Source = SupervisedSource(uri, Timeouts(give_up="unopened"), print_event(console))
     else:
         source = open_source(uri)
     return PosedSource(source, open_pose(pose)) if pose else source
 
 
-def teller(console: Console) -> Report:
+def print_event(console: Console) -> Report:
     """Prints what cameras and sinks report."""
     return lambda kind, detail: console.print(f"{kind}: {detail}", style="yellow", highlight=False)
 
@@ -140,11 +140,11 @@ def open_sinks(source: Source, json: str, video: Path | None, others: list[str],
     """Every sink behind its own queue; a recording waits for a slow sink, a live source does not."""
     opened: dict[str, Sink] = {}
     if json:
-        opened["--json"] = SINKS["jsonl"].load()(json, anew=True)
+        opened["--json"] = SINKS["jsonl"].load()(json, overwrite=True)
     if video is not None:
-        opened["--video"] = SINKS["video"].load()(str(video), source.fps, anew=True)
+        opened["--video"] = SINKS["video"].load()(str(video), source.fps, overwrite=True)
     opened |= {name: open_sink(uri) for name, uri in zip(names_of(others), others, strict=True)}
-    return [QueuedSink(each, wait=not source.live, report=teller(console), name=name) for name, each in opened.items()]
+    return [QueuedSink(each, wait=not source.live, report=print_event(console), name=name) for name, each in opened.items()]
 
 
 def stop_on_terminate() -> None:
@@ -159,7 +159,7 @@ def stop_on_terminate() -> None:
 class LiveView:
     """A progress bar and the current answers on a terminal; a line now and then elsewhere."""
 
-    def __init__(self, source: Source, console: Console, ledger: Ledger) -> None:
+    def __init__(self, source: Source, console: Console, ledger: FrameStats) -> None:
         self.ages: deque[float] = deque(maxlen=KEPT)
         self.engine: deque[float] = deque(maxlen=KEPT)
         self.started = time.monotonic()
@@ -224,7 +224,7 @@ def answers(result: FrameResult) -> Table:
     return table
 
 
-def summary(ledger: Ledger, view: LiveView, sinks: Mapping[str, Mapping[str, int]]) -> Table:
+def summary(ledger: FrameStats, view: LiveView, sinks: Mapping[str, Mapping[str, int]]) -> Table:
     """What happened to every frame, and how long it took.
 
     Args:

@@ -44,7 +44,7 @@ def parse_policy(text: str) -> Policy:
     raise UsageError(f"no frame policy '{text}'; there are every, latest and queue:N with N from 1 to 10000")
 
 
-class Inbox(Generic[T]):
+class FrameQueue(Generic[T]):
     """A bounded queue between two threads that either waits or drops the oldest when it is full.
 
     Who waited for room goes on when half of it is free: one change of threads for several items, not one for each.
@@ -60,7 +60,7 @@ class Inbox(Generic[T]):
         self._emptied = Condition(self._lock)
 
     def put(self, item: T) -> T | None:
-        """Add an item; returns the one that had to go for it, or the item itself once the inbox is closed."""
+        """Add an item; returns the one that had to go for it, or the item itself once the queue is closed."""
         with self._lock:
             if len(self._items) >= self._capacity and not self._drop_oldest:
                 self._emptied.wait_for(lambda: self._half_empty or self._closed)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatialnet_edge.core.errors import SourceRefused
-from spatialnet_edge.core.pixels import resized
+from spatialnet_edge.core.pixels import resize
 from spatialnet_edge.core.spec import RGB, InputSpec
 
 
@@ -76,7 +76,7 @@ HALVE_FROM = 3
 fast as averaging over fractional areas, and what the exact average then sees is already smooth."""
 
 
-def fit(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
+def preprocess(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
     """Resize to the model's input, as `InputSpec.resize` defines it: uint8 `[height, width, bands]`, contiguous.
 
     `pixels` has all bands of the model, or red, green and blue alone; then the groups that are missing are zero, which the model
@@ -96,17 +96,17 @@ def fit(pixels: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
     reversed_view = pixels.strides[-1] < 0
     image: NDArray[np.uint8] = np.asarray(pixels[..., ::-1] if reversed_view else pixels)
     while image.shape[0] >= HALVE_FROM * spec.height and image.shape[1] >= HALVE_FROM * spec.width:
-        image = resized(image, image.shape[1] // 2, image.shape[0] // 2)
+        image = resize(image, image.shape[1] // 2, image.shape[0] // 2)
     if image.shape[:2] != (spec.height, spec.width):
-        image = resized(image, spec.width, spec.height)
+        image = resize(image, spec.width, spec.height)
     if reversed_view:
         image = image[..., ::-1]
     if image.shape[2] != spec.channels:
-        image = beside_absent(image, spec)
+        image = pad_missing_bands(image, spec)
     return np.ascontiguousarray(image, dtype=np.uint8)
 
 
-def beside_absent(rgb: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
+def pad_missing_bands(rgb: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
     """Red, green and blue at their place among the model's bands, and zeros for the rest."""
     if rgb.shape[2] != len(RGB.bands) or RGB not in spec.groups:
         names = ", ".join(f"{group.name} ({len(group.bands)})" for group in spec.groups)
@@ -118,7 +118,7 @@ def beside_absent(rgb: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
     return np.concatenate(parts, axis=2)
 
 
-def colours(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def to_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """What people are shown of a frame, `[H, W, 3]`: its first three bands, or the only ones it has in grey."""
     return pixels[..., :3] if pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, axis=2)
 

@@ -79,10 +79,10 @@ def decode_png(encoded: bytes, bands: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray(np.swapaxes(apart, 1, 2), np.uint8)
 
 
-def resized(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+def resize(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
     """Resize uint8 `[H, W, bands]`: a mean over areas along a side that shrinks, linear along one that grows."""
     if cv2 is None:
-        return resized_by_numpy(image, width, height)
+        return resize_by_numpy(image, width, height)
     bands = image.shape[2]
     if bands not in (3, 4):  # OpenCV takes up to four bands at once, and drops the axis of a single one
         each = [resized_by_opencv(np.ascontiguousarray(image[..., band]), width, height) for band in range(bands)]
@@ -91,7 +91,7 @@ def resized(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uin
 
 
 def resized_by_opencv(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """`resized` of `[H, W]` or of three or four bands."""
+    """`resize` of `[H, W]` or of three or four bands."""
     assert cv2 is not None
     rows, columns = image.shape[:2]
     least = (min(width, columns), min(height, rows))
@@ -102,8 +102,8 @@ def resized_by_opencv(image: NDArray[np.uint8], width: int, height: int) -> NDAr
     return image
 
 
-def resized_by_numpy(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """`resized` without OpenCV: a weighted mean of rows, then of columns."""
+def resize_by_numpy(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
+    """`resize` without OpenCV: a weighted mean of rows, then of columns."""
     rows, columns, bands = image.shape
     if (rows, columns) == (2 * height, 2 * width):
         corners = [np.asarray(image[top::2, left::2], np.uint16) for top in (0, 1) for left in (0, 1)]

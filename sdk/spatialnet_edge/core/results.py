@@ -13,18 +13,18 @@ from typing_extensions import assert_never
 
 from spatialnet_edge.core.clock import boot_id
 from spatialnet_edge.core.frames import Frame
-from spatialnet_edge.core.spec import ModelSpec, Multiclass, Multilabel, Regression, Task
+from spatialnet_edge.core.spec import Head, ModelSpec, Multiclass, Multilabel, Regression
 
 Probabilities: TypeAlias = Mapping[str, NDArray[np.float32]]
-"""For each task, one row: float32 `[width]`."""
+"""For each head, one row: float32 `[width]`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Classification:
-    """The answer of a multiclass task.
+    """The answer of a multiclass head.
 
     Attributes:
-        label: the likeliest label, or None when its probability is below the task's `abstain_below`.
+        label: the likeliest label, or None when its probability is below the head's `abstain_below`.
         confidence: that probability, whether or not the label was withheld.
         probabilities: float32 `[len(labels)]`.
     """
@@ -47,8 +47,8 @@ class Classification:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Presence:
-    """The answer of a multilabel task: which labels are there, and every label's probability."""
+class MultilabelPrediction:
+    """The answer of a multilabel head: which labels are there, and every label's probability."""
 
     present: tuple[str, ...]
     labels: tuple[str, ...]
@@ -63,8 +63,8 @@ class Presence:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Quantity:
-    """The answer of a regression task."""
+class RegressionPrediction:
+    """The answer of a regression head."""
 
     value: float
     unit: str
@@ -76,33 +76,33 @@ class Quantity:
         return f"{self.value:.2f} {self.unit}".rstrip()
 
 
-Prediction: TypeAlias = Classification | Presence | Quantity
+Prediction: TypeAlias = Classification | MultilabelPrediction | RegressionPrediction
 
 
-def decode(task: Task, row: NDArray[np.float32]) -> Prediction:
-    """One task's output for one frame, float32 `[task.width]`, as an answer."""
-    match task:
+def decode(head: Head, row: NDArray[np.float32]) -> Prediction:
+    """One head's output for one frame, float32 `[head.width]`, as an answer."""
+    match head:
         case Multiclass():
             best = int(row.argmax())
             confidence = float(row[best])
-            label = task.labels[best] if confidence >= task.abstain_below else None
-            return Classification(label, confidence, task.labels, row)
+            label = head.labels[best] if confidence >= head.abstain_below else None
+            return Classification(label, confidence, head.labels, row)
         case Multilabel():
-            judged = zip(task.labels, row.tolist(), task.thresholds, strict=True)
+            judged = zip(head.labels, row.tolist(), head.thresholds, strict=True)
             present = tuple(label for label, p, least in judged if p >= least)
-            return Presence(present, task.labels, row)
+            return MultilabelPrediction(present, head.labels, row)
         case Regression():
-            return Quantity(float(row[0]), task.unit)
+            return RegressionPrediction(float(row[0]), head.unit)
         case _:
-            assert_never(task)
+            assert_never(head)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameResult:
-    """What is known of one frame. Each task is an attribute: `result.land_use.label`.
+    """What is known of one frame. Each head is an attribute: `result.land_use.label`.
 
     Attributes:
-        predictions: task name to answer, in the model's order.
+        predictions: head name to answer, in the model's order.
         engine_ms: time inside the engine.
         emitted_ns: monotonic clock at which the result was complete.
         quality: flags such as `dark`; the answer is given all the same.
@@ -157,12 +157,12 @@ class FrameResult:
         return record
 
 
-def difference(task: Task, found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """The largest difference between two answers of a task: of probabilities as they are, of a quantity as a share of its range.
+def difference(head: Head, found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """The largest difference between two answers of a head: of probabilities as they are, of a quantity as a share of its range.
 
     Infinite where an answer is not a number.
     """
-    span = task.high - task.low if isinstance(task, Regression) else 1.0
+    span = head.high - head.low if isinstance(head, Regression) else 1.0
     largest = float(np.abs(found - expected).max()) / span
     return float("inf") if np.isnan(largest) else largest
 
@@ -208,11 +208,11 @@ def assemble(
     quality: tuple[str, ...],
     deadline_s: float = float("inf"),
 ) -> FrameResult:
-    """Decode every task of one frame.
+    """Decode every head of one frame.
 
     Args:
         deadline_s: from capture to the complete result; later ones are marked `late`.
     """
-    predictions = {task.name: decode(task, rows[task.name]) for task in spec.tasks}
+    predictions = {head.name: decode(head, rows[head.name]) for head in spec.heads}
     now = time.monotonic_ns()
     return FrameResult(frame, predictions, engine_ms, now, quality, now - frame.captured_ns > deadline_s * 1e9)

@@ -23,7 +23,7 @@ Side: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=8192)]
 RESERVED = frozenset(
     {"seq", "source", "frame", "age_ms", "engine_ms", "emitted_ns", "quality", "late", "predictions", "to_dict"}
 )
-"""Attributes of a frame's result, which no task may be named after."""
+"""Attributes of a frame's result, which no head may be named after."""
 
 
 class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -67,7 +67,7 @@ class Multilabel(Contract, frozen=True, tag_field="kind", tag="multilabel"):
         _check_labels(self.name, self.labels, least=1)
         if len(self.thresholds) != len(self.labels):
             raise ValueError(
-                f"task '{self.name}' has {len(self.labels)} labels and {len(self.thresholds)} thresholds; give one for each"
+                f"head '{self.name}' has {len(self.labels)} labels and {len(self.thresholds)} thresholds; give one for each"
             )
 
     @property
@@ -90,14 +90,14 @@ class Regression(Contract, frozen=True, tag_field="kind", tag="regression"):
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
-            raise ValueError(f"task '{self.name}' has low {self.low} and high {self.high}; low must be less")
+            raise ValueError(f"head '{self.name}' has low {self.low} and high {self.high}; low must be less")
 
     @property
     def width(self) -> int:
         return 1
 
 
-Task: TypeAlias = Multiclass | Multilabel | Regression
+Head: TypeAlias = Multiclass | Multilabel | Regression
 
 
 class BandGroup(Contract, frozen=True):
@@ -133,44 +133,44 @@ class InputSpec(Contract, frozen=True):
 RGB = BandGroup(name="rgb", bands=("red", "green", "blue"))
 
 IMAGE_INPUT = "image"
-"""Name of the deployed graph's only input; each output is named as its task is."""
+"""Name of the deployed graph's only input; each output is named as its head is."""
 
 
 class ModelSpec(Contract, frozen=True):
-    """A model's name, its input, and its tasks in output order."""
+    """A model's name, its input, and its heads in output order."""
 
     name: Label
     input: InputSpec
-    tasks: tuple[Task, ...]
+    heads: tuple[Head, ...] = msgspec.field(name="tasks")
 
     def __post_init__(self) -> None:
-        names = [task.name for task in self.tasks]
+        names = [head.name for head in self.heads]
         if not names:
-            raise ValueError("a model needs at least one task")
+            raise ValueError("a model needs at least one head")
         if duplicates := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"task names must be unique; found twice: {', '.join(sorted(duplicates))}")
+            raise ValueError(f"head names must be unique; found twice: {', '.join(sorted(duplicates))}")
         if clashes := RESERVED & set(names):
-            raise ValueError(f"task name '{min(clashes)}' is reserved; rename the task")
+            raise ValueError(f"head name '{min(clashes)}' is reserved; rename the head")
 
-    def task(self, name: str) -> Task:
-        """The task of this name.
+    def head(self, name: str) -> Head:
+        """The head of this name.
 
         Raises:
             KeyError: there is none; the message names those there are.
         """
-        for task in self.tasks:
-            if task.name == name:
-                return task
-        raise KeyError(f"no head '{name}'; this model has {', '.join(task.name for task in self.tasks)}")
+        for head in self.heads:
+            if head.name == name:
+                return head
+        raise KeyError(f"no head '{name}'; this model has {', '.join(head.name for head in self.heads)}")
 
     def keep(self, names: tuple[str, ...]) -> ModelSpec:
-        """The same model with these tasks alone, in the given order."""
-        return msgspec.structs.replace(self, tasks=tuple(self.task(name) for name in names))
+        """The same model with these heads alone, in the given order."""
+        return msgspec.structs.replace(self, heads=tuple(self.head(name) for name in names))
 
 
-def _check_labels(task: str, labels: tuple[str, ...], least: int) -> None:
+def _check_labels(head: str, labels: tuple[str, ...], least: int) -> None:
     if len(labels) < least:
-        raise ValueError(f"task '{task}' has {len(labels)} labels; it needs at least {least}")
+        raise ValueError(f"head '{head}' has {len(labels)} labels; it needs at least {least}")
     if len(set(labels)) != len(labels):
         repeated = sorted({label for label in labels if labels.count(label) > 1})
-        raise ValueError(f"task '{task}' names a label twice: {', '.join(repeated)}")
+        raise ValueError(f"head '{head}' names a label twice: {', '.join(repeated)}")

@@ -28,7 +28,7 @@ NUMPY_TYPES = {1: np.float32, 2: np.uint8, 3: np.int8, 6: np.int32, 7: np.int64,
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class ExternalWeights:
     """A session, and the memory that its weights lie in.
 
     Attributes:
@@ -41,7 +41,7 @@ class Held:
     values: tuple[Any, ...]
 
 
-def open_held(content: bytes, options: Any, providers: list[str]) -> Held:
+def open_inspectable(content: bytes, options: Any, providers: list[str]) -> ExternalWeights:
     """Open a graph on weights in memory of ours.
 
     Args:
@@ -71,7 +71,7 @@ def open_held(content: bytes, options: Any, providers: list[str]) -> Held:
             values.append(value)
             memory.append(np.ravel(array).data.cast("B"))
     session = ort.InferenceSession(optimised, options, providers=providers)
-    return Held(session, tuple(memory), tuple(values))
+    return ExternalWeights(session, tuple(memory), tuple(values))
 
 
 def initialisers(content: bytes) -> Iterator[tuple[str, NDArray[Any]]]:

@@ -41,14 +41,14 @@ class FakeEngine:
     def _by_brightness(self, batch: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         bright = (batch.mean(axis=(1, 2, 3)) / 255).astype(np.float32)
         outputs: dict[str, NDArray[np.float32]] = {}
-        for task in self.spec.tasks:
-            if isinstance(task, Regression):
-                outputs[task.name] = (task.low + bright * (task.high - task.low))[:, None].astype(np.float32)
+        for head in self.spec.heads:
+            if isinstance(head, Regression):
+                outputs[head.name] = (head.low + bright * (head.high - head.low))[:, None].astype(np.float32)
                 continue
-            values = np.repeat(bright[:, None], task.width, axis=1)
-            if isinstance(task, Multiclass):
-                chosen = np.minimum((bright * task.width).astype(int), task.width - 1)
-                values = np.full((len(batch), task.width), 0.1 / (task.width - 1), np.float32)
+            values = np.repeat(bright[:, None], head.width, axis=1)
+            if isinstance(head, Multiclass):
+                chosen = np.minimum((bright * head.width).astype(int), head.width - 1)
+                values = np.full((len(batch), head.width), 0.1 / (head.width - 1), np.float32)
                 values[np.arange(len(batch)), chosen] = 0.9
-            outputs[task.name] = values.astype(np.float32)
+            outputs[head.name] = values.astype(np.float32)
         return outputs

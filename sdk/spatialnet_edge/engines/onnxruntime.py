@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from spatialnet_edge.bundle.manifest import EngineRecord
 from spatialnet_edge.core.errors import BundleError, EngineError, EngineUnavailable, first_line
 from spatialnet_edge.core.spec import IMAGE_INPUT, ModelSpec
-from spatialnet_edge.engines.external_weights import Held, open_held
+from spatialnet_edge.engines.external_weights import ExternalWeights, open_inspectable
 
 ort: Any = onnxruntime  # it ships no types
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -28,12 +28,12 @@ class OnnxRuntimeEngine:
 
     reentrant = True
 
-    def __init__(self, session: Any, spec: ModelSpec, held: Held | None = None) -> None:
+    def __init__(self, session: Any, spec: ModelSpec, held: ExternalWeights | None = None) -> None:
         self.spec = spec
         self.weights: Sequence[memoryview] = () if held is None else held.memory
         self._held = held
         self._session: Any = session
-        self._names = [task.name for task in spec.tasks]
+        self._names = [head.name for head in spec.heads]
 
     def infer(self, batch: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         try:
@@ -70,9 +70,9 @@ class OnnxRuntimeBackend:
         """See `open_session`."""
         return open_session(content, spec, threads, [*self._providers], fuse=self._fuse)
 
-    def open_held(self, content: bytes, spec: ModelSpec, threads: int) -> OnnxRuntimeEngine:
+    def open_inspectable(self, content: bytes, spec: ModelSpec, threads: int) -> OnnxRuntimeEngine:
         """The same, slower, on weights that can be seen; for the CPU alone."""
-        return open_session(content, spec, threads, [*self._providers], hold=self._providers == (CPU,))
+        return open_session(content, spec, threads, [*self._providers], inspectable_weights=self._providers == (CPU,))
 
 
 def on_cuda() -> OnnxRuntimeBackend:
@@ -94,7 +94,7 @@ def lacking(provider: str) -> str:
 
 
 def open_session(
-    content: bytes, spec: ModelSpec, threads: int, providers: list[str], hold: bool = False, fuse: bool = True
+    content: bytes, spec: ModelSpec, threads: int, providers: list[str], inspectable_weights: bool = False, fuse: bool = True
 ) -> OnnxRuntimeEngine:
     """Parse and optimise a graph.
 
@@ -102,7 +102,7 @@ def open_session(
         content: a self-contained ONNX file.
         threads: for one inference; 0 for one a core.
         providers: of execution, the preferred one first.
-        hold: lay the weights where they can be seen; see `held_weights.py`.
+        inspectable_weights: lay the weights where they can be seen; see `held_weights.py`.
         fuse: see `OnnxRuntimeBackend`.
 
     Raises:
@@ -114,10 +114,10 @@ def open_session(
     options.log_severity_level = 3
     if not fuse:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-    held: Held | None = None
+    held: ExternalWeights | None = None
     try:
-        if hold:
-            held = open_held(content, options, providers)
+        if inspectable_weights:
+            held = open_inspectable(content, options, providers)
         session = held.session if held is not None else ort.InferenceSession(content, options, providers=providers)
     except EngineUnavailable:
         raise
@@ -133,6 +133,6 @@ def _check_signature(session: Any, spec: ModelSpec) -> None:
     if inputs != expected:
         raise BundleError(f"the graph takes {inputs}; the manifest says {expected}")
     outputs = {value.name: value.shape[-1] for value in session.get_outputs()}
-    for task in spec.tasks:
-        if outputs.get(task.name) != task.width:
-            raise BundleError(f"the graph's outputs are {outputs}; the manifest says '{task.name}' with {task.width}")
+    for head in spec.heads:
+        if outputs.get(head.name) != head.width:
+            raise BundleError(f"the graph's outputs are {outputs}; the manifest says '{head.name}' with {head.width}")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatialnet_edge.core.errors import EngineError, InvalidOutput, UsageError
-from spatialnet_edge.core.spec import ModelSpec, Multiclass, Regression, Task
+from spatialnet_edge.core.spec import Head, ModelSpec, Multiclass, Regression
 
 if TYPE_CHECKING:
     from spatialnet_edge.engines.registry import Engine
@@ -52,10 +52,10 @@ class CheckedEngine:
             if self._closed:
                 raise EngineError("the engine is closed; classify inside the 'with' block of the model, or load it again")
             outputs = {name: np.array(values) for name, values in self._engine.infer(batch).items()}
-        for task in self.spec.tasks:
-            if task.name not in outputs:
-                raise InvalidOutput(f"the engine gave no output '{task.name}'")
-            check_output(task, outputs[task.name], len(batch))
+        for head in self.spec.heads:
+            if head.name not in outputs:
+                raise InvalidOutput(f"the engine gave no output '{head.name}'")
+            check_output(head, outputs[head.name], len(batch))
         return outputs
 
     @property
@@ -70,19 +70,19 @@ class CheckedEngine:
                 self._engine.close()
 
 
-def check_output(task: Task, values: NDArray[np.float32], batch: int) -> None:
-    """Raise `InvalidOutput` unless `values` is a possible answer of `task` for `batch` frames."""
-    if values.shape != (batch, task.width) or values.dtype != np.float32:
-        raise InvalidOutput(f"'{task.name}' is {values.dtype} {values.shape}; expected float32 {(batch, task.width)}")
+def check_output(head: Head, values: NDArray[np.float32], batch: int) -> None:
+    """Raise `InvalidOutput` unless `values` is a possible answer of `head` for `batch` frames."""
+    if values.shape != (batch, head.width) or values.dtype != np.float32:
+        raise InvalidOutput(f"'{head.name}' is {values.dtype} {values.shape}; expected float32 {(batch, head.width)}")
     # Every comparison is written so that a NaN fails it.
-    if isinstance(task, Multiclass):
+    if isinstance(head, Multiclass):
         sums = values.sum(axis=1)
         worst = sums[np.abs(sums - 1).argmax()]
         if not (values.min() >= -TOLERANCE and abs(worst - 1) <= SUM_TOLERANCE):
             raise InvalidOutput(
-                f"the probabilities of '{task.name}' go from {values.min()} to {values.max()}, sum to {worst:.3f}"
+                f"the probabilities of '{head.name}' go from {values.min()} to {values.max()}, sum to {worst:.3f}"
             )
         return
-    low, high = (task.low, task.high) if isinstance(task, Regression) else (0.0, 1.0)
+    low, high = (head.low, head.high) if isinstance(head, Regression) else (0.0, 1.0)
     if not (values.min() >= low - TOLERANCE and values.max() <= high + TOLERANCE):
-        raise InvalidOutput(f"'{task.name}' has values from {values.min()} to {values.max()}; expected {low} to {high}")
+        raise InvalidOutput(f"'{head.name}' has values from {values.min()} to {values.max()}; expected {low} to {high}")

@@ -1,7 +1,7 @@
 """Engines: what turns a batch of pixels into probabilities.
 
 `open_engine` walks the bundle's engines in their order of preference and ends at the portable graph. It never changes from
-one to the next silently: what was passed over, and why, stands in `Opened.passed_over`.
+one to the next silently: what was passed over, and why, stands in `LoadedEngine.rejected`.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class Engine(Protocol):
     """Whether several threads may call `infer` at once."""
 
     def infer(self, batch: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
-        """Probabilities of every task.
+        """Probabilities of every head.
 
         Args:
             batch: uint8 `[N, H, W, C]`, contiguous, as the spec's input says.
 
         Returns:
-            Task name to float32 `[N, width]`. An engine may give its own buffers, valid until the next call from the same thread
+            Head name to float32 `[N, width]`. An engine may give its own buffers, valid until the next call from the same thread
             (from any thread if it is not reentrant). `CheckedEngine`, which every caller uses, gives copies.
         """
         ...
@@ -51,7 +51,7 @@ class Backend(Protocol):
         takes_graphs: whether it runs the portable graph, so that it can be asked for with any bundle.
 
     A backend whose plans may come without their weights also has `open_without_weights(content, weights, spec)`; one that can
-    show the memory that its engine computes with has `open_held(content, spec, threads)`, whose engine has `weights`.
+    show the memory that its engine computes with has `open_inspectable(content, spec, threads)`, whose engine has `weights`.
     """
 
     name: str
@@ -75,17 +75,17 @@ BACKENDS: dict[str, Plugin] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class LoadedEngine:
     """An engine that runs here.
 
     Attributes:
         record: which form of the model it is.
-        passed_over: for each preferred form that could not be used, why.
+        rejected: for each preferred form that could not be used, why.
     """
 
     engine: Engine
     record: EngineRecord
-    passed_over: tuple[str, ...]
+    rejected: tuple[str, ...]
 
 
 FALLBACK = EngineRecord(path=MODEL, backend="onnxruntime", precision="fp32")
@@ -105,7 +105,9 @@ def load_backend(name: str) -> Backend:
     return backend
 
 
-def open_engine(bundle: Bundle, backend: str = "", threads: int = 0, fallback: bool = True, hold: bool = False) -> Opened:
+def open_engine(
+    bundle: Bundle, backend: str = "", threads: int = 0, fallback: bool = True, inspectable_weights: bool = False
+) -> LoadedEngine:
     """Open the most preferred form of the model that runs here.
 
     Args:
@@ -113,7 +115,7 @@ def open_engine(bundle: Bundle, backend: str = "", threads: int = 0, fallback: b
         backend: take this backend alone; empty for the bundle's order of preference.
         threads: for one inference on a CPU; 0 for one a core.
         fallback: False refuses as soon as the preferred form cannot run here.
-        hold: with its weights where they can be seen, if the backend can do that.
+        inspectable_weights: with its weights where they can be seen, if the backend can do that.
 
     Raises:
         EngineUnavailable: nothing in the bundle runs here, with the reason for each form.
@@ -123,33 +125,35 @@ def open_engine(bundle: Bundle, backend: str = "", threads: int = 0, fallback: b
         records.append(FALLBACK)
     if backend and all(record.backend != backend for record in records) and load_backend(backend).takes_graphs:
         records.append(msgspec.structs.replace(FALLBACK, backend=backend))
-    passed_over: list[str] = []
+    rejected: list[str] = []
     for record in records:
         if backend and record.backend != backend:
             continue
-        if passed_over and not fallback:
+        if rejected and not fallback:
             break
         try:
             loaded = load_backend(record.backend)
         except MissingExtra as error:
-            passed_over.append(f"{record.path}: {error}")
+            rejected.append(f"{record.path}: {error}")
             continue
         if reason := loaded.refuses(record):
-            passed_over.append(f"{record.path}: {reason}")
+            rejected.append(f"{record.path}: {reason}")
             continue
-        return Opened(CheckedEngine(_open(loaded, bundle, record, threads, hold)), record, tuple(passed_over))
-    if backend and not passed_over:
+        return LoadedEngine(
+            CheckedEngine(_open(loaded, bundle, record, threads, inspectable_weights)), record, tuple(rejected)
+        )
+    if backend and not rejected:
         load_backend(backend)  # says so when there is no such backend at all
-        passed_over.append(f"no engine for '{backend}'; build one with 'spatialnet-edge build'")
-    raise EngineUnavailable(f"{bundle.path}: no engine runs here: {'; '.join(passed_over)}")
+        rejected.append(f"no engine for '{backend}'; build one with 'spatialnet-edge build'")
+    raise EngineUnavailable(f"{bundle.path}: no engine runs here: {'; '.join(rejected)}")
 
 
-def _open(backend: Any, bundle: Bundle, record: EngineRecord, threads: int, hold: bool) -> Engine:
+def _open(backend: Any, bundle: Bundle, record: EngineRecord, threads: int, inspectable_weights: bool) -> Engine:
     content = bundle.read(record.path)
     if record.weights:
         if not hasattr(backend, "open_without_weights"):
             raise EngineUnavailable(f"{record.path}: the backend '{record.backend}' takes no engine without its weights")
         return backend.open_without_weights(content, bundle.read(record.weights), bundle.spec)
-    if hold and hasattr(backend, "open_held"):
-        return backend.open_held(content, bundle.spec, threads)
+    if inspectable_weights and hasattr(backend, "open_inspectable"):
+        return backend.open_inspectable(content, bundle.spec, threads)
     return backend.open(content, bundle.spec, threads)

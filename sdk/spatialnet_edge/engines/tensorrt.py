@@ -25,7 +25,7 @@ ANY_RTX = "any RTX GPU"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Lane:
+class BatchSlot:
     """What one batch size needs: its context, its buffers, and the recorded work."""
 
     context: Any
@@ -53,14 +53,14 @@ class TensorRtEngine:
         self._engine: Any = engine
         self._device = device
         names = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
-        if expected := {IMAGE_INPUT, *(task.name for task in spec.tasks)} - names:
+        if expected := {IMAGE_INPUT, *(head.name for head in spec.heads)} - names:
             raise EngineUnavailable(f"the plan has no tensor '{min(expected)}'; it has {', '.join(sorted(names))}")
-        self._lanes: dict[int, Lane] = {}
+        self._slots: dict[int, BatchSlot] = {}
         with device.current():
             try:
                 for profile in range(engine.num_optimization_profiles):
                     batch = int(engine.get_tensor_profile_shape(IMAGE_INPUT, profile)[1][0])
-                    self._lanes[batch] = self._lane(profile, batch, graphs)
+                    self._slots[batch] = self._make_slot(profile, batch, graphs)
             except OutOfMemory as error:
                 raise EngineUnavailable(
                     f"{error}; the plan needs {engine.device_memory_size_v2} bytes for its activations and {device.free_bytes()} "
@@ -74,12 +74,12 @@ class TensorRtEngine:
             EngineError: CUDA failed; its context cannot be trusted, and the process must end.
         """
         count = len(batch)
-        if count not in self._lanes:
+        if count not in self._slots:
             return self._in_parts(batch)
         try:
-            return self._run(self._lanes[count], batch)
+            return self._run(self._slots[count], batch)
         except OutOfMemory:
-            return self._run(self._lanes[count], batch)  # once more: another process may have been in the way
+            return self._run(self._slots[count], batch)  # once more: another process may have been in the way
 
     def executed(self, trt: Any, runs: int = 20) -> tuple[ExecutedLayer, ...]:
         """The plan's layers as this device runs them at the first batch size: the precision of each, and its time.
@@ -89,40 +89,40 @@ class TensorRtEngine:
         """
         clock = layer_clock(trt)
         with self._device.current():
-            lane = self._lane(0, next(iter(self._lanes)), graphs=False)  # a recorded graph shows no layers
-            lane.context.profiler = clock
+            slot = self._make_slot(0, next(iter(self._slots)), graphs=False)  # a recorded graph shows no layers
+            slot.context.profiler = clock
             for _ in range(runs):
-                lane.launch()
+                slot.launch()
                 self._device.synchronize()
             return timed(inspect(trt, self._engine), clock.times)
 
     def close(self) -> None:
-        self._lanes.clear()
+        self._slots.clear()
         self._engine = None
         self._device.close()
 
-    def _run(self, lane: Lane, batch: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+    def _run(self, slot: BatchSlot, batch: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         with self._device.current():
-            lane.image.host[...] = batch
-            lane.launch()
+            slot.image.host[...] = batch
+            slot.launch()
             self._device.synchronize()
-        return {name: buffer.host for name, buffer in lane.outputs.items()}
+        return {name: buffer.host for name, buffer in slot.outputs.items()}
 
     def _in_parts(self, batch: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         """A batch that there is no profile for: the largest that fit, one after the other."""
-        sizes = sorted(self._lanes, reverse=True)
+        sizes = sorted(self._slots, reverse=True)
         parts: list[Mapping[str, NDArray[np.float32]]] = []
         start = 0
         while start < len(batch):
             size = next((size for size in sizes if size <= len(batch) - start), None)
             if size is None:
-                raise EngineError(f"a batch of {len(batch)} cannot be made of the plan's batches {sorted(self._lanes)}")
-            answers = self._run(self._lanes[size], batch[start : start + size])
+                raise EngineError(f"a batch of {len(batch)} cannot be made of the plan's batches {sorted(self._slots)}")
+            answers = self._run(self._slots[size], batch[start : start + size])
             parts.append({name: np.array(values) for name, values in answers.items()})
             start += size
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def _lane(self, profile: int, batch: int, graphs: bool) -> Lane:
+    def _make_slot(self, profile: int, batch: int, graphs: bool) -> BatchSlot:
         context = self._engine.create_execution_context()
         if context is None:
             raise OutOfMemory("no execution context")
@@ -131,7 +131,7 @@ class TensorRtEngine:
             raise EngineUnavailable(f"the plan's profile {profile} cannot be used")
         image = device.buffer((batch, *self.spec.input.shape), np.uint8)
         context.set_input_shape(IMAGE_INPUT, tuple(image.host.shape))
-        outputs = {task.name: device.buffer((batch, task.width), np.float32) for task in self.spec.tasks}
+        outputs = {head.name: device.buffer((batch, head.width), np.float32) for head in self.spec.heads}
         for name, buffer in {IMAGE_INPUT: image, **outputs}.items():
             context.set_tensor_address(name, buffer.address)
 
@@ -145,7 +145,7 @@ class TensorRtEngine:
         image.host[...] = 0
         work()  # the first run allocates and, on RTX, compiles: neither may be recorded
         device.synchronize()
-        return Lane(context, image, outputs, device.capture(work) if graphs else work)
+        return BatchSlot(context, image, outputs, device.capture(work) if graphs else work)
 
 
 @final

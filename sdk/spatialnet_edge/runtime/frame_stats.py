@@ -7,7 +7,7 @@ from threading import Lock
 from typing import Any
 
 
-class Ledger:
+class FrameStats:
     """Counts frames; safe to use from several threads.
 
     `captured == emitted + sum(skipped.values()) + in_flight` at all times, and `in_flight` is 0 at the end of a run.

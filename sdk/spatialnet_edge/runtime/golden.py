@@ -17,10 +17,10 @@ from spatialnet_edge.engines.registry import Engine
 
 @dataclass(frozen=True, slots=True)
 class GoldenTest:
-    """The largest difference over all golden frames (see `results.difference`), and the task it was in."""
+    """The largest difference over all golden frames (see `results.difference`), and the head it was in."""
 
     difference: float
-    task: str
+    head: str
     tolerance: float
     frames: int
 
@@ -36,7 +36,7 @@ class GoldenVectors:
     Attributes:
         path: of the bundle that they were read from.
         frames: uint8 `[N, H, W, C]`.
-        expected: what the FP32 reference answered, float32 `[N, width]` for each task.
+        expected: what the FP32 reference answered, float32 `[N, width]` for each head.
         tolerance: the largest difference at which an engine still counts as this model.
     """
 
@@ -50,15 +50,15 @@ class GoldenVectors:
         return len(self.frames)
 
     def ask(self, engine: Engine, index: int) -> dict[str, float]:
-        """Run one golden frame through an engine: each task with its difference from what is expected."""
+        """Run one golden frame through an engine: each head with its difference from what is expected."""
         outputs = engine.infer(self.frames[index][None])
         return {
-            task.name: difference(task, outputs[task.name][0], self.expected[task.name][index]) for task in self.spec.tasks
+            head.name: difference(head, outputs[head.name][0], self.expected[head.name][index]) for head in self.spec.heads
         }
 
     def test(self, engine: Engine) -> GoldenTest:
         """Run all of them."""
-        found = [(value, task) for index in range(len(self)) for task, value in self.ask(engine, index).items()]
+        found = [(value, head) for index in range(len(self)) for head, value in self.ask(engine, index).items()]
         worst, where = max(found)
         return GoldenTest(worst, where, self.tolerance, len(self))
 
@@ -71,7 +71,7 @@ class GoldenVectors:
         test = self.test(engine)
         if not test.passed:
             raise GoldenTestFailed(
-                f"{self.path}: golden test failed: '{test.task}' differs by {test.difference:.4f}; "
+                f"{self.path}: golden test failed: '{test.head}' differs by {test.difference:.4f}; "
                 f"allowed {test.tolerance:.4f}; the engine does not compute this model; rebuild the bundle"
             )
         return test

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatialnet_edge.core.errors import EngineError, InvalidOutput
-from spatialnet_edge.core.frame_queue import Inbox, parse_policy
-from spatialnet_edge.core.frames import Frame, Skipped, fit, quality, sampled
+from spatialnet_edge.core.frame_queue import FrameQueue, parse_policy
+from spatialnet_edge.core.frames import Frame, Skipped, preprocess, quality, sampled
 from spatialnet_edge.core.pixels import resize_on_one_thread
 from spatialnet_edge.core.results import FrameResult, Probabilities, Smoother, assemble
 from spatialnet_edge.engines.registry import Engine
-from spatialnet_edge.runtime.frame_stats import Ledger
+from spatialnet_edge.runtime.frame_stats import FrameStats
 from spatialnet_edge.sinks.registry import Sink
 from spatialnet_edge.sources.registry import Source
 
@@ -55,27 +55,27 @@ class Hooks:
     Attributes:
         tick: called before each frame is taken, at least every `TICK_S`, by the thread that emits.
         admit: why a frame is not to be classified (a ledger's reason), or empty. Called before the engine.
-        distrust: called when the engine gave nothing usable several times in a row; raises to stop, returns to go on.
+        on_suspect_output: called when the engine gave nothing usable several times in a row; raises to stop, returns to go on.
     """
 
     tick: Callable[[], None] = nothing
     admit: Callable[[Frame], str] = admit_all
-    distrust: Callable[[EngineError], None] = stop
+    on_suspect_output: Callable[[EngineError], None] = stop
 
 
 @dataclass(frozen=True, slots=True)
 class Inferred:
-    """What a worker hands back: one row for each task, or why there is none.
+    """What a worker hands back: one row for each head, or why there is none.
 
     Attributes:
-        thumbprint: a checksum of a sample of the pixels that the engine saw.
+        checksum: a checksum of a sample of the pixels that the engine saw.
     """
 
     frame: Frame
     rows: Probabilities
     quality: tuple[str, ...]
     engine_ms: float
-    thumbprint: int = 0
+    checksum: int = 0
     invalid: InvalidOutput | None = None
 
 
@@ -108,7 +108,7 @@ class Pipeline:
         self.policy = parse_policy(policy)
         self.smoothing_s = smoothing_s
         self.workers = workers if engine.reentrant else 1
-        self.ledger = Ledger()
+        self.ledger = FrameStats()
         if self.workers > 1:
             resize_on_one_thread()
 
@@ -123,7 +123,7 @@ class Pipeline:
             raise inferred.invalid
         return assemble(self.engine.spec, frame, inferred.rows, inferred.engine_ms, inferred.quality)
 
-    def run(self, source: Source, sinks: Sequence[Sink]) -> Ledger:
+    def run(self, source: Source, sinks: Sequence[Sink]) -> FrameStats:
         """Everything from the source into every sink."""
         for result in self.stream(source):
             for sink in sinks:
@@ -137,18 +137,18 @@ class Pipeline:
             SourceLost, SourceRefused: after the results of all frames that came before.
             EngineError: the engine failed, or gave three invalid answers in a row.
         """
-        inbox: Inbox[Frame] = Inbox(self.policy.capacity, self.policy.drop_oldest)
-        capture = Capture(source, inbox, self.ledger)
+        queue: FrameQueue[Frame] = FrameQueue(self.policy.capacity, self.policy.drop_oldest)
+        capture = Capture(source, queue, self.ledger)
         smoother = Smoother(self.smoothing_s)
-        doubts = Doubts()
+        monitor = OutputMonitor()
         capture.start()
         try:
             with ThreadPoolExecutor(self.workers, "engine") as pool:
-                for inferred in self._in_order(inbox, pool):
-                    if doubts.about(inferred):
+                for inferred in self._in_order(queue, pool):
+                    if monitor.observe(inferred):
                         self.ledger.skip("invalid_output")
-                    if doubts.grave:
-                        self._distrust(doubts.grave, inferred)
+                    if monitor.alert:
+                        self._on_suspect_output(monitor.alert, inferred)
                     if inferred.invalid is not None:
                         continue
                     frame = inferred.frame
@@ -160,15 +160,15 @@ class Pipeline:
                     self.ledger.emit()
                     yield result
         finally:
-            inbox.close()
-            for _ in range(len(inbox)):
-                inbox.get()
+            queue.close()
+            for _ in range(len(queue)):
+                queue.get()
                 self.ledger.skip("stopped")
             capture.join(timeout=5)
         if capture.failure is not None:
             raise capture.failure
 
-    def _in_order(self, inbox: Inbox[Frame], pool: ThreadPoolExecutor) -> Iterator[Inferred]:
+    def _in_order(self, queue: FrameQueue[Frame], pool: ThreadPoolExecutor) -> Iterator[Inferred]:
         """Keep the workers busy; hand back in the order of submission."""
         pending: deque[Future[Inferred]] = deque()
         # `latest` must not hoard frames in front of the engine; otherwise one waits behind each that is being worked on.
@@ -177,7 +177,7 @@ class Pipeline:
             while True:
                 while len(pending) < ahead * self.workers:
                     self.hooks.tick()
-                    frame = inbox.get(timeout=0 if pending else TICK_S)
+                    frame = queue.get(timeout=0 if pending else TICK_S)
                     if frame is None:
                         break
                     if reason := self._declined(frame):
@@ -188,16 +188,16 @@ class Pipeline:
                     inferred = pending[0].result()  # stays in `pending` if it raises, to be counted below
                     pending.popleft()
                     yield inferred
-                elif inbox.finished:
+                elif queue.finished:
                     return
         finally:
             for future in pending:
                 future.cancel()
                 self.ledger.skip("stopped")
 
-    def _distrust(self, why: str, inferred: Inferred) -> None:
+    def _on_suspect_output(self, why: str, inferred: Inferred) -> None:
         try:
-            self.hooks.distrust(EngineError(why))
+            self.hooks.on_suspect_output(EngineError(why))
         except BaseException:
             if inferred.invalid is None:
                 self.ledger.skip("invalid_output")
@@ -209,7 +209,7 @@ class Pipeline:
         return self.hooks.admit(frame)
 
     def _infer(self, frame: Frame) -> Inferred:
-        pixels = fit(frame.pixels, self.engine.spec.input)
+        pixels = preprocess(frame.pixels, self.engine.spec.input)
         sample = sampled(pixels)
         flags = quality(sample)
         start = time.perf_counter()
@@ -222,45 +222,45 @@ class Pipeline:
         return Inferred(frame, rows, flags, engine_ms, zlib.adler32(sample.data))
 
 
-class Doubts:
+class OutputMonitor:
     """Watches the answers for what no working engine does: breaking the contract again and again, or never changing.
 
     Attributes:
-        grave: why the engine is to be tested now; empty when it is not. The same suspicion is raised once.
+        alert: why the engine is to be tested now; empty when it is not. The same suspicion is raised once.
     """
 
     def __init__(self) -> None:
-        self.grave = ""
+        self.alert = ""
         self._invalid = self._same = 0
         self._last: Inferred | None = None
 
-    def about(self, inferred: Inferred) -> bool:
+    def observe(self, inferred: Inferred) -> bool:
         """Take notice of an answer; returns whether it is invalid."""
-        self.grave = ""
+        self.alert = ""
         if inferred.invalid is not None:
             self._invalid += 1
             if self._invalid == MAX_INVALID_IN_A_ROW:
-                self.grave = f"{self._invalid} invalid answers in a row; the last: {inferred.invalid}"
+                self.alert = f"{self._invalid} invalid answers in a row; the last: {inferred.invalid}"
                 self._invalid = 0
             return True
         self._invalid = 0
         before, self._last = self._last, inferred
-        if before is not None and before.thumbprint != inferred.thumbprint and not inferred.quality:
+        if before is not None and before.checksum != inferred.checksum and not inferred.quality:
             same = all(np.array_equal(row, before.rows[name]) for name, row in inferred.rows.items())
             self._same = self._same + 1 if same else 0
             if same and self._same == MAX_CONSTANT:
-                self.grave = f"the same answer, to the last bit, for {self._same + 1} different frames"
+                self.alert = f"the same answer, to the last bit, for {self._same + 1} different frames"
         return False
 
 
 class Capture(Thread):
-    """Reads the source into the inbox and counts; what the source raises is kept in `failure`."""
+    """Reads the source into the queue and counts; what the source raises is kept in `failure`."""
 
-    def __init__(self, source: Source, inbox: Inbox[Frame], ledger: Ledger) -> None:
+    def __init__(self, source: Source, queue: FrameQueue[Frame], ledger: FrameStats) -> None:
         super().__init__(name="capture", daemon=True)
         self.failure: BaseException | None = None
         self._source = source
-        self._inbox = inbox
+        self._inbox = queue
         self._ledger = ledger
 
     def run(self) -> None:

@@ -15,14 +15,14 @@ import numpy as np
 from spatialnet_edge.core.errors import EngineError, SinkError, SpatialNetError
 from spatialnet_edge.runtime.pipeline import Hooks, Pipeline
 from spatialnet_edge.service.config import SourceSection
-from spatialnet_edge.service.integrity_monitor import Sentinel
-from spatialnet_edge.service.throttle import Governor
+from spatialnet_edge.service.integrity_monitor import IntegrityMonitor
+from spatialnet_edge.service.throttle import Throttle
 from spatialnet_edge.service.watchdog import Watchdog
 from spatialnet_edge.sinks.queued import QueuedSink
 from spatialnet_edge.sinks.registry import Sink, names_of, open_sink
 from spatialnet_edge.sources.pose import PosedSource, open_pose
 from spatialnet_edge.sources.registry import Source
-from spatialnet_edge.sources.supervised import Patience, Report, SupervisedSource
+from spatialnet_edge.sources.supervised import Report, SupervisedSource, Timeouts
 
 KEPT_AGES = 1000
 
@@ -63,15 +63,15 @@ def open_or_wait(uri: str, report: Report) -> Sink | None:
 
 
 @final
-class Lane:
+class CameraWorker:
     """Runs until its source ends, is closed, or the engine cannot be trusted."""
 
     def __init__(
         self,
         section: SourceSection,
         sinks: Sequence[QueuedSink],
-        sentinel: Sentinel,
-        governor: Governor,
+        integrity: IntegrityMonitor,
+        throttle: Throttle,
         watchdog: Watchdog,
         workers: int,
         report: Report,
@@ -79,19 +79,19 @@ class Lane:
         self.name = section.uri
         self.failure: Exception | None = None
         self.ages_ms: deque[float] = deque(maxlen=KEPT_AGES)
-        self._supervised = SupervisedSource(section.uri, Patience(silence=section.silence_s), report)
+        self._supervised = SupervisedSource(section.uri, Timeouts(silence=section.silence_s), report)
         self._source: Source = self._supervised
         if section.pose:
             self._source = PosedSource(self._supervised, open_pose(section.pose, patient=True))
         self._sinks = sinks
-        self._sentinel = sentinel
+        self._integrity = integrity
         self._watchdog = watchdog
         self._pipeline = Pipeline(
-            sentinel.engine, section.policy, section.smooth_s, workers,
+            integrity.engine, section.policy, section.smooth_s, workers,
             section.deadline_ms / 1e3 if section.deadline_ms else float("inf"), section.late == "drop",
-            Hooks(self._tick, governor.admit, self._distrust),
+            Hooks(self._tick, throttle.admit, self._on_suspect_output),
         )  # fmt: skip
-        self._thread = Thread(target=self._work, name=f"lane {section.uri}", daemon=True)
+        self._thread = Thread(target=self._work, name=f"camera {section.uri}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -144,9 +144,9 @@ class Lane:
 
     def _tick(self) -> None:
         self._watchdog.beat(self.name)
-        self._sentinel.watch()
-        self._pipeline.engine = self._sentinel.engine
+        self._integrity.watch()
+        self._pipeline.engine = self._integrity.engine
 
-    def _distrust(self, error: EngineError) -> None:
-        self._sentinel.distrust(error)
-        self._pipeline.engine = self._sentinel.engine
+    def _on_suspect_output(self, error: EngineError) -> None:
+        self._integrity.on_suspect_output(error)
+        self._pipeline.engine = self._integrity.engine

@@ -18,7 +18,7 @@ from spatialnet_edge.service.scrubber import Scrubber
 
 
 @final
-class Sentinel:
+class IntegrityMonitor:
     """Guards one engine that several pipelines may share.
 
     Args:
@@ -87,7 +87,7 @@ class Sentinel:
         finally:
             self._lock.release()
 
-    def distrust(self, error: EngineError) -> None:
+    def on_suspect_output(self, error: EngineError) -> None:
         """The whole test now; an engine that passes it keeps its place, since then it is the frames that are odd.
 
         Raises:

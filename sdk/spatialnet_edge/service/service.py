@@ -22,14 +22,14 @@ from spatialnet_edge.core.errors import BundleError, EngineError, Refused, RunEr
 from spatialnet_edge.core.hardware_info import cores
 from spatialnet_edge.engines.batching import BatchingEngine
 from spatialnet_edge.engines.registry import Engine, open_engine
-from spatialnet_edge.service.camera_worker import Lane, open_sinks
+from spatialnet_edge.service.camera_worker import CameraWorker, open_sinks
 from spatialnet_edge.service.config import ServiceConfig
 from spatialnet_edge.service.crash_loop import WITHIN_S, count_start, forget_starts, is_crash_loop, note_lasted
 from spatialnet_edge.service.events import Events
 from spatialnet_edge.service.health import Health
-from spatialnet_edge.service.integrity_monitor import Sentinel
+from spatialnet_edge.service.integrity_monitor import IntegrityMonitor
 from spatialnet_edge.service.lock import device_lock
-from spatialnet_edge.service.throttle import Governor
+from spatialnet_edge.service.throttle import Throttle
 from spatialnet_edge.service.watchdog import Watchdog, notify
 
 ROUND_S = 1.0
@@ -75,8 +75,8 @@ def serve(config: ServiceConfig, stop: Event) -> None:
             events("start_not_counted", f"{root}: {error.strerror}; a crash loop shows only when there is room again")
         started = choose_model(config, safe, events)
         cleanup.enter_context(started.model)
-        for reason in started.model.opened.passed_over:
-            events("engine_passed_over", reason)
+        for reason in started.model.opened.rejected:
+            events("engine_rejected", reason)
         service = Service(config, started, events)
         service.run(stop)
         with suppress(OSError):
@@ -134,12 +134,14 @@ def installed_model(config: ServiceConfig, slots: Slots, trust: Trust, events: E
 def load_model(config: ServiceConfig, bundle: str | Path, trust: Trust, safe: bool) -> Model:
     backend = "onnxruntime" if safe else config.engine.backend
     threads = config.engine.threads
-    hold = config.health.scrub_s > 0
-    return load(bundle, backend, threads, trust=trust, fallback=config.engine.fallback, hold=hold)
+    inspectable_weights = config.health.scrub_s > 0
+    return load(
+        bundle, backend, threads, trust=trust, fallback=config.engine.fallback, inspectable_weights=inspectable_weights
+    )
 
 
 class Service:
-    """The lanes of a configuration on one engine, and the eye on all of them.
+    """The cameras of a configuration on one engine, and the eye on all of them.
 
     Attributes:
         on_trial: whether the bundle has still to prove itself.
@@ -152,10 +154,10 @@ class Service:
         self._began = time.monotonic()
         self.on_trial = started.on_trial
         self._lasted = False
-        self.lanes: list[Lane] = []
+        self.cameras: list[CameraWorker] = []
         self._slots = Slots(Path(config.root))
         model = started.model
-        self._sentinel = Sentinel(
+        self._integrity = IntegrityMonitor(
             model.vectors,
             self._shared(model.opened.engine),
             config.health.golden_s,
@@ -163,13 +165,13 @@ class Service:
             events,
             config.health.scrub_s,
         )
-        self._governor = Governor(config.limits, events)
+        self._throttle = Throttle(config.limits, events)
         self._write_health("STARTING")
         sinks = [open_sinks(section, events) for section in config.sources]
         self._watchdog = Watchdog([section.uri for section in config.sources], config.health.hang_s)
-        workers = cores() if self._sentinel.engine.reentrant and len(config.sources) > 1 else 1
-        self.lanes = [
-            Lane(section, each, self._sentinel, self._governor, self._watchdog, workers, events)
+        workers = cores() if self._integrity.engine.reentrant and len(config.sources) > 1 else 1
+        self.cameras = [
+            CameraWorker(section, each, self._integrity, self._throttle, self._watchdog, workers, events)
             for section, each in zip(config.sources, sinks, strict=True)
         ]
 
@@ -177,35 +179,35 @@ class Service:
         """Until stopped, or until every source has ended.
 
         Raises:
-            RunError: a lane failed.
+            RunError: a camera failed.
         """
-        for lane in self.lanes:
-            lane.start()
+        for camera in self.cameras:
+            camera.start()
         notify("READY=1")
         try:
-            while any(lane.running for lane in self.lanes) and not self._failures() and not stop.wait(ROUND_S):
+            while any(camera.running for camera in self.cameras) and not self._failures() and not stop.wait(ROUND_S):
                 self._look_around()
         finally:
             notify("STOPPING=1")
             self._watchdog.leave_within(DRAIN_S + 1)
             self._write_health("STOPPING")
             deadline = time.monotonic() + DRAIN_S
-            for lane in self.lanes:
-                lane.stop()
-            for lane in self.lanes:
-                lane.join(deadline)
+            for camera in self.cameras:
+                camera.stop()
+            for camera in self.cameras:
+                camera.join(deadline)
             self._write_health("STOPPED")
             self._watchdog.close()
-            if not any(lane.running for lane in self.lanes):
-                self._sentinel.close()
+            if not any(camera.running for camera in self.cameras):
+                self._integrity.close()
         if failures := self._failures():
             self._events("failed", str(failures[0]))
             raise RunError(str(failures[0])) from failures[0]
 
     def _look_around(self) -> None:
-        self._governor.watch()
+        self._throttle.watch()
         up = time.monotonic() - self._began
-        proved = up > self._config.health.mark_good_s and any(lane.emitted for lane in self.lanes)
+        proved = up > self._config.health.mark_good_s and any(camera.emitted for camera in self.cameras)
         if proved and not self._lasted:
             self._lasted = True
             with suppress(OSError):
@@ -228,14 +230,14 @@ class Service:
 
     def _missing(self) -> tuple[str, ...]:
         """What keeps the service from being all that it should be."""
-        silent = [f"no frames from {lane.name}" for lane in self.lanes if lane.running and not lane.delivering]
-        slowed = ["hot or low on power"] if self._governor.slowed else []
-        passed = ["the preferred engine was passed over"] if self._started.model.opened.passed_over else []
+        silent = [f"no frames from {camera.name}" for camera in self.cameras if camera.running and not camera.delivering]
+        slowed = ["hot or low on power"] if self._throttle.slowed else []
+        passed = ["the preferred engine was passed over"] if self._started.model.opened.rejected else []
         stands_in = ["the current bundle is refused; the one before flies"] if self._started.stands_in else []
         return (*silent, *slowed, *passed, *stands_in)
 
     def _failures(self) -> list[Exception]:
-        return [lane.failure for lane in self.lanes if lane.failure is not None]
+        return [camera.failure for camera in self.cameras if camera.failure is not None]
 
     def _shared(self, engine: Engine) -> Engine:
         settings = self._config.engine
@@ -250,16 +252,18 @@ class Service:
         if bundle.sha256 != model.bundle.sha256:
             raise EngineError(f"{bundle.path}: another bundle lies there now")
         settings = self._config
-        hold = settings.health.scrub_s > 0
-        opened = open_engine(bundle, model.opened.record.backend, settings.engine.threads, hold=hold)
+        inspectable_weights = settings.health.scrub_s > 0
+        opened = open_engine(
+            bundle, model.opened.record.backend, settings.engine.threads, inspectable_weights=inspectable_weights
+        )
         return self._shared(opened.engine)
 
     def _write_health(self, state: str) -> None:
         model = self._started.model
-        lanes = self.lanes
+        cameras = self.cameras
         health = Health(
             state=state,
-            why=self._missing() if lanes else (),
+            why=self._missing() if cameras else (),
             pid=os.getpid(),
             boot=boot_id(),
             at_s=round(since_boot(), 3),
@@ -270,11 +274,11 @@ class Service:
             serial=model.bundle.manifest.serial,
             on_trial=self.on_trial,
             engine=f"{model.opened.record.precision} on {model.opened.record.backend}",
-            golden_rounds=self._sentinel.rounds,
-            temperature_c=self._governor.seen.hottest_c,
-            battery=self._governor.seen.battery,
+            golden_rounds=self._integrity.rounds,
+            temperature_c=self._throttle.seen.hottest_c,
+            battery=self._throttle.seen.battery,
             events=dict(self._events.counts),
-            sources={lane.name: lane.figures() for lane in lanes},
+            sources={camera.name: camera.figures() for camera in cameras},
         )
         path = Path(self._config.health.file)
         try:

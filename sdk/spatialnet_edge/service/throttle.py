@@ -44,7 +44,7 @@ def _numbers(folder: Path, pattern: str) -> list[float]:
 
 
 @final
-class Governor:
+class Throttle:
     """Says which frames to leave out.
 
     Args:

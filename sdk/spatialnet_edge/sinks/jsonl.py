@@ -27,7 +27,7 @@ class JsonLines:
     it spoils no other. `-` is standard output; `FILE?budget=BYTES_A_SECOND` leaves out what is more than that.
 
     Args:
-        anew: empty the file first.
+        overwrite: empty the file first.
 
     Raises:
         SinkRefused: the file cannot be written.
@@ -35,7 +35,7 @@ class JsonLines:
         UsageError: a budget that is no number.
     """
 
-    def __init__(self, scheme: str, rest: str, anew: bool = False) -> None:
+    def __init__(self, scheme: str, rest: str, overwrite: bool = False) -> None:
         where, self._budget = path_and_budget(scheme, rest)
         self._where = where or "-"
         self._closed = self._torn = False
@@ -44,8 +44,8 @@ class JsonLines:
                 self._descriptor = os.dup(sys.stdout.fileno())
             else:
                 Path(self._where).parent.mkdir(parents=True, exist_ok=True)
-                self._torn = not anew and is_torn(Path(self._where))
-                kept = os.O_TRUNC if anew else os.O_APPEND
+                self._torn = not overwrite and is_torn(Path(self._where))
+                kept = os.O_TRUNC if overwrite else os.O_APPEND
                 self._descriptor = os.open(self._where, os.O_WRONLY | os.O_CREAT | kept, 0o644)
         except OSError as error:
             raise not_opened(self._where, error) from error
@@ -93,8 +93,8 @@ class JsonlSink:
 
     wants_pixels = False
 
-    def __init__(self, rest: str, anew: bool = False) -> None:
-        self._lines = JsonLines("jsonl", rest, anew)
+    def __init__(self, rest: str, overwrite: bool = False) -> None:
+        self._lines = JsonLines("jsonl", rest, overwrite)
 
     @property
     def over_budget(self) -> int:

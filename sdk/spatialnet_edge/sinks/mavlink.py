@@ -6,7 +6,7 @@ import time
 from typing import Any, final
 
 from spatialnet_edge.core.errors import SinkError, first_line
-from spatialnet_edge.core.results import Classification, FrameResult, Presence, Quantity
+from spatialnet_edge.core.results import Classification, FrameResult, MultilabelPrediction, RegressionPrediction
 from spatialnet_edge.sinks.budget import Budget, number, options_of
 from spatialnet_edge.sinks.record_codec import pack
 from spatialnet_edge.sources.mavlink_pose import DEFAULT_BAUD, load_mavutil
@@ -64,8 +64,8 @@ class MavlinkSink:
         boot_ms = result.frame.captured_ns // 1_000_000 % 2**32
         for name, answer in result.predictions.items():
             value = answer.confidence if isinstance(answer, Classification) else None
-            value = answer.value if isinstance(answer, Quantity) else value
-            value = float(len(answer.present)) if isinstance(answer, Presence) else value
+            value = answer.value if isinstance(answer, RegressionPrediction) else value
+            value = float(len(answer.present)) if isinstance(answer, MultilabelPrediction) else value
             assert value is not None
             self.send(mav.MAVLink_named_value_float_message(boot_ms, name[:NAME_LENGTH].encode(), value))
         record = pack(result)

@@ -11,7 +11,7 @@ from typing import final
 import numpy as np
 
 from spatialnet_edge.core.errors import SinkError, SpatialNetError, first_line
-from spatialnet_edge.core.frame_queue import Inbox
+from spatialnet_edge.core.frame_queue import FrameQueue
 from spatialnet_edge.core.results import FrameResult
 from spatialnet_edge.sinks.registry import Sink
 
@@ -53,7 +53,7 @@ class QueuedSink:
         self._sink: Sink | None = sink
         self._wants_pixels = sink is not None and bool(getattr(sink, "wants_pixels", True))
         size = capacity or (CAPACITY_WITH_PIXELS if self._wants_pixels and not wait else CAPACITY)
-        self._inbox: Inbox[FrameResult] = Inbox(size, drop_oldest=not wait)
+        self._inbox: FrameQueue[FrameResult] = FrameQueue(size, drop_oldest=not wait)
         self._reopen = reopen
         self._report = report
         self._introduce(sink)

@@ -32,7 +32,7 @@ from typing_extensions import assert_never
 
 from spatialnet_edge.core.errors import SinkError
 from spatialnet_edge.core.frames import Pose
-from spatialnet_edge.core.results import Classification, FrameResult, Prediction, Presence, Quantity
+from spatialnet_edge.core.results import Classification, FrameResult, MultilabelPrediction, Prediction, RegressionPrediction
 
 MAGIC, VERSION = b"SNER", 1
 HEADER = struct.Struct("<4sHHQQQIHHiii")
@@ -133,12 +133,12 @@ def _answer(place: int, answer: Prediction) -> bytes:
         case Classification():
             label = UNSURE if answer.label is None else answer.labels.index(answer.label)
             return ANSWER.pack(place, ONE_LABEL, label, answer.confidence, 0)
-        case Presence():
+        case MultilabelPrediction():
             if len(answer.labels) > MOST_LABELS:
                 raise SinkError(f"a head of {len(answer.labels)} labels does not fit a record, which has {MOST_LABELS} bits")
             bits = sum(1 << answer.labels.index(label) for label in answer.present)
             return ANSWER.pack(place, LABELS, UNSURE, max(map(float, answer.probabilities), default=0.0), bits)
-        case Quantity():
+        case RegressionPrediction():
             return ANSWER.pack(place, QUANTITY, UNSURE, answer.value, 0)
         case _:
             assert_never(answer)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from spatialnet_edge.core.errors import UsageError
-from spatialnet_edge.core.results import Classification, FrameResult, Presence, Quantity
+from spatialnet_edge.core.results import Classification, FrameResult, MultilabelPrediction, RegressionPrediction
 from spatialnet_edge.core.spec import ModelSpec, Multiclass, Multilabel, Regression
 
 RULE = re.compile(r"^\s*keep\s+if\s+(?P<conditions>.+?)\s+else\s+(?P<otherwise>thumbnail|nothing)\s*$")
@@ -80,18 +80,18 @@ def _read_condition(text: str, spec: ModelSpec, before: str) -> tuple[Condition,
 
 
 def _head(name: str, spec: ModelSpec, kind: type) -> str:
-    heads = [task.name for task in spec.tasks if isinstance(task, kind)]
+    heads = [head.name for head in spec.heads if isinstance(head, kind)]
     if name not in heads:
         raise UsageError(f"no {kind.__name__.lower()} head '{name}'; this model has {', '.join(heads) or 'none'}")
     return name
 
 
-def _labels(names: list[str], head: str, spec: ModelSpec) -> frozenset[str]:
-    task = spec.task(head)
-    known = () if isinstance(task, Regression) else task.labels
-    wanted = frozenset(name.strip() for name in names)
+def _labels(names: list[str], name: str, spec: ModelSpec) -> frozenset[str]:
+    head = spec.head(name)
+    known = () if isinstance(head, Regression) else head.labels
+    wanted = frozenset(each.strip() for each in names)
     if unknown := wanted - set(known):
-        raise UsageError(f"'{head}' has no label '{min(unknown)}'; it has {', '.join(known)}")
+        raise UsageError(f"'{name}' has no label '{min(unknown)}'; it has {', '.join(known)}")
     return wanted
 
 
@@ -102,16 +102,16 @@ def _label(result: FrameResult, head: str) -> str | None:
 
 def _present(result: FrameResult, head: str) -> tuple[str, ...]:
     answer = result.predictions[head]
-    return answer.present if isinstance(answer, Presence) else ()
+    return answer.present if isinstance(answer, MultilabelPrediction) else ()
 
 
 def _quantity(result: FrameResult, head: str) -> float:
     answer = result.predictions[head]
-    return answer.value if isinstance(answer, Quantity) else float("-inf")
+    return answer.value if isinstance(answer, RegressionPrediction) else float("-inf")
 
 
 def _confidence(result: FrameResult, head: str) -> float:
     answer = result.predictions[head]
     if isinstance(answer, Classification):
         return answer.confidence
-    return max((float(p) for p in answer.probabilities), default=0.0) if isinstance(answer, Presence) else 1.0
+    return max((float(p) for p in answer.probabilities), default=0.0) if isinstance(answer, MultilabelPrediction) else 1.0

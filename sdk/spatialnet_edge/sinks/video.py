@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatialnet_edge.core.errors import SinkError, SinkRefused
-from spatialnet_edge.core.frames import colours
+from spatialnet_edge.core.frames import to_rgb
 from spatialnet_edge.core.results import Classification, FrameResult
 from spatialnet_edge.sinks.file_errors import not_opened
 
@@ -31,16 +31,16 @@ class VideoSink:
     Args:
         rest: path of the video, `.mp4` or `.avi`. A video that is there already stays: the new one is `NAME-2.mp4`, and so on.
         fps: of the video; None for 30.
-        anew: write over a video that is there already.
+        overwrite: write over a video that is there already.
 
     Raises:
         SinkRefused: not such a path, or it cannot be written.
         SinkError: the disk is full; by `write`: nearly so. The video ends there and can be read.
     """
 
-    def __init__(self, rest: str, fps: float | None = None, anew: bool = False) -> None:
+    def __init__(self, rest: str, fps: float | None = None, overwrite: bool = False) -> None:
         self._path = Path(rest)
-        self._anew = anew
+        self._overwrite = overwrite
         self._fps = fps or DEFAULT_FPS
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
@@ -61,7 +61,7 @@ class VideoSink:
         if self._writer is None:
             self._open(pixels.shape[1], pixels.shape[0])
         assert self._writer is not None
-        image = np.array(colours(pixels)[..., ::-1])  # a copy: the frame may be shared memory, and others look at it too
+        image = np.array(to_rgb(pixels)[..., ::-1])  # a copy: the frame may be shared memory, and others look at it too
         if (image.shape[1], image.shape[0]) != self._size:
             image = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)
         self._writer.write(draw(image.astype(np.uint8, copy=False), result))
@@ -75,7 +75,7 @@ class VideoSink:
         scale = min(1.0, MAX_WIDTH / width)
         self._size = (max(2, int(width * scale) // 2 * 2), max(2, int(height * scale) // 2 * 2))
         codec = "mp4v" if self._path.suffix.lower() == ".mp4" else "MJPG"
-        self._path = self._path if self._anew else free_name(self._path)
+        self._path = self._path if self._overwrite else free_name(self._path)
         writer = cv2.VideoWriter(str(self._path), cv2.VideoWriter.fourcc(*codec), self._fps, self._size)
         if not writer.isOpened():
             raise SinkError(f"{self._path}: OpenCV cannot write this video ({codec}, {self._size}); is the folder writable?")

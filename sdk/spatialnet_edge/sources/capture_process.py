@@ -23,12 +23,12 @@ from spatialnet_edge.core.frames import Frame, Skipped
 from spatialnet_edge.sources.registry import Source, open_source
 from spatialnet_edge.sources.shm_transport import (
     SLOTS,
-    Delivered,
     Ended,
-    GivenUp,
+    FrameMessage,
     Memory,
-    Opened,
+    OpenedMessage,
     RingMade,
+    SkippedMessage,
     decode_release,
     encode,
     make_memory,
@@ -66,8 +66,8 @@ class Sender:
         wait: without a free slot, wait for one, as a recording can; else the frame is given up as `overrun`.
     """
 
-    def __init__(self, home: socket.socket, wait: bool) -> None:
-        self._home = home
+    def __init__(self, channel: socket.socket, wait: bool) -> None:
+        self._channel = channel
         self._wait = wait
         self._memory: Memory | None = None
         self._free: list[int] = []
@@ -99,28 +99,28 @@ class Sender:
         if frame.pose is not None:
             pose = tuple(float(getattr(frame.pose, name)) for name in frame.pose.__slots__)
         height, width, bands = stored.shape
-        message = Delivered(
+        message = FrameMessage(
             memory.generation, slot, frame.seq, (height, width, bands), bgr,
             frame.captured_ns, frame.captured_unix, frame.position_s, pose, frame.footprint,
         )  # fmt: skip
-        self._home.send(encode(message))
+        self._channel.send(encode(message))
 
     def give_up(self, skipped: Skipped) -> None:
-        self._home.send(encode(GivenUp(skipped.seq, skipped.reason, skipped.detail[:2000])))
+        self._channel.send(encode(SkippedMessage(skipped.seq, skipped.reason, skipped.detail[:2000])))
 
     def _new_ring(self, slot_bytes: int) -> Memory:
         generation = 0 if self._memory is None else self._memory.generation + 1
         self._memory, descriptor = make_memory(slot_bytes, generation)
         self._free = list(range(SLOTS))
         message = encode(RingMade(generation, slot_bytes))
-        self._home.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))])
+        self._channel.sendmsg([message], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))])
         os.close(descriptor)
         return self._memory
 
     def _take_back(self, wait: bool = False) -> None:
         while True:
             try:
-                message = self._home.recv(4096, 0 if wait and not self._free else socket.MSG_DONTWAIT)
+                message = self._channel.recv(4096, 0 if wait and not self._free else socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
             if not message:
@@ -154,19 +154,19 @@ def die_with_parent() -> None:
 def main(descriptor: int, uri: str) -> None:
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the runtime, which then ends us
-    home = socket.socket(fileno=descriptor)
+    channel = socket.socket(fileno=descriptor)
     try:
         source = open_source(uri)
-        sender = Sender(home, wait=not source.live)
+        sender = Sender(channel, wait=not source.live)
         if hasattr(source, "place"):
             source.place = sender.place  # pyright: ignore[reportAttributeAccessIssue]
-        home.send(encode(Opened(source.fps, source.length)))
+        channel.send(encode(OpenedMessage(source.fps, source.length)))
         end = deliver(source, sender)
     except BrokenPipeError:
         return
     except SpatialNetError as error:
         end = Ended("refused" if isinstance(error, Refused) else "lost", str(error)[:4000])
-    home.send(encode(end))
+    channel.send(encode(end))
 
 
 if __name__ == "__main__":

@@ -22,11 +22,11 @@ from spatialnet_edge.core.frames import Frame, Pose
 from spatialnet_edge.sources.buffer_lease import lend
 
 SLOTS = 24
-"""Frames that may be on their way at once: in the inbox, in the engine and in the sinks that draw on them."""
+"""Frames that may be on their way at once: in the queue, in the engine and in the sinks that draw on them."""
 MAX_MESSAGE = 65536
 
 
-class Opened(msgspec.Struct, tag=True, frozen=True):
+class OpenedMessage(msgspec.Struct, tag=True, frozen=True):
     """The source is open."""
 
     fps: float | None
@@ -40,7 +40,7 @@ class RingMade(msgspec.Struct, tag=True, frozen=True):
     slot_bytes: int
 
 
-class Delivered(msgspec.Struct, tag=True, frozen=True):
+class FrameMessage(msgspec.Struct, tag=True, frozen=True):
     """A frame lies in a slot.
 
     Attributes:
@@ -59,7 +59,7 @@ class Delivered(msgspec.Struct, tag=True, frozen=True):
     footprint: tuple[tuple[float, float], ...] = ()
 
 
-class GivenUp(msgspec.Struct, tag=True, frozen=True):
+class SkippedMessage(msgspec.Struct, tag=True, frozen=True):
     """A frame that could not be used."""
 
     seq: int
@@ -81,7 +81,7 @@ class Release(msgspec.Struct, tag=True, frozen=True):
     slot: int
 
 
-Message: TypeAlias = Opened | RingMade | Delivered | GivenUp | Ended
+Message: TypeAlias = OpenedMessage | RingMade | FrameMessage | SkippedMessage | Ended
 encode = msgspec.msgpack.Encoder().encode
 decode_message = msgspec.msgpack.Decoder(Message).decode
 decode_release = msgspec.msgpack.Decoder(Release).decode
@@ -114,7 +114,7 @@ def make_memory(slot_bytes: int, generation: int) -> tuple[Memory, int]:
 
 
 @final
-class Home:
+class Channel:
     """Our end of the connection; open as long as the stream or any frame needs it."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -128,11 +128,11 @@ class Home:
         self.connection.close()
 
 
-def frame_of(message: Delivered, memory: Memory, home: Home, seq: int, source: str) -> Frame:
+def frame_of(message: FrameMessage, memory: Memory, channel: Channel, seq: int, source: str) -> Frame:
     """The frame that a message speaks of, on shared memory."""
     slot = memory.view(message.slot, message.shape)
     slot.flags.writeable = False
-    pixels = lend(slot, partial(home.release, memory.generation, message.slot))
+    pixels = lend(slot, partial(channel.release, memory.generation, message.slot))
     pose = None if message.pose is None else Pose(*message.pose)
     shown = pixels[..., ::-1] if message.bgr else pixels
     return Frame(shown, seq, source, message.captured_ns, message.captured_unix, message.position_s, pose, message.footprint)

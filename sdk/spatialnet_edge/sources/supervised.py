@@ -27,14 +27,14 @@ from spatialnet_edge.core.frames import Frame, Skipped
 from spatialnet_edge.sources.registry import camera_node
 from spatialnet_edge.sources.shm_transport import (
     MAX_MESSAGE,
-    Delivered,
+    Channel,
     Ended,
-    GivenUp,
-    Home,
+    FrameMessage,
     Memory,
     Message,
-    Opened,
+    OpenedMessage,
     RingMade,
+    SkippedMessage,
     decode_message,
     frame_of,
     socket_pair,
@@ -44,16 +44,16 @@ Report = Callable[[str, str], None]
 """Called with an event's name and one line about it."""
 
 
-Life: TypeAlias = Generator[Frame | Skipped, None, tuple[str, SpatialNetError] | None]
+ProcessFrames: TypeAlias = Generator[Frame | Skipped, None, tuple[str, SpatialNetError] | None]
 """What one capture process gives, and in the end the event that ended it; None at the source's own end."""
 
 
-def unheard(kind: str, detail: str) -> None:
+def ignore_event(kind: str, detail: str) -> None:
     """A report that nobody reads."""
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class Timeouts:
     """How long a camera may be silent, in seconds.
 
     Attributes:
@@ -78,12 +78,12 @@ class SupervisedSource:
         report: told `camera_open`, `camera_lost`, `camera_hung` and `camera_absent`.
     """
 
-    def __init__(self, uri: str, patience: Patience | None = None, report: Report = unheard, live: bool = True) -> None:
+    def __init__(self, uri: str, patience: Timeouts | None = None, report: Report = ignore_event, live: bool = True) -> None:
         self.uri = uri
         self.length: int | None = None
         self.fps: float | None = None
         self.live = live
-        self._patience = patience or Patience()
+        self._patience = patience or Timeouts()
         self._report = report
         self._closed = Event()
         self._lock = Lock()
@@ -100,7 +100,7 @@ class SupervisedSource:
         wait = self._patience.first_wait
         while not self._closed.is_set():
             seen = self._seq
-            failure = yield from self._life()
+            failure = yield from self._process_frames()
             self._open = False
             if failure is None or self._closed.is_set():
                 return
@@ -131,10 +131,10 @@ class SupervisedSource:
             if self._process is not None:
                 self._process.kill()
 
-    def _life(self) -> Life:
+    def _process_frames(self) -> ProcessFrames:
         """One capture process from start to end; returns None at a source's own end, else what happened."""
         ours, theirs = socket_pair()
-        home = Home(ours)
+        channel = Channel(ours)
         command = [sys.executable, "-m", "spatialnet_edge.sources.capture_process", str(theirs.fileno()), self.uri]
         with self._lock:
             if self._closed.is_set():
@@ -142,34 +142,34 @@ class SupervisedSource:
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         theirs.close()
         try:
-            return (yield from self._listen(home))
+            return (yield from self._listen(channel))
         finally:
             self._process.kill()
             self._process.wait()
             with suppress(OSError):
                 ours.shutdown(socket.SHUT_RDWR)
 
-    def _listen(self, home: Home) -> Life:
+    def _listen(self, channel: Channel) -> ProcessFrames:
         memory: Memory | None = None
         base, limit = self._seq, self._patience.opening
         while True:
-            received = receive(home.connection, limit)
+            received = receive(channel.connection, limit)
             if received is None:
                 what = f"no frame for {limit:.1f} s" if self._open else f"not open after {limit:.0f} s"
                 return "camera_hung", SourceLost(f"{self.uri}: {what}; its capture process was ended and is started again")
             message, descriptor = received
             match message:
-                case Opened(fps, length):
+                case OpenedMessage(fps, length):
                     self.fps, self.length, self._open = fps, length, True
                     self._report("camera_open", self.uri)
                     limit = max(self._patience.silence, 3 / fps if fps else 0.0)
                 case RingMade(generation, slot_bytes):
                     memory = mapped(descriptor, slot_bytes, generation)
-                case Delivered():
+                case FrameMessage():
                     assert memory is not None
                     self._seq = base + message.seq + 1
-                    yield frame_of(message, memory, home, base + message.seq, self.uri)
-                case GivenUp(seq, reason, detail):
+                    yield frame_of(message, memory, channel, base + message.seq, self.uri)
+                case SkippedMessage(seq, reason, detail):
                     self._seq = base + seq + 1
                     yield Skipped(base + seq, reason, detail)
                 case Ended("", _):
@@ -182,17 +182,17 @@ class SupervisedSource:
                     assert_never(message)
 
 
-def receive(home: socket.socket, limit: float) -> tuple[Message, int] | None:
+def receive(channel: socket.socket, limit: float) -> tuple[Message, int] | None:
     """The next message and the descriptor that came with it (-1 for none); None after `limit` seconds of silence."""
     ready = select.poll()  # select(2) knows no descriptor above 1023
-    ready.register(home, select.POLLIN)
+    ready.register(channel, select.POLLIN)
     if not ready.poll(limit * 1000):
         return None
     space = socket.CMSG_SPACE(array.array("i").itemsize)
     try:
-        content, ancillary, _, _ = home.recvmsg(MAX_MESSAGE, space)
+        content, ancillary, _, _ = channel.recvmsg(MAX_MESSAGE, space)
     except ConnectionResetError:  # it went with a word of ours unread, which is said once; what it sent before is still there
-        content, ancillary, _, _ = home.recvmsg(MAX_MESSAGE, space)
+        content, ancillary, _, _ = channel.recvmsg(MAX_MESSAGE, space)
     if not content:
         return Ended("lost"), -1
     descriptors = array.array("i")

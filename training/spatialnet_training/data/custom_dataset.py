@@ -13,7 +13,7 @@ import msgspec
 import torch
 
 from spatialnet_edge.core.errors import DataRefused
-from spatialnet_edge.core.spec import RGB, BandGroup, InputSpec, ModelSpec, Multiclass, Multilabel, Regression, Task
+from spatialnet_edge.core.spec import RGB, BandGroup, Head, InputSpec, ModelSpec, Multiclass, Multilabel, Regression
 from spatialnet_training.data.datasets import TrainingData
 from spatialnet_training.data.labelled_dataset import (
     TEST,
@@ -43,7 +43,7 @@ class Row:
     """One image before it is read.
 
     Attributes:
-        labels: task name to what `Collector.add` takes.
+        labels: head name to what `Collector.add` takes.
         split: `train`, `val` or `test`.
     """
 
@@ -65,33 +65,33 @@ def load_own(path: Path, longest: int, groups: tuple[BandGroup, ...] = (RGB,), l
     table = read_table(path) if path.suffix.lower() == ".csv" else []
     images = open_table(path, table) if table else open_folders(path)
     check_splits(images)
-    tasks, rows = from_columns(path, images, table) if table else from_folders(path, images)
-    check_heads(path, tasks)
-    for task in tasks:
-        if isinstance(task, Multiclass):
-            counts = Counter(str(row.labels[task.name]) for row in rows if task.name in row.labels)
-            check_labels(path, task.name, counts, labels)
-    parts = {part: Collector(tasks, (path.stem,)) for part in ("train", "tune")}
+    heads, rows = from_columns(path, images, table) if table else from_folders(path, images)
+    check_heads(path, heads)
+    for head in heads:
+        if isinstance(head, Multiclass):
+            counts = Counter(str(row.labels[head.name]) for row in rows if head.name in row.labels)
+            check_labels(path, head.name, counts, labels)
+    parts = {part: Collector(heads, (path.stem,)) for part in ("train", "holdout")}
     training = [row for row in rows if row.split == TRAIN]
     held_out = set_aside([row.file for row in training])
-    chosen = [(row, "tune" if row.file in held_out else "train") for row in training]
+    chosen = [(row, "holdout" if row.file in held_out else "train") for row in training]
     for (row, part), encoded in zip(chosen, images.tree.read([row.file for row, _ in chosen]), strict=True):
         image = load_image(encoded, longest, groups)
         if image is None:
             parts[part].broken.append(f"{path}: {row.file}")
         else:
             parts[part].add(image, row.labels)
-    train, tune = (parts[part].samples() for part in ("train", "tune"))
-    if not len(train) or not len(tune):
+    train, holdout = (parts[part].samples() for part in ("train", "holdout"))
+    if not len(train) or not len(holdout):
         raise DataRefused(
-            f"{path}: {len(rows)} images leave {len(train)} to train and {len(tune)} to calibrate on; "
+            f"{path}: {len(rows)} images leave {len(train)} to train and {len(holdout)} to calibrate on; "
             f"give at least a few dozen"
         )
     unseen = Counter(row.split for row in rows if row.split != TRAIN)
-    return TrainingData(tasks, train, whole(tune), GRANT, (f"{path.name} (yours)",), unseen)
+    return TrainingData(heads, train, whole(holdout), GRANT, (f"{path.name} (yours)",), unseen)
 
 
-def from_folders(path: Path, images: LabelledImages) -> tuple[tuple[Task, ...], list[Row]]:
+def from_folders(path: Path, images: LabelledImages) -> tuple[tuple[Head, ...], list[Row]]:
     """The folder above an image names its class; there is one head, `land_use`."""
     names = images.class_names
     if len(names) < 2:
@@ -100,7 +100,7 @@ def from_folders(path: Path, images: LabelledImages) -> tuple[tuple[Task, ...], 
     return (Multiclass(name="land_use", labels=names),), [Row(file, {"land_use": kind}, split) for file, kind, split in each]
 
 
-def from_columns(path: Path, images: LabelledImages, table: Sequence[Mapping[str, str]]) -> tuple[tuple[Task, ...], list[Row]]:
+def from_columns(path: Path, images: LabelledImages, table: Sequence[Mapping[str, str]]) -> tuple[tuple[Head, ...], list[Row]]:
     """A table with a column `path` (relative to the table), perhaps `split`, and one column for each thing to learn.
 
     A column of words is a categorical head. Columns of only 0 and 1 together are the labels of one head, `objects`. Any other
@@ -110,17 +110,17 @@ def from_columns(path: Path, images: LabelledImages, table: Sequence[Mapping[str
     columns = {name: [row[name] for row in table] for name in table[0] if name not in ("path", "split")}
     kinds = {name: kind_of(path, name, cells) for name, cells in columns.items()}
     binary = [name for name, kind in kinds.items() if kind == "binary"]
-    tasks: list[Task] = []
+    heads: list[Head] = []
     for name, kind in kinds.items():
         known = [cell for cell in columns[name] if cell]
         if kind == "words":
-            tasks.append(Multiclass(name=head_name(name), labels=tuple(sorted(set(known)))))
+            heads.append(Multiclass(name=head_name(name), labels=tuple(sorted(set(known)))))
         elif kind == "numbers":
             values = [float(cell) for cell in known]
-            tasks.append(Regression(name=head_name(name), unit=name, low=min(0.0, *values), high=max(values)))
+            heads.append(Regression(name=head_name(name), unit=name, low=min(0.0, *values), high=max(values)))
     if binary:
-        tasks.append(Multilabel(name="objects", labels=tuple(binary), thresholds=(0.5,) * len(binary)))
-    if not tasks:
+        heads.append(Multilabel(name="objects", labels=tuple(binary), thresholds=(0.5,) * len(binary)))
+    if not heads:
         raise DataRefused(f"{path}: has no column of labels beside 'path' and 'split'")
     split = dict(zip(images.files, images.splits, strict=True))
     rows: list[Row] = []
@@ -129,7 +129,7 @@ def from_columns(path: Path, images: LabelledImages, table: Sequence[Mapping[str
         if present := {name: float(row[name]) for name in binary if row[name]}:
             labels["objects"] = present
         rows.append(Row(row["path"], labels, split[row["path"]]))
-    return tuple(tasks), rows
+    return tuple(heads), rows
 
 
 def whole(samples: Samples) -> Samples:
@@ -176,14 +176,14 @@ def check_splits(images: LabelledImages) -> None:
         raise DataRefused(f"{images.tree.path}: {count} images are of the split '{unknown[0]}'; expected train, val or test")
 
 
-def check_heads(path: Path, tasks: Sequence[Task]) -> None:
+def check_heads(path: Path, heads: Sequence[Head]) -> None:
     """Find what no manifest can hold, before hours are spent on it.
 
     Raises:
         DataRefused: a head or a label has a name that cannot be, two heads have the same, or a quantity has no range.
     """
     try:
-        spec = ModelSpec(name="own", input=InputSpec(height=16, width=16, groups=(RGB,)), tasks=tuple(tasks))
+        spec = ModelSpec(name="own", input=InputSpec(height=16, width=16, groups=(RGB,)), heads=tuple(heads))
         msgspec.convert(msgspec.to_builtins(spec), ModelSpec)
     except ValueError as error:
         raise DataRefused(
@@ -192,7 +192,7 @@ def check_heads(path: Path, tasks: Sequence[Task]) -> None:
         ) from error
 
 
-def check_labels(path: Path, task: str, counts: Counter[str], allowed: Sequence[str] = ()) -> None:
+def check_labels(path: Path, head: str, counts: Counter[str], allowed: Sequence[str] = ()) -> None:
     """Find labels that nobody meant, before hours are spent on them.
 
     Raises:
@@ -201,7 +201,7 @@ def check_labels(path: Path, task: str, counts: Counter[str], allowed: Sequence[
     if allowed:
         if unknown := sorted(set(counts) - set(allowed)):
             raise DataRefused(
-                f"{path}: '{task}' has {counts[unknown[0]]} images of '{unknown[0]}', which --labels does not name"
+                f"{path}: '{head}' has {counts[unknown[0]]} images of '{unknown[0]}', which --labels does not name"
             )
         return
     for name, count in counts.items():
@@ -209,6 +209,6 @@ def check_labels(path: Path, task: str, counts: Counter[str], allowed: Sequence[
         alike = [o for o in others if difflib.SequenceMatcher(None, name.casefold(), o.casefold()).ratio() >= LOOKS_LIKE]
         if alike:
             raise DataRefused(
-                f"{path}: '{task}' has {count} images of '{name}' and {counts[alike[0]]} of '{alike[0]}'; if that is a typing "
+                f"{path}: '{head}' has {count} images of '{name}' and {counts[alike[0]]} of '{alike[0]}'; if that is a typing "
                 f"error, mend it; if not, name every label with --labels"
             )

@@ -12,7 +12,7 @@ from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spatialnet_training.config import Stage, TrainConfig
+from spatialnet_training.config import TrainConfig, TrainingStage
 from spatialnet_training.data.augmentation import (
     Mix,
     cutmix,
@@ -37,7 +37,7 @@ class Batch:
         x: float32 `[N, bands, H, W]`, augmented and mixed.
         others: the same views at other sizes, by their side in pixels, for teachers that were trained for these.
         present: float32 `[N, groups]` of 0 and 1; None when nothing is withheld.
-        targets: task to the labels of each image before mixing.
+        targets: head to the labels of each image before mixing.
         data_set: int64 `[N]`, index of each image's data set before mixing; `UNLABELLED` for a picture without labels.
         mix: how the images were mixed; None when they were not.
     """
@@ -51,7 +51,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         present = None if self.present is None else self.present.to(device, non_blocking=True)
-        targets = {task: values.to(device, non_blocking=True) for task, values in self.targets.items()}
+        targets = {head: values.to(device, non_blocking=True) for head, values in self.targets.items()}
         x = self.x.to(device, non_blocking=True)
         others = {size: view.to(device, non_blocking=True) for size, view in self.others.items()}
         return Batch(x, others, present, targets, self.data_set.to(device, non_blocking=True), self.mix)
@@ -134,7 +134,7 @@ class Loader:
             start = self.rank * part
             yield self._batch(epoch, first, drawn, slice(start, start + part), stage)
 
-    def _batch(self, epoch: int, first: int, rows: NDArray[np.int64], own: slice, stage: Stage) -> Batch:
+    def _batch(self, epoch: int, first: int, rows: NDArray[np.int64], own: slice, stage: TrainingStage) -> Batch:
         config, indices = self.config, range(first + own.start, first + own.stop)
         shared = default_rng([config.seed, epoch, first])
         rows = self._with_unlabelled(rows, shared)[own]
@@ -148,7 +148,7 @@ class Loader:
 
         x, mix, present = seen(stage.size)
         others = {size: seen(size)[0] for size in self.sizes - {stage.size}}
-        targets = {task: self._known(values, rows) for task, values in self.samples.targets.items()}
+        targets = {head: self._known(values, rows) for head, values in self.samples.targets.items()}
         return Batch(x, others, present, targets, self._known(self.samples.data_set, rows), mix)
 
     def _augmented(self, rows: NDArray[np.int64], size: int, rngs: Sequence[Generator], strength: float) -> Tensor:
@@ -177,7 +177,7 @@ class Loader:
         drawn[~labelled] = UNLABELLED
         return torch.from_numpy(drawn)
 
-    def _mixed(self, x: Tensor, rng: Generator, stage: Stage) -> tuple[Tensor, Mix | None]:
+    def _mixed(self, x: Tensor, rng: Generator, stage: TrainingStage) -> tuple[Tensor, Mix | None]:
         draw = rng.random()
         if draw < (stage.mixup_share or 0.0):
             return mixup(x, rng, self.config.mixup_alpha)

@@ -42,5 +42,5 @@ def data_sets(root: Path, only: str = "") -> dict[str, Path]:
 
 def learnt(specs: Sequence[ModelSpec]) -> list[str]:
     """The data sets that every one of these models has a head for."""
-    heads = [{task.name for task in spec.tasks} for spec in specs]
+    heads = [{head.name for head in spec.heads} for spec in specs]
     return [name for name in FILES if all(f"land_use_{name}" in each for each in heads)]

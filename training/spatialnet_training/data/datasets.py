@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from spatialnet_edge.core.errors import DataRefused, UsageError
-from spatialnet_edge.core.spec import RGB, BandGroup, Multiclass, Multilabel, Regression, Task
+from spatialnet_edge.core.spec import RGB, BandGroup, Head, Multiclass, Multilabel, Regression
 from spatialnet_edge.sources.registry import IMAGE_SUFFIXES
 from spatialnet_training.data.bands import decode
 from spatialnet_training.data.dataset_registry import TERMS
@@ -30,16 +30,16 @@ class TrainingData:
     """What a run trains and calibrates on.
 
     Attributes:
-        tasks: what the model is to answer, not yet calibrated.
-        tune: held-out training images, for calibration and for watching the run.
+        heads: what the model is to answer, not yet calibrated.
+        holdout: held-out training images, for calibration and for watching the run.
         grant: the licence of weights trained on it.
         terms: whose images they are and under which licence, one entry a data set.
         unseen: how many images of which split take no part in the run, of a user's own.
     """
 
-    tasks: tuple[Task, ...]
+    heads: tuple[Head, ...]
     train: Samples
-    tune: Samples
+    holdout: Samples
     grant: str
     terms: tuple[str, ...]
     unseen: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -51,10 +51,10 @@ class TrainingData:
 
     @property
     def broken(self) -> list[str]:
-        return [*self.train.broken, *self.tune.broken]
+        return [*self.train.broken, *self.holdout.broken]
 
 
-def published_tasks(taxonomy: Taxonomy, data_sets: Sequence[str]) -> tuple[Task, ...]:
+def published_heads(taxonomy: Taxonomy, data_sets: Sequence[str]) -> tuple[Head, ...]:
     """The heads that a model trained on these data sets may have."""
     return (
         Multiclass(name="land_use", labels=taxonomy.land_use_labels),
@@ -85,11 +85,11 @@ def load_published(sources: Mapping[str, Path], longest: int, groups: tuple[Band
     for path in sources.values():
         if not path.exists():
             raise DataRefused(f"{path}: no such data set; give the folder that holds it with --data-root")
-    parts = [load_split(sources, taxonomy, split, longest, groups) for split in ("train", "tune")]
+    parts = [load_split(sources, taxonomy, split, longest, groups) for split in ("train", "holdout")]
     taught = {name for name, values in parts[0].targets.items() if (values != UNLABELLED).any()}
-    tasks = tuple(task for task in published_tasks(taxonomy, tuple(sources)) if task.name in taught)
-    train, tune = (replace(p, targets={name: p.targets[name] for name in p.targets if name in taught}) for p in parts)
-    return TrainingData(tasks, train, tune, "Apache-2.0", tuple(TERMS[name] for name in sources))
+    heads = tuple(head for head in published_heads(taxonomy, tuple(sources)) if head.name in taught)
+    train, holdout = (replace(p, targets={name: p.targets[name] for name in p.targets if name in taught}) for p in parts)
+    return TrainingData(heads, train, holdout, "Apache-2.0", tuple(TERMS[name] for name in sources))
 
 
 def load_split(
@@ -101,11 +101,11 @@ def load_split(
 
     Args:
         sources: data set name, as in the taxonomy, to its zip or folder.
-        split: `train` (without the held-out images), `tune` (the held-out training images) or `val`.
+        split: `train` (without the held-out images), `holdout` (the held-out training images) or `val`.
         longest: images are kept no larger than this, in pixels.
     """
     data_sets = tuple(sources)
-    collector = Collector(published_tasks(taxonomy, data_sets), data_sets)
+    collector = Collector(published_heads(taxonomy, data_sets), data_sets)
     for owner, (name, path) in enumerate(sources.items()):
         tree = Tree(path)
         files = tree.names()

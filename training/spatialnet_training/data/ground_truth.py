@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatialnet_edge.core.errors import DataRefused
-from spatialnet_edge.core.spec import ModelSpec, Multiclass, Multilabel, Task
+from spatialnet_edge.core.spec import Head, ModelSpec, Multiclass, Multilabel
 from spatialnet_training.data.labelled_dataset import OBJECTS, LabelledImages, head_name
 
 
@@ -20,24 +20,24 @@ class Truth:
         rows: which of the labelled images these are.
     """
 
-    task: str
+    head: str
     rows: NDArray[np.int64]
     values: NDArray[np.int64] | NDArray[np.float32]
 
 
-def truths(images: LabelledImages, spec: ModelSpec, task: str = "") -> list[Truth]:
+def truths(images: LabelledImages, spec: ModelSpec, name: str = "") -> list[Truth]:
     """The heads of a model that these labels can judge.
 
     A multiclass head fits when the class folders are among its labels, a multilabel head when `objects.csv` has its labels; any
     head when a table has its column, or its labels' columns.
 
     Args:
-        task: this head alone; empty for every head that fits.
+        name: this head alone; empty for every head that fits.
 
     Raises:
         DataRefused: the head asked for does not fit, or none does; the message says what differs.
     """
-    wanted = [spec.task(task)] if task else list(spec.tasks)
+    wanted = [spec.head(name)] if name else list(spec.heads)
     found: list[Truth] = []
     reasons: list[str] = []
     for head in wanted:
@@ -55,7 +55,7 @@ def truths(images: LabelledImages, spec: ModelSpec, task: str = "") -> list[Trut
     return found
 
 
-def from_folders(images: LabelledImages, head: Task) -> Truth | str:
+def from_folders(images: LabelledImages, head: Head) -> Truth | str:
     """What class folders and `objects.csv` say of one head; else why they say nothing."""
     if isinstance(head, Multiclass):
         if unknown := [name for name in images.class_names if name not in head.labels]:
@@ -72,7 +72,7 @@ def from_folders(images: LabelledImages, head: Task) -> Truth | str:
     return f"'{head.name}' is a regression, which class folders cannot judge"
 
 
-def from_columns(images: LabelledImages, head: Task) -> Truth | str:
+def from_columns(images: LabelledImages, head: Head) -> Truth | str:
     """What a table says of one head, from the rows in which every cell that it needs is filled; else why it says nothing."""
     names = [head_name(label) for label in head.labels] if isinstance(head, Multilabel) else [head.name]
     if absent := [name for name in names if name not in images.columns[images.files[0]]]:

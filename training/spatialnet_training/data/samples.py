@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialnet_edge.core.pixels import resized
-from spatialnet_edge.core.spec import RGB, BandGroup, InputSpec, Multiclass, Multilabel, Regression, Task
+from spatialnet_edge.core.pixels import resize
+from spatialnet_edge.core.spec import RGB, BandGroup, Head, InputSpec, Multiclass, Multilabel, Regression
 from spatialnet_training.data.bands import decode
 from spatialnet_training.data.labelled_dataset import TRAIN
 from spatialnet_training.losses.multitask import UNLABELLED
@@ -23,11 +23,11 @@ Targets = dict[str, NDArray[np.generic]]
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Images of one split, with each task's targets.
+    """Images of one split, with each head's targets.
 
     Attributes:
         images: uint8 `[H, W, bands]` each.
-        targets: task to int64 `[N]` of class indices, or float32 `[N, outputs]` in 0 to 1; `UNLABELLED` where unknown, of a row
+        targets: head to int64 `[N]` of class indices, or float32 `[N, outputs]` in 0 to 1; `UNLABELLED` where unknown, of a row
             perhaps in some columns alone.
         data_set: index of each image's data set in `data_sets`.
         broken: files that could not be read as images, and were left out.
@@ -46,7 +46,7 @@ class Samples:
         index = np.asarray(rows, dtype=np.int64)
         return Samples(
             images=[self.images[i] for i in index],
-            targets={task: values[index] for task, values in self.targets.items()},
+            targets={head: values[index] for head, values in self.targets.items()},
             data_set=self.data_set[index],
             data_sets=self.data_sets,
         )
@@ -56,46 +56,46 @@ class Collector:
     """Gathers images and labels one by one into `Samples`.
 
     Args:
-        tasks: of the model to be trained.
+        heads: of the model to be trained.
         data_sets: their names.
     """
 
-    def __init__(self, tasks: Sequence[Task], data_sets: tuple[str, ...]) -> None:
-        self.tasks = tasks
+    def __init__(self, heads: Sequence[Head], data_sets: tuple[str, ...]) -> None:
+        self.heads = heads
         self.data_sets = data_sets
         self.images: list[NDArray[np.uint8]] = []
         self.owners: list[int] = []
-        self.rows: dict[str, list[NDArray[np.generic]]] = {task.name: [] for task in tasks}
+        self.rows: dict[str, list[NDArray[np.generic]]] = {head.name: [] for head in heads}
         self.broken: list[str] = []
 
     def add(self, image: NDArray[np.uint8], labels: Mapping[str, object], owner: int = 0) -> None:
         """Take an image.
 
         Args:
-            labels: task name to a class name, to `{label: 0 or 1}`, or to a number; tasks that are not in it are unlabelled, and
+            labels: head name to a class name, to `{label: 0 or 1}`, or to a number; heads that are not in it are unlabelled, and
                 so is a label that is not in the second.
         """
         self.images.append(image)
         self.owners.append(owner)
-        for task in self.tasks:
-            self.rows[task.name].append(target_of(task, labels.get(task.name)))
+        for head in self.heads:
+            self.rows[head.name].append(target_of(head, labels.get(head.name)))
 
     def samples(self) -> Samples:
         targets: Targets = {name: np.stack(rows) if rows else np.zeros(0, np.int64) for name, rows in self.rows.items()}
         return Samples(self.images, targets, np.array(self.owners, np.int64), self.data_sets, self.broken)
 
 
-def target_of(task: Task, label: object) -> NDArray[np.generic]:
-    """One image's target for one task; see `Samples.targets`."""
-    if isinstance(task, Multiclass):
-        return np.array(UNLABELLED if label is None else task.labels.index(str(label)), np.int64)
+def target_of(head: Head, label: object) -> NDArray[np.generic]:
+    """One image's target for one head; see `Samples.targets`."""
+    if isinstance(head, Multiclass):
+        return np.array(UNLABELLED if label is None else head.labels.index(str(label)), np.int64)
     if label is None:
-        return np.full(task.width, UNLABELLED, np.float32)
-    if isinstance(task, Multilabel):
+        return np.full(head.width, UNLABELLED, np.float32)
+    if isinstance(head, Multilabel):
         assert isinstance(label, Mapping)
-        return np.array([float(label.get(name, UNLABELLED)) for name in task.labels], np.float32)
-    assert isinstance(task, Regression)
-    return np.array([(float(str(label)) - task.low) / (task.high - task.low)], np.float32).clip(0, 1)
+        return np.array([float(label.get(name, UNLABELLED)) for name in head.labels], np.float32)
+    assert isinstance(head, Regression)
+    return np.array([(float(str(label)) - head.low) / (head.high - head.low)], np.float32).clip(0, 1)
 
 
 def load_image(encoded: bytes, longest: int, groups: tuple[BandGroup, ...] = (RGB,)) -> NDArray[np.uint8] | None:
@@ -112,7 +112,7 @@ def shrunk(image: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
     height, width = image.shape[:2]
     scale = longest / max(height, width)
     if scale < 1:
-        image = resized(image, round(width * scale), round(height * scale))
+        image = resize(image, round(width * scale), round(height * scale))
     return image
 
 
@@ -137,5 +137,5 @@ def set_aside(paths: Sequence[str]) -> frozenset[str]:
 
 
 def part_of(path: str, split: str) -> str:
-    """`train`, `tune` (held-out training images), or another split as it is."""
-    return "tune" if split == TRAIN and held_out(path) else split
+    """`train`, `holdout` (held-out training images), or another split as it is."""
+    return "holdout" if split == TRAIN and held_out(path) else split

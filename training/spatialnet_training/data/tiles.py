@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialnet_edge.core.pixels import resized
+from spatialnet_edge.core.pixels import resize
 
 LEAST_DEVIATION = 6.0
 """Grey levels; an image that deviates less from its mean is as good as uniform: what is left is noise."""
@@ -21,7 +21,7 @@ def pyramid(picture: NDArray[np.uint8], side: int) -> Iterator[NDArray[np.uint8]
     """
     height, width = picture.shape[:2]
     while min(height, width) >= side:
-        scaled = resized(picture, width, height)
+        scaled = resize(picture, width, height)
         for top in range(0, height - side + 1, side):
             for left in range(0, width - side + 1, side):
                 yield scaled[top : top + side, left : left + side]

@@ -24,23 +24,23 @@ class Teacher:
         network: in evaluation mode.
         size: side in pixels of the views that it was trained for; None for what the student sees.
         of: indices of the data sets whose images it knows; None for all.
-        unlabelled: whether it knows pictures without labels.
+        use_on_unlabelled: whether it knows pictures without labels.
         weight: of its word beside those of the others that know the same view.
-        turned: whether it sees views in an orientation drawn for each batch.
+        random_orientation: whether it sees views in an orientation drawn for each batch.
     """
 
     network: nn.Module
     size: int | None
-    of: tuple[int, ...] | None = None
-    unlabelled: bool = True
+    datasets: tuple[int, ...] | None = None
+    use_on_unlabelled: bool = True
     weight: float = 1.0
-    turned: bool = False
+    random_orientation: bool = False
 
     def knows(self, batch: Batch) -> Tensor:
         """The views of a batch that show nothing but what it knows: bool `[N]`."""
         labelled = batch.data_set != UNLABELLED
-        its_own = labelled if self.of is None else torch.isin(batch.data_set, batch.data_set.new_tensor(self.of))
-        known = torch.where(labelled, its_own, self.unlabelled)
+        its_own = labelled if self.datasets is None else torch.isin(batch.data_set, batch.data_set.new_tensor(self.datasets))
+        known = torch.where(labelled, its_own, self.use_on_unlabelled)
         return known if batch.mix is None else known & Mix.partner(known)
 
 
@@ -49,10 +49,10 @@ class Taught:
     """What the teachers say of a batch.
 
     Attributes:
-        probabilities: task to `[N, outputs]`, softened by the distillation's temperature, averaged over the teachers that know the
+        probabilities: head to `[N, outputs]`, softened by the distillation's temperature, averaged over the teachers that know the
             view; zeros where none does.
-        known: task to bool `[N]`: whether any teacher that has the task knows the view.
-        pooled: of each teacher, whether it knows the view, bool `[N]`, and its features `[N, tasks, width]`.
+        known: head to bool `[N]`: whether any teacher that has the head knows the view.
+        pooled: of each teacher, whether it knows the view, bool `[N]`, and its features `[N, heads, width]`.
     """
 
     probabilities: dict[str, Tensor]
@@ -66,10 +66,10 @@ def known_sets(teacher: TaughtBy, data_sets: Sequence[str]) -> tuple[int, ...] |
     Raises:
         UsageError: a name that is not among `data_sets`.
     """
-    if unknown := sorted(set(teacher.of) - set(data_sets)):
+    if unknown := sorted(set(teacher.datasets) - set(data_sets)):
         known = ", ".join(data_sets)
         raise UsageError(f"{teacher.checkpoint}: said to know '{unknown[0]}', which is none of this run's data sets: {known}")
-    return tuple(data_sets.index(name) for name in teacher.of) or None
+    return tuple(data_sets.index(name) for name in teacher.datasets) or None
 
 
 def as_teacher(network: nn.Module, size: int | None, told: TaughtBy, data_sets: Sequence[str]) -> Teacher:
@@ -78,12 +78,12 @@ def as_teacher(network: nn.Module, size: int | None, told: TaughtBy, data_sets: 
     Raises:
         UsageError: it is to know a data set that is not there.
     """
-    return Teacher(network, size, known_sets(told, data_sets), told.unlabelled, told.weight, told.turned)
+    return Teacher(network, size, known_sets(told, data_sets), told.use_on_unlabelled, told.weight, told.random_orientation)
 
 
-def partly_labelled(batch: Batch, task: str) -> Tensor:
-    """The views of a batch that show an image whose labels of a task are known in part: bool `[N]`."""
-    partly = partly_labelled_rows(batch.targets[task])
+def partly_labelled(batch: Batch, head: str) -> Tensor:
+    """The views of a batch that show an image whose labels of a head are known in part: bool `[N]`."""
+    partly = partly_labelled_rows(batch.targets[head])
     return partly if batch.mix is None else partly | Mix.partner(partly)
 
 
@@ -96,30 +96,30 @@ def teach(
 
     Args:
         teachers: whose networks' forward gives pooled features and logits.
-        single_label: for each task to be taught, softmax rather than sigmoids.
+        single_label: for each head to be taught, softmax rather than sigmoids.
         rng: draws the orientations of those that see turned views.
     """
     sums: dict[str, Tensor] = {}
     weights: dict[str, Tensor] = {}
     features: list[tuple[Tensor, Tensor]] = []
-    partly = {task: partly_labelled(batch, task) for task in single_label}
+    partly = {head: partly_labelled(batch, head) for head in single_label}
     for teacher in teachers:
         known = teacher.knows(batch)
         # also over what it does not know: every step has the same shapes, which a compiled network needs
         views = batch.at(teacher.size)
-        views = oriented(views, int(rng.integers(8))) if teacher.turned else views
+        views = oriented(views, int(rng.integers(8))) if teacher.random_orientation else views
         pooled, logits = teacher.network(views, batch.present)
         features.append((known, pooled.float()))
-        for task, single in single_label.items():
-            if task not in logits:
+        for head, single in single_label.items():
+            if head not in logits:
                 continue
-            weight = teacher.weight * (known & ~partly[task]).float().unsqueeze(1)
-            softened = logits[task].float() / temperature
+            weight = teacher.weight * (known & ~partly[head]).float().unsqueeze(1)
+            softened = logits[head].float() / temperature
             soft = softened.softmax(dim=1) if single else softened.sigmoid()
-            sums[task] = sums.get(task, 0) + weight * soft
-            weights[task] = weights.get(task, 0) + weight
-    probabilities = {task: total / weights[task].clamp(min=1e-9) for task, total in sums.items()}
-    return Taught(probabilities, {task: weight[:, 0] > 0 for task, weight in weights.items()}, features)
+            sums[head] = sums.get(head, 0) + weight * soft
+            weights[head] = weights.get(head, 0) + weight
+    probabilities = {head: total / weights[head].clamp(min=1e-9) for head, total in sums.items()}
+    return Taught(probabilities, {head: weight[:, 0] > 0 for head, weight in weights.items()}, features)
 
 
 def distillation_loss(
@@ -131,18 +131,18 @@ def distillation_loss(
     single_label: Mapping[str, bool],
     weights: Mapping[str, float],
 ) -> Tensor:
-    """The loss against the teachers, summed over the tasks with their weights.
+    """The loss against the teachers, summed over the heads with their weights.
 
-    A head counts in full on images that have a label for it or no label at all, and `settings.elsewhere` on others: the teacher's
-    land use of an airport says much, its crop of an airport little. Views that no teacher knows do not count.
+    A head counts in full on images that have a label for it or no label at all, and with `settings.other_heads_weight` on images
+    that have labels for other heads alone. Views that no teacher knows do not count.
     """
-    labelled = {task: labelled_rows(target) for task, target in targets.items()}
+    labelled = {head: labelled_rows(target) for head, target in targets.items()}
     unlabelled = ~torch.stack(list(labelled.values())).any(dim=0)
     total = pooled.new_zeros(())
-    for task, probabilities in taught.probabilities.items():
-        weight = torch.where(labelled[task] | unlabelled, 1.0, settings.elsewhere) * taught.known[task]
-        loss = soft_loss(logits[task].float(), probabilities, single_label[task], settings.temperature, weight)
-        total = total + weights[task] * loss
+    for head, probabilities in taught.probabilities.items():
+        weight = torch.where(labelled[head] | unlabelled, 1.0, settings.other_heads_weight) * taught.known[head]
+        loss = soft_loss(logits[head].float(), probabilities, single_label[head], settings.temperature, weight)
+        total = total + weights[head] * loss
     if settings.relations:
         relations = [relation_loss(pooled.float(), each, known) for known, each in taught.pooled]
         total = total + settings.relations * torch.stack(relations).mean()

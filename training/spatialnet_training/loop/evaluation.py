@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spatialnet_edge.core.spec import ModelSpec, Regression, Task
+from spatialnet_edge.core.spec import Head, ModelSpec, Regression
 from spatialnet_training.data.samples import Samples
 from spatialnet_training.loop.trainer import accuracies, predict
 from spatialnet_training.loop.training_run import calibrated
-from spatialnet_training.losses.multitask import task_loss
+from spatialnet_training.losses.multitask import head_loss
 from spatialnet_training.losses.temperature_scaling import fit_temperature
 from spatialnet_training.networks.model import SpatialNet
 
@@ -24,11 +24,11 @@ class Judgement:
 
     Attributes:
         spec: with temperatures and abstention from these images.
-        loss: mean over the tasks of the log-loss, with the temperatures that fit these images best. It tells networks apart whose
+        loss: mean over the heads of the log-loss, with the temperatures that fit these images best. It tells networks apart whose
             accuracies are alike.
-            A task's is summed over the images that have its label and divided by all, so that every image weighs the same and a
+            A head's is summed over the images that have its label and divided by all, so that every image weighs the same and a
             data set counts by how many it has here: EuroSAT, with three in four, decides between networks that differ there.
-        figures: task to accuracy, 0 to 1; see `trainer.accuracies`.
+        figures: head to accuracy, 0 to 1; see `trainer.accuracies`.
     """
 
     spec: ModelSpec
@@ -36,19 +36,19 @@ class Judgement:
     figures: dict[str, float]
 
 
-def judge(network: SpatialNet, spec: ModelSpec, tune: Samples) -> Judgement:
+def judge(network: SpatialNet, spec: ModelSpec, holdout: Samples) -> Judgement:
     """Ask a network about every held-out image at the size that `spec` says, by the heads that the images have labels for."""
-    logits = predict(network, tune, spec.input.height, spec.input.groups)
-    shared = {task: values for task, values in tune.targets.items() if task in logits}
-    tasks = tuple(calibrated(task, logits[task.name], tune) if task.name in shared else task for task in spec.tasks)
+    logits = predict(network, holdout, spec.input.height, spec.input.groups)
+    shared = {head: values for head, values in holdout.targets.items() if head in logits}
+    heads = tuple(calibrated(head, logits[head.name], holdout) if head.name in shared else head for head in spec.heads)
     losses = [
-        least_loss(task, logits[name], torch.from_numpy(shared[name])) for task in tasks if (name := task.name) in shared
+        least_loss(head, logits[name], torch.from_numpy(shared[name])) for head in heads if (name := head.name) in shared
     ]
-    figures = accuracies(logits, replace(tune, targets=shared))
-    return Judgement(msgspec.structs.replace(spec, tasks=tasks), float(np.mean(losses)), figures)
+    figures = accuracies(logits, replace(holdout, targets=shared))
+    return Judgement(msgspec.structs.replace(spec, heads=heads), float(np.mean(losses)), figures)
 
 
-def least_loss(task: Task, logits: Tensor, target: Tensor) -> float:
-    """A task's loss at the temperature that fits these images best; of a quantity as it is."""
-    best = 1.0 if isinstance(task, Regression) else fit_temperature(logits, target, cautious=False)
-    return float(task_loss(logits / best, target, 0.0))
+def least_loss(head: Head, logits: Tensor, target: Tensor) -> float:
+    """A head's loss at the temperature that fits these images best; of a quantity as it is."""
+    best = 1.0 if isinstance(head, Regression) else fit_temperature(logits, target, cautious=False)
+    return float(head_loss(logits / best, target, 0.0))

@@ -45,7 +45,7 @@ def write_card(
     provenance: Provenance,
     parameters: int,
     logits: dict[str, Tensor],
-    tune: Samples,
+    holdout: Samples,
     accuracies: dict[str, float],
     seconds: float,
     log: Path,
@@ -54,12 +54,12 @@ def write_card(
 
     Args:
         parameters: of the network.
-        logits: of the held-out images, task to `[N, outputs]`.
-        accuracies: of the held-out images, task to 0 to 1.
+        logits: of the held-out images, head to `[N, outputs]`.
+        accuracies: of the held-out images, head to 0 to 1.
         seconds: that the training took, before and after it was resumed.
     """
     plot_curves(out / CURVES, log)
-    plot_confusions(out / CONFUSIONS, confusions(spec, logits, tune))
+    plot_confusions(out / CONFUSIONS, confusions(spec, logits, holdout))
     template = files("spatialnet_training.loop").joinpath("run_card.html.j2").read_text(encoding="utf-8")
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(template)
     text = page.render(
@@ -69,8 +69,8 @@ def write_card(
         size=config.size,
         groups=" + ".join(config.groups),
         source=provenance.source,
-        held_out=len(tune),
-        heads=[head(spec, name, tune, value) for name, value in accuracies.items()],
+        held_out=len(holdout),
+        heads=[head(spec, name, holdout, value) for name, value in accuracies.items()],
         curves=encoded(out / CURVES),
         confusions=encoded(out / CONFUSIONS),
         facts=facts(config, provenance, seconds),
@@ -87,25 +87,25 @@ def said(tree: Any) -> Any:
     return [said(each) for each in tree] if isinstance(tree, list | tuple) else tree
 
 
-def head(spec: ModelSpec, name: str, tune: Samples, accuracy: float) -> Head:
-    task = spec.task(name)
-    temperature = f"{task.temperature:.2f}" if isinstance(task, Multiclass | Multilabel) else "—"
-    abstain = f"{task.abstain_below:.2f}" if isinstance(task, Multiclass) else "—"
-    images = int(labelled_rows(torch.from_numpy(tune.targets[name])).sum())
+def head(spec: ModelSpec, name: str, holdout: Samples, accuracy: float) -> Head:
+    head = spec.head(name)
+    temperature = f"{head.temperature:.2f}" if isinstance(head, Multiclass | Multilabel) else "—"
+    abstain = f"{head.abstain_below:.2f}" if isinstance(head, Multiclass) else "—"
+    images = int(labelled_rows(torch.from_numpy(holdout.targets[name])).sum())
     return Head(name, images, f"{100 * accuracy:.1f}", temperature, abstain)
 
 
-def confusions(spec: ModelSpec, logits: dict[str, Tensor], tune: Samples) -> list[Confusion]:
+def confusions(spec: ModelSpec, logits: dict[str, Tensor], holdout: Samples) -> list[Confusion]:
     """Of every categorical head that has labelled images."""
     found: list[Confusion] = []
-    for task in spec.tasks:
-        if isinstance(task, Multiclass):
-            target = tune.targets[task.name]
+    for head in spec.heads:
+        if isinstance(head, Multiclass):
+            target = holdout.targets[head.name]
             known = target != -1
             if known.any():
-                answers = logits[task.name].argmax(1).numpy()[known]
-                table = confusion_matrix(target[known], answers, labels=np.arange(task.width))
-                found.append(Confusion(f"{task.name}: {int(known.sum())} held-out images", task.labels, table))
+                answers = logits[head.name].argmax(1).numpy()[known]
+                table = confusion_matrix(target[known], answers, labels=np.arange(head.width))
+                found.append(Confusion(f"{head.name}: {int(known.sum())} held-out images", head.labels, table))
     return found
 
 

@@ -15,8 +15,8 @@ import msgspec
 
 from spatialnet_edge.core.atomic_io import write_durably
 from spatialnet_edge.core.errors import UsageError
-from spatialnet_edge.core.spec import Task
-from spatialnet_training.config import Stage, TrainConfig
+from spatialnet_edge.core.spec import Head
+from spatialnet_training.config import TrainConfig, TrainingStage
 from spatialnet_training.data.samples import Samples
 from spatialnet_training.networks.checkpoint import run_name
 from spatialnet_training.networks.transfer import answers
@@ -27,7 +27,7 @@ FREE = frozenset({"start", "stages", "compile", "precision", "images_on_device",
 What it started from is compared by its name alone, for folders are moved."""
 
 
-class Identity(msgspec.Struct, frozen=True):
+class RunFingerprint(msgspec.Struct, frozen=True):
     """What makes a run this one.
 
     Attributes:
@@ -45,19 +45,19 @@ class Identity(msgspec.Struct, frozen=True):
     labels: str
 
 
-def identify(
-    config: TrainConfig, start: Path | None, data: Sequence[str], tasks: Sequence[Task], samples: Samples
-) -> Identity:
+def fingerprint(
+    config: TrainConfig, start: Path | None, data: Sequence[str], heads: Sequence[Head], samples: Samples
+) -> RunFingerprint:
     """The identity of a run on these training images."""
     digest = hashlib.sha256(samples.data_set.tobytes())
     for name in sorted(samples.targets):
         digest.update(samples.targets[name].tobytes())
     digest.update(repr([image.shape for image in samples.images]).encode())
-    heads = tuple(answers(task) for task in tasks)
-    return Identity(config, run_name(start) if start else "", tuple(data), heads, digest.hexdigest())
+    answered = tuple(answers(head) for head in heads)
+    return RunFingerprint(config, run_name(start) if start else "", tuple(data), answered, digest.hexdigest())
 
 
-def require_same(folder: Path, own: Identity, epochs: int) -> None:
+def require_same(folder: Path, own: RunFingerprint, epochs: int) -> None:
     """Refuse a folder whose checkpoint is of another run. One that does not say whose it is is believed.
 
     Args:
@@ -67,7 +67,7 @@ def require_same(folder: Path, own: Identity, epochs: int) -> None:
         UsageError: what differs, and what to do.
     """
     try:
-        held = msgspec.json.decode((folder / FILE).read_bytes(), type=Identity)
+        held = msgspec.json.decode((folder / FILE).read_bytes(), type=RunFingerprint)
     except (OSError, ValueError):
         return
     for name, there, here in differences(held, own, epochs):
@@ -77,7 +77,7 @@ def require_same(folder: Path, own: Identity, epochs: int) -> None:
         )
 
 
-def differences(held: Identity, own: Identity, epochs: int) -> Iterator[tuple[str, Any, Any]]:
+def differences(held: RunFingerprint, own: RunFingerprint, epochs: int) -> Iterator[tuple[str, Any, Any]]:
     """What is not the same, with both values; of the stages, those of the epochs that were trained."""
     settings = [name for name in TrainConfig.__struct_fields__ if name not in FREE]
     pairs = [(name, getattr(held, name), getattr(own, name)) for name in ("start", "data", "heads", "labels")]
@@ -86,7 +86,7 @@ def differences(held: Identity, own: Identity, epochs: int) -> Iterator[tuple[st
     return ((name, there, here) for name, there, here in pairs if there != here)
 
 
-def passed(config: TrainConfig, epoch: int) -> Stage:
+def passed(config: TrainConfig, epoch: int) -> TrainingStage:
     """What an epoch was trained with, however many there were of its kind."""
     return msgspec.structs.replace(config.stage_at(epoch), epochs=1)
 
@@ -97,6 +97,6 @@ def shown(value: Any) -> str:
     return text if len(text) <= 120 else f"{text[:119]}…"
 
 
-def write_identity(folder: Path, own: Identity) -> None:
+def write_identity(folder: Path, own: RunFingerprint) -> None:
     """Write down whose checkpoints the folder will hold."""
     write_durably(folder / FILE, msgspec.json.encode(own) + b"\n")

@@ -20,7 +20,7 @@ from numpy.random import default_rng
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from spatialnet_edge.core.frames import fit
+from spatialnet_edge.core.frames import preprocess
 from spatialnet_edge.core.spec import RGB, BandGroup, InputSpec
 from spatialnet_training.config import SELF, TrainConfig
 from spatialnet_training.data.augmentation import Mix, normalise
@@ -28,7 +28,7 @@ from spatialnet_training.data.dataloader import Batch, Loader
 from spatialnet_training.data.samples import Samples
 from spatialnet_training.distillation.teachers import Teacher, as_teacher, distillation_loss, teach
 from spatialnet_training.loop.malloc import keep_freed_memory
-from spatialnet_training.losses.multitask import counted, labelled_rows, project_conflicts, task_losses
+from spatialnet_training.losses.multitask import counted, head_losses, labelled_rows, project_conflicts
 from spatialnet_training.networks.model import SpatialNet
 
 
@@ -100,35 +100,35 @@ def epochs_of(checkpoint: Path) -> int:
 def predict(
     network: nn.Module, samples: Samples, size: int, groups: tuple[BandGroup, ...] = (RGB,), batch: int = 256
 ) -> dict[str, Tensor]:
-    """Logits of every task for all images, with the deployed resize: task to float32 `[N, outputs]`, on the CPU."""
+    """Logits of every head for all images, with the deployed resize: head to float32 `[N, outputs]`, on the CPU."""
     keep_freed_memory()
     network.eval()
     device = next(network.parameters()).device
     given = InputSpec(height=size, width=size, groups=groups)
     parts: list[dict[str, Tensor]] = []
     for start in range(0, len(samples), batch):
-        pixels = np.stack([fit(image, given) for image in samples.images[start : start + batch]])
+        pixels = np.stack([preprocess(image, given) for image in samples.images[start : start + batch]])
         logits = network(normalise(pixels).contiguous(memory_format=torch.channels_last).to(device))
-        parts.append({task: values.float().cpu() for task, values in logits.items()})
-    return {task: torch.cat([part[task] for part in parts]) for task in parts[0]} if parts else {}
+        parts.append({head: values.float().cpu() for head, values in logits.items()})
+    return {head: torch.cat([part[head] for part in parts]) for head in parts[0]} if parts else {}
 
 
 def accuracies(logits: dict[str, Tensor], samples: Samples) -> dict[str, float]:
-    """Top-1 of each categorical task over its labelled images; of the others, the share of right answers (a quantity is right
+    """Top-1 of each categorical head over its labelled images; of the others, the share of right answers (a quantity is right
     within a twentieth of its range)."""
     figures: dict[str, float] = {}
-    for task, values in samples.targets.items():
+    for head, values in samples.targets.items():
         target = torch.from_numpy(values)
         labelled = labelled_rows(target)
         if not labelled.any():
             continue
         if target.ndim == 1:
-            right = logits[task].argmax(1) == target
+            right = logits[head].argmax(1) == target
         elif target.shape[1] == 1:
-            right = (logits[task].sigmoid() - target).abs() <= 0.05
+            right = (logits[head].sigmoid() - target).abs() <= 0.05
         else:
-            right = (logits[task] > 0) == (target > 0.5)
-        figures[task] = right[labelled].float().mean().item()
+            right = (logits[head] > 0) == (target > 0.5)
+        figures[head] = right[labelled].float().mean().item()
     return figures
 
 
@@ -160,8 +160,8 @@ class Trainer:
         self.loader = Loader(config, samples, unlabelled, rank, processes, sizes, device)
         self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (not in its stub)
         groups = parameter_groups(network, config)
-        self.task_weights = {task: config.task_weights.get(task, 1.0) for task in samples.targets}
-        self.single_label = {task: values.ndim == 1 for task, values in samples.targets.items()}
+        self.head_weights = {head: config.head_weights.get(head, 1.0) for head in samples.targets}
+        self.single_label = {head: values.ndim == 1 for head, values in samples.targets.items()}
         self.log_variances = nn.Parameter(torch.zeros(len(samples.targets), device=self.fabric.device))
         if config.balance == "uncertainty":
             groups.append({"params": [self.log_variances], "weight_decay": 0.0, "scale": 1.0})
@@ -250,18 +250,18 @@ class Trainer:
         return cast(Tensor, self.fabric.all_reduce(values))
 
     def _labelled(self, logits: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Weighted loss of each task against the labels of both images that were mixed."""
+        """Weighted loss of each head against the labels of both images that were mixed."""
         smoothing = self.config.label_smoothing
         if batch.mix is None:
-            losses = task_losses(logits, counted(self.config.counts, logits, batch.targets), smoothing)
+            losses = head_losses(logits, counted(self.config.counts, logits, batch.targets), smoothing)
         else:
-            losses = task_losses(logits, batch.targets, smoothing)
-            partners = {task: Mix.partner(values) for task, values in batch.targets.items()}
-            others = task_losses(logits, partners, smoothing)
-            losses = {task: batch.mix.share * loss + (1 - batch.mix.share) * others[task] for task, loss in losses.items()}
+            losses = head_losses(logits, batch.targets, smoothing)
+            partners = {head: Mix.partner(values) for head, values in batch.targets.items()}
+            others = head_losses(logits, partners, smoothing)
+            losses = {head: batch.mix.share * loss + (1 - batch.mix.share) * others[head] for head, loss in losses.items()}
         settings = self.config.distillation
         share = 1 - settings.share if settings else 1.0
-        return {task: share * self.task_weights[task] * loss for task, loss in losses.items()}
+        return {head: share * self.head_weights[head] * loss for head, loss in losses.items()}
 
     def _balanced(self, losses: dict[str, Tensor]) -> Tensor:
         stacked = torch.stack(list(losses.values()))
@@ -278,11 +278,11 @@ class Trainer:
             rng = default_rng([self.config.seed, self.step, 1])
             taught = teach(self.teachers, batch, self.single_label, settings.temperature, rng)
         targets = batch.targets
-        loss = distillation_loss(settings, pooled, logits, taught, targets, self.single_label, self.task_weights)
+        loss = distillation_loss(settings, pooled, logits, taught, targets, self.single_label, self.head_weights)
         return settings.share * loss
 
     def _project(self, losses: list[Tensor], extra: Tensor) -> Tensor:
-        """Put PCGrad's combination of the tasks' gradients in place; what teachers say counts as one more task."""
+        """Put PCGrad's combination of the heads' gradients in place; what teachers say counts as one more head."""
         everything = [*losses, extra] if extra.requires_grad else losses
         learning = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         flat: list[Tensor] = []

@@ -15,7 +15,7 @@ from torch import Tensor
 from spatialnet_edge import __version__
 from spatialnet_edge.bundle.manifest import Provenance
 from spatialnet_edge.core.errors import UsageError
-from spatialnet_edge.core.spec import InputSpec, ModelSpec, Multiclass, Multilabel, Regression, Task
+from spatialnet_edge.core.spec import Head, InputSpec, ModelSpec, Multiclass, Multilabel, Regression
 from spatialnet_training.config import SELF, TaughtBy, TrainConfig
 from spatialnet_training.data.bands import groups_named
 from spatialnet_training.data.datasets import TrainingData, load_unlabelled
@@ -23,7 +23,7 @@ from spatialnet_training.data.samples import Samples
 from spatialnet_training.distillation.teachers import Teacher, as_teacher
 from spatialnet_training.loop.licensing import licence
 from spatialnet_training.loop.run_card import write_card
-from spatialnet_training.loop.run_fingerprint import identify, require_same, write_identity
+from spatialnet_training.loop.run_fingerprint import fingerprint, require_same, write_identity
 from spatialnet_training.loop.trainer import Trainer, accuracies, epochs_of, predict
 from spatialnet_training.losses.temperature_scaling import abstention, fit_temperature
 from spatialnet_training.networks.checkpoint import (
@@ -103,11 +103,11 @@ def train(
     watcher = watcher or Watcher()
     start = starting_point(config)
     groups = groups_named(config.groups)
-    check_counts(config.counts, data.tasks)
+    check_counts(config.counts, data.heads)
     torch.manual_seed(config.seed)
-    outputs = {task.name: task.width for task in data.tasks}
+    outputs = {head.name: head.width for head in data.heads}
     network = SpatialNet(config.backbone, outputs, config.size, groups, config.weights)
-    inherited = transfer(network, data.tasks, start).licence if start else ""
+    inherited = transfer(network, data.heads, start).licence if start else ""
     settings = config.distillation
     teachers = [load_teacher(each, data) for each in other_teachers(config)]
     unlabelled, seen, terms = None, data.summary, [*data.terms]
@@ -120,7 +120,7 @@ def train(
     if not trainer.fabric.is_global_zero:
         watcher = Watcher()  # one of several processes speaks
     out.mkdir(parents=True, exist_ok=True)
-    identity = identify(config, start, seen, data.tasks, data.train)
+    identity = fingerprint(config, start, seen, data.heads, data.train)
     if (out / LAST).exists():
         require_same(out, identity, epochs_of(out / LAST))
         trainer.load(out / LAST)
@@ -131,17 +131,19 @@ def train(
         with watcher.steps(trainer.epoch, len(trainer.loader)) as advance:
             figures = trainer.train_epoch(advance)
         size = config.stage_at(trainer.epoch - 1).size
-        held_out = accuracies(predict(trainer.averaged.module, data.tune, size, groups), data.tune)
-        figures |= {f"tune/{task}": value for task, value in held_out.items()}
+        held_out = accuracies(predict(trainer.averaged.module, data.holdout, size, groups), data.holdout)
+        figures |= {f"holdout/{head}": value for head, value in held_out.items()}
         trainer.history.append(figures)
         trainer.save(out / LAST)
         if trainer.fabric.is_global_zero:
             write_log(out / LOG, trainer.history)
             watcher.epoch(figures)
     network.load_state_dict(trainer.averaged.module.state_dict())
-    logits = predict(network, data.tune, config.size, groups)
+    logits = predict(network, data.holdout, config.size, groups)
     given = InputSpec(height=config.size, width=config.size, groups=groups)
-    spec = ModelSpec(name=config.name, input=given, tasks=tuple(calibrated(t, logits[t.name], data.tune) for t in data.tasks))
+    spec = ModelSpec(
+        name=config.name, input=given, heads=tuple(calibrated(t, logits[t.name], data.holdout) for t in data.heads)
+    )
     provenance = Provenance(
         created=time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
         tool=f"spatialnet-edge {__version__}, torch {torch.__version__}",
@@ -156,21 +158,30 @@ def train(
         write_log(out / LOG, trainer.history)  # also when there was nothing left to train
         seconds = sum(figures["seconds"] for figures in trainer.history)
         write_card(
-            out, config, spec, provenance, parameters, logits, data.tune, accuracies(logits, data.tune), seconds, out / LOG
+            out,
+            config,
+            spec,
+            provenance,
+            parameters,
+            logits,
+            data.holdout,
+            accuracies(logits, data.holdout),
+            seconds,
+            out / LOG,
         )
     trainer.fabric.barrier()
     return out / NETWORK
 
 
-def check_counts(counts: Mapping[str, str], tasks: Sequence[Task]) -> None:
+def check_counts(counts: Mapping[str, str], heads: Sequence[Head]) -> None:
     """Find a count that is none.
 
     Raises:
         UsageError: a head is not there, is no quantity of 0 to the number of labels, or has no labels that may be true together.
     """
-    heads = {task.name: task for task in tasks}
+    by_name = {head.name: head for head in heads}
     for quantity, labels in counts.items():
-        count, counted = heads.get(quantity), heads.get(labels)
+        count, counted = by_name.get(quantity), by_name.get(labels)
         right = (
             isinstance(count, Regression)
             and isinstance(counted, Multilabel)
@@ -180,7 +191,7 @@ def check_counts(counts: Mapping[str, str], tasks: Sequence[Task]) -> None:
         if not right:
             raise UsageError(
                 f"counts: '{quantity}' cannot count '{labels}'; expected a quantity from 0 to the number of labels of a head whose "
-                f"labels may be true together; this run's heads are {', '.join(heads)}"
+                f"labels may be true together; this run's heads are {', '.join(by_name)}"
             )
 
 
@@ -197,24 +208,24 @@ def origin(config: TrainConfig, start: Path | None) -> str:
 def named(teacher: TaughtBy) -> str:
     """A teacher in words."""
     name = "itself" if teacher.checkpoint == SELF else run_name(Path(teacher.checkpoint))
-    return f"{name} (of {' and '.join(teacher.of)})" if teacher.of else name
+    return f"{name} (of {' and '.join(teacher.datasets)})" if teacher.datasets else name
 
 
 def load_teacher(teacher: TaughtBy, data: TrainingData) -> Teacher:
     """A checkpoint whose heads mean what the student's mean.
 
     Raises:
-        UsageError: it is not there; it has no task in common, or one with other labels; or it is to know a data set that is not
+        UsageError: it is not there; it has no head in common, or one with other labels; or it is to know a data set that is not
             there.
         Refused: it cannot be read.
     """
     path = located(teacher.checkpoint)
     network, spec, _ = load_network(path)
-    wanted = dict(answers(task) for task in data.tasks)
-    shared = [task for task in spec.tasks if task.name in wanted]
+    wanted = dict(answers(head) for head in data.heads)
+    shared = [head for head in spec.heads if head.name in wanted]
     if not shared:
-        raise UsageError(f"{path}: teaches {', '.join(t.name for t in spec.tasks)}; the student learns {', '.join(wanted)}")
-    if other := [task.name for task in shared if wanted[task.name] != answers(task)[1]]:
+        raise UsageError(f"{path}: teaches {', '.join(t.name for t in spec.heads)}; the student learns {', '.join(wanted)}")
+    if other := [head.name for head in shared if wanted[head.name] != answers(head)[1]]:
         raise UsageError(f"{path}: its labels of '{other[0]}' are not the student's, or in another order")
     return as_teacher(network, teacher.size or spec.input.height, teacher, data.train.data_sets)
 
@@ -227,13 +238,13 @@ def write_log(log: Path, history: Sequence[dict[str, float]]) -> None:
         writer.writerows({key: round(value, 5) for key, value in figures.items()} for figures in history)
 
 
-def calibrated(task: Task, logits: Tensor, tune: Samples) -> Task:
-    """The task with temperature and abstention from the held-out training images."""
-    target = torch.from_numpy(tune.targets[task.name])
-    if isinstance(task, Multiclass):
+def calibrated(head: Head, logits: Tensor, holdout: Samples) -> Head:
+    """The head with temperature and abstention from the held-out training images."""
+    target = torch.from_numpy(holdout.targets[head.name])
+    if isinstance(head, Multiclass):
         temperature = fit_temperature(logits, target)
         least = abstention((logits / temperature).softmax(dim=1), target)
-        return replace(task, temperature=temperature, abstain_below=least)
-    if isinstance(task, Multilabel):
-        return replace(task, temperature=fit_temperature(logits, target))
-    return task
+        return replace(head, temperature=temperature, abstain_below=least)
+    if isinstance(head, Multilabel):
+        return replace(head, temperature=fit_temperature(logits, target))
+    return head

@@ -1,4 +1,4 @@
-"""The multi-task loss: an image without a label for a task does not count in that task's loss."""
+"""The multi-head loss: an image without a label for a head does not count in that head's loss."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def partly_labelled_rows(target: Tensor) -> Tensor:
     return labelled_rows(target) & (target == UNLABELLED).reshape(len(target), -1).any(dim=1)
 
 
-def task_loss(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
-    """Sum of one task's loss over the labelled images, divided by the batch size, so that every image weighs the same.
+def head_loss(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
+    """Sum of one head's loss over the labelled images, divided by the batch size, so that every image weighs the same.
 
     Args:
         logits: `[N, outputs]`.
@@ -49,8 +49,8 @@ def counted(counts: Mapping[str, str], logits: Mapping[str, Tensor], targets: Ma
 
     Args:
         counts: quantity, whose range is 0 to the number of labels, to the head of labels that it counts.
-        logits: task to `[N, outputs]`, of views that are not mixed.
-        targets: task to the labels of each image; see `task_loss`.
+        logits: head to `[N, outputs]`, of views that are not mixed.
+        targets: head to the labels of each image; see `head_loss`.
     """
     filled = dict(targets)
     for quantity, labels in counts.items():
@@ -61,9 +61,9 @@ def counted(counts: Mapping[str, str], logits: Mapping[str, Tensor], targets: Ma
     return filled
 
 
-def task_losses(logits: Mapping[str, Tensor], targets: Mapping[str, Tensor], smoothing: float) -> dict[str, Tensor]:
-    """`task_loss` of every task that has targets."""
-    return {task: task_loss(logits[task], target, smoothing) for task, target in targets.items()}
+def head_losses(logits: Mapping[str, Tensor], targets: Mapping[str, Tensor], smoothing: float) -> dict[str, Tensor]:
+    """`head_loss` of every head that has targets."""
+    return {head: head_loss(logits[head], target, smoothing) for head, target in targets.items()}
 
 
 def soft_loss(student: Tensor, teacher: Tensor, single_label: bool, temperature: float, weight: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ def relation_loss(student: Tensor, teacher: Tensor, known: Tensor) -> Tensor:
     (Similarity-preserving distillation, Tung and Mori 2019, arXiv 1907.09682.)
 
     Args:
-        student, teacher: pooled features `[N, tasks, width]`; the widths may differ.
+        student, teacher: pooled features `[N, heads, width]`; the widths may differ.
         known: bool `[N]`: the images that count. The others are masked, not left out: a shape that depends on data makes a GPU
             wait.
     """
@@ -103,11 +103,11 @@ def relation_loss(student: Tensor, teacher: Tensor, known: Tensor) -> Tensor:
 
 
 def project_conflicts(gradients: list[Tensor], order: list[list[int]]) -> Tensor:
-    """The sum of the tasks' gradients, each without what opposes another's (PCGrad, Yu et al. 2020, algorithm 1).
+    """The sum of the heads' gradients, each without what opposes another's (PCGrad, Yu et al. 2020, algorithm 1).
 
     Args:
-        gradients: one flat vector for each task.
-        order: for each task, the order in which it meets the others; random, so that no task is favoured.
+        gradients: one flat vector for each head.
+        order: for each head, the order in which it meets the others; random, so that no head is favoured.
     """
     projected: list[Tensor] = []
     for index, gradient in enumerate(gradients):

@@ -1,4 +1,4 @@
-"""Make probabilities mean what they say: one temperature for each task, fitted on held-out training images.
+"""Make probabilities mean what they say: one temperature for each head, fitted on held-out training images.
 
 (Guo et al. 2017, arXiv 1706.04599.) The threshold below which a multiclass head abstains comes from the same images.
 """

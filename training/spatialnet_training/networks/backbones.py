@@ -6,7 +6,7 @@ What gives spatial awareness and context, and what an ablation on real data said
   ViT learn from tens of thousands of images rather than millions;
 - **2-D positions**, learned on one grid and interpolated to any other, so that training can start on small images;
 - **self-attention** between the 16-pixel cells carries context across the frame;
-- **one attention-pooling query for each task** over the cells (`layers.TaskPooling`): "is there a ship" and "is this rural" look
+- **one attention-pooling query for each head** over the cells (`layers.HeadPooling`): "is there a ship" and "is this rural" look
   at other places;
 - **crops at several scales** in training (`augment.warp`) stand for heights of flight;
 - **registers** (Darcet et al. 2023, arXiv 2309.16588), tokens that belong to no place, are there to be tried: no preset uses them.
@@ -41,11 +41,11 @@ class Backbone(Protocol):
 
     Attributes:
         width: of a token.
-        task_queries: whether each task may pool the tokens with a query of its own.
+        head_queries: whether each head may pool the tokens with a query of its own.
     """
 
     width: int
-    task_queries: bool
+    head_queries: bool
 
     def __call__(self, x: Tensor, present: Tensor | None = None) -> Tensor:
         """`x`: float `[N, bands, H, W]`; `present`: `[N, groups]` of 0 and 1. Returns `[N, tokens, width]`."""
@@ -64,7 +64,7 @@ class EncoderShape:
         stem: channels of the convolution stages, each halving the image; empty for the plain 16×16 patches of a ViT.
         residuals: residual blocks in each stage.
         positions: whether tokens know where they are.
-        task_queries: whether each task pools the tokens with a query of its own, rather than all with their mean.
+        head_queries: whether each head pools the tokens with a query of its own, rather than all with their mean.
         registers: tokens that belong to no place.
     """
 
@@ -76,7 +76,7 @@ class EncoderShape:
     residuals: tuple[int, ...] = ()
     positions: bool = True
     registers: int = 0
-    task_queries: bool = True
+    head_queries: bool = True
 
 
 PRESETS: dict[str, EncoderShape] = {
@@ -97,7 +97,7 @@ ABLATED: dict[str, EncoderShape] = {
     "student-1m/patches": replace(_BASE, stem=(), residuals=()),
     "student-1m/no-positions": replace(_BASE, positions=False),
     "student-1m/registers": replace(_BASE, registers=4),
-    "student-1m/mean-pooling": replace(_BASE, task_queries=False),
+    "student-1m/mean-pooling": replace(_BASE, head_queries=False),
     "student-1m/no-attention": replace(_BASE, depth=0),
 }
 """The smallest student with one thing changed: what `spatialnet-edge ablate` compares, and nothing else uses."""
@@ -114,7 +114,7 @@ class Encoder(nn.Module):
     def __init__(self, shape: EncoderShape, groups: tuple[BandGroup, ...], size: int) -> None:
         super().__init__()
         self.width = shape.width
-        self.task_queries = shape.task_queries
+        self.head_queries = shape.head_queries
         if shape.stem:
             first, *others = shape.stem
             self.embedding = GroupEmbedding(groups, first, kernel=3, stride=2, bias=False)

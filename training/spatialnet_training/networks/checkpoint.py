@@ -58,7 +58,7 @@ def load_network(path: Path) -> tuple[SpatialNet, ModelSpec, Provenance]:
     """
     state = read(path)
     spec = msgspec.json.decode(state["spec"], type=ModelSpec)
-    network = SpatialNet(state["backbone"], {t.name: t.width for t in spec.tasks}, spec.input.height, spec.input.groups)
+    network = SpatialNet(state["backbone"], {t.name: t.width for t in spec.heads}, spec.input.height, spec.input.groups)
     network.load_state_dict(state["weights"])
     return network.eval(), spec, msgspec.json.decode(state["provenance"], type=Provenance)
 

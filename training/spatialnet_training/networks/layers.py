@@ -58,12 +58,12 @@ class Block(nn.Module):
                 parameter.zero_()
 
 
-class TaskPooling(nn.Module):
-    """One learned query for each task attends over all tokens: `[N, tokens, width]` to `[N, tasks, width]`."""
+class HeadPooling(nn.Module):
+    """One learned query for each head attends over all tokens: `[N, tokens, width]` to `[N, heads, width]`."""
 
-    def __init__(self, tasks: int, width: int) -> None:
+    def __init__(self, heads: int, width: int) -> None:
         super().__init__()
-        self.query = nn.Parameter(torch.zeros(tasks, width))  # zero: starts as the mean over tokens
+        self.query = nn.Parameter(torch.zeros(heads, width))  # zero: starts as the mean over tokens
         self.key = nn.Linear(width, width)
         self.scale = width**-0.5
 

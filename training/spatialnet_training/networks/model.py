@@ -1,4 +1,4 @@
-"""SpatialNet-ViT: a backbone that makes tokens, one attention query for each task over them, one linear head for each task."""
+"""SpatialNet-ViT: a backbone that makes tokens, one attention query for each head over them, one linear head for each head."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from torch import Tensor, nn
 
 from spatialnet_edge.core.spec import RGB, BandGroup
 from spatialnet_training.networks.backbones import build_backbone
-from spatialnet_training.networks.layers import TaskPooling
+from spatialnet_training.networks.layers import HeadPooling
 
 
 class SpatialNet(nn.Module):
-    """Normalised pixels in, one tensor of logits for each task out.
+    """Normalised pixels in, one tensor of logits for each head out.
 
     Args:
         backbone: a preset of `backbones.PRESETS`, `timm:NAME` or `timm-trunk:NAME`.
-        tasks: task name to number of outputs.
+        heads: head name to number of outputs.
         size: side of the square input in pixels; a multiple of 16.
         groups: the bands of the input, in channel order.
         weights: pretrained ones for the backbone; see `build_backbone`.
     """
 
     def __init__(
-        self, backbone: str, tasks: Mapping[str, int], size: int, groups: tuple[BandGroup, ...] = (RGB,), weights: str = ""
+        self, backbone: str, heads: Mapping[str, int], size: int, groups: tuple[BandGroup, ...] = (RGB,), weights: str = ""
     ) -> None:
         super().__init__()
         self.backbone = build_backbone(backbone, groups, size, weights)
         width = int(self.backbone.width)  # type: ignore[arg-type]  # torch's stubs make every attribute a tensor or a module
-        self.pooling = TaskPooling(len(tasks), width)
-        if not self.backbone.task_queries:
+        self.pooling = HeadPooling(len(heads), width)
+        if not self.backbone.head_queries:
             self.pooling.requires_grad_(False)  # its zero queries are the mean over the tokens
-        self.heads = nn.ModuleDict({name: nn.Linear(width, outputs) for name, outputs in tasks.items()})
+        self.heads = nn.ModuleDict({name: nn.Linear(width, outputs) for name, outputs in heads.items()})
 
     def forward(self, x: Tensor, present: Tensor | None = None) -> dict[str, Tensor]:
         """`x`: float `[N, bands, H, W]`, mean 0 and deviation 1 for each band; H and W multiples of 16.
@@ -41,9 +41,9 @@ class SpatialNet(nn.Module):
         return self.answer(self.pool(x, present))
 
     def pool(self, x: Tensor, present: Tensor | None = None) -> Tensor:
-        """What each task sees of the image: `[N, tasks, width]`."""
+        """What each head sees of the image: `[N, heads, width]`."""
         return self.pooling(self.backbone(x, present))
 
     def answer(self, pooled: Tensor) -> dict[str, Tensor]:
-        """Logits of each task from `pool`'s features."""
+        """Logits of each head from `pool`'s features."""
         return {name: head(pooled[:, index]) for index, (name, head) in enumerate(self.heads.items())}

@@ -65,7 +65,7 @@ class TimmBackbone(nn.Module):
 
     def __init__(self, name: str, groups: tuple[BandGroup, ...], size: int, weights: str = "", trunk: bool = False) -> None:
         super().__init__()
-        self.task_queries = True
+        self.head_queries = True
         timm = import_timm()
         self.bands = [len(group.bands) for group in groups]
         options: dict[str, Any] = {"pretrained": weights == HUB, "num_classes": 0, "in_chans": sum(self.bands)}

@@ -9,21 +9,21 @@ import torch.nn.functional as F
 
 from spatialnet_edge.bundle.manifest import Provenance
 from spatialnet_edge.core.errors import UsageError, first_line
-from spatialnet_edge.core.spec import Multiclass, Multilabel, Task
+from spatialnet_edge.core.spec import Head, Multiclass, Multilabel
 from spatialnet_training.networks.backbones import Encoder
 from spatialnet_training.networks.checkpoint import load_network
 from spatialnet_training.networks.layers import Block
 from spatialnet_training.networks.model import SpatialNet
 
 
-def transfer(network: SpatialNet, tasks: tuple[Task, ...], start: Path) -> Provenance:
-    """Take over the backbone and the pooling, and the query and head of each task that has the same name and labels.
+def transfer(network: SpatialNet, heads: tuple[Head, ...], start: Path) -> Provenance:
+    """Take over the backbone and the pooling, and the query and head of each head that has the same name and labels.
 
     A network that is deeper, and otherwise of the same shape, starts as the one that it takes over: its further blocks are silent.
     A trunk (`timm-trunk:NAME`) takes over the stages of the whole network (`timm:NAME`), whose pooling and heads are wider.
 
     Args:
-        tasks: of `network`, in the order of its heads.
+        heads: of `network`, in the order of its heads.
 
     Returns:
         Where the checkpoint comes from.
@@ -40,11 +40,11 @@ def transfer(network: SpatialNet, tasks: tuple[Task, ...], start: Path) -> Prove
     if place in kept and place in own and kept[place].shape[-2:] != own[place].shape[-2:]:
         kept[place] = F.interpolate(kept[place], own[place].shape[-2:], mode="bicubic", align_corners=False)
     query = torch.zeros_like(own["pooling.query"])
-    before = {answers(task): index for index, task in enumerate(spec.tasks)}
-    for index, task in enumerate(tasks):
-        if (old := before.get(answers(task))) is not None and source.pooling.query.shape[1] == query.shape[1]:
+    before = {answers(head): index for index, head in enumerate(spec.heads)}
+    for index, head in enumerate(heads):
+        if (old := before.get(answers(head))) is not None and source.pooling.query.shape[1] == query.shape[1]:
             query[index] = source.pooling.query[old].detach()
-            kept |= {k: v for k, v in source.state_dict().items() if k.startswith(f"heads.{task.name}.")}
+            kept |= {k: v for k, v in source.state_dict().items() if k.startswith(f"heads.{head.name}.")}
     if set(kept) - set(own):
         raise UsageError(
             f"{start}: has {min(set(kept) - set(own))}, which this backbone has not; choose the one it was made with, or begin "
@@ -70,6 +70,6 @@ def is_trunk_of(network: SpatialNet, source: SpatialNet) -> bool:
     return own.keys() < whole.keys() and all(value.shape == whole[name].shape for name, value in own.items())
 
 
-def answers(task: Task) -> tuple[str, tuple[str, ...]]:
+def answers(head: Head) -> tuple[str, tuple[str, ...]]:
     """What makes two heads the same: the name and the labels."""
-    return task.name, task.labels if isinstance(task, Multiclass | Multilabel) else ()
+    return head.name, head.labels if isinstance(head, Multiclass | Multilabel) else ()

@@ -35,7 +35,7 @@ def variants(base: TrainConfig) -> Iterator[tuple[str, TrainConfig]]:
     yield "no transformer blocks", replace(base, backbone="student-1m/no-attention")
     yield "no positions", replace(base, backbone="student-1m/no-positions")
     yield "four registers", replace(base, backbone="student-1m/registers")
-    yield "mean pooling for one query a task", replace(base, backbone="student-1m/mean-pooling")
+    yield "mean pooling for one query a head", replace(base, backbone="student-1m/mean-pooling")
     yield "crops of one scale", replace(base, least_crop=1.0)
     yield "no mixing of images", replace(base, mixup_share=0.0, cutmix_share=0.0)
     yield "uncertainty weighting", replace(base, balance="uncertainty")
@@ -56,7 +56,7 @@ class Outcome:
 def accuracy(log: Path, data_sets: Sequence[str]) -> float:
     """Of the last epoch, the mean over the data sets' own heads."""
     last = read_log(log)[-1]
-    return float(np.mean([last[f"tune/land_use_{name}"] for name in data_sets]))
+    return float(np.mean([last[f"holdout/land_use_{name}"] for name in data_sets]))
 
 
 def compare(base: TrainConfig, data: TrainingData, out: Path, seeds: int) -> Iterator[Outcome]:

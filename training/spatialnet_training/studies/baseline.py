@@ -81,11 +81,11 @@ def judge(name: str, train: Samples, val: Samples) -> Result:
     return Result(name, len(train), len(val), float(accuracy))
 
 
-def joined(parts: list[Samples], task: str) -> Samples:
-    """Several parts of one data set, with one task's targets."""
+def joined(parts: list[Samples], head: str) -> Samples:
+    """Several parts of one data set, with one head's targets."""
     images = [image for part in parts for image in part.images]
     owners = np.concatenate([part.data_set for part in parts])
-    return Samples(images, {task: np.concatenate([part.targets[task] for part in parts])}, owners, parts[0].data_sets)
+    return Samples(images, {head: np.concatenate([part.targets[head] for part in parts])}, owners, parts[0].data_sets)
 
 
 def baseline(
@@ -102,8 +102,8 @@ def baseline(
     taxonomy, results = load_taxonomy(), []
     for name, path in data_sets(data_root, only).items():
         with console.status(f"{name}: features and support vector machine"):
-            parts = {split: load_split({name: path}, taxonomy, split, STORED_SIDE) for split in ("train", "tune", "val")}
-            results.append(judge(name, joined([parts["train"], parts["tune"]], f"land_use_{name}"), parts["val"]))
+            parts = {split: load_split({name: path}, taxonomy, split, STORED_SIDE) for split in ("train", "holdout", "val")}
+            results.append(judge(name, joined([parts["train"], parts["holdout"]], f"land_use_{name}"), parts["val"]))
     table = Table("data set", "train", "val", "accuracy", title="colour + HOG + LBP + Haralick, RBF support vector machine")
     for each in results:
         table.add_row(each.data_set, str(each.trained_on), str(each.judged_on), f"{each.accuracy:.2%}")

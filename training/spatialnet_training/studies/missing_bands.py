@@ -28,7 +28,7 @@ def withheld(groups: tuple[BandGroup, ...]) -> list[tuple[str, ...]]:
 
 
 def judge(checkpoint: Path, samples: Samples, size: int) -> list[tuple[tuple[str, ...], dict[str, float]]]:
-    """For each choice of missing groups, the accuracy of every task that the samples can judge."""
+    """For each choice of missing groups, the accuracy of every head that the samples can judge."""
     network, spec, _ = load_network(checkpoint)
     found: list[tuple[tuple[str, ...], dict[str, float]]] = []
     for missing in withheld(spec.input.groups):
@@ -47,12 +47,12 @@ def modalities(
     names = [group.name for group in spec.input.groups]
     if len(names) < 2:
         raise UsageError(f"{checkpoint}: takes one group of bands, {', '.join(names)}; there is nothing to withhold")
-    task = f"land_use_{data_set}"
-    if task not in {each.name for each in spec.tasks}:
-        raise UsageError(f"{checkpoint}: has no head '{task}'; it has {', '.join(each.name for each in spec.tasks)}")
+    head = f"land_use_{data_set}"
+    if head not in {each.name for each in spec.heads}:
+        raise UsageError(f"{checkpoint}: has no head '{head}'; it has {', '.join(each.name for each in spec.heads)}")
     samples = load_split(data_sets(data_root, data_set), load_taxonomy(), "val", judging_side(spec.input), spec.input.groups)
-    own = Samples(samples.images, {task: samples.targets[task]}, samples.data_set, samples.data_sets)
-    table = Table("withheld", f"{task}, accuracy", title=f"{spec.name} on {len(own)} validation images of {data_set}")
+    own = Samples(samples.images, {head: samples.targets[head]}, samples.data_set, samples.data_sets)
+    table = Table("withheld", f"{head}, accuracy", title=f"{spec.name} on {len(own)} validation images of {data_set}")
     for missing, figures in judge(checkpoint, own, spec.input.height):
-        table.add_row(" + ".join(missing) or "nothing", f"{figures[task]:.1%}")
+        table.add_row(" + ".join(missing) or "nothing", f"{figures[head]:.1%}")
     Console().print(table)

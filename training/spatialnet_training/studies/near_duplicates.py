@@ -100,8 +100,8 @@ def duplicates(
     val: dict[str, tuple[int, NDArray[np.uint64]]] = {}
     for name, path in data_sets(data_root, only).items():
         with console.status(f"{name}: hashing"):
-            parts = {split: load_split({name: path}, taxonomy, split, STORED_SIDE) for split in ("train", "tune", "val")}
-            train[name] = hashes(structured([*parts["train"].images, *parts["tune"].images]))
+            parts = {split: load_split({name: path}, taxonomy, split, STORED_SIDE) for split in ("train", "holdout", "val")}
+            train[name] = hashes(structured([*parts["train"].images, *parts["holdout"].images]))
             val[name] = len(parts["val"]), hashes(structured(parts["val"].images))
     found = overlaps(train, val)
     table = Table("data set", "val images", "with structure", "near duplicate in its own train", "in another's train")

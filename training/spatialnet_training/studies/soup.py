@@ -65,8 +65,8 @@ def related(first: Path, second: Path) -> tuple[SpatialNet, ModelSpec, Weights]:
     own, theirs = network.state_dict(), other.state_dict()
     if own.keys() != theirs.keys() or any(own[key].shape != theirs[key].shape for key in own):
         raise UsageError(f"{first} and {second} are networks of different shape; give one and what it became")
-    if [answers(task) for task in spec.tasks] != [
-        answers(task) for task in other_spec.tasks
+    if [answers(head) for head in spec.heads] != [
+        answers(head) for head in other_spec.heads
     ] or spec.input != other_spec.input:
         raise UsageError(f"{first} and {second} answer other questions or see other images; give one and what it became")
     return network, spec, theirs
@@ -84,11 +84,11 @@ def mixed(network: SpatialNet, towards: Weights, share: float) -> SpatialNet:
     return made.eval()
 
 
-def best_of(first: Path, second: Path, tune: Samples, shares: Sequence[float] = SHARES) -> tuple[Mixture, list[Mixture]]:
+def best_of(first: Path, second: Path, holdout: Samples, shares: Sequence[float] = SHARES) -> tuple[Mixture, list[Mixture]]:
     """The mixture with the lowest held-out loss, and all of them."""
     network, spec, towards = related(first, second)
     made = [(share, mixed(network, towards, share)) for share in shares]
-    found = [Mixture(share, mixture, judge(mixture, spec, tune)) for share, mixture in made]
+    found = [Mixture(share, mixture, judge(mixture, spec, holdout)) for share, mixture in made]
     return min(found, key=lambda each: each.reached.loss), found
 
 
@@ -106,11 +106,11 @@ def soup(
     """Average the weights of two related networks, as far as held-out training images say."""
     spec = load_spec(first)
     paths = data_sets(data_root, ",".join(learnt([spec])))
-    tune = load_split(paths, load_taxonomy(), "tune", judging_side(spec.input))
-    best, found = best_of(first, second, tune, SHARES if share is None else (share,))
+    holdout = load_split(paths, load_taxonomy(), "holdout", judging_side(spec.input))
+    best, found = best_of(first, second, holdout, SHARES if share is None else (share,))
     heads = [name for name in best.reached.figures if name.startswith("land_use_")]
     columns = [name.removeprefix("land_use_") for name in heads]
-    table = Table("share of the second", "held-out loss", *columns, title=f"{len(tune)} held-out training images")
+    table = Table("share of the second", "held-out loss", *columns, title=f"{len(holdout)} held-out training images")
     for each in found:
         mark = " ←" if each is best else ""
         figures = (f"{each.reached.figures[name]:.1%}" for name in heads)
