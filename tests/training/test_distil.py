@@ -40,7 +40,7 @@ def taught(teachers: list[Teacher], views: Batch) -> Taught:
 
 def test_a_teacher_says_nothing_of_images_that_it_does_not_know() -> None:
     views = batch([0, 1, 2, UNLABELLED])
-    said = taught([Teacher(Says(a=[4.0, 0.0]), None, of=(1,))], views)
+    said = taught([Teacher(Says(a=[4.0, 0.0]), None, datasets=(1,))], views)
     assert said.known["a"].tolist() == [False, True, False, True]  # of unlabelled pictures it speaks
     torch.testing.assert_close(said.probabilities["a"][1], torch.tensor([2.0, 0.0]).softmax(0))
     assert said.probabilities["a"][0].tolist() == [0, 0]
@@ -49,21 +49,21 @@ def test_a_teacher_says_nothing_of_images_that_it_does_not_know() -> None:
 
 def test_a_teacher_of_other_pictures_is_silent_on_those_without_labels() -> None:
     views = batch([0, 1, 2, UNLABELLED])
-    one_set = taught([Teacher(Says(a=[4.0, 0.0]), None, of=(1,), unlabelled=False)], views)
+    one_set = taught([Teacher(Says(a=[4.0, 0.0]), None, datasets=(1,), use_on_unlabelled=False)], views)
     assert one_set.known["a"].tolist() == [False, True, False, False]
-    every_set = taught([Teacher(Says(a=[4.0, 0.0]), None, unlabelled=False)], views)
+    every_set = taught([Teacher(Says(a=[4.0, 0.0]), None, use_on_unlabelled=False)], views)
     assert every_set.known["a"].tolist() == [True, True, True, False]
 
 
 def test_of_mixed_views_a_teacher_must_know_both_images() -> None:
     views = batch([1, 1, 0, 1, 0, 0], Mix(0.7))
-    said = taught([Teacher(Says(a=[1.0, 0.0]), None, of=(1, 2))], views)
+    said = taught([Teacher(Says(a=[1.0, 0.0]), None, datasets=(1, 2))], views)
     assert said.known["a"].tolist() == [True, True, False, False, False, False]
 
 
 def test_the_word_of_one_counts_for_more_than_that_of_another_where_both_know() -> None:
     everywhere = Teacher(Says(a=[0.0, 0.0], b=[0.0]), None)
-    one_set = Teacher(Says(a=[20.0, -20.0]), None, of=(2,), weight=3.0)
+    one_set = Teacher(Says(a=[20.0, -20.0]), None, datasets=(2,), weight=3.0)
     said = taught([everywhere, one_set], batch([0, 2]))
     torch.testing.assert_close(said.probabilities["a"], torch.tensor([[0.5, 0.5], [0.875, 0.125]]))
     assert said.known["b"].all()
@@ -83,14 +83,14 @@ def test_views_that_no_teacher_knows_teach_nothing() -> None:
     views = batch([0, 0, 1, 1])
     pooled = torch.randn(4, 2, 8, requires_grad=True)
     logits = torch.randn(4, 2, requires_grad=True)
-    said = taught([Teacher(Says(a=[3.0, 0.0]), None, of=(1,))], views)
+    said = taught([Teacher(Says(a=[3.0, 0.0]), None, datasets=(1,))], views)
     loss = distillation_loss(settings, pooled, {"a": logits}, said, views.targets, {"a": True}, {"a": 1.0})
     loss.backward()
     for gradient in (pooled.grad, logits.grad):
         assert gradient is not None
         assert gradient[:2].abs().sum() == 0
         assert gradient[2:].abs().sum() > 0
-    nobody = taught([Teacher(Says(a=[3.0, 0.0]), None, of=(2,))], views)
+    nobody = taught([Teacher(Says(a=[3.0, 0.0]), None, datasets=(2,))], views)
     assert distillation_loss(settings, pooled, {"a": logits}, nobody, views.targets, {"a": True}, {"a": 1.0}) == 0
 
 
@@ -118,6 +118,6 @@ def test_one_that_sees_turned_views_says_on_average_what_it_says_of_all_eight() 
 
 def test_a_data_set_that_the_run_does_not_have_is_refused() -> None:
     assert known_sets(TaughtBy("t.pt"), SETS) is None
-    assert known_sets(TaughtBy("t.pt", of=("rsscn7", "eurosat")), SETS) == (2, 0)
+    assert known_sets(TaughtBy("t.pt", datasets=("rsscn7", "eurosat")), SETS) == (2, 0)
     with pytest.raises(UsageError, match=r"t.pt: said to know 'ucm', .* data sets: eurosat, ucmerced, rsscn7"):
-        known_sets(TaughtBy("t.pt", of=("ucm",)), SETS)
+        known_sets(TaughtBy("t.pt", datasets=("ucm",)), SETS)

@@ -78,7 +78,7 @@ def test_relations_of_unknown_images_are_as_if_these_were_not_there() -> None:
 
 
 def test_a_head_counts_less_on_images_of_other_data_sets_and_in_full_on_unlabelled_ones() -> None:
-    settings = Distillation(teachers=("x",), temperature=1.0, elsewhere=0.25)
+    settings = Distillation(teachers=("x",), temperature=1.0, other_heads_weight=0.25)
     targets = {"a": torch.tensor([0, UNLABELLED, UNLABELLED]), "b": torch.tensor([UNLABELLED, 1, UNLABELLED])}
     logits = {"a": torch.tensor([[2.0, 0.0]]).repeat(3, 1), "b": torch.zeros(3, 2)}
     taught = Taught({"a": torch.tensor([[0.5, 0.5]]).repeat(3, 1)}, {"a": torch.ones(3, dtype=torch.bool)}, [])

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from spatialnet_edge.core.errors import DataRefused, UsageError
 from spatialnet_edge.core.spec import Multiclass, Multilabel, Regression
 from spatialnet_training.cli import read_config
-from spatialnet_training.config import Distillation, Stage, TaughtBy, load_config
+from spatialnet_training.config import Distillation, TaughtBy, TrainingStage, load_config
 from spatialnet_training.data.custom_dataset import load_own
 from spatialnet_training.data.dataloader import Loader, draw_epoch
 from spatialnet_training.data.datasets import TrainingData, load_published, load_split, load_unlabelled, published_heads
@@ -86,7 +86,9 @@ def test_an_epoch_has_as_many_images_as_were_asked_for_whatever_rounding_does(co
 
 
 def test_two_processes_see_the_halves_of_the_same_batches(data: TrainingData) -> None:
-    config = replace(TINY_RUN, stages=(Stage(size=32, epochs=1, mixup_share=0.5, cutmix_share=0.5),), group_dropout=0.3)
+    config = replace(
+        TINY_RUN, stages=(TrainingStage(size=32, epochs=1, mixup_share=0.5, cutmix_share=0.5),), group_dropout=0.3
+    )
     whole = Loader(config, data.train).epoch(0)
     halves = zip(*(Loader(config, data.train, rank=rank, processes=2).epoch(0) for rank in (0, 1)), strict=True)
     for batch, (first, second) in zip(whole, halves, strict=True):
@@ -169,7 +171,7 @@ from spatialnet_training.loop.training_run import train
 torch.set_num_threads(1)
 root, out, balance = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 config = TrainConfig(name="two", backbone="timm:vit_tiny_patch16_224", data={"eurosat": "eurosat.zip", "ucmerced": "ucmerced.zip"},
-    stages=(Stage(size=32, epochs=1, cutmix_share=0.3),), epoch_images=32, batch=8, learning_rate=1e-4, balance=balance)
+    stages=(TrainingStage(size=32, epochs=1, cutmix_share=0.3),), epoch_images=32, batch=8, learning_rate=1e-4, balance=balance)
 train(config, load_published({n: root / f for n, f in config.data.items()}, 32), out, "test")
 """
 
@@ -196,7 +198,7 @@ def test_two_processes_learn_what_one_does(data_root: Path, tmp_path: Path, bala
 def test_training_learns(data_root: Path) -> None:
     """A few images of EuroSAT are learnt within seconds: the loop, the loss and the averaged weights work together."""
     samples = load_split({"eurosat": data_root / "eurosat.zip"}, TAXONOMY, "train", 64).subset(range(0, 200, 3))
-    config = replace(TINY_RUN, stages=(Stage(size=32, epochs=12),), epoch_images=64, mixup_share=0.0, ema_decay=0.8)
+    config = replace(TINY_RUN, stages=(TrainingStage(size=32, epochs=12),), epoch_images=64, mixup_share=0.0, ema_decay=0.8)
     torch.manual_seed(0)
     outputs = {head.name: head.width for head in published_heads(TAXONOMY, ("eurosat",))}
     trainer = Trainer(config, SpatialNet(config.backbone, outputs, 32), samples)
@@ -216,9 +218,11 @@ def test_a_student_becomes_like_its_teachers_without_any_label(
     data: TrainingData, data_root: Path, teacher: Path, tmp_path: Path
 ) -> None:
     """Only soft labels, half of the pictures from a folder that nobody labelled, an ensemble of the same teacher twice."""
-    base = replace(TINY_RUN, seed=5, stages=(Stage(size=48, epochs=6),), mixup_share=0.0, ema_decay=0.8, learning_rate=3e-3)
+    base = replace(
+        TINY_RUN, seed=5, stages=(TrainingStage(size=48, epochs=6),), mixup_share=0.0, ema_decay=0.8, learning_rate=3e-3
+    )
     settings = Distillation(
-        teachers=(str(teacher), str(teacher)), share=1.0, relations=10.0, elsewhere=1.0,
+        teachers=(str(teacher), str(teacher)), share=1.0, relations=10.0, other_heads_weight=1.0,
         unlabelled=str(data_root / "ucmerced.zip"), unlabelled_terms="somebody's (CC-0)", unlabelled_share=0.5, unlabelled_tile=32,
     )  # fmt: skip
     started = replace(base, distillation=settings, weights_terms="begun with mine (MIT)")
@@ -239,7 +243,9 @@ def test_what_starts_from_a_network_inherits_its_terms(
 ) -> None:
     """A user's own network is not free of what the shipped one was trained on."""
     own = load_own(data_root / "ucmerced.zip", 64)
-    config = replace(TINY_RUN, start=str(teacher), weights_terms="begun with mine (MIT)", stages=(Stage(size=48, epochs=1),))
+    config = replace(
+        TINY_RUN, start=str(teacher), weights_terms="begun with mine (MIT)", stages=(TrainingStage(size=48, epochs=1),)
+    )
     once = train(config, own, tmp_path / "once", "test")
     assert load_network(once)[2].licence == (
         "as the owner of its images says; trained on ucmerced.zip (yours), begun with mine (MIT), EuroSAT (MIT), UC Merced "
@@ -255,7 +261,7 @@ def test_what_starts_from_a_network_inherits_its_terms(
 
 def test_a_teacher_sees_its_students_views_at_its_own_size(data: TrainingData, teacher: Path) -> None:
     settings = Distillation(teachers=(str(teacher),))
-    stages = (Stage(size=32, epochs=1),)
+    stages = (TrainingStage(size=32, epochs=1),)
     config = replace(TINY_RUN, distillation=settings, stages=stages, epoch_images=64, images_on_device=True)
     tutor, _, _ = load_network(teacher)
     student = SpatialNet(config.backbone, {head.name: head.width for head in data.heads}, 32)
@@ -326,13 +332,13 @@ def test_a_teacher_of_one_data_set_teaches_a_student_of_two(data: TrainingData, 
     one_set = load_published({"ucmerced": data_root / "ucmerced.zip"}, 64)
     assert (one_set.grant, one_set.terms) == ("Apache-2.0", ("UC Merced (public domain)",))
     teacher = train(replace(TINY_RUN, data={"ucmerced": "ucmerced.zip"}), one_set, tmp_path / "teacher", "test")
-    told = ("self", TaughtBy(str(teacher), of=("ucmerced",), weight=2.0))
+    told = ("self", TaughtBy(str(teacher), datasets=("ucmerced",), weight=2.0))
     settings = Distillation(teachers=told, relations=1.0, unlabelled_terms="of pictures that are not there")
     taught = train(replace(TINY_RUN, distillation=settings), data, tmp_path / "taught", "test")
     origin = load_network(taught)[2]
     assert origin.source == "from scratch, distilled from itself, teacher (of ucmerced)"
     assert origin.licence == licence(data.grant, data.terms)
-    wrong = Distillation(teachers=(TaughtBy(str(teacher), of=("mars",)),))
+    wrong = Distillation(teachers=(TaughtBy(str(teacher), datasets=("mars",)),))
     with pytest.raises(UsageError, match="said to know 'mars'"):
         train(replace(TINY_RUN, distillation=wrong), data, tmp_path / "wrong", "test")
 
@@ -350,7 +356,7 @@ def test_a_teacher_of_other_labels_is_refused(data: TrainingData, teacher: Path,
 
 @pytest.mark.parametrize("balance", ["uncertainty", "pcgrad"])
 def test_other_balances_of_the_tasks_learn_too(data: TrainingData, balance: str) -> None:
-    config = replace(TINY_RUN, balance=balance, stages=(Stage(size=32, epochs=4),), mixup_share=0.0)
+    config = replace(TINY_RUN, balance=balance, stages=(TrainingStage(size=32, epochs=4),), mixup_share=0.0)
     torch.manual_seed(0)
     trainer = Trainer(config, SpatialNet(config.backbone, {t.name: t.width for t in data.heads}, 32), data.train)
     losses = [trainer.train_epoch()["loss"] for _ in range(4)]
@@ -410,7 +416,7 @@ def test_the_command_line_overrides_any_key(tmp_path: Path) -> None:
     overrides = ("seed=7", "backbone=timm:resnet18", "head_weights.objects = 2.5", teachers)
     config = load_config(tmp_path / "run.toml", overrides)
     assert (config.seed, config.backbone, config.head_weights) == (7, "timm:resnet18", {"objects": 2.5})
-    assert config.distillation == Distillation(teachers=("a.pt", TaughtBy("b.pt", of=("aid",), weight=3.0)))
+    assert config.distillation == Distillation(teachers=("a.pt", TaughtBy("b.pt", datasets=("aid",), weight=3.0)))
     assert [each.checkpoint for each in config.distillation.taught_by] == ["a.pt", "b.pt"]
     with pytest.raises(UsageError, match="give key=value"):
         load_config(tmp_path / "run.toml", ("seed",))
