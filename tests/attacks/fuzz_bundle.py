@@ -20,8 +20,9 @@ import numpy as np
 
 with atheris.instrument_imports(include=["spatialnet_edge", "zipfile"]):
     from spatialnet_edge.bundle.manifest import Golden, Manifest, Provenance, decode_manifest, encode_manifest
-    from spatialnet_edge.bundle.reader import MANIFEST, file_records, open_bundle, write_raw
+    from spatialnet_edge.bundle.reader import MANIFEST, open_bundle
     from spatialnet_edge.bundle.trust import Trust
+    from spatialnet_edge.bundle.writer import file_records, write_raw
     from spatialnet_edge.core.errors import BundleError
     from spatialnet_edge.core.pixels import decode_rgb, encode_png
     from spatialnet_edge.core.spec import RGB, InputSpec, ModelSpec, Multilabel

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from conftest import tiny_graph, write_tiny_bundle
 from spatialnet_edge.bundle.manifest import decode_manifest, encode_manifest
-from spatialnet_edge.bundle.reader import Bundle, file_records, open_bundle
+from spatialnet_edge.bundle.reader import Bundle, open_bundle
+from spatialnet_edge.bundle.writer import file_records
 from spatialnet_edge.core.errors import BundleError, SpatialNetError
 
 SAMPLED_CUTS = 60

@@ -26,9 +26,10 @@ from typer.testing import CliRunner
 
 from conftest import CLIP, TINY, tiny_graph, write_tiny_bundle
 from mqtt_broker import free_port
-from spatialnet_edge.bundle.reader import Bundle, file_records, open_bundle, write_bundle
+from spatialnet_edge.bundle.reader import Bundle, open_bundle
 from spatialnet_edge.bundle.slots import CURRENT, MAX_TRIES, PREVIOUS, TRIAL, Slots
 from spatialnet_edge.bundle.trust import Trust
+from spatialnet_edge.bundle.writer import file_records, write_bundle
 from spatialnet_edge.cli.app import app
 from spatialnet_edge.core.atomic_io import write_durably
 from spatialnet_edge.core.clock import boot_id, since_boot

@@ -9,7 +9,8 @@ import pytest
 
 from conftest import SIDE, TINY, tiny_graph, write_tiny_bundle
 from spatialnet_edge.bundle.manifest import EngineRecord
-from spatialnet_edge.bundle.reader import Bundle, file_records, open_bundle, write_bundle
+from spatialnet_edge.bundle.reader import Bundle, open_bundle
+from spatialnet_edge.bundle.writer import file_records, write_bundle
 from spatialnet_edge.core.errors import (
     BundleError,
     EngineError,

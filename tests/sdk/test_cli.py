@@ -179,7 +179,7 @@ def test_bench_refuses_a_source_without_an_end(tiny_path: Path) -> None:
 def test_a_bundle_that_fails_its_golden_test_does_not_run(tmp_path: Path) -> None:
     import msgspec
 
-    from spatialnet_edge.bundle.reader import file_records, write_bundle
+    from spatialnet_edge.bundle.writer import file_records, write_bundle
 
     bundle = write_tiny_bundle(tmp_path / "a.snb")
     contents = {record.path: bundle.read(record.path) for record in bundle.manifest.files}

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from spatialnet_edge import __version__
 from spatialnet_edge.bundle.manifest import BuildRecord, EngineRecord, Golden, Manifest, Provenance
-from spatialnet_edge.bundle.reader import MODEL, Bundle, file_records, write_bundle
+from spatialnet_edge.bundle.reader import MODEL, Bundle
+from spatialnet_edge.bundle.writer import file_records, write_bundle
 from spatialnet_edge.core.pixels import encode_png
 from spatialnet_edge.core.spec import ModelSpec
 from spatialnet_optimize.evaluation.gates import GOLDEN_TOLERANCE, REFERENCE

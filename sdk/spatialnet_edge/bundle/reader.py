@@ -10,22 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 import stat
-import tempfile
-import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialnet_edge.bundle.manifest import MAX_MANIFEST_BYTES, FileRecord, Manifest, decode_manifest, encode_manifest
+from spatialnet_edge.bundle.manifest import MAX_MANIFEST_BYTES, FileRecord, Manifest, decode_manifest
 from spatialnet_edge.bundle.storage import ZIP_MAGIC, DirectoryStore, Store, ZipStore
 from spatialnet_edge.bundle.trust import MAX_SIGNATURE_BYTES, Trust, trust_here
-from spatialnet_edge.core.atomic_io import replaced, sync_folder
 from spatialnet_edge.core.errors import BundleError
 from spatialnet_edge.core.pixels import decode_png
 from spatialnet_edge.core.spec import ModelSpec
@@ -156,21 +150,6 @@ def open_bundle(name: str | Path, trust: Trust | None = None) -> Bundle:
     return bundle
 
 
-def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
-    """Write a bundle, never half of one, then open it.
-
-    A `.snb` is replaced by one atomic rename. A directory takes two (away with the old, in with the new); a power cut between
-    them leaves the old one beside it, under a name that begins with a dot.
-
-    Args:
-        path: a `.snb` file, or a directory to make.
-        manifest: its `files` must be what `file_records(files)` gives.
-        files: path in the bundle to content.
-    """
-    write_raw(path, {MANIFEST: encode_manifest(manifest), **files})
-    return open_bundle(path, Trust(allow_unsigned=True))
-
-
 def contents(bundle: Bundle) -> dict[str, bytes]:
     """Every file of a bundle as it lies there, hashed once more: the manifest, its signature if any, and what it lists."""
     raw = bundle.store.read(MANIFEST, MAX_MANIFEST_BYTES)
@@ -180,23 +159,6 @@ def contents(bundle: Bundle) -> dict[str, bytes]:
     if SIGNATURE in bundle.store.sizes():
         found[SIGNATURE] = bundle.store.read(SIGNATURE, MAX_SIGNATURE_BYTES)
     return found | {record.path: bundle.read(record.path) for record in bundle.manifest.files}
-
-
-def write_raw(path: Path, files: Mapping[str, bytes]) -> None:
-    """Put files where `path` is, as `write_bundle` says, without looking at them."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".snb":
-        _replace_file(path, files)
-    else:
-        _replace_directory(path, files)
-
-
-def file_records(files: Mapping[str, bytes]) -> tuple[FileRecord, ...]:
-    """Size and sha256 of each file, in order of path."""
-    return tuple(
-        FileRecord(path=path, size=len(content), sha256=hashlib.sha256(content).hexdigest())
-        for path, content in sorted(files.items())
-    )
 
 
 def _store(path: Path) -> Store:
@@ -232,39 +194,3 @@ def _check(where: Path, record: FileRecord, content: bytes) -> None:
         raise BundleError(f"{where}: '{record.path}' is a pickle or an archive; a bundle holds no code")
     if record.path.endswith(".onnx") and EXTERNAL_DATA_KEY in content:
         raise BundleError(f"{where}: '{record.path}' refers to data outside the bundle; export it self-contained")
-
-
-def _replace_file(path: Path, files: Mapping[str, bytes]) -> None:
-    with replaced(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in files.items():
-            entry = zipfile.ZipInfo(name)  # a fixed date: the same content gives the same bytes
-            entry.external_attr = (stat.S_IFREG | 0o644) << 16
-            archive.writestr(entry, content)
-
-
-def _replace_directory(path: Path, files: Mapping[str, bytes]) -> None:
-    if path.exists() and not (path / MANIFEST).is_file():
-        raise BundleError(f"{path}: exists and is not a bundle; choose another output or remove it")
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        for name, content in files.items():
-            target = temporary / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        for folder in (temporary, *(each for each in temporary.rglob("*") if each.is_dir())):
-            sync_folder(folder)
-        os.chmod(temporary, 0o755)
-        if path.exists():
-            retired = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-            os.replace(path, retired / "bundle")
-            os.replace(temporary, path)
-            shutil.rmtree(retired)
-        else:
-            os.replace(temporary, path)
-        sync_folder(path.parent)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise

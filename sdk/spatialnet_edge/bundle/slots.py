@@ -20,8 +20,9 @@ from pathlib import Path
 
 import msgspec
 
-from spatialnet_edge.bundle.reader import Bundle, contents, open_bundle, write_raw
+from spatialnet_edge.bundle.reader import Bundle, contents, open_bundle
 from spatialnet_edge.bundle.trust import Trust
+from spatialnet_edge.bundle.writer import write_raw
 from spatialnet_edge.core.atomic_io import FULL, point_link, sync_folder, write_durably
 from spatialnet_edge.core.errors import BundleError
 
