@@ -20,7 +20,7 @@ from spatialnet_edge.core.spec import RGB, InputSpec, ModelSpec, Multiclass, Mul
 from spatialnet_edge.engines.registry import load_backend
 from spatialnet_optimize.build.bundle_writer import portable_bundle
 
-pytest_plugins = ["mqtt_broker", "training_fixtures"]
+pytest_plugins = ["mqtt_broker", "service_fixtures", "training_fixtures"]
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data"

@@ -1,0 +1,134 @@
+"""Sinks whose peer goes, hangs or is not there yet."""
+
+import threading
+import time
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from mqtt_broker import free_port
+from service_fixtures import result, start, wait_for
+from spatialnet_edge.core.results import FrameResult
+from spatialnet_edge.service.camera_worker import open_sinks
+from spatialnet_edge.service.config import SourceSection
+from spatialnet_edge.sinks.queued import QueuedSink
+
+
+class Moody:
+    """A sink that fails on every fifth result, and keeps what it got."""
+
+    kept: ClassVar[list[int]] = []
+    wants_pixels = False
+
+    def write(self, each: FrameResult) -> None:
+        assert each.frame.pixels.size == 0
+        if each.seq % 5 == 4:
+            raise OSError("peer gone")
+        self.kept.append(each.seq)
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.fault(42)
+def test_a_sink_whose_peer_goes_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spatialnet_edge.sinks.queued.FIRST_WAIT_S", 0.02)
+    Moody.kept = []
+    told: list[str] = []
+    sink = QueuedSink(Moody(), wait=False, reopen=Moody, report=lambda kind, detail: told.append(kind), name="moody")
+    for seq in range(20):
+        sink.write(result(seq))
+        time.sleep(0.01)
+    time.sleep(0.3)
+    sink.close()
+    assert told == ["sink_failed", "sink_back"] * 4
+    assert len(Moody.kept) + sink.dropped == 20
+    assert sink.dropped == 4
+
+
+@pytest.mark.fault(42)
+def test_a_half_open_sink_delays_neither_inference_nor_the_end() -> None:
+    stuck = threading.Event()
+
+    class HalfOpen:
+        def write(self, each: FrameResult) -> None:
+            stuck.wait()
+
+        def close(self) -> None: ...
+
+    sink = QueuedSink(HalfOpen(), wait=False, capacity=4)
+    started = time.monotonic()
+    for seq in range(100):
+        sink.write(result(seq))
+    sink.close(timeout=0.2)
+    assert time.monotonic() - started < 1
+    assert sink.dropped >= 99 - 1
+    stuck.set()
+
+
+@pytest.mark.fault(42)
+def test_a_peer_that_is_not_there_at_start_is_waited_for(payload: Path) -> None:
+    """A vehicle flies before its link is up: no broker yet, and the service is ready all the same."""
+    pytest.importorskip("paho.mqtt.client")
+    folder = payload.parent
+    port = free_port()
+    payload.write_text(payload.read_text().replace('"null:"', f'"mqtt://127.0.0.1:{port}/fleet/late"'))
+    service = start(payload)
+    found = wait_for(folder / "health.json", lambda found: found.state == "READY" and found.up_s > 2)
+    service.terminate()
+    assert service.wait(10) == 0
+    assert found.events["sink_failed"] >= 1
+    lane = next(iter(found.sources.values()))
+    assert lane["ledger"]["emitted"] > 20
+    assert lane["sinks"]["log"]["dropped"] == 0
+
+
+class Unplugged(Moody):
+    """A serial link that breaks while nothing is sent, and works once it is opened again."""
+
+    broken: ClassVar[bool] = True
+
+    def flush(self) -> None:
+        if self.broken:
+            Unplugged.broken = False
+            raise OSError("device disconnected")
+
+
+@pytest.mark.fault(42)
+def test_a_sink_that_breaks_while_idle_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spatialnet_edge.sinks.queued.FIRST_WAIT_S", 0.02)
+    monkeypatch.setattr("spatialnet_edge.sinks.queued.IDLE_S", 0.02)
+    Moody.kept, Unplugged.broken = [], True
+    told: list[str] = []
+    queued = QueuedSink(
+        Unplugged(), wait=False, reopen=Unplugged, report=lambda kind, detail: told.append(kind), name="serial"
+    )
+    until = time.monotonic() + 5
+    while "sink_back" not in told and time.monotonic() < until:
+        time.sleep(0.01)
+    queued.write(result(0))
+    queued.close()
+    assert told == ["sink_failed", "sink_back"]
+    assert Moody.kept == [0]
+    assert queued.dropped == 0
+
+
+def test_two_sinks_of_one_kind_have_names_of_their_own(tmp_path: Path) -> None:
+    uris = (f"log:{tmp_path / 'a'}", f"log:{tmp_path / 'b'}", "null:")
+    sinks = open_sinks(SourceSection(uri="0", sinks=uris), lambda kind, detail: None)
+    assert [sink.name for sink in sinks] == ["log", "log-2", "null"]
+    for sink in sinks:
+        sink.close()
+
+
+def test_a_sink_that_could_not_be_reached_gets_what_comes_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spatialnet_edge.sinks.queued.FIRST_WAIT_S", 0.05)
+    Moody.kept = []
+    told: list[str] = []
+    queued = QueuedSink(None, wait=False, reopen=Moody, report=lambda kind, detail: told.append(kind), name="late")
+    time.sleep(0.3)
+    for seq in range(3):
+        queued.write(result(seq))
+    queued.close()
+    assert told == ["sink_back"]
+    assert Moody.kept == [0, 1, 2]

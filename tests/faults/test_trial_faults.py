@@ -1,0 +1,106 @@
+"""Bundles that are refused at the start, on trial or after they have rotted."""
+
+import subprocess
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from conftest import tiny_graph
+from service_fixtures import ANY, COMMAND, start, wait_for
+from spatialnet_edge.bundle.reader import Bundle, open_bundle
+from spatialnet_edge.bundle.slots import CURRENT, MAX_TRIES, PREVIOUS, TRIAL, Slots
+from spatialnet_edge.bundle.writer import file_records, write_bundle
+from spatialnet_edge.service.crash_loop import MAX_STARTS, count_start
+
+
+def flown(payload: Path) -> tuple[Slots, Bundle, dict[str, bytes]]:
+    """The slots with the installed bundle proved, that bundle, and its files to make another one of."""
+    slots = Slots(payload.parent / "root")
+    slots.mark_good(slots.choose()[0])
+    good = open_bundle(payload.parent / "tiny.snb", ANY)
+    return slots, good, {record.path: good.read(record.path) for record in good.manifest.files}
+
+
+def followed(payload: Path) -> tuple[Slots, Bundle]:
+    """The slots with a later release proved, serial 5, and the bundle that it replaced."""
+    slots, good, files = flown(payload)
+    later = msgspec.structs.replace(good.manifest, serial=5)
+    slots.install(write_bundle(payload.parent / "next.snb", later, files).path, ANY)
+    slots.mark_good(slots.choose()[0])
+    return slots, good
+
+
+@pytest.mark.fault(29)
+def test_a_trial_with_the_wrong_answers_is_taken_back_at_the_start(payload: Path, tmp_path: Path) -> None:
+    folder = payload.parent
+    slots, good, files = flown(payload)
+    files["model.onnx"] = tiny_graph(gain=0.01)
+    wrong = msgspec.structs.replace(good.manifest, files=file_records(files), serial=9)
+    slots.install(write_bundle(tmp_path / "wrong.snb", wrong, files).path, ANY)
+    service = start(payload)
+    found = wait_for(folder / "health.json", lambda found: found.state == "READY")
+    service.terminate()
+    assert service.wait(10) == 0
+    assert found.serial == good.manifest.serial
+    assert found.events["trial_refused"] == 1
+    assert slots.target(TRIAL) is None
+
+
+@pytest.mark.fault(17)
+def test_for_a_bundle_that_has_rotted_on_its_card_the_one_before_stands_in(payload: Path) -> None:
+    folder = payload.parent
+    slots, good = followed(payload)
+    model = slots.root / CURRENT / "model.onnx"
+    model.write_bytes(b"\0" + model.read_bytes()[1:])
+    service = start(payload)
+    found = wait_for(folder / "health.json", lambda found: found.state == "DEGRADED" and found.up_s > 3)
+    service.terminate()
+    assert service.wait(10) == 0
+    assert (found.serial, found.on_trial) == (good.manifest.serial, False)
+    assert found.events["bundle_refused"] == 1
+    assert found.why == ("the current bundle is refused; the one before flies",)
+    (slots.root / PREVIOUS).unlink()
+    alone = subprocess.run([*COMMAND, "serve", "--config", str(payload)], capture_output=True, text=True, check=False)
+    assert alone.returncode == 78
+    assert "model.onnx" in alone.stderr
+
+
+def test_a_trial_that_is_stopped_as_asked_keeps_its_tries(payload: Path) -> None:
+    folder = payload.parent
+    for _ in range(MAX_TRIES + 1):
+        service = start(payload)
+        found = wait_for(folder / "health.json", lambda found, pid=service.pid: found.pid == pid and found.state == "READY")
+        assert found.on_trial
+        service.terminate()
+        assert service.wait(10) == 0
+    assert Slots(folder / "root").state.tries == 0
+
+
+@pytest.mark.fault(29)
+def test_a_first_bundle_that_is_refused_says_so_at_every_start(payload: Path) -> None:
+    """And not, from the second start on, that nothing was installed."""
+    model = Slots(payload.parent / "root").root / TRIAL / "model.onnx"
+    model.write_bytes(b"\0" + model.read_bytes()[1:])
+    for _ in range(2):
+        done = subprocess.run([*COMMAND, "serve", "--config", str(payload)], capture_output=True, text=True, check=False)
+        assert done.returncode == 78
+        assert "model.onnx" in done.stderr
+
+
+@pytest.mark.fault(44)
+@pytest.mark.parametrize("rotten", [False, True])
+def test_after_a_crash_loop_the_last_good_bundle_flies_in_safe_mode(payload: Path, rotten: bool) -> None:
+    folder = payload.parent
+    slots, good = followed(payload)
+    assert slots.target(PREVIOUS) is not None
+    if rotten:
+        (slots.root / PREVIOUS / "model.onnx").write_bytes(b"")
+    for _ in range(MAX_STARTS):
+        count_start(folder / "root")
+    service = start(payload)
+    found = wait_for(folder / "health.json", lambda found: found.state == "SAFE")
+    service.terminate()
+    assert service.wait(10) == 0
+    assert found.serial == (5 if rotten else good.manifest.serial)
+    assert (found.events["safe_mode"], found.events.get("bundle_refused", 0)) == (1, int(rotten))
