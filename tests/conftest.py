@@ -71,6 +71,14 @@ def tiny_graph(spec: ModelSpec = TINY, gain: float = 0.05) -> bytes:
     return model.SerializeToString()
 
 
+def lit(level: int, height: int = SIDE, width: int = SIDE) -> NDArray[np.uint8]:
+    """A picture whose mean is `level`, its halves two grey levels below and above: a flat one is no picture and gets no label."""
+    picture = np.full((height, width, 3), level, np.uint8)
+    picture[:, : width // 2] -= 2
+    picture[:, width - width // 2 :] += 2
+    return picture
+
+
 @cache
 def clip_frames(count: int, step: int = 20) -> list[NDArray[np.uint8]]:
     """Real frames of the shipped clip, RGB."""

@@ -51,7 +51,7 @@ def hypotheses(result: FrameResult, head: str, most: int) -> list[tuple[str, flo
         return answer.top(most) if answer.label is not None else []
     if isinstance(answer, MultilabelPrediction):
         scores = dict(zip(answer.labels, map(float, answer.probabilities), strict=True))
-        return sorted(((label, scores[label]) for label in answer.present), key=lambda each: -each[1])[:most]
+        return sorted(((label, scores[label]) for label in answer.present or ()), key=lambda each: -each[1])[:most]
     return []
 
 

@@ -8,7 +8,7 @@ from threading import Event, Thread, get_ident
 import numpy as np
 import pytest
 
-from conftest import SIDE, TINY
+from conftest import SIDE, TINY, lit
 from spatialnet_edge.core.frames import Frame, Skipped
 from spatialnet_edge.engines.fake import FakeEngine
 from spatialnet_edge.engines.registry import CheckedEngine
@@ -63,7 +63,7 @@ class Camera:
 
     def __iter__(self) -> Iterator[Frame | Skipped]:
         for seq in range(FRAMES):
-            yield Frame(np.full((SIDE, SIDE, 3), self.level + seq % STEPS, np.uint8), seq, self.uri)
+            yield Frame(lit(self.level + seq % STEPS), seq, self.uri)
 
     def close(self) -> None: ...
 

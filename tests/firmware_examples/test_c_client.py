@@ -32,16 +32,23 @@ def result(seq: int, pose: Pose | None = None, flags: tuple[str, ...] = ()) -> F
 
 
 def test_a_record_comes_back_as_it_went() -> None:
-    found = unpack(pack(result(7, Pose(-33.8583, 151.21, 120.5), ("dark",))))
+    found = unpack(pack(result(7, Pose(-33.8583, 151.21, 120.5))))
     assert found.seq == 7
     assert found.position == (-33.8583, 151.21, 120.5)
-    assert found.flags == 1 | 8
+    assert found.flags == 8
     shade, bands, level = found.answers
     assert (shade.head, shade.kind, shade.label, shade.value) == (0, 0, 1, 0.75)
     assert (bands.kind, bands.present) == (1, (0, 2))
     assert (level.kind, level.value) == (2, 7.0)
     assert unpack(pack(result(2))).answers[0].label == -1  # unsure
     assert unpack(pack(result(2))).position is None
+
+
+def test_a_frame_without_a_label_has_none_in_its_record() -> None:
+    found = unpack(pack(result(7, flags=("dark",))))
+    assert found.flags == 1
+    shade, bands, level = found.answers
+    assert (shade.label, bands.present, math.isnan(level.value)) == (-1, (), True)
 
 
 @given(st.builds(Pose, *[st.floats()] * 3))

@@ -7,6 +7,7 @@ from collections import deque
 from pathlib import Path
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
@@ -14,6 +15,7 @@ from conftest import CLIP, ROOT, TINY
 from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.frames import Frame
 from spatialnet_edge.core.results import FrameResult, assemble
+from spatialnet_edge.core.spec import Known
 from spatialnet_edge.sinks.record_codec import unpack
 from spatialnet_edge.sinks.registry import open_sink
 
@@ -61,6 +63,26 @@ def test_a_rule_says_what_is_kept(rule: str, given: FrameResult, expected: str) 
 
 
 @pytest.mark.parametrize(
+    ("rule", "known", "expected"),
+    [
+        ("keep if known >= 0.5 else nothing", 0.6, "keep"),
+        ("keep if known >= 0.5 else nothing", 0.4, "nothing"),
+        ("keep if unknown else nothing", 0.2, "keep"),
+        ("keep if unknown else nothing", 0.6, "nothing"),
+        ("keep if shade is bright else nothing", 0.2, "nothing"),
+    ],
+)
+def test_a_rule_may_ask_whether_the_model_knows_the_picture(rule: str, known: float, expected: str) -> None:
+    from spatialnet_edge.sinks.routing import read_rule
+
+    spec = msgspec.structs.replace(TINY, known=Known(threshold=0.3))
+    rows = {"shade": [0.1, 0.9], "bands": [0.9, 0.1, 0.1], "level": [5], "known": [known]}
+    frame = Frame(np.zeros((4, 4, 3), np.uint8), 0, "tests")
+    given = assemble(spec, frame, {name: np.array(row, np.float32) for name, row in rows.items()}, 1.0, ())
+    assert read_rule(rule, spec).decide(given) == expected
+
+
+@pytest.mark.parametrize(
     ("rule", "says"),
     [
         ("keep the good ones", "expected 'keep if"),
@@ -68,6 +90,7 @@ def test_a_rule_says_what_is_kept(rule: str, given: FrameResult, expected: str) 
         ("keep if cover is dark else nothing", "no multiclass head 'cover'; this model has shade"),
         ("keep if p >= 0.5 else nothing", "p of which head"),
         ("keep if shade else nothing", "is no condition"),
+        ("keep if known >= 0.5 else nothing", "has no output 'known'"),
         ("keep if level has red else nothing", "no multilabel head 'level'"),
     ],
 )

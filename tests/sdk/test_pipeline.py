@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import spatialnet_edge
-from conftest import CLIP, SIDE, TINY
+from conftest import CLIP, SIDE, TINY, lit
 from spatialnet_edge.core.errors import EngineError, InvalidOutput, SourceLost, SourceRefused
 from spatialnet_edge.core.frames import Frame, Skipped
 from spatialnet_edge.engines.fake import FakeEngine
@@ -165,20 +165,33 @@ def test_an_engine_that_fails_ends_the_run_with_the_ledger_balanced() -> None:
 
 
 def test_step_is_one_frame_by_itself() -> None:
-    result = Pipeline(fake()).step(Frame(np.full((99, 77, 3), 250, np.uint8), 5, "x"))
+    result = Pipeline(fake()).step(Frame(lit(230, 98, 76), 5, "x"))
     assert result.shade.label == "bright"
     with pytest.raises(InvalidOutput):
-        Pipeline(fake(answer=invalid_at(250))).step(Frame(np.full((99, 77, 3), 250, np.uint8), 5, "x"))
+        Pipeline(fake(answer=invalid_at(228))).step(Frame(lit(230, 98, 76), 5, "x"))
 
 
-def test_dark_frames_are_classified_and_flagged() -> None:
-    assert Pipeline(fake()).step(Frame(np.zeros((50, 50, 3), np.uint8), 0, "x")).quality == ("dark",)
+@pytest.mark.parametrize(("level", "reason"), [(0, "dark"), (255, "saturated"), (100, "featureless")])
+def test_a_frame_without_a_picture_has_no_label_and_says_why(level: int, reason: str) -> None:
+    result = Pipeline(fake()).step(Frame(np.full((50, 50, 3), level, np.uint8), 0, "x"))
+    assert (result.quality, result.reason) == ((reason,), reason)
+    assert (result.shade.label, result.bands.present, result.level.value) == (None, None, None)
+
+
+def test_a_frame_without_a_label_does_not_reach_the_average_and_is_counted() -> None:
+    black = np.zeros((SIDE, SIDE, 3), np.uint8)
+    lights: list[Frame | Skipped] = [Frame(black if seq % 2 else lit(230), seq, "x", position_s=seq / 10) for seq in range(20)]
+    pipeline = Pipeline(fake(), smoothing_s=1.0)
+    results = list(pipeline.stream(ListSource(lights)))
+    assert [result.shade.label for result in results] == ["bright", None] * 10
+    assert all(result.shade.probabilities[1] == pytest.approx(0.9) for result in results[::2])
+    assert pipeline.ledger.unlabelled == {"dark": 10}
+    assert pipeline.ledger.unlabelled_share == pytest.approx(0.5, abs=0.03)
+    assert pipeline.ledger.to_dict()["unlabelled"] == {"dark": 10}
 
 
 def test_smoothing_follows_the_recordings_own_time() -> None:
-    flicker: list[Frame | Skipped] = [
-        Frame(np.full((SIDE, SIDE, 3), 250 if seq % 2 else 5, np.uint8), seq, "x", position_s=seq / 10) for seq in range(40)
-    ]
+    flicker: list[Frame | Skipped] = [Frame(lit(230 if seq % 2 else 25), seq, "x", position_s=seq / 10) for seq in range(40)]
     smoothed = [r.shade.probabilities[1] for r in Pipeline(fake(), smoothing_s=1.0).stream(ListSource(flicker))]
     plain = [r.shade.probabilities[1] for r in Pipeline(fake()).stream(ListSource(flicker))]
     assert np.ptp(plain[-10:]) > 0.7
@@ -215,7 +228,7 @@ def test_what_are_no_pixels_of_8_bits_is_refused_rather_than_answered(tiny_path:
 
 def test_classify_takes_one_array(tiny_path: Path) -> None:
     with spatialnet_edge.load(tiny_path) as model:
-        assert model.classify(np.full((480, 640, 3), 250, np.uint8)).shade.label == "bright"
+        assert model.classify(lit(230, 480, 640)).shade.label == "bright"
 
 
 def test_memory_stays_flat_and_no_thread_is_left(tiny_path: Path) -> None:

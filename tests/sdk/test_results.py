@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -18,7 +19,7 @@ from spatialnet_edge.core.results import (
     decode,
     difference,
 )
-from spatialnet_edge.core.spec import RGB, InputSpec
+from spatialnet_edge.core.spec import RGB, InputSpec, Known, ModelSpec
 
 BLANK = np.zeros((4, 4, 3), np.uint8)
 
@@ -59,11 +60,11 @@ def test_an_unknown_head_names_the_known_ones() -> None:
 
 def test_a_result_is_one_json_object_with_pose() -> None:
     frame = Frame(BLANK, 0, "clip.mp4", pose=Pose(40.5, -73.9, 120.0))
-    record = json.loads(json.dumps(assemble(TINY, frame, rows(0.8), 1.23456, ("dark",)).to_dict()))
+    record = json.loads(json.dumps(assemble(TINY, frame, rows(0.8), 1.23456, ("soft",)).to_dict()))
     assert record["predictions"]["shade"] == {"label": "bright", "confidence": 0.8}
     assert record["predictions"]["bands"]["present"] == ["green", "blue"]
     assert record["pose"]["altitude"] == 120.0
-    assert record["quality"] == ["dark"]
+    assert record["quality"] == ["soft"]
     assert record["engine_ms"] == 1.235
 
 
@@ -86,6 +87,14 @@ def test_without_a_half_life_nothing_is_smoothed() -> None:
     smoother.update(rows(0.0), 1.0)
     given_rows = rows(1.0)
     assert smoother.update(given_rows, 1.1) is given_rows
+
+
+def test_smoothing_leaves_how_well_a_frame_is_known_as_it_is() -> None:
+    smoother = Smoother(half_life_s=1.0)
+    smoother.update(rows(0.0) | {"known": np.float32([0.9])}, 1.0)
+    smoothed = smoother.update(rows(1.0) | {"known": np.float32([0.4])}, 1.5)
+    assert smoothed["known"] == pytest.approx([0.4])
+    assert 0 < smoothed["shade"][1] < 1
 
 
 @given(st.lists(st.tuples(st.floats(0, 1, width=32), st.floats(0.001, 1)), min_size=1, max_size=30))
@@ -118,9 +127,47 @@ def test_fit_averages_rather_than_picks() -> None:
     assert fitted.max() <= 101
 
 
-@pytest.mark.parametrize(("level", "flags"), [(3, ("dark",)), (252, ("saturated",)), (120, ())])
+@pytest.mark.parametrize(("level", "flags"), [(3, ("dark",)), (252, ("saturated",)), (120, ("featureless",))])
 def test_frames_without_a_picture_are_flagged(level: int, flags: tuple[str, ...]) -> None:
     assert quality(sampled(np.full((32, 32, 3), level, np.uint8))) == flags
+
+
+def test_a_flat_frame_with_one_bright_line_is_featureless_and_two_grey_levels_are_a_picture() -> None:
+    flat = np.full((96, 96, 3), (40, 90, 160), np.uint8)
+    flat[3] = 255
+    assert quality(sampled(flat)) == ("featureless",)
+    flat[:, 48:, 2] += 2
+    assert quality(sampled(flat)) == ()
+
+
+KNOWING = msgspec.structs.replace(TINY, known=Known(threshold=0.3))
+
+
+@pytest.mark.parametrize(
+    ("spec", "known", "flags", "reason"),
+    [
+        (TINY, None, (), None),
+        (TINY, None, ("dark",), "dark"),
+        (TINY, None, ("saturated",), "saturated"),
+        (TINY, None, ("featureless",), "featureless"),
+        (TINY, None, ("blurred",), None),
+        (KNOWING, 0.31, ("blurred",), None),
+        (KNOWING, 0.29, (), "unknown"),
+        (KNOWING, 0.29, ("blurred",), "blurred"),
+        (KNOWING, 0.99, ("dark",), "dark"),
+    ],
+)
+def test_without_a_picture_or_below_the_threshold_no_head_has_a_label(
+    spec: ModelSpec, known: float | None, flags: tuple[str, ...], reason: str | None
+) -> None:
+    given_rows = rows(0.8) | ({} if known is None else {"known": np.array([known], np.float32)})
+    result = assemble(spec, Frame(BLANK, 0, ""), given_rows, 0, flags)
+    assert result.reason == reason
+    assert result.known == (None if known is None else pytest.approx(known))
+    assert (result.shade.label is None, result.bands.present is None, result.level.value is None) == (reason is not None,) * 3
+    assert result.shade.confidence == pytest.approx(0.8)
+    record = json.loads(json.dumps(result.to_dict()))
+    assert (record["reason"], record["predictions"]["shade"]["label"] is None) == (reason, reason is not None)
 
 
 def test_a_hot_pixel_does_not_hide_that_a_frame_is_dark() -> None:
@@ -133,7 +180,7 @@ def test_a_hot_pixel_does_not_hide_that_a_frame_is_dark() -> None:
 def test_few_values_are_sampled_from_all_over_a_picture(side: int) -> None:
     picture = np.arange(side, dtype=np.uint8)[:, None, None].repeat(side, axis=1).repeat(3, axis=2)
     sample = sampled(picture)
-    assert 100 < len(sample) <= 1.25 * SAMPLED
+    assert 100 < sample.size <= 1.25 * SAMPLED
     assert sample.min() == 0
     assert side > 255 or sample.max() >= 0.8 * (side - 1)
 

@@ -79,6 +79,6 @@ def search(
 def prune(content: bytes, spec: ModelSpec) -> bytes:
     """The graph without the heads that nobody asked for."""
     model = onnx.load_from_string(content)
-    outputs = [head.name for head in spec.heads]
+    outputs = [output.name for output in spec.outputs]
     pruned = onnx.utils.Extractor(model).extract_model([IMAGE_INPUT], outputs)
     return pruned.SerializeToString(deterministic=True)

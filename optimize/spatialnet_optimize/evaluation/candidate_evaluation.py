@@ -67,7 +67,7 @@ def measure_engines(
         answers = predict(engine, golden_frames)
         if not agreements[name]:
             agreements[name].append(agreement(spec, answers, golden_expected))
-        largest = max(difference(head, answers[head.name], golden_expected[head.name]) for head in spec.heads)
+        largest = max(difference(head, answers[head.name], golden_expected[head.name]) for head in spec.outputs)
         measured.append(
             Measured(
                 name=name,

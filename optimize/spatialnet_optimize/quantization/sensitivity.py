@@ -28,7 +28,7 @@ class Sensitivity:
 
 def change(spec: ModelSpec, found: Outputs, expected: Outputs) -> float:
     """Mean absolute change over all answers of all heads."""
-    return float(np.mean([np.abs(found[head.name] - expected[head.name]).mean() for head in spec.heads]))
+    return float(np.mean([np.abs(found[head.name] - expected[head.name]).mean() for head in spec.outputs]))
 
 
 def answers(content: bytes, spec: ModelSpec, images: NDArray[np.uint8]) -> Outputs:

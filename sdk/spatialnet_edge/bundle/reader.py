@@ -80,10 +80,10 @@ class Bundle:
                 raise BundleError(f"{self.path}: golden frame '{path}' is {frames[-1].shape}; expected {spec.input.shape}")
         try:
             table = json.loads(self.read(self.manifest.golden.expected))
-            expected = {head.name: np.asarray(table[head.name], np.float32) for head in spec.heads}
+            expected = {head.name: np.asarray(table[head.name], np.float32) for head in spec.outputs}
         except (ValueError, KeyError, TypeError) as error:
             raise BundleError(f"{self.path}: the golden answers cannot be read: {error!r}") from error
-        for head in spec.heads:
+        for head in spec.outputs:
             if expected[head.name].shape != (len(frames), head.width):
                 raise BundleError(
                     f"{self.path}: golden answers of '{head.name}' have shape {expected[head.name].shape}; "

@@ -211,12 +211,14 @@ class LiveView:
 
 def answers(result: FrameResult) -> Table:
     """The answers for one frame."""
-    table = Table(title=f"frame {result.seq}   age {result.age_ms:.0f} ms   {' '.join(result.quality)}", min_width=72)
+    table = Table(title=f"frame {result.seq}   age {result.age_ms:.0f} ms   {result.reason or ''}", min_width=72)
     table.add_column("head")
     table.add_column("answer", min_width=32)
     table.add_column("confidence")
     for name, answer in result.predictions.items():
-        if isinstance(answer, Classification):
+        if result.reason is not None:
+            table.add_row(name, f"[dim]{result.reason}[/]", "")
+        elif isinstance(answer, Classification):
             length = round(answer.confidence * 16)
             table.add_row(name, answer.label or "[dim]unsure[/]", f"{'█' * length:<16} {answer.confidence:4.0%}")
         else:

@@ -128,22 +128,35 @@ SAMPLED = 400
 cost ten times that."""
 
 
+DARK, SATURATED, FEATURELESS = "dark", "saturated", "featureless"
+NO_PICTURE = (DARK, SATURATED, FEATURELESS)
+"""Flags of a frame that carries no picture: it is never given a label."""
+DARK_BELOW, SATURATED_ABOVE = 12, 243
+LEAST_SPREAD = 2
+"""Grey levels from the 5th to the 95th percentile of a band. Of 8,100 training images of EuroSAT, whose open water is the flattest
+picture that has a label, all reach 2; a flat frame has 0 or 1."""
+
+
 def sampled(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """About `SAMPLED` values, of pixels spread evenly: uint8, flat. Takes uint8 `[H, W, C]`, such as the model's input."""
+    """About `SAMPLED` values, of pixels spread evenly: uint8 `[pixels, C]`. Takes uint8 `[H, W, C]`, such as the model's input."""
     step = math.ceil(math.sqrt(pixels.size / SAMPLED))
-    return pixels[::step, ::step].ravel()
+    return np.ascontiguousarray(np.reshape(pixels[::step, ::step], (-1, pixels.shape[2])))
 
 
 def quality(sample: NDArray[np.uint8]) -> tuple[str, ...]:
-    """Flags for a frame that carries no picture: `dark` or `saturated`.
+    """Flags for a frame that carries no picture: one of `NO_PICTURE`, or none.
 
     Args:
-        sample: of its values, see `sampled`; the hundredth part at either end is not looked at, for hot and dead pixels.
+        sample: see `sampled`. The hundredth part of its values at either end is left out, for hot and dead pixels.
     """
-    low, high = len(sample) // 100, len(sample) - 1 - len(sample) // 100
-    ordered = np.sort(sample)
-    if ordered[high] < 12:
-        return ("dark",)
-    if ordered[low] > 243:
-        return ("saturated",)
+    values = np.sort(sample, axis=None)
+    cut = len(values) // 100
+    if values[-1 - cut] < DARK_BELOW:
+        return (DARK,)
+    if values[cut] > SATURATED_ABOVE:
+        return (SATURATED,)
+    ordered = np.sort(sample, axis=0)
+    cut = len(ordered) // 20
+    if int((ordered[-1 - cut].astype(np.int16) - ordered[cut]).max()) < LEAST_SPREAD:
+        return (FEATURELESS,)
     return ()

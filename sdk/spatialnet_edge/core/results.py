@@ -1,4 +1,4 @@
-"""From probabilities to answers: decode, abstain, smooth over time."""
+"""From probabilities to answers: decode, abstain, refuse what is no picture or is unknown, smooth over time."""
 
 from __future__ import annotations
 
@@ -12,11 +12,20 @@ from numpy.typing import NDArray
 from typing_extensions import assert_never
 
 from spatialnet_edge.core.clock import boot_id
-from spatialnet_edge.core.frames import Frame
-from spatialnet_edge.core.spec import Head, ModelSpec, Multiclass, Multilabel, Regression
+from spatialnet_edge.core.frames import NO_PICTURE, Frame
+from spatialnet_edge.core.spec import KNOWN, Head, ModelSpec, Multiclass, Multilabel, Output, Regression
 
 Probabilities: TypeAlias = Mapping[str, NDArray[np.float32]]
-"""For each head, one row: float32 `[width]`."""
+"""For each output, one row: float32 `[width]`."""
+
+UNKNOWN, BLURRED = "unknown", "blurred"
+REASONS = (UNKNOWN, *NO_PICTURE, BLURRED)
+"""Why a frame has no label. `dark`, `saturated`, `featureless`: it carries no picture, whatever the model says. `blurred`: the
+model does not know it, and it has no detail. `unknown`: the model does not know it."""
+
+
+NO_ANSWER = "—"
+"""What stands for a missing label in text."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,7 +33,7 @@ class Classification:
     """The answer of a multiclass head.
 
     Attributes:
-        label: the likeliest label, or None when its probability is below the head's `abstain_below`.
+        label: the likeliest label, or None when its probability is below the head's `abstain_below` or the frame has no label.
         confidence: that probability, whether or not the label was withheld.
         probabilities: float32 `[len(labels)]`.
     """
@@ -43,56 +52,65 @@ class Classification:
         return {"label": self.label, "confidence": round(self.confidence, 4)}
 
     def __str__(self) -> str:
-        return f"{self.label or '—'} {self.confidence:.0%}"
+        return f"{self.label or NO_ANSWER} {self.confidence:.0%}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MultilabelPrediction:
-    """The answer of a multilabel head: which labels are there, and every label's probability."""
+    """The answer of a multilabel head.
 
-    present: tuple[str, ...]
+    Attributes:
+        present: the labels that are there; None when the frame has no label.
+        probabilities: float32 `[len(labels)]`.
+    """
+
+    present: tuple[str, ...] | None
     labels: tuple[str, ...]
     probabilities: NDArray[np.float32]
 
     def to_dict(self) -> dict[str, Any]:
         scores = {label: round(float(p), 4) for label, p in zip(self.labels, self.probabilities, strict=True)}
-        return {"present": list(self.present), "confidence": scores}
+        return {"present": None if self.present is None else list(self.present), "confidence": scores}
 
     def __str__(self) -> str:
-        return ", ".join(self.present) or "none"
+        return NO_ANSWER if self.present is None else ", ".join(self.present) or "none"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RegressionPrediction:
-    """The answer of a regression head."""
+    """The answer of a regression head; `value` is None when the frame has no label."""
 
-    value: float
+    value: float | None
     unit: str
 
     def to_dict(self) -> dict[str, Any]:
-        return {"value": round(self.value, 4), "unit": self.unit}
+        return {"value": None if self.value is None else round(self.value, 4), "unit": self.unit}
 
     def __str__(self) -> str:
-        return f"{self.value:.2f} {self.unit}".rstrip()
+        return NO_ANSWER if self.value is None else f"{self.value:.2f} {self.unit}".rstrip()
 
 
 Prediction: TypeAlias = Classification | MultilabelPrediction | RegressionPrediction
 
 
-def decode(head: Head, row: NDArray[np.float32]) -> Prediction:
-    """One head's output for one frame, float32 `[head.width]`, as an answer."""
+def decode(head: Head, row: NDArray[np.float32], withhold: bool = False) -> Prediction:
+    """One head's output for one frame, float32 `[head.width]`, as an answer.
+
+    Args:
+        withhold: give no label, set of labels or value, whatever the probabilities.
+    """
     match head:
         case Multiclass():
             best = int(row.argmax())
             confidence = float(row[best])
-            label = head.labels[best] if confidence >= head.abstain_below else None
+            label = None if withhold or confidence < head.abstain_below else head.labels[best]
             return Classification(label, confidence, head.labels, row)
         case Multilabel():
             judged = zip(head.labels, row.tolist(), head.thresholds, strict=True)
             present = tuple(label for label, p, least in judged if p >= least)
-            return MultilabelPrediction(present, head.labels, row)
+            return MultilabelPrediction(None if withhold else present, head.labels, row)
         case Regression():
-            return RegressionPrediction(float(row[0]), head.unit)
+            return RegressionPrediction(None if withhold else float(row[0]), head.unit)
         case _:
             assert_never(head)
 
@@ -105,8 +123,10 @@ class FrameResult:
         predictions: head name to answer, in the model's order.
         engine_ms: time inside the engine.
         emitted_ns: monotonic clock at which the result was complete.
-        quality: flags such as `dark`; the answer is given all the same.
+        quality: flags of the picture, such as `dark`; see `core.frames.quality`.
         late: complete only after the deadline.
+        known: how much the picture resembles what the model was taught, 0 to 1; None when the model has no such output.
+        reason: why no head has a label, one of `REASONS`; None when the heads answer.
     """
 
     frame: Frame
@@ -115,6 +135,8 @@ class FrameResult:
     emitted_ns: int
     quality: tuple[str, ...] = ()
     late: bool = False
+    known: float | None = None
+    reason: str | None = None
 
     @property
     def seq(self) -> int:
@@ -147,6 +169,8 @@ class FrameResult:
             "engine_ms": round(self.engine_ms, 3),
             "quality": list(self.quality),
             "late": self.late,
+            "known": None if self.known is None else round(self.known, 4),
+            "reason": self.reason,
             "predictions": {name: answer.to_dict() for name, answer in self.predictions.items()},
         }
         if self.frame.pose is not None:
@@ -157,8 +181,8 @@ class FrameResult:
         return record
 
 
-def difference(head: Head, found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """The largest difference between two answers of a head: of probabilities as they are, of a quantity as a share of its range.
+def difference(head: Output, found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """The largest difference between two answers of an output: of probabilities as they are, of a quantity as a share of its range.
 
     Infinite where an answer is not a number.
     """
@@ -185,7 +209,12 @@ class Smoother:
         self._seconds = 0.0
 
     def update(self, probabilities: Probabilities, seconds: float) -> Probabilities:
-        """The smoothed rows. `seconds` is the time of the frame on any steady scale."""
+        """The smoothed rows; `known` stays that of this frame.
+
+        Args:
+            probabilities: of a frame that has a label; others must not reach the average (see `no_label_reason`).
+            seconds: time of the frame on any steady scale.
+        """
         if self.half_life_s <= 0:
             return probabilities
         elapsed = seconds - self._seconds
@@ -195,9 +224,10 @@ class Smoother:
         self._state = {
             name: self._state[name] * keep + row * (1 - keep) if name in self._state else np.array(row)
             for name, row in probabilities.items()
+            if name != KNOWN
         }
         self._seconds = seconds
-        return self._state
+        return self._state | ({KNOWN: probabilities[KNOWN]} if KNOWN in probabilities else {})
 
 
 def assemble(
@@ -208,11 +238,27 @@ def assemble(
     quality: tuple[str, ...],
     deadline_s: float = float("inf"),
 ) -> FrameResult:
-    """Decode every head of one frame.
+    """Decode every head of one frame, or withhold every label; see `no_label_reason`.
 
     Args:
         deadline_s: from capture to the complete result; later ones are marked `late`.
     """
-    predictions = {head.name: decode(head, rows[head.name]) for head in spec.heads}
+    reason = no_label_reason(spec, rows, quality)
+    predictions = {head.name: decode(head, rows[head.name], withhold=reason is not None) for head in spec.heads}
+    known = None if spec.known is None else float(rows[KNOWN][0])
     now = time.monotonic_ns()
-    return FrameResult(frame, predictions, engine_ms, now, quality, now - frame.captured_ns > deadline_s * 1e9)
+    late = now - frame.captured_ns > deadline_s * 1e9
+    return FrameResult(frame, predictions, engine_ms, now, quality, late, known, reason)
+
+
+def no_label_reason(spec: ModelSpec, rows: Probabilities, quality: tuple[str, ...]) -> str | None:
+    """Why a frame gets no label, one of `REASONS`; None when the heads may answer.
+
+    A frame without a picture never gets one, whatever the model says. Where the model has an output `known`, neither does a picture
+    below its threshold.
+    """
+    if no_picture := [flag for flag in quality if flag in NO_PICTURE]:
+        return no_picture[0]
+    if spec.known is None or rows[KNOWN][0] >= spec.known.threshold:
+        return None
+    return BLURRED if BLURRED in quality else UNKNOWN

@@ -21,7 +21,20 @@ Temperature: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=100)]
 Side: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=8192)]
 
 RESERVED = frozenset(
-    {"seq", "source", "frame", "age_ms", "engine_ms", "emitted_ns", "quality", "late", "predictions", "to_dict"}
+    {
+        "seq",
+        "source",
+        "frame",
+        "age_ms",
+        "engine_ms",
+        "emitted_ns",
+        "quality",
+        "late",
+        "predictions",
+        "to_dict",
+        "known",
+        "reason",
+    }
 )
 """Attributes of a frame's result, which no head may be named after."""
 
@@ -99,6 +112,31 @@ class Regression(Contract, frozen=True, tag_field="kind", tag="regression"):
 
 Head: TypeAlias = Multiclass | Multilabel | Regression
 
+KNOWN = "known"
+"""Name of the output that says how much a picture resembles what the model was taught."""
+
+
+class Known(Contract, frozen=True):
+    """How much a picture resembles what the model was taught; the output `known` is a sigmoid, float32 `[N, 1]` in 0 to 1.
+
+    Attributes:
+        threshold: below this no head gives a label. It was chosen on held-out training images (3 % of them lie below it).
+    """
+
+    threshold: Probability
+
+    @property
+    def name(self) -> str:
+        return KNOWN
+
+    @property
+    def width(self) -> int:
+        return 1
+
+
+Output: TypeAlias = Head | Known
+"""One output tensor of the deployed graph: float32 `[N, width]`, named as the head is."""
+
 
 class BandGroup(Contract, frozen=True):
     """Bands that one sensor gives together, in channel order: `rgb` has red, green and blue."""
@@ -137,11 +175,16 @@ IMAGE_INPUT = "image"
 
 
 class ModelSpec(Contract, frozen=True):
-    """A model's name, its input, and its heads in output order."""
+    """A model's name, its input, and its heads in output order.
+
+    Attributes:
+        known: None for a model that cannot tell what it was never taught.
+    """
 
     name: Label
     input: InputSpec
     heads: tuple[Head, ...] = msgspec.field(name="tasks")
+    known: Known | None = None
 
     def __post_init__(self) -> None:
         names = [head.name for head in self.heads]
@@ -151,6 +194,11 @@ class ModelSpec(Contract, frozen=True):
             raise ValueError(f"head names must be unique; found twice: {', '.join(sorted(duplicates))}")
         if clashes := RESERVED & set(names):
             raise ValueError(f"head name '{min(clashes)}' is reserved; rename the head")
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """Every output of the deployed graph, in order: the heads, then `known` where the model has it."""
+        return self.heads if self.known is None else (*self.heads, self.known)
 
     def head(self, name: str) -> Head:
         """The head of this name.

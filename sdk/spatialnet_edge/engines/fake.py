@@ -9,7 +9,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialnet_edge.core.spec import ModelSpec, Multiclass, Regression
+from spatialnet_edge.core.spec import KNOWN, ModelSpec, Multiclass, Regression
 
 Answer = Callable[[NDArray[np.uint8]], Mapping[str, NDArray[np.float32]]]
 
@@ -51,4 +51,6 @@ class FakeEngine:
                 values = np.full((len(batch), head.width), 0.1 / (head.width - 1), np.float32)
                 values[np.arange(len(batch)), chosen] = 0.9
             outputs[head.name] = values.astype(np.float32)
+        if self.spec.known is not None:
+            outputs[KNOWN] = np.ones((len(batch), 1), np.float32)
         return outputs

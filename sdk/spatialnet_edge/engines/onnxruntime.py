@@ -33,7 +33,7 @@ class OnnxRuntimeEngine:
         self.weights: Sequence[memoryview] = () if held is None else held.memory
         self._held = held
         self._session: Any = session
-        self._names = [head.name for head in spec.heads]
+        self._names = [output.name for output in spec.outputs]
 
     def infer(self, batch: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         try:
@@ -133,6 +133,6 @@ def _check_signature(session: Any, spec: ModelSpec) -> None:
     if inputs != expected:
         raise BundleError(f"the graph takes {inputs}; the manifest says {expected}")
     outputs = {value.name: value.shape[-1] for value in session.get_outputs()}
-    for head in spec.heads:
+    for head in spec.outputs:
         if outputs.get(head.name) != head.width:
             raise BundleError(f"the graph's outputs are {outputs}; the manifest says '{head.name}' with {head.width}")

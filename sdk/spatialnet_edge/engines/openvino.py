@@ -25,7 +25,7 @@ class OpenVinoEngine:
     def __init__(self, compiled: Any, spec: ModelSpec) -> None:
         self.spec = spec
         self._compiled: Any = compiled
-        self._names = [head.name for head in spec.heads]
+        self._names = [output.name for output in spec.outputs]
 
     def infer(self, batch: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         try:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatialnet_edge.core.errors import EngineError, InvalidOutput, UsageError
-from spatialnet_edge.core.spec import Head, ModelSpec, Multiclass, Regression
+from spatialnet_edge.core.spec import ModelSpec, Multiclass, Output, Regression
 
 if TYPE_CHECKING:
     from spatialnet_edge.engines.registry import Engine
@@ -52,7 +52,7 @@ class CheckedEngine:
             if self._closed:
                 raise EngineError("the engine is closed; classify inside the 'with' block of the model, or load it again")
             outputs = {name: np.array(values) for name, values in self._engine.infer(batch).items()}
-        for head in self.spec.heads:
+        for head in self.spec.outputs:
             if head.name not in outputs:
                 raise InvalidOutput(f"the engine gave no output '{head.name}'")
             check_output(head, outputs[head.name], len(batch))
@@ -70,7 +70,7 @@ class CheckedEngine:
                 self._engine.close()
 
 
-def check_output(head: Head, values: NDArray[np.float32], batch: int) -> None:
+def check_output(head: Output, values: NDArray[np.float32], batch: int) -> None:
     """Raise `InvalidOutput` unless `values` is a possible answer of `head` for `batch` frames."""
     if values.shape != (batch, head.width) or values.dtype != np.float32:
         raise InvalidOutput(f"'{head.name}' is {values.dtype} {values.shape}; expected float32 {(batch, head.width)}")

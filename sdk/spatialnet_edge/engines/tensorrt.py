@@ -53,7 +53,7 @@ class TensorRtEngine:
         self._engine: Any = engine
         self._device = device
         names = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
-        if expected := {IMAGE_INPUT, *(head.name for head in spec.heads)} - names:
+        if expected := {IMAGE_INPUT, *(output.name for output in spec.outputs)} - names:
             raise EngineUnavailable(f"the plan has no tensor '{min(expected)}'; it has {', '.join(sorted(names))}")
         self._slots: dict[int, BatchSlot] = {}
         with device.current():
@@ -131,7 +131,7 @@ class TensorRtEngine:
             raise EngineUnavailable(f"the plan's profile {profile} cannot be used")
         image = device.buffer((batch, *self.spec.input.shape), np.uint8)
         context.set_input_shape(IMAGE_INPUT, tuple(image.host.shape))
-        outputs = {head.name: device.buffer((batch, head.width), np.float32) for head in self.spec.heads}
+        outputs = {each.name: device.buffer((batch, each.width), np.float32) for each in self.spec.outputs}
         for name, buffer in {IMAGE_INPUT: image, **outputs}.items():
             context.set_tensor_address(name, buffer.address)
 

@@ -6,6 +6,9 @@ from collections import Counter
 from threading import Lock
 from typing import Any
 
+DRIFT_FRAMES = 300
+"""A running share is a mean over about so many frames."""
+
 
 class FrameStats:
     """Counts frames; safe to use from several threads.
@@ -20,14 +23,25 @@ class FrameStats:
         self._skipped: Counter[str] = Counter()
         self._details: dict[str, str] = {}
         self._missed = 0
+        self._unlabelled: Counter[str] = Counter()
+        self._unlabelled_share = 0.0
 
     def capture(self) -> None:
         with self._lock:
             self._captured += 1
 
-    def emit(self) -> None:
+    def emit(self, reason: str | None = None) -> None:
+        """Count an emitted frame.
+
+        Args:
+            reason: why it has no label (`FrameResult.reason`); None when it has one.
+        """
         with self._lock:
             self._emitted += 1
+            if reason is not None:
+                self._unlabelled[reason] += 1
+            weight = 1 / min(self._emitted, DRIFT_FRAMES)
+            self._unlabelled_share += weight * ((reason is not None) - self._unlabelled_share)
 
     def skip(self, reason: str, detail: str = "") -> None:
         with self._lock:
@@ -53,6 +67,20 @@ class FrameStats:
         return self._emitted
 
     @property
+    def unlabelled(self) -> dict[str, int]:
+        """Emitted frames without a label: reason to count, in order of reason."""
+        with self._lock:
+            return dict(sorted(self._unlabelled.items()))
+
+    @property
+    def unlabelled_share(self) -> float:
+        """Running share of frames without a label, 0 to 1, over about the last `DRIFT_FRAMES`.
+
+        It rises when the scene or the camera drifts away from what the model was taught.
+        """
+        return self._unlabelled_share
+
+    @property
     def skipped(self) -> dict[str, int]:
         """Reason to count, in order of reason."""
         with self._lock:
@@ -71,7 +99,8 @@ class FrameStats:
 
     def to_dict(self) -> dict[str, Any]:
         counts = {"captured": self.captured, "emitted": self.emitted, "skipped": self.skipped}
-        return counts | {"in_flight": self.in_flight, "missed": self.missed}
+        counts |= {"in_flight": self.in_flight, "missed": self.missed}
+        return counts | {"unlabelled": self.unlabelled, "unlabelled_share": round(self.unlabelled_share, 4)}
 
     def __str__(self) -> str:
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.skipped.items()) or "0"

@@ -53,7 +53,7 @@ class GoldenVectors:
         """Run one golden frame through an engine: each head with its difference from what is expected."""
         outputs = engine.infer(self.frames[index][None])
         return {
-            head.name: difference(head, outputs[head.name][0], self.expected[head.name][index]) for head in self.spec.heads
+            head.name: difference(head, outputs[head.name][0], self.expected[head.name][index]) for head in self.spec.outputs
         }
 
     def test(self, engine: Engine) -> GoldenTest:

@@ -21,7 +21,7 @@ from spatialnet_edge.core.errors import EngineError, InvalidOutput
 from spatialnet_edge.core.frame_queue import FrameQueue, parse_policy
 from spatialnet_edge.core.frames import Frame, Skipped, preprocess, quality, sampled
 from spatialnet_edge.core.pixels import resize_on_one_thread
-from spatialnet_edge.core.results import FrameResult, Probabilities, Smoother, assemble
+from spatialnet_edge.core.results import FrameResult, Probabilities, Smoother, assemble, no_label_reason
 from spatialnet_edge.engines.registry import Engine
 from spatialnet_edge.runtime.frame_stats import FrameStats
 from spatialnet_edge.sinks.registry import Sink
@@ -152,12 +152,13 @@ class Pipeline:
                     if inferred.invalid is not None:
                         continue
                     frame = inferred.frame
-                    rows = smoother.update(inferred.rows, frame.seconds)
+                    refused = no_label_reason(self.engine.spec, inferred.rows, inferred.quality) is not None
+                    rows = inferred.rows if refused else smoother.update(inferred.rows, frame.seconds)
                     result = assemble(self.engine.spec, frame, rows, inferred.engine_ms, inferred.quality, self.deadline_s)
                     if result.late and self.drop_late:
                         self.ledger.skip("late")
                         continue
-                    self.ledger.emit()
+                    self.ledger.emit(result.reason)
                     yield result
         finally:
             queue.close()

@@ -63,10 +63,12 @@ class MavlinkSink:
         mav = self._mavlink
         boot_ms = result.frame.captured_ns // 1_000_000 % 2**32
         for name, answer in result.predictions.items():
-            value = answer.confidence if isinstance(answer, Classification) else None
+            value = answer.confidence if isinstance(answer, Classification) and result.reason is None else None
             value = answer.value if isinstance(answer, RegressionPrediction) else value
-            value = float(len(answer.present)) if isinstance(answer, MultilabelPrediction) else value
-            assert value is not None
+            if isinstance(answer, MultilabelPrediction) and answer.present is not None:
+                value = float(len(answer.present))
+            if value is None:
+                continue  # the frame has no label: say nothing rather than a number
             self.send(mav.MAVLink_named_value_float_message(boot_ms, name[:NAME_LENGTH].encode(), value))
         record = pack(result)
         if len(record) <= TUNNEL_LENGTH:

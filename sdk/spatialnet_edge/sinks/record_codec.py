@@ -136,9 +136,9 @@ def _answer(place: int, answer: Prediction) -> bytes:
         case MultilabelPrediction():
             if len(answer.labels) > MOST_LABELS:
                 raise SinkError(f"a head of {len(answer.labels)} labels does not fit a record, which has {MOST_LABELS} bits")
-            bits = sum(1 << answer.labels.index(label) for label in answer.present)
+            bits = sum(1 << answer.labels.index(label) for label in answer.present or ())
             return ANSWER.pack(place, LABELS, UNSURE, max(map(float, answer.probabilities), default=0.0), bits)
         case RegressionPrediction():
-            return ANSWER.pack(place, QUANTITY, UNSURE, answer.value, 0)
+            return ANSWER.pack(place, QUANTITY, UNSURE, math.nan if answer.value is None else answer.value, 0)
         case _:
             assert_never(answer)

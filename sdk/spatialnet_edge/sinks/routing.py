@@ -3,8 +3,8 @@
     keep if land_use in [residential, industrial] and p >= 0.8 else thumbnail
 
 `p` is the confidence of the head that was named last. Conditions: `HEAD in [LABEL, …]`, `HEAD is LABEL`, `HEAD has LABEL` (an
-object that is present), `HEAD >= NUMBER` (a quantity), `p >= NUMBER`, joined by `and`, or `always`. What is not kept becomes a
-`thumbnail` or is left out (`nothing`).
+object that is present), `HEAD >= NUMBER` (a quantity), `known >= NUMBER`, `p >= NUMBER`, `unknown` (the frame has no label),
+joined by `and`, or `always`. What is not kept becomes a `thumbnail` or is left out (`nothing`).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from dataclasses import dataclass
 
 from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.results import Classification, FrameResult, MultilabelPrediction, RegressionPrediction
-from spatialnet_edge.core.spec import ModelSpec, Multiclass, Multilabel, Regression
+from spatialnet_edge.core.spec import KNOWN, ModelSpec, Multiclass, Multilabel, Regression
 
 RULE = re.compile(r"^\s*keep\s+if\s+(?P<conditions>.+?)\s+else\s+(?P<otherwise>thumbnail|nothing)\s*$")
 NAME, NUMBER = r"[a-z][a-z0-9_]*", r"[0-9.]+"
 CONDITION = re.compile(
-    rf"^(?:(?P<always>always)|p\s*(?:>=|≥)\s*(?P<least>{NUMBER})|(?P<head>{NAME})\s+in\s+\[(?P<labels>[^\]]+)\]|(?P<one>{NAME})\s+is\s+(?P<label>\w+)"
+    rf"^(?:(?P<always>always)|(?P<unknown>unknown)|p\s*(?:>=|≥)\s*(?P<least>{NUMBER})|(?P<head>{NAME})\s+in\s+\[(?P<labels>[^\]]+)\]|(?P<one>{NAME})\s+is\s+(?P<label>\w+)"
     rf"|(?P<many>{NAME})\s+has\s+(?P<object>\w+)|(?P<quantity>{NAME})\s*(?:>=|≥)\s*(?P<amount>{NUMBER}))$"
 )
 Condition = Callable[[FrameResult], bool]
@@ -62,11 +62,15 @@ def _read_condition(text: str, spec: ModelSpec, before: str) -> tuple[Condition,
         raise UsageError(f"'{text}' is no condition; see routing.py for what there is")
     if match["always"]:
         return (lambda result: True), before
+    if match["unknown"]:
+        return (lambda result: result.reason is not None), before
     if match["least"]:
         if not before:
             raise UsageError(f"'{text}': p of which head? name one before it, such as 'land_use is water and {text}'")
         least = float(match["least"])
         return (lambda result: _confidence(result, before) >= least), before
+    if match["quantity"] == KNOWN:
+        return _known_at_least(float(match["amount"]), spec), before
     if match["quantity"]:
         name, amount = _head(match["quantity"], spec, Regression), float(match["amount"])
         return (lambda result: _quantity(result, name) >= amount), name
@@ -77,6 +81,12 @@ def _read_condition(text: str, spec: ModelSpec, before: str) -> tuple[Condition,
     name = _head(match["head"] or match["one"], spec, Multiclass)
     wanted = _labels((match["labels"] or match["label"]).split(","), name, spec)
     return (lambda result: _label(result, name) in wanted), name
+
+
+def _known_at_least(least: float, spec: ModelSpec) -> Condition:
+    if spec.known is None:
+        raise UsageError(f"'known >= {least}': {spec.name} has no output 'known'; build it from a checkpoint that has one")
+    return lambda result: result.known is not None and result.known >= least
 
 
 def _head(name: str, spec: ModelSpec, kind: type) -> str:
@@ -102,12 +112,12 @@ def _label(result: FrameResult, head: str) -> str | None:
 
 def _present(result: FrameResult, head: str) -> tuple[str, ...]:
     answer = result.predictions[head]
-    return answer.present if isinstance(answer, MultilabelPrediction) else ()
+    return (answer.present or ()) if isinstance(answer, MultilabelPrediction) else ()
 
 
 def _quantity(result: FrameResult, head: str) -> float:
     answer = result.predictions[head]
-    return answer.value if isinstance(answer, RegressionPrediction) else float("-inf")
+    return answer.value if isinstance(answer, RegressionPrediction) and answer.value is not None else float("-inf")
 
 
 def _confidence(result: FrameResult, head: str) -> float:

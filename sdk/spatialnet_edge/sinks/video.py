@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from spatialnet_edge.core.errors import SinkError, SinkRefused
 from spatialnet_edge.core.frames import to_rgb
-from spatialnet_edge.core.results import Classification, FrameResult
+from spatialnet_edge.core.results import NO_ANSWER, Classification, FrameResult
 from spatialnet_edge.sinks.file_errors import not_opened
 
 DEFAULT_FPS = 30.0
@@ -98,14 +98,14 @@ def draw(image: NDArray[np.uint8], result: FrameResult) -> NDArray[np.uint8]:
     panel = image[: min(height, row * rows + margin), :panel_width]
     panel[:] = (panel * 0.35 + np.array(PANEL) * 0.65).astype(np.uint8)
     thickness = max(1, round(1.4 * scale))
-    footer = f"frame {result.seq}   age {result.age_ms:.0f} ms"
-    cv2.putText(image, footer, (margin, int(row * 0.75)), FONT, 0.5 * scale, FAINT, thickness, cv2.LINE_AA)
+    header = f"frame {result.seq}   age {result.age_ms:.0f} ms" + (f"   no label: {result.reason}" if result.reason else "")
+    cv2.putText(image, header, (margin, int(row * 0.75)), FONT, 0.5 * scale, FAINT, thickness, cv2.LINE_AA)
     for index, (name, answer) in enumerate(result.predictions.items(), start=1):
         baseline = int(row * (index + 0.75))
-        if isinstance(answer, Classification):
+        if isinstance(answer, Classification) and result.reason is None:
             length = int((panel_width * 0.98 - margin) * answer.confidence)
             cv2.rectangle(image, (margin, baseline + 4), (margin + length, baseline + 6), BAR, -1)
-        text = str(answer).replace("—", "unsure")
+        text = NO_ANSWER if result.reason else str(answer).replace(NO_ANSWER, "unsure")
         cv2.putText(image, name, (margin, baseline), FONT, 0.5 * scale, FAINT, thickness, cv2.LINE_AA)
         cv2.putText(image, text, (int(panel_width * 0.44), baseline), FONT, 0.55 * scale, TEXT, thickness, cv2.LINE_AA)
     return image
