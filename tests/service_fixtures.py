@@ -20,7 +20,7 @@ from spatialnet_edge.bundle.trust import Trust
 from spatialnet_edge.core.frames import Frame
 from spatialnet_edge.core.results import FrameResult, assemble
 from spatialnet_edge.service.health import Health, read_health
-from spatialnet_edge.sinks.journal import read_journal
+from spatialnet_edge.sinks.journal_reader import read_journal
 
 ANY = Trust(allow_unsigned=True)
 COMMAND = [sys.executable, "-m", "spatialnet_edge"]

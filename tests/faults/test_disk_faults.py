@@ -16,7 +16,8 @@ from spatialnet_edge.bundle.slots import Slots
 from spatialnet_edge.core.errors import SinkError
 from spatialnet_edge.core.frames import Frame
 from spatialnet_edge.core.results import assemble
-from spatialnet_edge.sinks.journal import Journal, read_journal
+from spatialnet_edge.sinks.journal import Journal
+from spatialnet_edge.sinks.journal_reader import read_journal
 from spatialnet_edge.sinks.log import LogSink
 from spatialnet_edge.sinks.queued import QueuedSink
 from spatialnet_edge.sinks.registry import open_sink

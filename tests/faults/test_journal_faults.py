@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from typer.testing import CliRunner
 from service_fixtures import Disk, records
 from spatialnet_edge.cli.app import app
 from spatialnet_edge.core.errors import Refused, SinkRefused
-from spatialnet_edge.sinks.journal import PIN, Journal, read_journal, read_segment, segments, to_line
+from spatialnet_edge.sinks.journal import BLOCK_BYTES, Journal, on_disk
+from spatialnet_edge.sinks.journal_reader import PIN, read_journal, read_pieces, read_segment, segments, to_line
 
 
 @pytest.mark.fault(39)
@@ -216,3 +218,127 @@ def test_a_log_prints_its_records_and_counts_what_is_damaged(tmp_path: Path) -> 
     assert CliRunner().invoke(app, ["log", str(tmp_path), "--pin", "1"]).exit_code == 0
     assert path.with_name(path.name + PIN).exists()
     assert isinstance(CliRunner().invoke(app, ["log", str(tmp_path / "none")]).exception, Refused)
+
+
+def blocks_of(folder: Path) -> int:
+    return sum(on_disk(path.stat().st_size) for path in segments(folder))
+
+
+@pytest.mark.fault(59)
+@pytest.mark.parametrize("total", [100_000, 2_000_000])
+def test_a_cap_holds_though_the_segment_is_larger_than_it(tmp_path: Path, total: int) -> None:
+    journal = Journal(tmp_path, total_bytes=total)
+    highest = 0
+    for n in range(3 * total // 5000):
+        assert journal.append({"n": n, "text": "y" * 5000})
+        highest = max(highest, blocks_of(tmp_path))
+    journal.close()
+    assert total // 2 < highest <= total
+    assert records(tmp_path)[-1] == 3 * total // 5000 - 1
+
+
+@pytest.mark.fault(59)
+def test_a_thousand_starts_do_not_make_a_thousand_files(tmp_path: Path) -> None:
+    for n in range(1000):
+        journal = Journal(tmp_path, total_bytes=200_000)
+        journal.append({"n": n})
+        journal.close()
+    assert len(segments(tmp_path)) == 1
+    assert records(tmp_path) == list(range(1000))
+
+
+@pytest.mark.fault(59)
+def test_the_cap_counts_blocks_of_the_disk(tmp_path: Path) -> None:
+    for number in range(1, 101):
+        (tmp_path / f"{number:09d}.log").write_bytes(to_line(b"{}"))  # 12 bytes, and a block each
+    journal = Journal(tmp_path, total_bytes=20 * BLOCK_BYTES)
+    journal.append({"n": 1})
+    journal.close()
+    assert blocks_of(tmp_path) <= 20 * BLOCK_BYTES
+
+
+@pytest.mark.fault(59)
+def test_a_folder_belongs_to_one_log_whatever_its_spelling(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    journal = Journal(tmp_path / "results")
+    for other in (tmp_path / "results", tmp_path / "x" / ".." / "results"):
+        with pytest.raises(SinkRefused, match="another log is written into this folder"):
+            Journal(other)
+    journal.close()
+    Journal(tmp_path / "results").close()
+
+
+@pytest.mark.fault(59)
+def test_a_large_last_segment_is_not_read_into_memory(tmp_path: Path) -> None:
+    line = to_line(msgspec.json.encode({"n": 0, "text": "y" * 1000}))
+    with (tmp_path / "000000001.log").open("wb") as file:
+        for _ in range(64):
+            file.write(line * 1000)
+        file.write(b"torn")
+    program = (
+        "import resource, sys; from pathlib import Path; from spatialnet_edge.sinks.journal import Journal\n"
+        "from spatialnet_edge.sinks.journal_reader import read_journal\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "Journal(Path(sys.argv[1])).close()\n"
+        "count = sum(len(reading.records) for reading in read_journal(Path(sys.argv[1])))\n"
+        "print(count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
+    count, grown_kb = map(int, done.stdout.split())
+    assert count == 64_000
+    assert grown_kb < 40_000
+
+
+@pytest.mark.fault(59)
+def test_no_link_device_or_folder_is_taken_for_a_segment(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"important text without newline")
+    folder = tmp_path / "log"
+    folder.mkdir()
+    (folder / "000000001.log").symlink_to(victim)
+    (folder / "000000002.log").symlink_to("/dev/zero")
+    os.mkfifo(folder / "000000003.log")
+    (folder / "000000004.log").mkdir()
+    (folder / "000000005.log").symlink_to(tmp_path / "nothing")
+    (folder / "²³.log").write_bytes(b"")
+    journal = Journal(folder, total_bytes=20 * BLOCK_BYTES)
+    for n in range(100):
+        assert journal.append({"n": n, "text": "y" * 2000})
+    journal.close()
+    assert victim.read_bytes() == b"important text without newline"
+    assert records(folder)[-1] == 99
+    assert not (tmp_path / "nothing").exists()
+    assert min(int(path.stem) for path in segments(folder)) > 5
+
+
+def test_the_number_after_nine_digits_is_the_newest(tmp_path: Path) -> None:
+    for number in (999_999_999, 1_000_000_000):
+        (tmp_path / f"{number}.log").write_bytes(to_line(b'{"n":%d}' % number))
+    journal = Journal(tmp_path)
+    journal.append({"n": 1})
+    journal.close()
+    assert records(tmp_path) == [999_999_999, 1_000_000_000, 1]
+
+
+@given(st.lists(st.sampled_from([b"x", b"\n", b"yy" * 40, to_line(b"{}"), to_line(b'{"n":1}') * 9]), max_size=40))
+@settings(max_examples=100, deadline=None)
+def test_reading_in_pieces_finds_what_reading_at_once_does(parts: list[bytes]) -> None:
+    content = b"".join(parts)
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("spatialnet_edge.sinks.journal_reader.PIECE_BYTES", 100)
+        path = Path(folder) / "000000001.log"
+        path.write_bytes(content)
+        readings = list(read_pieces(path))
+    whole = read_segment(content)
+    assert [record for reading in readings for record in reading.records] == list(whole.records)
+    assert bool(sum(reading.damaged for reading in readings)) == bool(whole.damaged)
+
+
+def test_files_of_a_journal_are_for_the_owner_and_the_group_whatever_the_umask(tmp_path: Path) -> None:
+    for umask in (0, 0o077):
+        before = os.umask(umask)
+        try:
+            Journal(tmp_path / oct(umask)).close()
+        finally:
+            os.umask(before)
+        assert segments(tmp_path / oct(umask))[0].stat().st_mode & 0o777 == 0o640

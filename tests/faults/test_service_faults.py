@@ -18,7 +18,7 @@ from spatialnet_edge.core.atomic_io import write_durably
 from spatialnet_edge.core.errors import Refused, UsageError
 from spatialnet_edge.service.config import load_service_config
 from spatialnet_edge.service.health import read_health
-from spatialnet_edge.sinks.journal import read_journal
+from spatialnet_edge.sinks.journal_reader import read_journal
 
 
 def test_a_health_file_is_replaced_whole_and_its_absence_is_told(tmp_path: Path) -> None:

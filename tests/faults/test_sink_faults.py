@@ -1,5 +1,6 @@
 """Sinks whose peer goes, hangs or is not there yet."""
 
+import socket
 import threading
 import time
 from pathlib import Path
@@ -9,10 +10,13 @@ import pytest
 
 from mqtt_broker import free_port
 from service_fixtures import result, start, wait_for
+from spatialnet_edge.core.errors import SinkRefused
 from spatialnet_edge.core.results import FrameResult
 from spatialnet_edge.service.camera_worker import open_sinks
 from spatialnet_edge.service.config import SourceSection
 from spatialnet_edge.sinks.queued import QueuedSink
+from spatialnet_edge.sinks.registry import open_sink
+from spatialnet_edge.sinks.unix import MOST_CLIENTS
 
 
 class Moody:
@@ -132,3 +136,50 @@ def test_a_sink_that_could_not_be_reached_gets_what_comes_later(monkeypatch: pyt
     queued.close()
     assert told == ["sink_back"]
     assert Moody.kept == [0, 1, 2]
+
+
+@pytest.mark.fault(66)
+def test_the_socket_of_a_living_process_is_not_taken(tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET, socket.SOCK_DGRAM):
+        with socket.socket(socket.AF_UNIX, kind) as daemon:
+            daemon.bind(str(path))
+            if kind != socket.SOCK_DGRAM:
+                daemon.listen(1)
+            with pytest.raises(SinkRefused, match="another process listens on this socket"):
+                open_sink(f"unix:{path}")
+            assert path.is_socket()
+        open_sink(f"unix:{path}").close()  # the daemon is gone, and has left its socket behind
+        assert not path.exists()
+    first = open_sink(f"unix:{path}")
+    with pytest.raises(SinkRefused, match="another process listens"):
+        open_sink(f"unix:{path}")
+    path.unlink()
+    second = open_sink(f"unix:{path}")
+    first.close()
+    assert path.is_socket()  # of the second, which the first must not remove
+    second.close()
+
+
+@pytest.mark.fault(67)
+def test_many_clients_use_up_no_descriptors(tmp_path: Path) -> None:
+    sink = open_sink(f"unix:{tmp_path / 'x.sock'}")
+    clients: list[socket.socket] = []
+    for _ in range(3 * MOST_CLIENTS):
+        client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        client.settimeout(2)
+        client.connect(str(tmp_path / "x.sock"))
+        clients.append(client)
+        sink.flush()  # type: ignore[attr-defined]
+    sink.write(result(1))
+    got = [bool(client.recv(4096)) for client in clients]
+    assert got == [True] * MOST_CLIENTS + [False] * 2 * MOST_CLIENTS
+    assert sink.turned_away == 2 * MOST_CLIENTS  # type: ignore[attr-defined]
+    for client in clients:
+        client.close()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as late:
+        late.settimeout(2)
+        late.connect(str(tmp_path / "x.sock"))
+        sink.write(result(2))
+        assert late.recv(4096)
+    sink.close()

@@ -19,7 +19,7 @@ from spatialnet_edge.bundle.writer import write_raw
 from spatialnet_edge.core.errors import SourceRefused
 from spatialnet_edge.core.frames import Frame
 from spatialnet_edge.service.health import Health, read_health, verdict
-from spatialnet_edge.sinks.journal import read_journal, segments
+from spatialnet_edge.sinks.journal_reader import read_journal, segments
 from spatialnet_edge.sources.registry import open_source
 
 UNIT = "spatialnet-edge"

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from spatialnet_edge.core.errors import SourceRefused
-from spatialnet_edge.sinks.journal import PIN, read_journal, segments
+from spatialnet_edge.sinks.journal_reader import PIN, name_of, read_journal, segments
 
 
 def log(
@@ -19,7 +19,7 @@ def log(
     if not folder.is_dir() or not segments(folder):
         raise SourceRefused(f"{folder}: no segment of a log (000000001.log …) in this folder")
     if pin:
-        path = folder / f"{pin:09d}.log"
+        path = folder / name_of(pin)
         if not path.exists():
             raise SourceRefused(f"{path}: no such segment; there are {', '.join(str(int(s.stem)) for s in segments(folder))}")
         path.with_name(path.name + PIN).touch()

@@ -14,6 +14,10 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """A disk without room: unlike a folder that may not be written, nothing that a person has to come and change."""
 
 
+DATA_MODE = 0o640
+"""Of the files that a service writes, whatever the umask is: its owner writes, its group reads, others see nothing."""
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames and new files in a folder permanent (`fsync` of the directory, open(2))."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -24,11 +28,12 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def replaced(path: Path, sync: bool = True) -> Generator[BinaryIO, None, None]:
+def replaced(path: Path, sync: bool = True, mode: int = 0o644) -> Generator[BinaryIO, None, None]:
     """A file to write, which takes the place of `path` by one atomic rename when the block ends.
 
     Args:
         sync: wait until it is on the disk; False for what a restart writes anew anyway.
+        mode: permissions of the new file, whatever the umask is.
 
     Raises:
         OSError: and the old content is still there, as it is after any error in the block.
@@ -40,7 +45,7 @@ def replaced(path: Path, sync: bool = True) -> Generator[BinaryIO, None, None]:
             file.flush()
             if sync:
                 os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, mode)
         os.replace(temporary, path)
         if sync:
             sync_folder(path.parent)
@@ -49,9 +54,9 @@ def replaced(path: Path, sync: bool = True) -> Generator[BinaryIO, None, None]:
         raise
 
 
-def write_durably(path: Path, content: bytes, sync: bool = True) -> None:
+def write_durably(path: Path, content: bytes, sync: bool = True, mode: int = DATA_MODE) -> None:
     """Replace the content of a file; see `replaced`."""
-    with replaced(path, sync) as file:
+    with replaced(path, sync, mode) as file:
         file.write(content)
 
 

@@ -4,88 +4,49 @@
 
 Eight hexadecimal digits are the CRC-32 (as zlib has it) of the JSON text after the space. A line that was cut off or changed does
 not fit its CRC, and it alone is lost. Segments are `000000001.log`, `000000002.log` …; the oldest go when the folder is over its
-cap or the disk is full, except those that are pinned by a file beside them, `000000001.log.pin`.
+cap or the disk is full, except those that are pinned by a file beside them, `000000001.log.pin`. Links, devices and folders in
+their place are never opened. One journal at a time has a folder, by a lock on the folder (flock(2)).
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
-import zlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, final
 
 import msgspec
 
-from spatialnet_edge.core.atomic_io import FULL, sync_folder
+from spatialnet_edge.core.atomic_io import DATA_MODE, FULL, sync_folder
 from spatialnet_edge.core.errors import SinkRefused
+from spatialnet_edge.sinks.journal_reader import PIN, drop_torn_tail, last_number, name_of, segments, to_line
 
 SEGMENT_BYTES = 16 << 20
 TOTAL_BYTES = 1 << 30
+LEAST_SEGMENTS = 4
+"""The cap holds only if old segments can go, so a segment takes at most this part of it."""
+BLOCK_BYTES = 4096
+"""A file takes whole blocks of a disk, however little is in it (the block of ext4, F2FS and UBIFS)."""
 SYNC_S = 1.0
-SUFFIX, PIN = ".log", ".pin"
-CRC_DIGITS = 8
 
 Write = Callable[[int, memoryview], int]
 encode_json = msgspec.json.Encoder().encode
 
 
-def to_line(text: bytes) -> bytes:
-    """One line of a segment."""
-    return b"%08x %s\n" % (zlib.crc32(text), text)
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What is in a segment.
-
-    Attributes:
-        records: JSON texts whose CRC fits, in order.
-        damaged: lines whose CRC does not.
-        whole: bytes up to the end of the last good line; what is behind them is a torn tail.
-    """
-
-    records: tuple[bytes, ...]
-    damaged: int
-    whole: int
-
-
-def read_segment(content: bytes) -> Reading:
-    """Take a segment apart, whatever happened to it."""
-    records: list[bytes] = []
-    damaged = position = whole = 0
-    while position < len(content):
-        end = content.find(b"\n", position)
-        line = content[position : end if end >= 0 else len(content)]
-        position = end + 1 if end >= 0 else len(content)
-        text = line[CRC_DIGITS + 1 :]
-        if end >= 0 and line[:CRC_DIGITS] == b"%08x" % zlib.crc32(text) and line[CRC_DIGITS : CRC_DIGITS + 1] == b" ":
-            records.append(text)
-            whole = position
-        else:
-            damaged += 1
-    return Reading(tuple(records), damaged, whole)
-
-
-def segments(folder: Path) -> list[Path]:
-    """The segments of a journal, oldest first."""
-    return sorted(path for path in folder.glob(f"*{SUFFIX}") if path.stem.isdigit())
-
-
-def read_journal(folder: Path) -> Iterator[Reading]:
-    """Every segment, oldest first."""
-    for path in segments(folder):
-        yield read_segment(path.read_bytes())
+def on_disk(size: int) -> int:
+    """Bytes that a file of this size takes from a disk."""
+    return -(-max(size, 1) // BLOCK_BYTES) * BLOCK_BYTES
 
 
 @final
 class Journal:
-    """Appends records to segments in a folder.
+    """Appends records to segments in a folder. It goes on with the last segment if that has room and is not pinned.
 
     Args:
-        total_bytes: of all segments; the oldest unpinned ones go first.
+        segment_bytes: of one segment, at most a quarter of `total_bytes`.
+        total_bytes: of all segments, in whole blocks of the disk; the oldest unpinned ones go first.
         report: told `disk_full` when records begin to be lost, with the reason, and `disk_free` when they reach the disk again.
         write: `os.write`, or a disk that fails, for tests.
 
@@ -93,7 +54,8 @@ class Journal:
         lost: records that could not be written, or that the disk failed on later.
 
     Raises:
-        SinkRefused: the folder cannot be written, with its path and our user id. A full disk is no reason: it may have room later.
+        SinkRefused: the folder cannot be written, with its path and our user id, or another journal has it. A full disk is no
+            reason: it may have room later.
     """
 
     def __init__(
@@ -106,23 +68,21 @@ class Journal:
     ) -> None:
         self.lost = 0
         self._folder = folder
-        self._segment_bytes = segment_bytes
+        self._segment_bytes = min(segment_bytes, total_bytes // LEAST_SEGMENTS)
         self._total_bytes = total_bytes
         self.report = report
         self._write = write
         self._full = False
-        self._descriptor = -1
-        self._size = 0
+        self._lock = self._descriptor = -1
+        self._number = self._size = self._kept = 0
         self._unsynced = 0
         self._synced = time.monotonic()
         try:
-            present = segments(folder)
-            if present:
-                _drop_torn_tail(present[-1])
-            self._number = int(present[-1].stem) if present else 0
-            self._kept = sum(path.stat().st_size for path in present)
-            self._next_segment()
+            self._open_folder()
         except OSError as error:
+            self._unlock()
+            if error.errno in FULL:
+                return
             raise SinkRefused(
                 f"{folder}: cannot be written by user {os.geteuid()}: {error.strerror}; "
                 f"give it to this user or choose another folder"
@@ -137,6 +97,8 @@ class Journal:
                     return self._lose("no space left, and no segment that may go")
         except OSError as error:
             return self._lose(f"{error.strerror}")
+        except SinkRefused as error:
+            return self._lose(str(error))
         if self._full:
             if not self._sync():
                 return False
@@ -151,19 +113,47 @@ class Journal:
             self._sync()
 
     def close(self) -> None:
-        """Bring everything to the disk."""
-        if self._descriptor >= 0:
-            self._sync()
-            os.close(self._descriptor)
-            self._descriptor = -1
+        """Bring everything to the disk, and give the folder to others."""
+        self._close_segment()
+        self._unlock()
+
+    def _open_folder(self) -> None:
+        """Make the folder, lock it, and open the segment to go on with."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SinkRefused(
+                f"{self._folder}: another log is written into this folder; give each log a folder of its own"
+            ) from error
+        present = segments(self._folder)
+        self._number = last_number(self._folder)
+        self._kept = sum(on_disk(path.stat().st_size) for path in present)
+        if present and int(present[-1].stem) == self._number:
+            self._go_on_with(present[-1])
+        if self._descriptor < 0:
+            self._next_segment()
+
+    def _go_on_with(self, path: Path) -> None:
+        before = path.stat().st_size
+        if not drop_torn_tail(path):
+            return
+        self._size = path.stat().st_size
+        self._kept -= on_disk(before) - on_disk(self._size)
+        if self._size < self._segment_bytes and not path.with_name(path.name + PIN).exists():
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
 
     def _place(self, line: bytes) -> bool:
         """Into this segment, or a new one if it is full; False when the disk is."""
+        if self._lock < 0:
+            self._open_folder()
         if (
             self._descriptor < 0 or (self._size and self._size + len(line) > self._segment_bytes)
         ) and not self._next_segment():
             return False
-        self._keep_below(self._total_bytes - len(line))
+        more = on_disk(self._size + len(line)) - on_disk(self._size)
+        self._keep_below(self._total_bytes - more)
         return self._write_line(line)
 
     def _write_line(self, line: bytes) -> bool:
@@ -177,20 +167,22 @@ class Journal:
             if error.errno in FULL:
                 return False
             raise
+        self._kept += on_disk(self._size + len(line)) - on_disk(self._size)
         self._size += len(line)
-        self._kept += len(line)
         self._unsynced += 1
         return True
 
     def _next_segment(self) -> bool:
         """False when the disk is full; then what was open still is."""
         number = self._number + 1
-        path = self._folder / f"{number:09d}{SUFFIX}"
+        path = self._folder / name_of(number)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
-            self.close()
+            descriptor = os.open(path, flags, DATA_MODE)
+            os.fchmod(descriptor, DATA_MODE)
+            self._close_segment()
             self._number, self._descriptor, self._size = number, descriptor, 0
+            self._kept += on_disk(0)
             sync_folder(self._folder)
         except OSError as error:
             if error.errno in FULL:
@@ -205,10 +197,21 @@ class Journal:
     def _drop_oldest(self) -> bool:
         for path in segments(self._folder):
             if int(path.stem) != self._number and not path.with_name(path.name + PIN).exists():
-                self._kept -= path.stat().st_size
+                self._kept -= on_disk(path.stat().st_size)
                 path.unlink()
                 return True
         return False
+
+    def _close_segment(self) -> None:
+        if self._descriptor >= 0:
+            self._sync()
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _unlock(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def _sync(self) -> bool:
         """What the disk fails on is lost: the kernel says so once, and then no longer knows of it (fsync(2))."""
@@ -231,12 +234,3 @@ class Journal:
     def _tell(self, kind: str, detail: str) -> None:
         if self.report is not None:
             self.report(kind, detail)
-
-
-def _drop_torn_tail(path: Path) -> None:
-    content = path.read_bytes()
-    whole = read_segment(content).whole
-    if whole < len(content):
-        with path.open("r+b") as file:
-            file.truncate(whole)
-            os.fsync(file.fileno())
