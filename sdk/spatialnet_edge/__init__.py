@@ -19,10 +19,14 @@ if TYPE_CHECKING:
     from spatialnet_edge.core.errors import SpatialNetError as SpatialNetError
     from spatialnet_edge.core.frames import Frame as Frame
     from spatialnet_edge.core.frames import Pose as Pose
+    from spatialnet_edge.core.frames import Skipped as Skipped
     from spatialnet_edge.core.results import FrameResult as FrameResult
     from spatialnet_edge.core.spec import ModelSpec as ModelSpec
-    from spatialnet_edge.runtime.pipeline import Pipeline as Pipeline
+    from spatialnet_edge.runtime.options import StreamOptions as StreamOptions
+    from spatialnet_edge.runtime.stream import Stream as Stream
+    from spatialnet_edge.sinks.registry import Sink as Sink
     from spatialnet_edge.sinks.registry import open_sink as open_sink
+    from spatialnet_edge.sources.registry import Source as Source
     from spatialnet_edge.sources.registry import open_source as open_source
 
 _PUBLIC = {
@@ -34,7 +38,11 @@ _PUBLIC = {
     "SpatialNetError": "core.errors",
     "Frame": "core.frames",
     "Pose": "core.frames",
-    "Pipeline": "runtime.pipeline",
+    "Skipped": "core.frames",
+    "Stream": "runtime.stream",
+    "StreamOptions": "runtime.options",
+    "Sink": "sinks.registry",
+    "Source": "sources.registry",
     "FrameResult": "core.results",
     "open_sink": "sinks.registry",
     "open_source": "sources.registry",
@@ -47,9 +55,13 @@ __all__ = [
     "FrameResult",
     "Model",
     "ModelSpec",
-    "Pipeline",
     "Pose",
+    "Sink",
+    "Skipped",
+    "Source",
     "SpatialNetError",
+    "Stream",
+    "StreamOptions",
     "__version__",
     "load",
     "open_bundle",

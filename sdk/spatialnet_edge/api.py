@@ -2,77 +2,153 @@
 
 import spatialnet_edge
 
-for result in spatialnet_edge.stream("builtin:student", "video.mp4"):
-    print(result.land_use.label, result.age_ms)
+model = spatialnet_edge.load("builtin:student")
+print(model("photo.jpg"))
+for result in model.stream("video.mp4", smoothing_s=0.3):
+    print(result.seq, result["land_use"])
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING, TypedDict, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from spatialnet_edge.bundle.reader import Bundle, open_bundle
 from spatialnet_edge.bundle.trust import Trust
-from spatialnet_edge.core.errors import EngineError, GoldenTestFailed
-from spatialnet_edge.core.frames import Frame
-from spatialnet_edge.core.hardware_info import cores
+from spatialnet_edge.core.errors import EngineError, SourceRefused
+from spatialnet_edge.core.frames import Skipped
 from spatialnet_edge.core.results import FrameResult
 from spatialnet_edge.engines.registry import LoadedEngine, open_engine
-from spatialnet_edge.runtime.frame_stats import FrameStats
 from spatialnet_edge.runtime.golden import GoldenTest, GoldenVectors, golden_vectors
-from spatialnet_edge.runtime.pipeline import Hooks, Pipeline
-from spatialnet_edge.sinks.registry import Sink
-from spatialnet_edge.sources.pose import PoseAt, PosedSource
-from spatialnet_edge.sources.registry import Source, open_source
+from spatialnet_edge.runtime.inputs import SourceLike, open_input
+from spatialnet_edge.runtime.options import StreamOptions
+from spatialnet_edge.runtime.outputs import Sinks
+from spatialnet_edge.runtime.pipeline import Pipeline
+from spatialnet_edge.runtime.session import Batching, Session, default_policy, engine_threads
+from spatialnet_edge.runtime.stream import Stream
+from spatialnet_edge.sources.iterable import ImageLike, frame_of
+from spatialnet_edge.sources.pose import PoseAt
+from spatialnet_edge.sources.supervised import Report, ignore_event
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+
+class StreamArguments(TypedDict, total=False):
+    """The fields of `StreamOptions` as keyword arguments; see there."""
+
+    policy: str | None
+    smoothing_s: float
+    workers: int | None
+    deadline_s: float | None
+    drop_late: bool
+    wait: bool | None
+    silence_s: float
+    own_process: bool | None
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A bundle with a running engine that has passed the golden test. A context manager."""
+    """A bundle with a running engine that has passed the golden test. A context manager; it can be called from any thread.
+
+    Attributes:
+        bundle: what was opened and verified.
+        session: the engine and the streams that use it.
+        golden: the golden test that the engine passed.
+    """
 
     bundle: Bundle
-    opened: LoadedEngine
-    vectors: GoldenVectors
+    session: Session
     golden: GoldenTest
+    _single: Pipeline = field(repr=False)
 
-    def classify(self, image: NDArray[np.uint8]) -> FrameResult:
-        """Classify one image, uint8 `[H, W, 3]`, RGB, or `[H, W, bands]` for a model of several groups of bands.
+    @property
+    def opened(self) -> LoadedEngine:
+        """Which form of the model runs, and why others were rejected."""
+        return self.session.loaded
+
+    @overload
+    def __call__(self, image: ImageLike) -> FrameResult: ...
+
+    @overload
+    def __call__(self, image: Sequence[ImageLike]) -> list[FrameResult]: ...
+
+    def __call__(self, image: ImageLike | Sequence[ImageLike]) -> FrameResult | list[FrameResult]:
+        """Classify one image, or each of a list.
+
+        Args:
+            image: uint8 `[H, W, 3]`, RGB (or `[H, W, bands]` for a model of several groups of bands), a Pillow image, a path, or
+                a list of these.
 
         Raises:
-            SourceRefused: it is another kind of array: floats would be cut to zeros and ones.
+            SourceRefused: no image, a damaged one, or another kind of array: floats would be cut to zeros and ones.
+            InvalidOutput: the engine's answer breaks its contract.
         """
-        return Pipeline(self.opened.engine).step(Frame(np.asarray(image), 0, "array"))
+        if isinstance(image, list | tuple):
+            return [self._classify(each, index) for index, each in enumerate(image)]
+        return self._classify(image, 0)
 
-    def pipeline(
+    def _classify(self, image: object, index: int) -> FrameResult:
+        frame = frame_of(image, index)
+        if isinstance(frame, Skipped):
+            raise SourceRefused(frame.detail)
+        return self._single.step(replace(frame, pixels=np.asarray(frame.pixels)))
+
+    def stream(
         self,
-        policy: str = "every",
-        smoothing_s: float = 0.0,
-        workers: int = 0,
-        deadline_s: float = float("inf"),
-        drop_late: bool = False,
-    ) -> Pipeline:
-        """A pipeline on this engine; `workers` 0 is one a core, or one alone under `latest`. The rest as `Pipeline` has it."""
-        default = 1 if policy == "latest" else cores()
-        hooks = Hooks(on_suspect_output=self.require_still_golden)
-        return Pipeline(self.opened.engine, policy, smoothing_s, workers or default, deadline_s, drop_late, hooks)
+        source: SourceLike,
+        options: StreamOptions | None = None,
+        *,
+        sinks: Sinks = (),
+        pose: PoseAt | None = None,
+        report: Report = ignore_event,
+        name: str | None = None,
+        **changes: Unpack[StreamArguments],
+    ) -> Stream:
+        """Classify every frame of a source.
+
+        Args:
+            source: a path, a camera's number, a URI of `spatialnet_edge.sources`, an open `Source`, or an iterable of images or
+                frames, such as a generator.
+            options: see `StreamOptions`; single options may be given as keyword arguments instead.
+            sinks: URIs of `spatialnet_edge.sinks` or open sinks. Each result is written to them, and they are closed at the end.
+            pose: asked for the pose of each frame, with the moment of its capture (`time.monotonic_ns`).
+            report: told what happens to the source and the sinks: an event's name and one line.
+            name: what people call the source; None for its URI without user and password.
+
+        Returns:
+            An iterator over one result for each frame, in order; a context manager, too.
+
+        Raises:
+            Refused, UsageError: the source or a sink cannot be opened.
+        """
+        chosen = replace(options or StreamOptions(), **changes)
+        return self.session.open_stream(source, chosen, sinks=sinks, pose=pose, report=report, name=name)
 
     def require_still_golden(self, error: EngineError) -> None:
-        """Whether the engine is to blame for strange answers: raise them as they are unless it passes the golden test."""
-        try:
-            self.vectors.require(self.opened.engine)
-        except (GoldenTestFailed, EngineError) as failed:
-            raise EngineError(f"{error}; and {failed}") from failed
+        """See `Session.require_still_golden`."""
+        self.session.require_still_golden(error)
+
+    @property
+    def vectors(self) -> GoldenVectors:
+        """The golden frames and answers of the bundle."""
+        return self.session.vectors
+
+    def close(self) -> None:
+        """End all streams and close the engine. A second call does nothing."""
+        self.session.close()
 
     def __enter__(self) -> Model:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.opened.engine.close()
+        self.close()
 
 
 def load(
@@ -83,71 +159,54 @@ def load(
     trust: Trust | None = None,
     fallback: bool = True,
     inspectable_weights: bool = False,
+    batching: Batching | None = None,
 ) -> Model:
     """Open a bundle, verify it, start the best engine for this machine and run the golden test.
 
     Args:
         bundle: a `.snb` file, a bundle directory, or `builtin:student`.
         backend: force one, such as `onnxruntime`.
-        threads: for one inference on a CPU; 0 for one a core.
+        threads: for one inference on a CPU; 0 for one a core. For recordings 1 is faster: several frames share the cores.
         trust: who may sign; None for the keys of this computer, if it has any.
-        fallback: whether another engine of the bundle may stand in for the preferred one.
-        inspectable_weights: lay the weights where they can be seen and checked; slower (decision 0011).
+        fallback: whether another form of the model in the bundle may stand in for the preferred one.
+        inspectable_weights: lay the weights where they can be inspected; slower (decision 0011).
+        batching: let frames of several streams share one inference.
 
     Raises:
         BundleError, EngineUnavailable, GoldenTestFailed: refused, and why.
     """
-    opened_bundle = open_bundle(bundle, trust)
-    opened = open_engine(opened_bundle, backend, threads, fallback, inspectable_weights)
-    vectors = golden_vectors(opened_bundle)
-    return Model(opened_bundle, opened, vectors, vectors.require(opened.engine))
-
-
-def engine_threads(policy: str) -> int:
-    """Threads for one inference: all cores for the freshest answer, one when several frames share the cores."""
-    return 0 if policy == "latest" else 1
-
-
-def default_policy(source: Source) -> str:
-    """`latest` for what will not wait, `every` for recordings."""
-    return "latest" if source.live else "every"
+    opened = open_bundle(bundle, trust)
+    vectors = golden_vectors(opened)
+    tests: list[GoldenTest] = []
+    loaded = open_engine(
+        opened, backend, threads, fallback, inspectable_weights, lambda engine: tests.append(vectors.require(engine))
+    )
+    session = Session(loaded, vectors, batching)
+    return Model(opened, session, tests[-1], Pipeline(session.engine))
 
 
 def stream(
     bundle: str | Path,
-    source: str | Path | int,
+    source: SourceLike,
+    options: StreamOptions | None = None,
     *,
-    policy: str = "",
-    smoothing_s: float = 0.0,
     backend: str = "",
-    sinks: Sequence[Sink] = (),
+    sinks: Sinks = (),
     pose: PoseAt | None = None,
-) -> Iterator[FrameResult]:
-    """Classify every frame of a source.
+    **changes: Unpack[StreamArguments],
+) -> Stream:
+    """Load a bundle and classify every frame of a source; see `load` and `Model.stream`.
 
-    Args:
-        bundle: see `load`.
-        source: a path, a camera's number, or a URI of `spatialnet_edge.sources`.
-        policy: `every`, `latest` or `queue:N`; by default `latest` for live sources and `every` for recordings.
-        smoothing_s: half-life of the temporal smoothing, seconds; 0 for none.
-        sinks: each result is also written to these; they stay open.
-        pose: asked for the pose of each frame, with the moment of its capture (`time.monotonic_ns`).
-
-    Yields:
-        One result for each frame, in order.
+    Returns:
+        An iterator over one result for each frame, in order. The model is closed with it.
     """
-    opened_source = open_source(source)
-    if pose is not None:
-        opened_source = PosedSource(opened_source, pose)
+    chosen = replace(options or StreamOptions(), **changes)
+    opened = open_input(source, chosen, ignore_event)
     try:
-        chosen = policy or default_policy(opened_source)
-        with load(bundle, backend, engine_threads(chosen)) as model:
-            for result in model.pipeline(chosen, smoothing_s).stream(opened_source):
-                for sink in sinks:
-                    sink.write(result)
-                yield result
-    finally:
-        opened_source.close()
-
-
-__all__ = ["FrameStats", "Model", "load", "stream"]
+        model = load(bundle, backend, engine_threads(chosen.policy or default_policy(opened.live)))
+    except BaseException:
+        opened.close()
+        raise
+    results = model.stream(opened, chosen, sinks=sinks, pose=pose)
+    results.then(model.session.engine.close)
+    return results

@@ -25,11 +25,16 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from spatialnet_edge.core.redaction import redacted
+
 
 class SpatialNetError(Exception):
-    """The root; catch this to catch whatever the package raises on purpose."""
+    """The root; catch this to catch whatever the package raises on purpose. Its text shows no user or password of a URI."""
 
     exit_status: ClassVar[int] = 1
+
+    def __str__(self) -> str:
+        return redacted(super().__str__())
 
 
 class UsageError(SpatialNetError):

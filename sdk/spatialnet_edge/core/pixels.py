@@ -8,8 +8,10 @@ grey level at most.
 from __future__ import annotations
 
 import io
-import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -21,8 +23,6 @@ except ModuleNotFoundError as error:
     if error.name != "cv2":
         raise
     cv2 = None
-
-warnings.filterwarnings("ignore", module=r"PIL\.")  # what Pillow warns of becomes our one line instead
 
 MAX_PIXELS = 1 << 28
 """A still image of more pixels is refused by its header."""
@@ -48,7 +48,7 @@ def decode_rgb(encoded: bytes) -> NDArray[np.uint8]:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), np.uint8)
     except UnidentifiedImageError as error:
         raise ValueError(f"not an image; it begins with {encoded[:16]!r}") from error
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow's decoders raise
+    except (OSError, SyntaxError, Warning, Image.DecompressionBombError) as error:  # what Pillow raises; Warning under `-W error`
         raise ValueError(f"damaged: {error}; it begins with {encoded[:16]!r}") from error
 
 
@@ -126,7 +126,31 @@ def weights(given: int, wanted: int) -> NDArray[np.float32]:
     return (overlap.clip(min=0) * (wanted / given)).astype(np.float32)
 
 
-def resize_on_one_thread() -> None:
-    """For callers that keep every core busy themselves: splitting one resize over the cores as well only costs."""
-    if cv2 is not None:
-        cv2.setNumThreads(1)
+@contextmanager
+def resize_on_one_thread() -> Generator[None, None, None]:
+    """Keep OpenCV on one thread inside the block, for callers that keep every core busy themselves.
+
+    The number of threads is one setting for the whole process. The last block to end, of those that overlap, puts back the
+    number that the first one found.
+    """
+    global _inside, _threads_before
+    if cv2 is None:
+        yield
+        return
+    with _lock:
+        if _inside == 0:
+            _threads_before = cv2.getNumThreads()
+            cv2.setNumThreads(1)
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if _inside == 0:
+                cv2.setNumThreads(_threads_before)
+
+
+_lock = Lock()
+_inside = 0
+_threads_before = 0

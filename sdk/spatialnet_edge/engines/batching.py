@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 from typing import TYPE_CHECKING, final
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from spatialnet_edge.core.errors import EngineError
 from spatialnet_edge.core.spec import ModelSpec
+from spatialnet_edge.engines.inspectable import weights_of
 
 if TYPE_CHECKING:
     from spatialnet_edge.engines.registry import Engine
@@ -48,29 +49,33 @@ class BatchingEngine:
         self._wait_s = wait_s
         self._requests: SimpleQueue[Request | None] = SimpleQueue()
         self._closed = False
+        self._lock = Lock()
         self._thread = Thread(target=self._work, name="batching", daemon=True)
         self._thread.start()
 
     def infer(self, batch: NDArray[np.uint8]) -> Outputs:
         """As `Engine.infer`; raises what the engine raised for the batch that this one was part of."""
-        if self._closed:
-            raise EngineError("the engine is closed")
         request = Request(batch)
-        self._requests.put(request)
+        with self._lock:  # a request behind the end of the queue would never be answered
+            if self._closed:
+                raise EngineError("the engine is closed")
+            self._requests.put(request)
         return request.answer.result()
 
     @property
     def weights(self) -> Sequence[memoryview]:
-        """As the engine has them; nothing where they cannot be seen."""
-        return getattr(self._engine, "weights", ())
+        """The weights of the engine, where they can be inspected; else nothing."""
+        return weights_of(self._engine)
 
     def close(self) -> None:
-        """Answer what waits, then close the engine."""
-        if not self._closed:
+        """Answer the requests that wait, then close the engine. A second call does nothing."""
+        with self._lock:
+            if self._closed:
+                return
             self._closed = True
             self._requests.put(None)
-            self._thread.join()
-            self._engine.close()
+        self._thread.join()
+        self._engine.close()
 
     def _work(self) -> None:
         while (first := self._requests.get()) is not None:
@@ -97,7 +102,7 @@ class BatchingEngine:
     def _answer(self, together: list[Request]) -> None:
         try:
             outputs = self._engine.infer(np.concatenate([request.batch for request in together]))
-        except Exception as error:
+        except Exception as error:  # whatever it is, it belongs to the callers
             for request in together:
                 request.answer.set_exception(error)
             return

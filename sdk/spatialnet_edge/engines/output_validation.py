@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from spatialnet_edge.core.errors import EngineError, InvalidOutput, UsageError
 from spatialnet_edge.core.spec import ModelSpec, Multiclass, Output, Regression
+from spatialnet_edge.engines.inspectable import weights_of
 
 if TYPE_CHECKING:
     from spatialnet_edge.engines.registry import Engine
@@ -60,8 +61,8 @@ class CheckedEngine:
 
     @property
     def weights(self) -> Sequence[memoryview]:
-        """As the engine has them; nothing where they cannot be seen."""
-        return getattr(self._engine, "weights", ())
+        """The weights of the engine, where they can be inspected; else nothing."""
+        return weights_of(self._engine)
 
     def close(self) -> None:
         with self._alone:

@@ -1,14 +1,14 @@
 """Engines: what turns a batch of pixels into probabilities.
 
-`open_engine` walks the bundle's engines in their order of preference and ends at the portable graph. It never changes from
-one to the next silently: what was passed over, and why, stands in `LoadedEngine.rejected`.
+`open_engine` tries the bundle's engines in their order of preference and ends at the portable graph. It never changes from one
+to the next silently: what was rejected, and why, is kept in `LoadedEngine.rejected`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from spatialnet_edge.bundle.manifest import EngineRecord
 from spatialnet_edge.bundle.reader import MODEL, Bundle
-from spatialnet_edge.core.errors import EngineUnavailable, MissingExtra, UsageError
+from spatialnet_edge.core.errors import EngineUnavailable, MissingExtra, SpatialNetError, UsageError, first_line
 from spatialnet_edge.core.plugins import Plugin, known
 from spatialnet_edge.core.spec import ModelSpec
 from spatialnet_edge.engines.output_validation import CheckedEngine
 
 
 class Engine(Protocol):
-    """One verb and close."""
+    """Runs one model: `infer` and `close`. An engine that shows its weights is also `Inspectable`."""
 
     spec: ModelSpec
     reentrant: bool
@@ -50,8 +50,7 @@ class Backend(Protocol):
     Attributes:
         takes_graphs: whether it runs the portable graph, so that it can be asked for with any bundle.
 
-    A backend whose plans may come without their weights also has `open_without_weights(content, weights, spec)`; one that can
-    show the memory that its engine computes with has `open_inspectable(content, spec, threads)`, whose engine has `weights`.
+    What a backend may do beyond this is declared in `OpensStrippedPlans` and `OpensInspectable`.
     """
 
     name: str
@@ -62,6 +61,24 @@ class Backend(Protocol):
         ...
 
     def open(self, content: bytes, spec: ModelSpec, threads: int) -> Engine: ...
+
+
+@runtime_checkable
+class OpensStrippedPlans(Protocol):
+    """A backend whose plans may come without their weights."""
+
+    def open_without_weights(self, content: bytes, weights: bytes, spec: ModelSpec) -> Engine:
+        """Open a stripped plan with the weights of an ONNX graph."""
+        ...
+
+
+@runtime_checkable
+class OpensInspectable(Protocol):
+    """A backend that can show the memory that its engine computes with."""
+
+    def open_inspectable(self, content: bytes, spec: ModelSpec, threads: int) -> Engine:
+        """As `Backend.open`; the engine is `Inspectable`."""
+        ...
 
 
 BACKENDS: dict[str, Plugin] = {
@@ -88,6 +105,14 @@ class LoadedEngine:
     rejected: tuple[str, ...]
 
 
+Accept = Callable[[Engine], object]
+"""Looks at an engine that was opened; raises to reject it."""
+
+
+def accept_all(engine: Engine) -> None:
+    """Reject nothing."""
+
+
 FALLBACK = EngineRecord(path=MODEL, backend="onnxruntime", precision="fp32")
 
 
@@ -106,54 +131,100 @@ def load_backend(name: str) -> Backend:
 
 
 def open_engine(
-    bundle: Bundle, backend: str = "", threads: int = 0, fallback: bool = True, inspectable_weights: bool = False
+    bundle: Bundle,
+    backend: str = "",
+    threads: int = 0,
+    fallback: bool = True,
+    inspectable_weights: bool = False,
+    accept: Accept = accept_all,
 ) -> LoadedEngine:
-    """Open the most preferred form of the model that runs here.
+    """Open the most preferred form of the model that works here.
+
+    Whatever goes wrong with one form (its library is missing, it does not deserialise, memory is short, it gives wrong
+    answers), the next form is tried, and the reason is kept in `LoadedEngine.rejected`.
 
     Args:
         bundle: whose files were verified; the bytes that are loaded are hashed once more.
         backend: take this backend alone; empty for the bundle's order of preference.
         threads: for one inference on a CPU; 0 for one a core.
-        fallback: False refuses as soon as the preferred form cannot run here.
-        inspectable_weights: with its weights where they can be seen, if the backend can do that.
+        fallback: False refuses as soon as the preferred form does not work here.
+        inspectable_weights: with its weights where they can be inspected, if the backend can do that.
+        accept: called with each engine that opens; raises to reject it, as the golden test does.
 
     Raises:
-        EngineUnavailable: nothing in the bundle runs here, with the reason for each form.
+        UsageError: no such backend.
+        BundleError: a file of the bundle was changed since it was opened.
+        EngineUnavailable: no form of the model works here, with the reason for each. If there was only one form to try, its own
+            error is raised.
     """
+    if backend and backend not in known("backends", BACKENDS):
+        load_backend(backend)  # raises: it names the backends that exist
+    rejected: list[str] = []
+    failure: Exception | None = None
+    for record in _candidates(bundle, backend):
+        if rejected and not fallback:
+            break
+        contents = [bundle.read(path) for path in (record.path, record.weights) if path]  # a changed file is no fallback
+        try:
+            engine = _open(bundle.spec, record, contents, threads, inspectable_weights)
+            try:
+                accept(engine)
+            except BaseException:
+                engine.close()
+                raise
+        except Exception as error:  # a library may raise anything; the next form is tried whatever it was
+            rejected.append(f"{record.path}: {described(error)}")
+            failure = error
+            continue
+        return LoadedEngine(engine, record, tuple(rejected))
+    if isinstance(failure, SpatialNetError) and len(rejected) == 1 and not isinstance(failure, EngineUnavailable):
+        raise failure
+    if not rejected:
+        rejected.append(f"no engine for '{backend}'; build one with 'spatialnet-edge build'")
+    raise EngineUnavailable(f"{bundle.path}: no engine runs here: {'; '.join(rejected)}") from failure
+
+
+def _candidates(bundle: Bundle, backend: str) -> Sequence[EngineRecord]:
+    """The forms to try, the preferred one first, the portable graph last."""
     records = [*bundle.manifest.engines]
     if all(record.path != MODEL for record in records):
         records.append(FALLBACK)
-    if backend and all(record.backend != backend for record in records) and load_backend(backend).takes_graphs:
-        records.append(msgspec.structs.replace(FALLBACK, backend=backend))
-    rejected: list[str] = []
-    for record in records:
-        if backend and record.backend != backend:
-            continue
-        if rejected and not fallback:
-            break
-        try:
-            loaded = load_backend(record.backend)
-        except MissingExtra as error:
-            rejected.append(f"{record.path}: {error}")
-            continue
-        if reason := loaded.refuses(record):
-            rejected.append(f"{record.path}: {reason}")
-            continue
-        return LoadedEngine(
-            CheckedEngine(_open(loaded, bundle, record, threads, inspectable_weights)), record, tuple(rejected)
-        )
-    if backend and not rejected:
-        load_backend(backend)  # says so when there is no such backend at all
-        rejected.append(f"no engine for '{backend}'; build one with 'spatialnet-edge build'")
-    raise EngineUnavailable(f"{bundle.path}: no engine runs here: {'; '.join(rejected)}")
+    if not backend:
+        return records
+    chosen = [record for record in records if record.backend == backend]
+    if not chosen and backend_takes_graphs(backend):
+        chosen.append(msgspec.structs.replace(FALLBACK, backend=backend))
+    return chosen
 
 
-def _open(backend: Any, bundle: Bundle, record: EngineRecord, threads: int, inspectable_weights: bool) -> Engine:
-    content = bundle.read(record.path)
+def backend_takes_graphs(name: str) -> bool:
+    """Whether a backend runs the portable graph; True if its library is missing, which is then the reason that is given."""
+    try:
+        return load_backend(name).takes_graphs
+    except MissingExtra:
+        return True
+
+
+def _open(
+    spec: ModelSpec, record: EngineRecord, contents: Sequence[bytes], threads: int, inspectable_weights: bool
+) -> CheckedEngine:
+    """Open one form of the model.
+
+    Args:
+        contents: the file of the form, and behind it that of its weights if they are apart.
+    """
+    backend = load_backend(record.backend)
+    if reason := backend.refuses(record):
+        raise EngineUnavailable(reason)
     if record.weights:
-        if not hasattr(backend, "open_without_weights"):
-            raise EngineUnavailable(f"{record.path}: the backend '{record.backend}' takes no engine without its weights")
-        return backend.open_without_weights(content, bundle.read(record.weights), bundle.spec)
-    if inspectable_weights and hasattr(backend, "open_inspectable"):
-        return backend.open_inspectable(content, bundle.spec, threads)
-    return backend.open(content, bundle.spec, threads)
+        if not isinstance(backend, OpensStrippedPlans):
+            raise EngineUnavailable(f"the backend '{record.backend}' takes no engine without its weights")
+        return CheckedEngine(backend.open_without_weights(contents[0], contents[1], spec))
+    if inspectable_weights and isinstance(backend, OpensInspectable):
+        return CheckedEngine(backend.open_inspectable(contents[0], spec, threads))
+    return CheckedEngine(backend.open(contents[0], spec, threads))
+
+
+def described(error: Exception) -> str:
+    """An error in one line. Another library's error is named by its type, since its text alone may mean nothing."""
+    return str(error) if isinstance(error, SpatialNetError) else f"{type(error).__name__}: {first_line(error)}"

@@ -11,26 +11,24 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
-from threading import Thread
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spatialnet_edge.core.errors import EngineError, InvalidOutput
 from spatialnet_edge.core.frame_queue import FrameQueue, parse_policy
-from spatialnet_edge.core.frames import Frame, Skipped, preprocess, quality, sampled
+from spatialnet_edge.core.frames import Frame, preprocess, quality, sampled
 from spatialnet_edge.core.pixels import resize_on_one_thread
-from spatialnet_edge.core.results import FrameResult, Probabilities, Smoother, assemble, no_label_reason
+from spatialnet_edge.core.results import FrameResult, Smoother, assemble, no_label_reason
 from spatialnet_edge.engines.registry import Engine
+from spatialnet_edge.runtime.capture import Capture
 from spatialnet_edge.runtime.frame_stats import FrameStats
+from spatialnet_edge.runtime.output_monitor import Inferred, OutputMonitor
 from spatialnet_edge.sinks.registry import Sink
 from spatialnet_edge.sources.registry import Source
 
-MAX_INVALID_IN_A_ROW = 3
-"""One invalid answer may be a bad frame; three are a broken engine."""
-MAX_CONSTANT = 10
-"""Different pictures with the same answer to the last bit: a dead engine, or a very uniform scene; a golden test tells."""
 TICK_S = 0.5
 """The loop comes round at least so often, frames or not."""
 
@@ -63,22 +61,6 @@ class Hooks:
     on_suspect_output: Callable[[EngineError], None] = stop
 
 
-@dataclass(frozen=True, slots=True)
-class Inferred:
-    """What a worker hands back: one row for each head, or why there is none.
-
-    Attributes:
-        checksum: a checksum of a sample of the pixels that the engine saw.
-    """
-
-    frame: Frame
-    rows: Probabilities
-    quality: tuple[str, ...]
-    engine_ms: float
-    checksum: int = 0
-    invalid: InvalidOutput | None = None
-
-
 class Pipeline:
     """Runs frames through an engine.
 
@@ -109,8 +91,9 @@ class Pipeline:
         self.smoothing_s = smoothing_s
         self.workers = workers if engine.reentrant else 1
         self.ledger = FrameStats()
-        if self.workers > 1:
-            resize_on_one_thread()
+        self._queue: FrameQueue[Frame] = FrameQueue(self.policy.capacity, self.policy.drop_oldest)
+        self._capture: Capture | None = None
+        self._stopped = False
 
     def step(self, frame: Frame) -> FrameResult:
         """One frame by itself: no threads, no smoothing, no ledger.
@@ -138,12 +121,16 @@ class Pipeline:
             EngineError: the engine failed, or gave three invalid answers in a row.
         """
         queue: FrameQueue[Frame] = FrameQueue(self.policy.capacity, self.policy.drop_oldest)
-        capture = Capture(source, queue, self.ledger)
+        self._queue = queue
+        if self._stopped:
+            queue.close()
+        capture = self._capture = Capture(source, queue, self.ledger)
         smoother = Smoother(self.smoothing_s)
         monitor = OutputMonitor()
         capture.start()
+        threads = resize_on_one_thread() if self.workers > 1 else nullcontext()
         try:
-            with ThreadPoolExecutor(self.workers, "engine") as pool:
+            with threads, ThreadPoolExecutor(self.workers, "engine") as pool:
                 for inferred in self._in_order(queue, pool):
                     if monitor.observe(inferred):
                         self.ledger.skip("invalid_output")
@@ -161,13 +148,22 @@ class Pipeline:
                     self.ledger.emit(result.reason)
                     yield result
         finally:
-            queue.close()
+            capture.close()
             for _ in range(len(queue)):
                 queue.get()
                 self.ledger.skip("stopped")
-            capture.join(timeout=5)
         if capture.failure is not None:
             raise capture.failure
+
+    @property
+    def capturing(self) -> bool:
+        """Whether a thread is still inside the source."""
+        return self._capture is not None and self._capture.running
+
+    def stop(self) -> None:
+        """Take no more frames from the source; the results of those that were taken still come. From any thread."""
+        self._stopped = True
+        self._queue.close()
 
     def _in_order(self, queue: FrameQueue[Frame], pool: ThreadPoolExecutor) -> Iterator[Inferred]:
         """Keep the workers busy; hand back in the order of submission."""
@@ -221,69 +217,3 @@ class Pipeline:
         engine_ms = (time.perf_counter() - start) * 1e3
         rows: dict[str, NDArray[np.float32]] = {name: values[0] for name, values in outputs.items()}
         return Inferred(frame, rows, flags, engine_ms, zlib.adler32(sample.data))
-
-
-class OutputMonitor:
-    """Watches the answers for what no working engine does: breaking the contract again and again, or never changing.
-
-    Attributes:
-        alert: why the engine is to be tested now; empty when it is not. The same suspicion is raised once.
-    """
-
-    def __init__(self) -> None:
-        self.alert = ""
-        self._invalid = self._same = 0
-        self._last: Inferred | None = None
-
-    def observe(self, inferred: Inferred) -> bool:
-        """Take notice of an answer; returns whether it is invalid."""
-        self.alert = ""
-        if inferred.invalid is not None:
-            self._invalid += 1
-            if self._invalid == MAX_INVALID_IN_A_ROW:
-                self.alert = f"{self._invalid} invalid answers in a row; the last: {inferred.invalid}"
-                self._invalid = 0
-            return True
-        self._invalid = 0
-        before, self._last = self._last, inferred
-        if before is not None and before.checksum != inferred.checksum and not inferred.quality:
-            same = all(np.array_equal(row, before.rows[name]) for name, row in inferred.rows.items())
-            self._same = self._same + 1 if same else 0
-            if same and self._same == MAX_CONSTANT:
-                self.alert = f"the same answer, to the last bit, for {self._same + 1} different frames"
-        return False
-
-
-class Capture(Thread):
-    """Reads the source into the queue and counts; what the source raises is kept in `failure`."""
-
-    def __init__(self, source: Source, queue: FrameQueue[Frame], ledger: FrameStats) -> None:
-        super().__init__(name="capture", daemon=True)
-        self.failure: BaseException | None = None
-        self._source = source
-        self._inbox = queue
-        self._ledger = ledger
-
-    def run(self) -> None:
-        try:
-            last = -1
-            for item in self._source:
-                self._ledger.capture()
-                is_next, before, last = item.seq > last, last, max(item.seq, last)
-                self._ledger.miss(max(0, item.seq - before - 1))
-                if isinstance(item, Skipped):
-                    self._ledger.skip(item.reason, item.detail)
-                    continue
-                if not is_next:
-                    self._ledger.skip("out_of_order")
-                    continue
-                dropped = self._inbox.put(item)
-                if dropped is item:
-                    self._ledger.skip("stopped")
-                    return
-                if dropped is not None:
-                    self._ledger.skip("overrun")
-        except BaseException as error:  # carried to the caller's thread, whatever it is
-            self.failure = error
-        finally:
-            self._inbox.close()

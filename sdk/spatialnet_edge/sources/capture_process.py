@@ -1,6 +1,6 @@
 """The process that reads a camera, so that a driver that hangs or crashes takes nothing else with it.
 
-Started by `supervised.py` as `python -m spatialnet_edge.sources.capture_process DESCRIPTOR URI`.
+Started by `supervised.py` as `python -m spatialnet_edge.sources.capture_process DESCRIPTOR`; the URI comes over the socket.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialnet_edge.core.errors import Refused, SpatialNetError
+from spatialnet_edge.core.errors import MissingExtra, Refused, SpatialNetError, UsageError
 from spatialnet_edge.core.frames import Frame, Skipped
 from spatialnet_edge.sources.registry import Source, open_source
 from spatialnet_edge.sources.shm_transport import (
+    MAX_MESSAGE,
     SLOTS,
     Ended,
     FrameMessage,
@@ -29,6 +30,7 @@ from spatialnet_edge.sources.shm_transport import (
     OpenedMessage,
     RingMade,
     SkippedMessage,
+    decode_open,
     decode_release,
     encode,
     make_memory,
@@ -151,12 +153,19 @@ def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def main(descriptor: int, uri: str) -> None:
+def reason_of(error: SpatialNetError) -> str:
+    """How an error ends the source; see `Ended`."""
+    if isinstance(error, MissingExtra | UsageError):
+        return "unusable"
+    return "refused" if isinstance(error, Refused) else "lost"
+
+
+def main(descriptor: int) -> None:
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the runtime, which then ends us
     channel = socket.socket(fileno=descriptor)
     try:
-        source = open_source(uri)
+        source = open_source(os.fsdecode(decode_open(channel.recv(MAX_MESSAGE)).uri))
         sender = Sender(channel, wait=not source.live)
         if hasattr(source, "place"):
             source.place = sender.place  # pyright: ignore[reportAttributeAccessIssue]
@@ -165,9 +174,9 @@ def main(descriptor: int, uri: str) -> None:
     except BrokenPipeError:
         return
     except SpatialNetError as error:
-        end = Ended("refused" if isinstance(error, Refused) else "lost", str(error)[:4000])
+        end = Ended(reason_of(error), str(error)[:4000])
     channel.send(encode(end))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]))

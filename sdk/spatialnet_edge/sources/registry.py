@@ -20,7 +20,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from urllib.parse import parse_qsl
 
 from spatialnet_edge.core.errors import SourceRefused
@@ -28,6 +28,7 @@ from spatialnet_edge.core.frames import Frame, Skipped
 from spatialnet_edge.core.plugins import Plugin, known
 
 
+@runtime_checkable
 class Source(Protocol):
     """Iterate once, then close.
 
@@ -74,7 +75,7 @@ def hidden(part: str) -> bool:
     return part.startswith(".") or part == "__MACOSX"
 
 
-DEVICES = frozenset({"camera", "stream", "gst"})
+DEVICES = frozenset({"camera", "stream", "gst", "faulty"})
 """Sources that may hang, crash or go away, and are read in a process of their own (`supervised.py`)."""
 CAMERA_PATHS = ("/dev/video", "/dev/v4l/")
 STREAM_SCHEMES = frozenset({"rtsp", "rtsps", "http", "https", "udp", "tcp", "srt"})

@@ -26,6 +26,12 @@ SLOTS = 24
 MAX_MESSAGE = 65536
 
 
+class OpenMessage(msgspec.Struct, tag=True, frozen=True):
+    """To the capture process, first of all: the source to open, as bytes, since a file's name need not be UTF-8."""
+
+    uri: bytes
+
+
 class OpenedMessage(msgspec.Struct, tag=True, frozen=True):
     """The source is open."""
 
@@ -68,7 +74,7 @@ class SkippedMessage(msgspec.Struct, tag=True, frozen=True):
 
 
 class Ended(msgspec.Struct, tag=True, frozen=True):
-    """The source ended: by itself (`reason` empty), `lost` or `refused`."""
+    """The source ended: by itself (`reason` empty), `lost`, `refused`, or `unusable`: trying again would not help."""
 
     reason: str = ""
     detail: str = ""
@@ -84,6 +90,7 @@ class Release(msgspec.Struct, tag=True, frozen=True):
 Message: TypeAlias = OpenedMessage | RingMade | FrameMessage | SkippedMessage | Ended
 encode = msgspec.msgpack.Encoder().encode
 decode_message = msgspec.msgpack.Decoder(Message).decode
+decode_open = msgspec.msgpack.Decoder(OpenMessage).decode
 decode_release = msgspec.msgpack.Decoder(Release).decode
 
 

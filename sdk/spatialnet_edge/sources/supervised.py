@@ -24,6 +24,7 @@ from typing_extensions import assert_never
 
 from spatialnet_edge.core.errors import SourceLost, SourceRefused, SpatialNetError
 from spatialnet_edge.core.frames import Frame, Skipped
+from spatialnet_edge.core.redaction import redacted
 from spatialnet_edge.sources.registry import camera_node
 from spatialnet_edge.sources.shm_transport import (
     MAX_MESSAGE,
@@ -33,9 +34,11 @@ from spatialnet_edge.sources.shm_transport import (
     Memory,
     Message,
     OpenedMessage,
+    OpenMessage,
     RingMade,
     SkippedMessage,
     decode_message,
+    encode,
     frame_of,
     socket_pair,
 )
@@ -75,11 +78,17 @@ class SupervisedSource:
     """Any source by its URI, in a process of its own.
 
     Args:
+        uri: goes to the capture process through its socket, since every user of the computer can read arguments.
+        name: what people call it, and the `uri` of this source; None for the URI without user and password.
         report: told `camera_open`, `camera_lost`, `camera_hung` and `camera_absent`.
     """
 
-    def __init__(self, uri: str, patience: Timeouts | None = None, report: Report = ignore_event, live: bool = True) -> None:
-        self.uri = uri
+    def __init__(
+        self, uri: str, patience: Timeouts | None = None, report: Report = ignore_event, live: bool = True,
+        name: str | None = None,
+    ) -> None:  # fmt: skip
+        self.uri = name or redacted(uri)
+        self._address = uri
         self.length: int | None = None
         self.fps: float | None = None
         self.live = live
@@ -117,7 +126,7 @@ class SupervisedSource:
 
     def _pause(self, seconds: float) -> None:
         """Wait, but not longer than until a camera that was gone is plugged in again."""
-        device = camera_node(self.uri)
+        device = camera_node(self._address)
         was_there = device is not None and device.exists()
         until = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0 and not self._closed.wait(min(left, 0.5)):
@@ -131,16 +140,22 @@ class SupervisedSource:
             if self._process is not None:
                 self._process.kill()
 
+    def _named(self, detail: str) -> str:
+        """What the capture process says, with the name in place of the URI."""
+        return redacted(detail.replace(self._address, self.uri))
+
     def _process_frames(self) -> ProcessFrames:
         """One capture process from start to end; returns None at a source's own end, else what happened."""
         ours, theirs = socket_pair()
         channel = Channel(ours)
-        command = [sys.executable, "-m", "spatialnet_edge.sources.capture_process", str(theirs.fileno()), self.uri]
+        command = [sys.executable, "-m", "spatialnet_edge.sources.capture_process", str(theirs.fileno())]
         with self._lock:
             if self._closed.is_set():
                 return None
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         theirs.close()
+        with suppress(OSError):  # it may have died already, which is seen below
+            ours.send(encode(OpenMessage(os.fsencode(self._address))))
         try:
             return (yield from self._listen(channel))
         finally:
@@ -171,13 +186,15 @@ class SupervisedSource:
                     yield frame_of(message, memory, channel, base + message.seq, self.uri)
                 case SkippedMessage(seq, reason, detail):
                     self._seq = base + seq + 1
-                    yield Skipped(base + seq, reason, detail)
+                    yield Skipped(base + seq, reason, self._named(detail))
                 case Ended("", _):
                     return None
+                case Ended("unusable", detail):  # waiting for the source would not help
+                    raise SourceRefused(self._named(detail))
                 case Ended("refused", detail):
-                    return "camera_absent", SourceRefused(detail)
+                    return "camera_absent", SourceRefused(self._named(detail))
                 case Ended(_, detail):
-                    return "camera_lost", SourceLost(detail or f"{self.uri}: its capture process died")
+                    return "camera_lost", SourceLost(self._named(detail) or f"{self.uri}: its capture process died")
                 case _:
                     assert_never(message)
 

@@ -1,0 +1,71 @@
+"""The thread that reads a source into the frame queue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from threading import Thread, current_thread
+from typing import final
+
+from spatialnet_edge.core.at_exit import close_at_exit
+from spatialnet_edge.core.frame_queue import FrameQueue
+from spatialnet_edge.core.frames import Frame, Skipped
+from spatialnet_edge.runtime.frame_stats import FrameStats
+
+JOIN_S = 5.0
+
+
+@final
+class Capture:
+    """Reads until the source ends or the queue is closed, and counts what it reads.
+
+    Attributes:
+        failure: what the source raised, for the thread that iterates over the results.
+    """
+
+    def __init__(self, source: Iterable[Frame | Skipped], queue: FrameQueue[Frame], ledger: FrameStats) -> None:
+        self.failure: BaseException | None = None
+        self._source = source
+        self._queue = queue
+        self._ledger = ledger
+        self._thread = Thread(target=self._work, name="capture", daemon=True)
+
+    def start(self) -> None:
+        close_at_exit(self)
+        self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        return self._thread.is_alive()
+
+    def close(self, timeout: float = JOIN_S) -> None:
+        """End the thread, and wait for it. A source that never returns is left behind after `timeout` seconds."""
+        self._queue.close()
+        if self._thread is not current_thread() and self._thread.ident is not None:
+            self._thread.join(timeout)
+
+    def _work(self) -> None:
+        try:
+            self._read()
+        except BaseException as error:  # carried to the caller's thread, whatever it is
+            self.failure = error
+        finally:
+            self._queue.close()
+
+    def _read(self) -> None:
+        last = -1
+        for item in self._source:
+            self._ledger.capture()
+            is_next, before, last = item.seq > last, last, max(item.seq, last)
+            self._ledger.miss(max(0, item.seq - before - 1))
+            if isinstance(item, Skipped):
+                self._ledger.skip(item.reason, item.detail)
+                continue
+            if not is_next:
+                self._ledger.skip("out_of_order")
+                continue
+            dropped = self._queue.put(item)
+            if dropped is item:
+                self._ledger.skip("stopped")
+                return
+            if dropped is not None:
+                self._ledger.skip("overrun")

@@ -1,0 +1,101 @@
+"""The engine that all streams of a session share, and that can be replaced while frames are in it.
+
+A pipeline holds the handle, never the engine behind it, so that nobody writes into a running pipeline. A replaced engine is
+closed when the last frame has left it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from threading import Lock
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatialnet_edge.core.errors import EngineError
+from spatialnet_edge.core.spec import ModelSpec
+from spatialnet_edge.engines.inspectable import weights_of
+from spatialnet_edge.engines.registry import Engine
+
+
+@final
+class EngineHandle:
+    """An `Engine` that passes every batch on to the engine in use.
+
+    Args:
+        engine: checked (`CheckedEngine`): its outputs belong to the caller.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.spec: ModelSpec = engine.spec
+        self._engine: Engine = engine
+        self._lock = Lock()
+        self._users: dict[Engine, int] = {engine: 0}
+        self._closed = False
+
+    @property
+    def reentrant(self) -> bool:
+        return self._engine.reentrant
+
+    @property
+    def weights(self) -> Sequence[memoryview]:
+        """The weights of the engine in use, where they can be inspected; else nothing."""
+        return weights_of(self._engine)
+
+    def infer(self, batch: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+        """As `Engine.infer`, on the engine that is in use at the beginning of the call.
+
+        Raises:
+            EngineError: the engine failed, or the handle is closed.
+        """
+        with self._leased() as engine:
+            return engine.infer(batch)
+
+    def replace(self, engine: Engine) -> None:
+        """Use another engine for all later batches; close the present one when no batch is in it any more.
+
+        Raises:
+            EngineError: the handle is closed; the new engine is closed too.
+        """
+        with self._lock:
+            closed = self._closed
+            if not closed:
+                retired, self._engine = self._engine, engine
+                self._users[engine] = 0
+        if closed:
+            engine.close()
+            raise EngineError("the engine was closed while another one was opened to replace it")
+        self._close_unused(retired)
+
+    def close(self) -> None:
+        """No more batches. The engine is closed when the last batch has left it. A second call does nothing."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._close_unused(self._engine)
+
+    @contextmanager
+    def _leased(self) -> Generator[Engine, None, None]:
+        with self._lock:
+            if self._closed:
+                raise EngineError("the engine is closed; classify inside the 'with' block of the model, or load it again")
+            engine = self._engine
+            self._users[engine] += 1
+        try:
+            yield engine
+        finally:
+            with self._lock:
+                self._users[engine] -= 1
+                retired = self._users[engine] == 0 and (self._closed or engine is not self._engine)
+            if retired:
+                self._close_unused(engine)
+
+    def _close_unused(self, engine: Engine) -> None:
+        with self._lock:
+            if self._users.get(engine) != 0:  # still in use, or closed by another thread
+                return
+            del self._users[engine]
+        engine.close()

@@ -1,0 +1,65 @@
+"""From what a caller names to an open source: the one place that decides what is read in a process of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any, TypeAlias, cast, final
+
+from spatialnet_edge.core.errors import UsageError
+from spatialnet_edge.core.frames import Frame, Skipped
+from spatialnet_edge.core.redaction import redacted
+from spatialnet_edge.runtime.options import StreamOptions
+from spatialnet_edge.sources.iterable import IterableSource
+from spatialnet_edge.sources.registry import DEVICES, Source, open_source, parse_uri
+from spatialnet_edge.sources.supervised import Report, SupervisedSource, Timeouts
+
+SourceLike: TypeAlias = "str | os.PathLike[str] | int | Source | Iterable[Any]"
+"""A URI, a path, a camera's number, an open `Source`, or an iterable of images (`ImageLike`) or frames."""
+
+
+def open_input(source: SourceLike, options: StreamOptions, report: Report, name: str | None = None) -> Source:
+    """Open a source. Devices and network streams are read in a process of their own, so that they may hang, crash or go away
+    and come back.
+
+    Args:
+        name: what people call it; None for the URI without its user and password.
+
+    Raises:
+        SourceRefused: it does not exist, is empty, or is not what it claims to be.
+        UsageError: something else than a source.
+    """
+    if isinstance(source, str | os.PathLike | int):
+        uri = os.fspath(cast("os.PathLike[str]", source)) if isinstance(source, os.PathLike) else str(source)
+        shown = name or redacted(uri)
+        own_process = parse_uri(uri).kind in DEVICES if options.own_process is None else options.own_process
+        if own_process:
+            give_up = "unopened" if options.wait is False else "never"
+            return SupervisedSource(uri, Timeouts(silence=options.silence_s, give_up=give_up), report, name=shown)
+        opened = open_source(uri)
+        return opened if shown == uri else NamedSource(opened, shown)
+    if isinstance(source, Source):
+        return source
+    if isinstance(source, Iterable):
+        return IterableSource(source)
+    raise UsageError(f"a source is a {type(source).__name__}; expected a URI, a path, a camera's number, a Source or an iterable")
+
+
+@final
+class NamedSource:
+    """A source under another name than its URI."""
+
+    def __init__(self, source: Source, name: str) -> None:
+        self.uri = name
+        self.live = source.live
+        self.length = source.length
+        self.fps = source.fps
+        self._source = source
+
+    def __iter__(self) -> Iterator[Frame | Skipped]:
+        for item in self._source:
+            yield replace(item, source=self.uri) if isinstance(item, Frame) else item
+
+    def close(self) -> None:
+        self._source.close()

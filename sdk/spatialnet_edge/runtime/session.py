@@ -1,0 +1,162 @@
+"""The one composition root: an engine that may be replaced, and the streams that use it.
+
+    source (supervised) → frame queue → resize → engine handle → monitors → smoothing → result → each sink's queue
+
+`Model.stream`, `spatialnet-edge run` and `serve` open streams here and differ in their options alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from threading import Lock
+from typing import final
+from weakref import WeakSet
+
+from spatialnet_edge.core.errors import EngineError, GoldenTestFailed
+from spatialnet_edge.core.hardware_info import cores
+from spatialnet_edge.core.redaction import redacted
+from spatialnet_edge.engines.batching import BatchingEngine
+from spatialnet_edge.engines.registry import Engine, LoadedEngine
+from spatialnet_edge.runtime.engine_handle import EngineHandle
+from spatialnet_edge.runtime.golden import GoldenVectors
+from spatialnet_edge.runtime.inputs import SourceLike, open_input
+from spatialnet_edge.runtime.options import StreamOptions
+from spatialnet_edge.runtime.outputs import Sinks, open_outputs
+from spatialnet_edge.runtime.pipeline import Hooks, Pipeline
+from spatialnet_edge.runtime.stream import Stream
+from spatialnet_edge.sources.pose import PoseAt, PosedSource
+from spatialnet_edge.sources.supervised import Report, SupervisedSource, ignore_event
+
+DEFAULT_OPTIONS = StreamOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """Frames of several streams that share one inference.
+
+    Attributes:
+        most: frames in one inference.
+        wait_s: how long the first of them waits for others, in seconds.
+    """
+
+    most: int
+    wait_s: float
+
+
+@final
+class Session:
+    """A running model and its streams.
+
+    Args:
+        loaded: an engine that passed the golden test.
+        vectors: the bundle's golden frames, asked again when answers look odd.
+        batching: None to infer each frame by itself.
+
+    Attributes:
+        engine: what every pipeline and every golden test asks. It stays the same when the engine behind it is replaced.
+        loaded: which form of the model is in use.
+        vectors: the bundle's golden frames and answers.
+    """
+
+    def __init__(self, loaded: LoadedEngine, vectors: GoldenVectors, batching: Batching | None = None) -> None:
+        self.loaded = loaded
+        self._handle = EngineHandle(loaded.engine)
+        self.engine: Engine = (
+            self._handle if batching is None else BatchingEngine(self._handle, batching.most, batching.wait_s)
+        )
+        self.vectors = vectors
+        self._streams: WeakSet[Stream] = WeakSet()
+        self._lock = Lock()
+
+    def open_stream(
+        self,
+        source: SourceLike,
+        options: StreamOptions = DEFAULT_OPTIONS,
+        *,
+        sinks: Sinks = (),
+        pose: PoseAt | None = None,
+        hooks: Hooks | None = None,
+        report: Report = ignore_event,
+        name: str | None = None,
+    ) -> Stream:
+        """Open a source and its sinks.
+
+        Args:
+            sinks: they belong to the stream, which closes them.
+            pose: asked for the pose of each frame, with the moment of its capture (`time.monotonic_ns`).
+            hooks: what a service does inside the loop; None to ask the golden frames when answers look odd.
+            report: told what happens to the source and the sinks: an event's name and one line.
+            name: what people call the source; None for its URI without user and password.
+
+        Raises:
+            Refused, UsageError: the source or a sink cannot be opened.
+        """
+        told = without_secrets(report)
+        opened = open_input(source, options, told, name)
+        device = opened if isinstance(opened, SupervisedSource) else None
+        try:
+            if pose is not None:
+                opened = PosedSource(opened, pose)
+            wait = opened.live if options.wait is None else options.wait
+            pipeline = self._pipeline(options, opened.live, hooks)
+            queued = open_outputs(sinks, opened.live, wait, told)
+        except BaseException:
+            opened.close()
+            raise
+        stream = Stream(opened, device, pipeline, queued, told)
+        with self._lock:
+            self._streams.add(stream)
+        return stream
+
+    def _pipeline(self, options: StreamOptions, live: bool, hooks: Hooks | None) -> Pipeline:
+        policy = options.policy or default_policy(live)
+        return Pipeline(
+            self.engine,
+            policy,
+            options.smoothing_s,
+            options.workers or (1 if policy == "latest" else cores()),
+            float("inf") if options.deadline_s is None else options.deadline_s,
+            options.drop_late,
+            hooks or Hooks(on_suspect_output=self.require_still_golden),
+        )
+
+    def replace_engine(self, loaded: LoadedEngine) -> None:
+        """Use another engine from the next frame on. The present one is closed when no frame is in it any more."""
+        self._handle.replace(loaded.engine)
+        self.loaded = loaded
+
+    def require_still_golden(self, error: EngineError) -> None:
+        """Ask whether the engine is to blame for odd answers.
+
+        Raises:
+            EngineError: it does not pass the golden test.
+        """
+        try:
+            self.vectors.require(self.engine)
+        except (GoldenTestFailed, EngineError) as failed:
+            raise EngineError(f"{error}; and {failed}") from failed
+
+    def close(self) -> None:
+        """End all streams, then close the engine. A second call does nothing."""
+        with self._lock:
+            streams = list(self._streams)
+        for stream in streams:
+            stream.stop()
+        for stream in streams:
+            stream.close()
+        self.engine.close()
+
+
+def default_policy(live: bool) -> str:
+    """`latest` for what will not wait, `every` for recordings."""
+    return "latest" if live else "every"
+
+
+def engine_threads(policy: str) -> int:
+    """Threads for one inference: all cores (0) for the freshest answer, one when several frames share the cores."""
+    return 0 if policy == "latest" else 1
+
+
+def without_secrets(report: Report) -> Report:
+    """The same report, of lines without users and passwords."""
+    return lambda kind, detail: report(kind, redacted(detail))

@@ -1,0 +1,197 @@
+"""One source on its way through a session: supervision, pipeline, sinks, and the order in which they stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from threading import Event
+from types import TracebackType
+from typing import final
+
+from spatialnet_edge.core.at_exit import close_at_exit
+from spatialnet_edge.core.errors import SpatialNetError
+from spatialnet_edge.core.results import FrameResult
+from spatialnet_edge.runtime.frame_stats import FrameStats
+from spatialnet_edge.runtime.pipeline import Hooks, Pipeline, nothing
+from spatialnet_edge.runtime.stall_monitor import StallMonitor
+from spatialnet_edge.sinks.queued import QueuedSink
+from spatialnet_edge.sources.registry import Source
+from spatialnet_edge.sources.supervised import Report, SupervisedSource
+
+CLOSE_S = 5.0
+"""What an abandoned stream waits for its sinks."""
+
+
+@final
+class Teardown:
+    """What is closed at the end of a stream: the source, then the sinks, each once.
+
+    Attributes:
+        sinks_until: moment of the monotonic clock at which a sink that is not done is left behind; None to wait for it.
+        then: called when the source has ended.
+    """
+
+    def __init__(self, source: Source, pipeline: Pipeline, sinks: Sequence[QueuedSink]) -> None:
+        self.sinks_until: float | None = None
+        self.source_ended = Event()
+        self.then: Callable[[], None] = nothing
+        self._source = source
+        self._pipeline = pipeline
+        self._sinks = sinks
+
+    def close_source(self) -> None:
+        """After the capture thread has ended: some drivers crash when they are closed while they read."""
+        if self.source_ended.is_set():
+            return
+        self.source_ended.set()
+        if not self._pipeline.capturing:
+            self._source.close()
+        self.then()
+
+    def close_sinks(self) -> None:
+        """Let every sink write what is queued.
+
+        Raises:
+            SinkError: the first that had failed; the others are closed all the same.
+        """
+        failure: SpatialNetError | None = None
+        for sink in self._sinks:
+            until = self.sinks_until
+            try:
+                sink.close(None if until is None else max(0.1, until - time.monotonic()))
+            except SpatialNetError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
+
+def emit(pipeline: Pipeline, source: Source, sinks: Sequence[QueuedSink], teardown: Teardown) -> Generator[FrameResult, None, None]:
+    """Results of a source, each written to every sink before it is yielded."""
+    try:
+        for result in pipeline.stream(source):
+            for sink in sinks:
+                sink.write(result)
+            yield result
+    finally:
+        teardown.close_source()
+    teardown.close_sinks()
+
+
+@final
+class Stream:
+    """Results of one source, in the order of its frames: an iterator, and a context manager that ends it.
+
+    Iterate once. Leaving the loop early, for whatever reason, stops the source; each sink writes what was emitted, and is closed.
+    The end of the interpreter does the same.
+
+    Attributes:
+        name: of the source, for people.
+        stats: what became of every frame.
+        sinks: each behind its queue.
+    """
+
+    def __init__(
+        self, source: Source, device: SupervisedSource | None, pipeline: Pipeline, sinks: Sequence[QueuedSink], report: Report
+    ) -> None:
+        self.name = source.uri
+        self.stats: FrameStats = pipeline.ledger
+        self.sinks = sinks
+        self._source = source
+        self._device = device
+        self._pipeline = pipeline
+        self._closed = False
+        if device is None:
+            pipeline.hooks = ticking(pipeline.hooks, StallMonitor(self.name, self.stats, report))
+        self._teardown = Teardown(source, pipeline, sinks)
+        self._results = emit(pipeline, source, sinks, self._teardown)  # has no reference to this object, so no cycle keeps it alive
+        close_at_exit(self)
+
+    def __iter__(self) -> Iterator[FrameResult]:
+        return self
+
+    def __next__(self) -> FrameResult:
+        """The next result.
+
+        Raises:
+            SourceLost, SourceRefused: after the results of all frames that came before.
+            EngineError: the engine failed, or its answers cannot be trusted.
+            SinkError: a sink failed and is not opened again.
+        """
+        return next(self._results)
+
+    @property
+    def live(self) -> bool:
+        return self._source.live
+
+    @property
+    def length(self) -> int | None:
+        """Number of frames; None when nobody knows."""
+        return self._source.length
+
+    @property
+    def delivering(self) -> bool:
+        """Whether the source is open and gives frames, as far as is known."""
+        return not self._teardown.source_ended.is_set() if self._device is None else self._device.delivering
+
+    def then(self, action: Callable[[], None]) -> None:
+        """Call `action` when the stream has ended, such as the closing of an engine that no other stream uses."""
+        self._teardown.then = action
+
+    def stop(self, sinks_until: float | None = None) -> None:
+        """Take no more frames. The results of those that were taken still come, and then the iteration ends. From any thread.
+
+        Args:
+            sinks_until: moment of the monotonic clock at which a sink that is not done is left behind; None to wait for it.
+        """
+        if sinks_until is not None:
+            self._teardown.sinks_until = sinks_until
+        if self._device is not None:
+            self._device.close()
+        self._pipeline.stop()
+
+    def close(self, timeout: float = CLOSE_S) -> None:
+        """Stop the source, drop frames that have no result yet, let the sinks write what they have. A second call does nothing.
+
+        Args:
+            timeout: seconds for all sinks together.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self.stop(time.monotonic() + timeout)
+        try:
+            self._results.close()
+        except ValueError:  # another thread is inside; it comes out now that the source has stopped
+            self._teardown.source_ended.wait(timeout)
+        self._teardown.close_source()
+        with suppress(SpatialNetError):  # it was reported, and the caller has left
+            self._teardown.close_sinks()
+
+    def close_sinks(self) -> None:
+        """Let every sink write what is queued, and close it.
+
+        Raises:
+            SinkError: the first that had failed; the others are closed all the same.
+        """
+        self._teardown.close_sinks()
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def ticking(hooks: Hooks, stall: StallMonitor) -> Hooks:
+    """The same hooks, with a look at the source in every round."""
+
+    def tick() -> None:
+        stall.watch()
+        hooks.tick()
+
+    return replace(hooks, tick=tick)

@@ -1,0 +1,72 @@
+"""Images that the caller makes: any iterable of arrays, Pillow images, paths or frames, a generator for instance."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sized
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, cast, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatialnet_edge.core.errors import SourceRefused
+from spatialnet_edge.core.frames import Frame, Skipped
+from spatialnet_edge.core.pixels import SEEN_AS_COLOUR
+from spatialnet_edge.sources.stills import read_image
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+ARRAY = "array"
+"""The source's name of images that came as arrays."""
+
+
+ImageLike: TypeAlias = "NDArray[np.uint8] | Image.Image | str | os.PathLike[str]"
+"""An image: uint8 `[H, W, 3]`, RGB (or `[H, W, bands]` for a model of several groups of bands), a Pillow image, or a path."""
+
+
+def frame_of(image: object, seq: int) -> Frame | Skipped:
+    """An image (`ImageLike`), or a frame, as a frame. An array is taken to be captured now.
+
+    Raises:
+        SourceRefused: it is no image.
+    """
+    if isinstance(image, Frame | Skipped):
+        return image
+    if isinstance(image, np.ndarray):
+        return Frame(cast("NDArray[np.uint8]", image), seq, ARRAY)
+    if isinstance(image, str | os.PathLike):
+        return read_image(Path(cast("str | os.PathLike[str]", image)), seq)
+    from PIL import Image, ImageOps  # only now: arrays need no Pillow
+
+    if not isinstance(image, Image.Image):
+        raise SourceRefused(
+            f"image {seq} is a {type(image).__name__}; expected an array of uint8 [height, width, 3] (RGB), a Pillow image or a path"
+        )
+    if image.mode not in SEEN_AS_COLOUR:
+        raise SourceRefused(f"image {seq} has Pillow's mode '{image.mode}'; expected 8 bits a channel, such as RGB")
+    return Frame(np.asarray(ImageOps.exif_transpose(image).convert("RGB"), np.uint8), seq, ARRAY)
+
+
+@final
+class IterableSource:
+    """Frames of an iterable. It is read in the capture thread, so a generator may wait for its camera.
+
+    The time of capture of an array is the moment at which the iterable gave it; give `Frame` objects to state it yourself.
+    """
+
+    live = False
+    fps = None
+
+    def __init__(self, images: Iterable[object]) -> None:
+        self.uri = type(images).__name__
+        self.length: int | None = len(images) if isinstance(images, Sized) else None
+        self._images = images
+
+    def __iter__(self) -> Iterator[Frame | Skipped]:
+        for seq, image in enumerate(self._images):
+            yield frame_of(image, seq)
+
+    def close(self) -> None:
+        """Nothing to close: the iterable belongs to the caller."""
