@@ -134,7 +134,7 @@ def take(
 def whole_pass(model: Model, source: str) -> int:
     """The source once through the whole pipeline; returns the number of frames."""
     with closing(open_source(source)) as opened:
-        return sum(1 for _ in model.pipeline("every").stream(opened))
+        return sum(1 for _ in model.stream(opened, policy="every"))
 
 
 def throughput(middle: Measurement, passes: list[Measurement]) -> dict[str, Any]:

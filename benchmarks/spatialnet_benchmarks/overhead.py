@@ -72,7 +72,7 @@ def ages(sinks: Sequence[QueuedSink]) -> np.ndarray:
     found: list[float] = []
     source = open_source(PACED)
     with load("builtin:student") as model:
-        for result in model.pipeline("latest").stream(source):
+        for result in model.stream(source, policy="latest"):
             for sink in sinks:
                 sink.write(result)
             found.append(result.age_ms)

@@ -70,7 +70,7 @@ def frames(clip: str, spec: InputSpec) -> Iterator[NDArray[np.uint8]]:
 def streamed(model: Model) -> Peer:
     def run(clip: str) -> list[int]:
         source = spatialnet_edge.open_source(clip)
-        return [int(result.land_use.probabilities.argmax()) for result in model.pipeline("every").stream(source)]
+        return [int(result.land_use.probabilities.argmax()) for result in model.stream(source, policy="every")]
 
     return run
 

@@ -112,7 +112,6 @@ def measure(model: Model, source: str, kept: int) -> Measurement:
     """
     spec = model.bundle.spec
     engine = model.opened.engine
-    pipeline = model.pipeline("every")
     frames = list(read(source, kept))
     if not frames:
         raise DataRefused(f"{source}: none of its first {kept} frames can be read, so there is nothing to measure")
@@ -129,7 +128,7 @@ def measure(model: Model, source: str, kept: int) -> Measurement:
     ages: list[float] = []
     with closing(open_source(source)) as opened:
         marks = [time.perf_counter()]
-        for result in pipeline.stream(opened):
+        for result in model.stream(opened, policy="every"):
             marks.append(time.perf_counter())
             ages.append(result.age_ms)
     return Measurement(stages, np.diff(marks) * 1e3, np.array(ages), len(ages) / (marks[-1] - marks[0]))

@@ -5,16 +5,12 @@ python drone_mavlink.py landuse.snb 0 --autopilot /dev/ttyTHS1 --baud 921600
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import spatialnet_edge
-from spatialnet_edge.core.errors import SinkError
-from spatialnet_edge.sinks.mavlink import MavlinkSink
-from spatialnet_edge.sinks.queued import QueuedSink
 from spatialnet_edge.sources.mavlink_pose import DEFAULT_BAUD, MavlinkPose
 
 
@@ -31,20 +27,16 @@ def main(
 ) -> None:
     """Classify frames, put the autopilot's position on each, report them on the link and keep them on board."""
     uri = f"{autopilot}?budget={budget}&baud={baud}"
-    # LoadedEngine again whenever the link breaks; a link that is slow or gone costs results, never frames.
-    link = QueuedSink(MavlinkSink(uri), wait=False, reopen=lambda: MavlinkSink(uri), name="mavlink")
-    kept = spatialnet_edge.open_sink(f"geojson:{places}")
+    sinks = {"link": f"mavlink:{uri}", "places": f"geojson:{places}"}
     pose = MavlinkPose(listen or autopilot, baud)
     seen = placed = 0
-    try:
-        for result in spatialnet_edge.stream(bundle, source, smoothing_s=0.5, sinks=[link, kept], pose=pose):
+    # The camera is read in a process of its own, which is ended when it hangs. The link is opened again whenever it breaks; a link
+    # that is slow or gone costs results, never frames. `wait` also holds for recordings, on which this program is tested.
+    with spatialnet_edge.stream(bundle, source, smoothing_s=0.5, wait=True, sinks=sinks, pose=pose) as results:
+        for result in results:
             seen += 1
             placed += result.frame.pose is not None
-    finally:
-        pose.close()
-        kept.close()
-        with suppress(SinkError):  # the link may be down at the end; what it did not take is counted
-            link.close()
+    link = results.sinks[0]
     print(f"{seen} frames, {placed} with a position, {link.dropped} results dropped by the link")
 
 

@@ -31,9 +31,8 @@ class Classifier:
 
     def records(self, path: str) -> Iterator[dict[str, Any]]:
         """One record a frame, without what differs from run to run: times and ages."""
-        source = spatialnet_edge.open_source(path)
-        try:
-            for result in self.model.pipeline("every", workers=1).stream(source):
+        with self.model.stream(path, policy="every", workers=1) as results:
+            for result in results:
                 record = result.to_dict()
                 yield {
                     "source": Path(path).name,
@@ -41,8 +40,6 @@ class Classifier:
                     "quality": record["quality"],
                     "predictions": record["predictions"],
                 }
-        finally:
-            source.close()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """A batch of Ray Data: paths in, lines out."""

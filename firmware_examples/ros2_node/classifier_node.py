@@ -27,7 +27,6 @@ class ClassifierNode(Node):
         self.head = self.declare_parameter("head", "land_use").value
         self.most = self.declare_parameter("most", 5).value
         self.model = spatialnet_edge.load(bundle)
-        self.pipeline = self.model.pipeline("latest")
         self.seq = 0
         self.publisher = self.create_publisher(Classification, "classification", 10)
         self.create_subscription(Image, "image", self.classify, qos_profile_sensor_data)
@@ -35,7 +34,7 @@ class ClassifierNode(Node):
 
     def classify(self, image: Image) -> None:
         try:
-            result = self.pipeline.step(frame_of(image, self.seq, "image", time.monotonic_ns()))
+            result = self.model(frame_of(image, self.seq, "image", time.monotonic_ns()))
         except (SourceRefused, InvalidOutput) as error:
             self.get_logger().warning(str(error), throttle_duration_sec=5.0)
             return

@@ -41,10 +41,9 @@ def capture(
     """Classify every frame and keep what the rule says; metadata of all of them go into the log."""
     store = Store(queue)
     first = store.next_number()
-    log = spatialnet_edge.open_sink(f"log:{queue / 'log'}")
     route = read_rule(rule, spatialnet_edge.open_bundle(bundle).spec)
     counts = dict.fromkeys(("keep", "thumbnail", "nothing"), 0)
-    for result in spatialnet_edge.stream(bundle, source, sinks=[log]):
+    for result in spatialnet_edge.stream(bundle, source, sinks=[f"log:{queue / 'log'}"]):
         decision = route.decide(result)
         counts[decision] += 1
         if decision != "nothing":
@@ -52,7 +51,6 @@ def capture(
             if decision == "thumbnail":
                 image = cv2.resize(image, THUMBNAIL, interpolation=cv2.INTER_AREA)
             store.add(worth_of(result), first + result.seq, decision, cv2.imencode(".jpg", image, QUALITY)[1].tobytes())
-    log.close()
     typer.echo(", ".join(f"{count} {name}" for name, count in counts.items()))
 
 

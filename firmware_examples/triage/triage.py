@@ -29,7 +29,7 @@ def triage(
 ) -> None:
     """Store the best wanted frames within the budget as thumbnails, and one line for every frame in frames.jsonl."""
     wanted = {label.strip() for label in keep.split(",")}
-    log = spatialnet_edge.open_sink(f"jsonl:{output / 'frames.jsonl'}")
+    log = f"jsonl:{output / 'frames.jsonl'}"
     best: list[tuple[float, int, bytes]] = []  # a heap with the least confident first: the one to give up
     used = 0
     for result in spatialnet_edge.stream(bundle, source, smoothing_s=0.3, sinks=[log]):
@@ -42,7 +42,6 @@ def triage(
         used += len(encoded)
         while used > budget_kb * 1000:
             used -= len(heapq.heappop(best)[2])
-    log.close()
     for confidence, seq, encoded in best:
         (output / f"{seq:06d}_{confidence:.2f}.jpg").write_bytes(encoded)
     print(f"kept {len(best)} frames, {used} bytes of {budget_kb * 1000}")

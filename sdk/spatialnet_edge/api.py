@@ -10,7 +10,6 @@ for result in model.stream("video.mp4", smoothing_s=0.3):
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy as np
 from spatialnet_edge.bundle.reader import Bundle, open_bundle
 from spatialnet_edge.bundle.trust import Trust
 from spatialnet_edge.core.errors import EngineError, SourceRefused
-from spatialnet_edge.core.frames import Skipped
+from spatialnet_edge.core.frames import Frame, Skipped
 from spatialnet_edge.core.results import FrameResult
 from spatialnet_edge.engines.registry import LoadedEngine, open_engine
 from spatialnet_edge.runtime.golden import GoldenTest, GoldenVectors, golden_vectors
@@ -74,17 +73,17 @@ class Model:
         return self.session.loaded
 
     @overload
-    def __call__(self, image: ImageLike) -> FrameResult: ...
+    def __call__(self, image: ImageLike | Frame) -> FrameResult: ...
 
     @overload
-    def __call__(self, image: Sequence[ImageLike]) -> list[FrameResult]: ...
+    def __call__(self, image: Sequence[ImageLike | Frame]) -> list[FrameResult]: ...
 
-    def __call__(self, image: ImageLike | Sequence[ImageLike]) -> FrameResult | list[FrameResult]:
+    def __call__(self, image: ImageLike | Frame | Sequence[ImageLike | Frame]) -> FrameResult | list[FrameResult]:
         """Classify one image, or each of a list.
 
         Args:
-            image: uint8 `[H, W, 3]`, RGB (or `[H, W, bands]` for a model of several groups of bands), a Pillow image, a path, or
-                a list of these.
+            image: uint8 `[H, W, 3]`, RGB (or `[H, W, bands]` for a model of several groups of bands), a Pillow image, a path, a
+                `Frame`, or a list of these.
 
         Raises:
             SourceRefused: no image, a damaged one, or another kind of array: floats would be cut to zeros and ones.

@@ -34,7 +34,7 @@ def test_streams_share_an_engine_and_nothing_is_lost(tiny_path) -> None:
         assert all(0 < each["worst_of_mean"] <= 1 for each in found.values())
         measured = no_decoding(model, clip_frames(3), 2)
         assert measured["range"][0] <= measured["of_engine_only"] <= measured["range"][1]
-        assert len(list(model.pipeline("every").stream(InMemory(clip_frames(3), 7)))) == 7
+        assert len(list(model.stream(InMemory(clip_frames(3), 7), policy="every"))) == 7
 
 
 def test_the_graph_for_ultralytics_gives_the_same_probabilities() -> None:

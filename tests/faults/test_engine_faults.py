@@ -23,8 +23,10 @@ from spatialnet_edge.core.frames import Frame, Skipped
 from spatialnet_edge.engines.batching import BatchingEngine
 from spatialnet_edge.engines.fake import FakeEngine
 from spatialnet_edge.engines.registry import CheckedEngine, Engine, load_backend, open_engine
+from spatialnet_edge.runtime.engine_handle import EngineHandle
 from spatialnet_edge.runtime.golden import golden_vectors
-from spatialnet_edge.runtime.pipeline import MAX_CONSTANT, Hooks, Pipeline
+from spatialnet_edge.runtime.output_monitor import MAX_CONSTANT
+from spatialnet_edge.runtime.pipeline import Hooks, Pipeline
 from spatialnet_edge.service.config import LimitsSection
 from spatialnet_edge.service.integrity_monitor import IntegrityMonitor
 from spatialnet_edge.service.throttle import Conditions, Throttle, conditions
@@ -75,9 +77,9 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def sentinel_of(
     bundle: Bundle, engine: Engine, reload: Callable[[], Engine], period_s: float = 0.0
 ) -> tuple[IntegrityMonitor, list[str]]:
-    events: list[str] = []
+    handle, events = EngineHandle(CheckedEngine(engine)), list[str]()
     return IntegrityMonitor(
-        golden_vectors(bundle), CheckedEngine(engine), period_s, reload, lambda kind, detail: events.append(kind)
+        golden_vectors(bundle), handle, period_s, lambda: handle.replace(reload()), lambda kind, detail: events.append(kind)
     ), events
 
 
@@ -110,7 +112,7 @@ def test_checksums_find_a_flip_that_no_golden_frame_was_asked_about() -> None:
     def held() -> Engine:
         return open_engine(student, inspectable_weights=True).engine
 
-    engine = held()
+    engine = EngineHandle(held())
     memory = engine.weights
     assert sum(map(len, memory)) > 7_000_000
     plain = open_engine(student).engine.infer(frames)
@@ -118,7 +120,12 @@ def test_checksums_find_a_flip_that_no_golden_frame_was_asked_about() -> None:
     assert all(np.allclose(values, plain[name], atol=1e-5) for name, values in before.items())
     events: list[str] = []
     integrity = IntegrityMonitor(
-        golden_vectors(student), engine, 3600, held, lambda kind, detail: events.append(kind), scrub_s=0.001
+        golden_vectors(student),
+        engine,
+        3600,
+        lambda: engine.replace(held()),
+        lambda kind, detail: events.append(kind),
+        scrub_s=0.001,
     )
     for _ in range(3):
         time.sleep(0.002)
@@ -133,7 +140,7 @@ def test_checksums_find_a_flip_that_no_golden_frame_was_asked_about() -> None:
     time.sleep(0.002)
     integrity.watch()
     assert len(events) == 3
-    integrity.close()
+    engine.close()
 
 
 @pytest.mark.fault(30)
@@ -149,11 +156,12 @@ def test_a_reload_that_does_not_help_ends_the_process(bundle: Bundle) -> None:
 def test_what_was_emitted_since_the_last_whole_round_is_unverified(bundle: Bundle) -> None:
     engine = WeightsInMemory()
     told: list[str] = []
+    handle = EngineHandle(CheckedEngine(engine))
     integrity = IntegrityMonitor(
         golden_vectors(bundle),
-        CheckedEngine(engine),
+        handle,
         0.0,
-        lambda: CheckedEngine(WeightsInMemory()),
+        lambda: handle.replace(CheckedEngine(WeightsInMemory())),
         lambda kind, detail: told.append(detail),
     )
     whole_round(integrity)
@@ -182,13 +190,7 @@ def test_three_wrong_answers_bring_the_golden_test_then_a_reload(bundle: Bundle,
         return good.infer(batch) | {"shade": np.full((len(batch), 2), wrong, np.float32)}
 
     integrity, events = sentinel_of(bundle, FakeEngine(TINY, spoilt), lambda: CheckedEngine(good))
-    pipeline = Pipeline(integrity.engine)
-
-    def on_suspect_output(error: EngineError) -> None:
-        integrity.on_suspect_output(error)
-        pipeline.engine = integrity.engine
-
-    pipeline.hooks = Hooks(on_suspect_output=on_suspect_output)
+    pipeline = Pipeline(integrity.engine, hooks=Hooks(on_suspect_output=integrity.on_suspect_output))
     results = list(pipeline.stream(Frames(20)))
     assert events == ["golden_failed", "unverified", "engine_reloaded"]
     assert results

@@ -12,8 +12,7 @@ from mqtt_broker import free_port
 from service_fixtures import result, start, wait_for
 from spatialnet_edge.core.errors import SinkRefused
 from spatialnet_edge.core.results import FrameResult
-from spatialnet_edge.service.camera_worker import open_sinks
-from spatialnet_edge.service.config import SourceSection
+from spatialnet_edge.runtime.outputs import open_outputs
 from spatialnet_edge.sinks.queued import QueuedSink
 from spatialnet_edge.sinks.registry import open_sink
 from spatialnet_edge.sinks.unix import MOST_CLIENTS
@@ -119,7 +118,7 @@ def test_a_sink_that_breaks_while_idle_is_opened_again(monkeypatch: pytest.Monke
 
 def test_two_sinks_of_one_kind_have_names_of_their_own(tmp_path: Path) -> None:
     uris = (f"log:{tmp_path / 'a'}", f"log:{tmp_path / 'b'}", "null:")
-    sinks = open_sinks(SourceSection(uri="0", sinks=uris), lambda kind, detail: None)
+    sinks = open_outputs(uris, live=True, wait=True, report=lambda kind, detail: None)
     assert [sink.name for sink in sinks] == ["log", "log-2", "null"]
     for sink in sinks:
         sink.close()

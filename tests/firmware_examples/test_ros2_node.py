@@ -85,7 +85,7 @@ def test_an_answer_goes_out_with_the_images_header(ros: SimpleNamespace) -> None
 
     message = image(ros, clip_frames(3)[2], "bgr8")
     with spatialnet_edge.load("builtin:student") as model:
-        result = model.pipeline().step(frame_of(message, 0, "/camera", 0))
+        result = model(frame_of(message, 0, "/camera", 0))
     answer = classification(result, "settlement", 2, message.header, ros.Classification, ros.ObjectHypothesis)
     raw = ros.store.serialize_cdr(answer, "vision_msgs/msg/Classification")
     back = ros.store.deserialize_cdr(raw, "vision_msgs/msg/Classification")

@@ -77,16 +77,16 @@ def test_a_bundle_of_several_bands_builds_flies_and_uses_them(bundle: Bundle) ->
     assert reference.accuracy["land_use (integrity)"] > 0.9
     with spatialnet_edge.load(bundle.path) as model:
         assert model.golden.passed
-        assert model.classify(scene(230)).land_use.label == "field"
-        assert model.classify(scene(25)).land_use.label == "asphalt"
+        assert model(scene(230)).land_use.label == "field"
+        assert model(scene(25)).land_use.label == "asphalt"
 
 
 def test_a_missing_sensor_is_answered(bundle: Bundle) -> None:
     dark = scene(230)
     dark[..., 3:] = 0  # what a sensor that is switched off gives
     with spatialnet_edge.load(bundle.path) as model:
-        colour_alone = model.classify(np.ascontiguousarray(dark[..., :3])).land_use.probabilities
-        np.testing.assert_array_equal(model.classify(dark).land_use.probabilities, colour_alone)
+        colour_alone = model(np.ascontiguousarray(dark[..., :3])).land_use.probabilities
+        np.testing.assert_array_equal(model(dark).land_use.probabilities, colour_alone)
     assert colour_alone.sum() == pytest.approx(1, abs=1e-5)
 
 

@@ -49,7 +49,7 @@ def test_the_built_bundle_runs_and_agrees_with_the_reference(built: Bundle, stud
     with spatialnet_edge.load(built.path) as model:
         assert model.golden.passed
         for frame, wanted in zip(frames, expected["land_use"], strict=True):
-            found = model.classify(frame).land_use.probabilities
+            found = model(frame).land_use.probabilities
             assert np.abs(found - wanted).max() <= built.manifest.golden.tolerance
 
 

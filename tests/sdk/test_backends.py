@@ -1,5 +1,6 @@
 """One conformance suite over every engine, then what CheckedEngine catches, then how an engine is chosen."""
 
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
+import spatialnet_edge
 from conftest import SIDE, TINY, tiny_graph, write_tiny_bundle
 from spatialnet_edge.bundle.manifest import EngineRecord
 from spatialnet_edge.bundle.reader import Bundle, open_bundle
@@ -18,9 +20,12 @@ from spatialnet_edge.core.errors import (
     GoldenTestFailed,
     InvalidOutput,
     MissingExtra,
+    SpatialNetError,
     UsageError,
 )
 from spatialnet_edge.core.plugins import Plugin
+from spatialnet_edge.core.spec import ModelSpec
+from spatialnet_edge.engines import registry
 from spatialnet_edge.engines.fake import FakeEngine
 from spatialnet_edge.engines.registry import BACKENDS, CheckedEngine, Engine, load_backend, open_engine
 from spatialnet_edge.runtime.golden import golden_vectors
@@ -161,5 +166,66 @@ def test_an_engine_without_weights_needs_a_backend_that_can_fill_it(tiny_copy: B
     contents = {record.path: tiny_graph()} | {file.path: tiny_copy.read(file.path) for file in tiny_copy.manifest.files}
     manifest = msgspec.structs.replace(tiny_copy.manifest, files=file_records(contents), engines=(record,))
     bundle = write_bundle(tiny_copy.path.with_name("stripped"), manifest, contents)
+    opened = open_engine(bundle)
+    assert opened.record.path == "model.onnx"
+    assert "takes no engine without its weights" in opened.rejected[0]
     with pytest.raises(EngineUnavailable, match="takes no engine without its weights"):
-        open_engine(bundle)
+        open_engine(bundle, fallback=False)
+
+
+class NoEngine:
+    """A backend whose plans never open, for the reason that is raised."""
+
+    name, takes_graphs = "no_engine", False
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def refuses(self, record: EngineRecord) -> str:
+        return ""
+
+    def open(self, content: bytes, spec: ModelSpec, threads: int) -> Engine:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (EngineUnavailable("this library does not take this plan"), "does not take this plan"),
+        (EngineError("cuStreamEndCapture failed with CUDA error 901"), "CUDA error 901"),
+        (MemoryError("900 MB"), "MemoryError: 900 MB"),
+        (RuntimeError("std::bad_alloc"), "RuntimeError: std::bad_alloc"),
+    ],
+)
+def test_a_form_that_does_not_open_gives_way_to_the_portable_graph(
+    tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
+    real = registry.load_backend
+    monkeypatch.setattr(registry, "load_backend", lambda name: NoEngine(error) if name == "no_engine" else real(name))
+    plan = EngineRecord(path="engines/x.plan", backend="no_engine", precision="fp16", portable=False)
+    bundle = with_engines(open_bundle(tiny_path), tmp_path / "x.snb", plan)
+    opened = open_engine(bundle)
+    assert opened.record.path == "model.onnx"
+    assert reason in opened.rejected[0]
+    assert opened.rejected[0].startswith("engines/x.plan: ")
+    with pytest.raises(SpatialNetError, match=re.escape(reason)):
+        open_engine(bundle, fallback=False)
+
+
+def test_a_form_that_gives_wrong_answers_gives_way_to_the_portable_graph(tiny_path: Path, tmp_path: Path) -> None:
+    wrong = EngineRecord(path="engines/wrong.onnx", backend="onnxruntime", precision="int8")
+    plain = open_bundle(tiny_path)
+    contents = {file.path: plain.read(file.path) for file in plain.manifest.files} | {wrong.path: tiny_graph(gain=0.2)}
+    manifest = msgspec.structs.replace(plain.manifest, files=file_records(contents), engines=(wrong,))
+    bundle = write_bundle(tmp_path / "x.snb", manifest, contents)
+    with spatialnet_edge.load(bundle.path) as model:
+        assert model.opened.record.path == "model.onnx"
+        assert "golden test failed" in model.opened.rejected[0]
+    with pytest.raises(GoldenTestFailed, match="golden test failed"):
+        spatialnet_edge.load(bundle.path, fallback=False)
+
+
+def test_a_changed_file_is_no_reason_to_fall_back(tiny_copy: Bundle) -> None:
+    (tiny_copy.path / "model.onnx").write_bytes(b"something else")
+    with pytest.raises(BundleError, match=r"model\.onnx"):
+        open_engine(tiny_copy)

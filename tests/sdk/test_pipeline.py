@@ -223,12 +223,12 @@ def test_what_are_no_pixels_of_8_bits_is_refused_rather_than_answered(tiny_path:
         spatialnet_edge.load(tiny_path) as model,
         pytest.raises(SourceRefused, match=r"expected uint8 \[height, width, bands\]"),
     ):
-        model.classify(image)  # type: ignore[arg-type]
+        model(image)  # type: ignore[arg-type]
 
 
 def test_classify_takes_one_array(tiny_path: Path) -> None:
     with spatialnet_edge.load(tiny_path) as model:
-        assert model.classify(lit(230, 480, 640)).shade.label == "bright"
+        assert model(lit(230, 480, 640)).shade.label == "bright"
 
 
 def test_memory_stays_flat_and_no_thread_is_left(tiny_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_memory_stays_flat_and_no_thread_is_left(tiny_path: Path) -> None:
     with spatialnet_edge.load(tiny_path, threads=1) as model:
 
         def pass_over(count: int) -> int:
-            for _ in model.pipeline().stream(open_source(f"synthetic:frames={count}&size=64x64")):
+            for _ in model.stream(open_source(f"synthetic:frames={count}&size=64x64")):
                 pass
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 

@@ -15,6 +15,7 @@
         ├── EngineError            the engine failed, or its answers cannot be trusted
         ├── SourceLost             the source stopped before its end
         ├── SinkError              a sink could not take a result
+        │   └── ReaderGone         the reader of standard output has closed it
         └── BuildError             no candidate passed the gates, or a compiler refused the graph
 
 The number is the exit status of the command line (78 is EX_CONFIG in BSD's sysexits.h: a supervisor must not restart on it).
@@ -105,6 +106,10 @@ class SourceLost(RunError):
 
 class SinkError(RunError):
     pass
+
+
+class ReaderGone(SinkError):
+    """The reader of standard output has closed it, as `head` does when it has enough."""
 
 
 class BuildError(RunError):

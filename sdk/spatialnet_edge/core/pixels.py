@@ -48,7 +48,12 @@ def decode_rgb(encoded: bytes) -> NDArray[np.uint8]:
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), np.uint8)
     except UnidentifiedImageError as error:
         raise ValueError(f"not an image; it begins with {encoded[:16]!r}") from error
-    except (OSError, SyntaxError, Warning, Image.DecompressionBombError) as error:  # what Pillow raises; Warning under `-W error`
+    except (
+        OSError,
+        SyntaxError,
+        Warning,
+        Image.DecompressionBombError,
+    ) as error:  # what Pillow raises; Warning under `-W error`
         raise ValueError(f"damaged: {error}; it begins with {encoded[:16]!r}") from error
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 
 HIDDEN = "***"
-USERINFO = re.compile(r"(?<=://)(?:[^\s/@?#'\"]*:[^\s@'\"]*@|[^\s/?#'\"]*@)(?:[^\s/?#'\"]*@)*")
-"""From `//` to the last `@` of the authority. People write `/`, `?` and `#` in passwords though the standard forbids it, so
+USERINFO = re.compile(r"(?<=://)(?:[^\s/@?#'\"]*:[^\s'\"]*@|[^\s/?#'\"]*@)")
+"""From `//` to the last `@`. People write `@`, `/`, `?` and `#` in passwords though the standard forbids it, so
 `http://host:8080/a@b` loses its host here: too much hidden is better than a password shown."""
 PARAMETER = re.compile(
     r"(?i)(?<=[?&;\s!])((?:user(?:name|-id)?|login|usr|pass(?:word|wd)?|pwd|user-pw|token|secret|auth|api[_-]?key)=)[^&;\s'\"!]+"

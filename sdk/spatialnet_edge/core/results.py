@@ -151,6 +151,26 @@ class FrameResult:
         """From capture to the complete result, in milliseconds."""
         return (self.emitted_ns - self.frame.captured_ns) / 1e6
 
+    def __getitem__(self, head: str) -> Prediction:
+        """The answer of a head: `result["land_use"]`.
+
+        Raises:
+            KeyError: no such head; the message names those there are.
+        """
+        if head not in self.predictions:
+            raise KeyError(f"no head '{head}'; this model has {', '.join(self.predictions)}")
+        return self.predictions[head]
+
+    def __str__(self) -> str:
+        """One line: the source, the frame's number, and each head with its answer."""
+        start = f"{self.source} #{self.seq}{' (late)' if self.late else ''}: "
+        if self.reason is not None:
+            return f"{start}no label ({self.reason})"
+        return start + ", ".join(f"{name} {answer}" for name, answer in self.predictions.items())
+
+    def __repr__(self) -> str:
+        return f"<FrameResult {self}>"
+
     def __getattr__(self, name: str) -> Any:
         try:
             return self.predictions[name]

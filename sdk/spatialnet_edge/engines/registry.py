@@ -26,8 +26,11 @@ class Engine(Protocol):
     """Runs one model: `infer` and `close`. An engine that shows its weights is also `Inspectable`."""
 
     spec: ModelSpec
-    reentrant: bool
-    """Whether several threads may call `infer` at once."""
+
+    @property
+    def reentrant(self) -> bool:
+        """Whether several threads may call `infer` at once. A class attribute will do."""
+        ...
 
     def infer(self, batch: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         """Probabilities of every head.

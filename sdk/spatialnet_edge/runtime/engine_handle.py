@@ -60,14 +60,15 @@ class EngineHandle:
             EngineError: the handle is closed; the new engine is closed too.
         """
         with self._lock:
-            closed = self._closed
-            if not closed:
-                retired, self._engine = self._engine, engine
-                self._users[engine] = 0
-        if closed:
-            engine.close()
-            raise EngineError("the engine was closed while another one was opened to replace it")
+            retired = self._engine
+            if self._closed:
+                retired = engine
+            else:
+                self._engine = engine
+            self._users.setdefault(engine, 0)
         self._close_unused(retired)
+        if retired is engine:
+            raise EngineError("the engine was closed while another one was opened to replace it")
 
     def close(self) -> None:
         """No more batches. The engine is closed when the last batch has left it. A second call does nothing."""

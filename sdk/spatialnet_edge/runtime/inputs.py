@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any, TypeAlias, cast, final
+from typing import Any, TypeAlias, final
 
 from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.frames import Frame, Skipped
@@ -31,7 +31,7 @@ def open_input(source: SourceLike, options: StreamOptions, report: Report, name:
         UsageError: something else than a source.
     """
     if isinstance(source, str | os.PathLike | int):
-        uri = os.fspath(cast("os.PathLike[str]", source)) if isinstance(source, os.PathLike) else str(source)
+        uri = str(source)
         shown = name or redacted(uri)
         own_process = parse_uri(uri).kind in DEVICES if options.own_process is None else options.own_process
         if own_process:
@@ -41,9 +41,13 @@ def open_input(source: SourceLike, options: StreamOptions, report: Report, name:
         return opened if shown == uri else NamedSource(opened, shown)
     if isinstance(source, Source):
         return source
-    if isinstance(source, Iterable):
-        return IterableSource(source)
-    raise UsageError(f"a source is a {type(source).__name__}; expected a URI, a path, a camera's number, a Source or an iterable")
+    try:
+        iter(source)
+    except TypeError as error:
+        raise UsageError(
+            f"a source is a {type(source).__name__}; expected a URI, a path, a camera's number, a Source or an iterable of images"
+        ) from error
+    return IterableSource(source)
 
 
 @final

@@ -13,13 +13,13 @@ STALL_S = 10.0
 
 @final
 class StallMonitor:
-    """Reports `source_stalled` once for each pause of more than `limit_s`, and `source_resumed` at its end."""
+    """Reports `source_stalled` once for each pause of more than `limit_s` (`STALL_S`), and `source_resumed` at its end."""
 
-    def __init__(self, name: str, stats: FrameStats, report: Callable[[str, str], None], limit_s: float = STALL_S) -> None:
+    def __init__(self, name: str, stats: FrameStats, report: Callable[[str, str], None], limit_s: float | None = None) -> None:
         self._name = name
         self._stats = stats
         self._report = report
-        self._limit_s = limit_s
+        self._limit_s = STALL_S if limit_s is None else limit_s
         self._seen = -1
         self._since = time.monotonic()
         self._stalled = False

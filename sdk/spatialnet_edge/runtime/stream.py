@@ -21,7 +21,7 @@ from spatialnet_edge.sources.registry import Source
 from spatialnet_edge.sources.supervised import Report, SupervisedSource
 
 CLOSE_S = 5.0
-"""What an abandoned stream waits for its sinks."""
+"""Seconds that sinks get to write what is queued, at the end of a live or an abandoned stream."""
 
 
 @final
@@ -29,7 +29,8 @@ class Teardown:
     """What is closed at the end of a stream: the source, then the sinks, each once.
 
     Attributes:
-        sinks_until: moment of the monotonic clock at which a sink that is not done is left behind; None to wait for it.
+        sinks_until: moment of the monotonic clock at which a sink that is not done is left behind. None: a recording waits
+            for its sinks, a live source for `CLOSE_S`.
         then: called when the source has ended.
     """
 
@@ -40,15 +41,17 @@ class Teardown:
         self._source = source
         self._pipeline = pipeline
         self._sinks = sinks
+        self._closing = False
 
     def close_source(self) -> None:
         """After the capture thread has ended: some drivers crash when they are closed while they read."""
-        if self.source_ended.is_set():
+        if self._closing:
             return
-        self.source_ended.set()
+        self._closing = True
         if not self._pipeline.capturing:
             self._source.close()
         self.then()
+        self.source_ended.set()  # last: whoever waits for it may take the interpreter down
 
     def close_sinks(self) -> None:
         """Let every sink write what is queued.
@@ -59,6 +62,8 @@ class Teardown:
         failure: SpatialNetError | None = None
         for sink in self._sinks:
             until = self.sinks_until
+            if until is None and self._source.live:
+                until = time.monotonic() + CLOSE_S
             try:
                 sink.close(None if until is None else max(0.1, until - time.monotonic()))
             except SpatialNetError as error:
@@ -67,7 +72,9 @@ class Teardown:
             raise failure
 
 
-def emit(pipeline: Pipeline, source: Source, sinks: Sequence[QueuedSink], teardown: Teardown) -> Generator[FrameResult, None, None]:
+def emit(
+    pipeline: Pipeline, source: Source, sinks: Sequence[QueuedSink], teardown: Teardown
+) -> Generator[FrameResult, None, None]:
     """Results of a source, each written to every sink before it is yielded."""
     try:
         for result in pipeline.stream(source):
@@ -105,7 +112,9 @@ class Stream:
         if device is None:
             pipeline.hooks = ticking(pipeline.hooks, StallMonitor(self.name, self.stats, report))
         self._teardown = Teardown(source, pipeline, sinks)
-        self._results = emit(pipeline, source, sinks, self._teardown)  # has no reference to this object, so no cycle keeps it alive
+        self._results = emit(
+            pipeline, source, sinks, self._teardown
+        )  # has no reference to this object, so no cycle keeps it alive
         close_at_exit(self)
 
     def __iter__(self) -> Iterator[FrameResult]:

@@ -7,11 +7,12 @@ where they are asked for and the engine shows its weights, which costs speed (de
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from threading import Lock
 from typing import final
 
-from spatialnet_edge.core.errors import EngineError
+from spatialnet_edge.core.errors import EngineError, SpatialNetError
+from spatialnet_edge.engines.inspectable import weights_of
 from spatialnet_edge.engines.registry import Engine
 from spatialnet_edge.runtime.golden import GoldenVectors
 from spatialnet_edge.service.scrubber import Scrubber
@@ -22,13 +23,14 @@ class IntegrityMonitor:
     """Guards one engine that several pipelines may share.
 
     Args:
+        engine: what the pipelines ask (`Session.engine`): it stays the same when the engine behind it is replaced.
         period_s: in which every golden frame is asked once.
         scrub_s: in which every byte of the weights is checked once; 0 for never.
-        reload: gives a new engine from the verified bundle.
+        reload: opens a new engine from the verified bundle and puts it behind `engine`.
         report: told `golden_failed`, `weights_changed`, `engine_reloaded` and `unverified`.
 
     Attributes:
-        engine: the one to use; another one after a reload.
+        engine: as given.
         verified_ns: monotonic time of the beginning of the last round that passed whole: what was emitted later than the round in
             which a failure shows is `unverified`.
     """
@@ -38,7 +40,7 @@ class IntegrityMonitor:
         vectors: GoldenVectors,
         engine: Engine,
         period_s: float,
-        reload: Callable[[], Engine],
+        reload: Callable[[], None],
         report: Callable[[str, str], None],
         scrub_s: float = 0.0,
     ) -> None:
@@ -50,16 +52,14 @@ class IntegrityMonitor:
         self._next_s = time.monotonic() + self._every_s
         self._index = 0
         self._reloads = 0
-        self._retired: list[Engine] = []
         self._reload = reload
         self._report = report
         self._lock = Lock()
         self._scrub_s = scrub_s
-        self._scrubber = self._scrub(engine)
+        self._scrubber = self._scrub()
 
-    def _scrub(self, engine: Engine) -> Scrubber:
-        memory: Sequence[memoryview] = getattr(engine, "weights", ()) if self._scrub_s else ()
-        return Scrubber(memory, self._scrub_s)
+    def _scrub(self) -> Scrubber:
+        return Scrubber(weights_of(self.engine) if self._scrub_s else (), self._scrub_s)
 
     def watch(self) -> None:
         """Check the weights that are due, and ask one golden frame, if it is time.
@@ -99,11 +99,6 @@ class IntegrityMonitor:
             else:
                 self._report("doubt", f"{error}; the golden test passed all the same")
 
-    def close(self) -> None:
-        """Close the engine in use, and the one before it if there is one."""
-        for engine in (self.engine, *self._retired):
-            engine.close()
-
     def _wrong(self, index: int) -> str:
         allowed = self._vectors.tolerance
         try:
@@ -124,9 +119,12 @@ class IntegrityMonitor:
         if self._reloads:
             raise EngineError(f"{error}; it was loaded anew once already: this computer cannot be trusted with it") from error
         self._reloads += 1
-        old, self.engine = self.engine, self._reload()
-        self._scrubber = self._scrub(self.engine)
-        self._retired.append(old)  # frames may still be in it; it is closed with the service
+        self._scrubber = Scrubber((), 0.0)  # its views would keep the memory of the old engine alive
+        try:
+            self._reload()
+        except SpatialNetError as failed:
+            raise EngineError(f"{error}; it could not be loaded anew: {failed}") from failed
+        self._scrubber = self._scrub()
         if failed := self._any_wrong():
             raise EngineError(f"{error}; loaded anew, {failed}") from error
         self._index = 0

@@ -20,9 +20,9 @@ from spatialnet_edge.core.atomic_io import FULL, write_durably
 from spatialnet_edge.core.clock import boot_id, since_boot
 from spatialnet_edge.core.errors import BundleError, EngineError, Refused, RunError, SinkRefused
 from spatialnet_edge.core.hardware_info import cores
-from spatialnet_edge.engines.batching import BatchingEngine
-from spatialnet_edge.engines.registry import Engine, open_engine
-from spatialnet_edge.service.camera_worker import CameraWorker, open_sinks
+from spatialnet_edge.engines.registry import open_engine
+from spatialnet_edge.runtime.session import Batching
+from spatialnet_edge.service.camera_worker import CameraWorker
 from spatialnet_edge.service.config import ServiceConfig
 from spatialnet_edge.service.crash_loop import WITHIN_S, count_start, forget_starts, is_crash_loop, note_lasted
 from spatialnet_edge.service.events import Events
@@ -134,9 +134,17 @@ def installed_model(config: ServiceConfig, slots: Slots, trust: Trust, events: E
 def load_model(config: ServiceConfig, bundle: str | Path, trust: Trust, safe: bool) -> Model:
     backend = "onnxruntime" if safe else config.engine.backend
     threads = config.engine.threads
-    inspectable_weights = config.health.scrub_s > 0
+    batching = None
+    if config.engine.batch > 1 and len(config.sources) > 1:
+        batching = Batching(config.engine.batch, config.engine.batch_wait_ms / 1e3)
     return load(
-        bundle, backend, threads, trust=trust, fallback=config.engine.fallback, inspectable_weights=inspectable_weights
+        bundle,
+        backend,
+        threads,
+        trust=trust,
+        fallback=config.engine.fallback,
+        inspectable_weights=config.health.scrub_s > 0,
+        batching=batching,
     )
 
 
@@ -159,7 +167,7 @@ class Service:
         model = started.model
         self._integrity = IntegrityMonitor(
             model.vectors,
-            self._shared(model.opened.engine),
+            model.session.engine,
             config.health.golden_s,
             self._reload,
             events,
@@ -167,13 +175,12 @@ class Service:
         )
         self._throttle = Throttle(config.limits, events)
         self._write_health("STARTING")
-        sinks = [open_sinks(section, events) for section in config.sources]
-        self._watchdog = Watchdog([section.uri for section in config.sources], config.health.hang_s)
-        workers = cores() if self._integrity.engine.reentrant and len(config.sources) > 1 else 1
+        workers = cores() if model.session.engine.reentrant and len(config.sources) > 1 else 1
         self.cameras = [
-            CameraWorker(section, each, self._integrity, self._throttle, self._watchdog, workers, events)
-            for section, each in zip(config.sources, sinks, strict=True)
+            CameraWorker(section, model.session, self._integrity, self._throttle, workers, events)
+            for section in config.sources
         ]
+        self._watchdog = Watchdog([camera.name for camera in self.cameras], config.health.hang_s)
 
     def run(self, stop: Event) -> None:
         """Until stopped, or until every source has ended.
@@ -182,7 +189,7 @@ class Service:
             RunError: a camera failed.
         """
         for camera in self.cameras:
-            camera.start()
+            camera.start(self._watchdog)
         notify("READY=1")
         try:
             while any(camera.running for camera in self.cameras) and not self._failures() and not stop.wait(ROUND_S):
@@ -193,13 +200,13 @@ class Service:
             self._write_health("STOPPING")
             deadline = time.monotonic() + DRAIN_S
             for camera in self.cameras:
-                camera.stop()
+                camera.stop(deadline)
             for camera in self.cameras:
                 camera.join(deadline)
             self._write_health("STOPPED")
             self._watchdog.close()
             if not any(camera.running for camera in self.cameras):
-                self._integrity.close()
+                self._started.model.close()
         if failures := self._failures():
             self._events("failed", str(failures[0]))
             raise RunError(str(failures[0])) from failures[0]
@@ -239,24 +246,22 @@ class Service:
     def _failures(self) -> list[Exception]:
         return [camera.failure for camera in self.cameras if camera.failure is not None]
 
-    def _shared(self, engine: Engine) -> Engine:
-        settings = self._config.engine
-        if settings.batch == 1 or len(self._config.sources) == 1:
-            return engine
-        return BatchingEngine(engine, settings.batch, settings.batch_wait_ms / 1e3)
-
-    def _reload(self) -> Engine:
-        """From the disk, with every hash checked again."""
-        model = self._started.model
+    def _reload(self) -> None:
+        """Open an engine from the disk, with every hash checked again, and put it in the place of the present one."""
+        model, settings = self._started.model, self._config
         bundle = open_bundle(model.bundle.path, Trust(allow_unsigned=True))
         if bundle.sha256 != model.bundle.sha256:
             raise EngineError(f"{bundle.path}: another bundle lies there now")
-        settings = self._config
-        inspectable_weights = settings.health.scrub_s > 0
-        opened = open_engine(
-            bundle, model.opened.record.backend, settings.engine.threads, inspectable_weights=inspectable_weights
+        backend = "onnxruntime" if self._started.safe else settings.engine.backend
+        loaded = open_engine(
+            bundle,
+            backend,
+            settings.engine.threads,
+            settings.engine.fallback,
+            settings.health.scrub_s > 0,
+            model.vectors.require,
         )
-        return self._shared(opened.engine)
+        model.session.replace_engine(loaded)
 
     def _write_health(self, state: str) -> None:
         model = self._started.model

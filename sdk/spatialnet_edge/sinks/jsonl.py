@@ -13,7 +13,7 @@ from typing import Any, final
 
 import msgspec
 
-from spatialnet_edge.core.errors import SinkError
+from spatialnet_edge.core.errors import ReaderGone, SinkError
 from spatialnet_edge.core.results import FrameResult
 from spatialnet_edge.sinks.budget import path_and_budget
 from spatialnet_edge.sinks.file_errors import not_opened
@@ -64,6 +64,10 @@ class JsonLines:
             while remaining:  # a pipe may take less than it was offered
                 remaining = remaining[os.write(self._descriptor, remaining) :]
                 self._torn = False
+        except BrokenPipeError as error:
+            if self._where == "-":
+                raise ReaderGone(f"standard output: its reader is gone; {what} was not written") from error
+            raise SinkError(f"{self._where}: writing {what} failed: {error.strerror}") from error
         except OSError as error:
             raise SinkError(f"{self._where}: writing {what} failed: {error.strerror}") from error
 

@@ -42,7 +42,7 @@ def frame_of(image: object, seq: int) -> Frame | Skipped:
 
     if not isinstance(image, Image.Image):
         raise SourceRefused(
-            f"image {seq} is a {type(image).__name__}; expected an array of uint8 [height, width, 3] (RGB), a Pillow image or a path"
+            f"image {seq} is a {type(image).__name__}; expected uint8 [height, width, bands], a Pillow image or a path"
         )
     if image.mode not in SEEN_AS_COLOUR:
         raise SourceRefused(f"image {seq} has Pillow's mode '{image.mode}'; expected 8 bits a channel, such as RGB")
@@ -57,11 +57,11 @@ class IterableSource:
     """
 
     live = False
-    fps = None
 
     def __init__(self, images: Iterable[object]) -> None:
         self.uri = type(images).__name__
         self.length: int | None = len(images) if isinstance(images, Sized) else None
+        self.fps: float | None = None
         self._images = images
 
     def __iter__(self) -> Iterator[Frame | Skipped]:

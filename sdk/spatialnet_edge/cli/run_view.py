@@ -1,0 +1,125 @@
+"""What `run` shows: a live table on a terminal, a line now and then elsewhere, and a summary at the end."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+
+import numpy as np
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from spatialnet_edge.core.results import Classification, FrameResult
+from spatialnet_edge.runtime.frame_stats import FrameStats
+
+REFRESH_HZ = 8
+KEPT = 20_000
+"""The summary's percentiles are over the last so many frames: a run may last for months."""
+
+
+def detail_of(ledger: FrameStats, reason: str) -> str:
+    """What was wrong with the last frame that was skipped for a reason, where that is known."""
+    return f", the last: {ledger.details[reason]}" if reason in ledger.details else ""
+
+
+class LiveView:
+    """A progress bar and the current answers on a terminal; a line now and then elsewhere."""
+
+    def __init__(self, console: Console, ledger: FrameStats, length: int | None) -> None:
+        self.ages: deque[float] = deque(maxlen=KEPT)
+        self.engine: deque[float] = deque(maxlen=KEPT)
+        self.started = time.monotonic()
+        self._ledger = ledger
+        self._console = console
+        self._next = 0.0
+        self._last: FrameResult | None = None
+        self._progress = Progress(
+            TextColumn("{task.fields[rate]:>6.1f} frames/s"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        )
+        self._task = self._progress.add_task("", total=length, rate=0.0)
+        self._live = Live(console=console, refresh_per_second=REFRESH_HZ)
+
+    def __enter__(self) -> LiveView:
+        if self._console.is_terminal:
+            self._live.start()
+        self.started = time.monotonic()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            if self._last is not None:
+                self._draw(self._last)
+            self._live.stop()
+
+    @property
+    def rate(self) -> float:
+        """Results a second so far."""
+        return self._ledger.emitted / max(1e-9, time.monotonic() - self.started)
+
+    def show(self, result: FrameResult) -> None:
+        self.ages.append(result.age_ms)
+        self.engine.append(result.engine_ms)
+        self._last = result
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + (1 / REFRESH_HZ if self._console.is_terminal else 2.0)
+        if self._console.is_terminal:
+            self._draw(result)
+        else:
+            first = next(iter(result.predictions.items()))
+            self._console.print(f"frame {result.seq}: {first[0]} {first[1]} ({self.rate:.0f} frames/s)", highlight=False)
+
+    def _draw(self, result: FrameResult) -> None:
+        self._progress.update(self._task, completed=self._ledger.captured, rate=self.rate)
+        self._live.update(Group(answers(result), self._progress))
+
+
+def answers(result: FrameResult) -> Table:
+    """The answers for one frame."""
+    table = Table(title=f"frame {result.seq}   age {result.age_ms:.0f} ms   {result.reason or ''}", min_width=72)
+    table.add_column("head")
+    table.add_column("answer", min_width=32)
+    table.add_column("confidence")
+    for name, answer in result.predictions.items():
+        if result.reason is not None:
+            table.add_row(name, f"[dim]{result.reason}[/]", "")
+        elif isinstance(answer, Classification):
+            length = round(answer.confidence * 16)
+            table.add_row(name, answer.label or "[dim]unsure[/]", f"{'█' * length:<16} {answer.confidence:4.0%}")
+        else:
+            table.add_row(name, str(answer), "")
+    return table
+
+
+def summary(ledger: FrameStats, view: LiveView, sinks: Mapping[str, Mapping[str, int]]) -> Table:
+    """What happened to every frame, and how long it took.
+
+    Args:
+        sinks: of each, results that did not arrive, by reason.
+    """
+    seconds = time.monotonic() - view.started
+    table = Table(title="summary", show_header=False)
+    table.add_column(justify="right", style="dim")
+    table.add_column()
+    table.add_row("frames captured", str(ledger.captured))
+    table.add_row("emitted", str(ledger.emitted))
+    for reason, count in ledger.skipped.items():
+        table.add_row(f"skipped: {reason}", f"{count}{detail_of(ledger, reason)}")
+    if not ledger.skipped:
+        table.add_row("skipped", "0")
+    if ledger.in_flight:
+        table.add_row("in flight", str(ledger.in_flight))
+    for name, losses in sinks.items():
+        for reason, count in losses.items():
+            if count:
+                table.add_row(f"{name}: {reason.replace('_', ' ')}", str(count))
+    table.add_row("time", f"{seconds:.1f} s, {ledger.emitted / max(seconds, 1e-9):.1f} frames/s")
+    for name, values in (("age at emit", view.ages), ("engine", view.engine)):
+        if values:
+            p50, p99 = np.percentile(values, (50, 99))
+            table.add_row(name, f"p50 {p50:.1f} ms   p99 {p99:.1f} ms")
+    return table
