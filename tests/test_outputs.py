@@ -18,11 +18,11 @@ COMMANDS = (
     "build builtin:student --report OUT.html",
     "cost builtin:student --json OUT.json",
     "card builtin:student --data-root DATA -o OUT.md",
-    "front DATA/network.pt --data-root DATA -o OUT.png",
+    "front DATA/run --data-root DATA -o OUT.png",
     "baseline --data-root DATA --json OUT.json",
     "duplicates --data-root DATA --json OUT.json",
-    "soup DATA/a.pt DATA/b.pt --data-root DATA -o OUT.pt",
-    "export DATA/network.pt -o OUT.snb",
+    "soup DATA/a DATA/b --data-root DATA -o OUT",
+    "export DATA/run -o OUT.snb",
     "train --data DATA --out OUT",
 )
 

@@ -124,9 +124,10 @@ def openvino_queue() -> tuple[str, Peer]:
 def torch_network(compiled: bool) -> tuple[str, Peer]:
     import torch
 
-    from spatialnet_training.networks.checkpoint import WEIGHTS, load_network
+    from spatialnet_training.networks.checkpoint import load_network
+    from spatialnet_training.networks.checkpoint_paths import WEIGHTS
 
-    network, _, _ = load_network(WEIGHTS / "student.pt")
+    network, _, _ = load_network(WEIGHTS / "spatialnet-s")
     network.eval()
     spec = open_bundle("builtin:student").spec.input
     call: Any = torch.compile(network, dynamic=False) if compiled else network

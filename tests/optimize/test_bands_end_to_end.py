@@ -46,7 +46,7 @@ def built(folder: Path, groups: Sequence[str]) -> Bundle:
     commands = [
         ["train", "--data", images, "--out", run, "--start", "scratch", "--backbone", "student-1m"]
         + [word for setting in settings for word in ("--set", setting)],
-        ["build", run / "network.pt", "--labelled", images, "-o", folder / "field.snb"],
+        ["build", run, "--labelled", images, "-o", folder / "field.snb"],
     ]
     for command in commands:
         result = CliRunner().invoke(app, [str(word) for word in command])

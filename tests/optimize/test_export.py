@@ -90,12 +90,12 @@ def test_the_graph_is_what_compilers_like(graph: bytes) -> None:
 
 def test_a_checkpoint_goes_through_to_a_bundle(network: SpatialNet, tmp_path: Path) -> None:
     provenance = Provenance(created="", tool="tests", source="random weights", command="pytest")
-    save_network(tmp_path / "student.pt", network, "student-2m", SPEC, provenance)
-    loaded, spec, origin = load_network(tmp_path / "student.pt")
+    save_network(tmp_path / "run", network, "student-2m", SPEC, provenance)
+    loaded, spec, origin = load_network(tmp_path / "run")
     assert spec == SPEC
     assert origin == provenance
     assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), loaded.state_dict().values(), strict=True))
-    bundle = export_checkpoint(tmp_path / "student.pt", tmp_path / "student.snb", golden=None)
+    bundle = export_checkpoint(tmp_path / "run", tmp_path / "student.snb", golden=None)
     assert bundle.spec == SPEC
     assert bundle.manifest.provenance.command == "pytest"
     assert len(bundle.manifest.golden.frames) >= 8

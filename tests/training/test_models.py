@@ -5,29 +5,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from msgspec.structs import replace
 
 from spatialnet_edge.bundle.manifest import Provenance
-from spatialnet_edge.core.errors import Refused, UsageError
+from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.spec import RGB, InputSpec, ModelSpec, Multiclass
 from spatialnet_training.data.bands import groups_named
-from spatialnet_training.data.datasets import load_unlabelled
-from spatialnet_training.data.labelled_dataset import open_labelled
-from spatialnet_training.data.samples import STORED_SIDE
-from spatialnet_training.data.taxonomy import OBJECTS, load_taxonomy
-from spatialnet_training.loop.trainer import parameter_groups, predict
-from spatialnet_training.losses.multitask import UNLABELLED
-from spatialnet_training.losses.temperature_scaling import fit_temperature
+from spatialnet_training.loop.trainer import parameter_groups
 from spatialnet_training.networks.backbones import PRESETS, Encoder, EncoderShape
-from spatialnet_training.networks.checkpoint import WEIGHTS, load_network, run_name, save_network
+from spatialnet_training.networks.checkpoint import save_network
 from spatialnet_training.networks.model import SpatialNet
 from spatialnet_training.networks.timm_backbone import TimmBackbone, import_timm, load_weights
 from spatialnet_training.networks.transfer import transfer
-from training_fixtures import SOURCES, TINY_RUN
+from training_fixtures import TINY_RUN
 
 MILLIONS = {"student-1m": 1, "student-2m": 2, "student-2m-texture": 2, "student-3m": 3, "student-6m": 6, "spatialnet-vit": 38}
 
@@ -114,20 +106,20 @@ def test_a_trunk_is_a_network_of_timm_without_its_widest_layer_and_starts_from_t
     head = heads(a=("x", "y", "z"))
     whole = SpatialNet("timm:tf_efficientnet_lite0", {"a": 3}, 64).eval()
     spec = ModelSpec(name="whole", input=InputSpec(height=64, width=64, groups=(RGB,)), heads=head)
-    save_network(tmp_path / "whole.pt", whole, "timm:tf_efficientnet_lite0", spec, Provenance(created="", tool="", source=""))
+    save_network(tmp_path / "whole", whole, "timm:tf_efficientnet_lite0", spec, Provenance(created="", tool="", source=""))
     trunk = SpatialNet("timm-trunk:tf_efficientnet_lite0", {"a": 3}, 64).eval()
     assert (whole.backbone.width, trunk.backbone.width) == (1280, 320)
     assert sum(parameter.numel() for parameter in trunk.parameters()) < 3_100_000
     layers = trunk.backbone.layers()
     assert sum(len(layer) for layer in layers) == len(list(trunk.backbone.parameters()))
 
-    transfer(trunk, head, tmp_path / "whole.pt")
+    transfer(trunk, head, tmp_path / "whole")
     x = torch.randn(2, 3, 64, 64)
     last = whole.backbone.network
     widened = last.bn2(last.conv_head(trunk.backbone(x).transpose(1, 2).reshape(2, 320, 2, 2)))
     torch.testing.assert_close(widened.flatten(2).transpose(1, 2), whole.backbone(x))
     with pytest.raises(UsageError, match="choose the one it was made with"):
-        transfer(SpatialNet("timm-trunk:tf_efficientnet_lite1", {"a": 3}, 64), head, tmp_path / "whole.pt")
+        transfer(SpatialNet("timm-trunk:tf_efficientnet_lite1", {"a": 3}, 64), head, tmp_path / "whole")
 
 
 def test_a_network_of_timm_takes_other_bands_too() -> None:
@@ -203,11 +195,11 @@ def test_a_network_starts_from_another_ones_weights_and_from_its_heads_where_the
     old = SpatialNet("student-1m", {head.name: head.width for head in old_heads}, 96)
     torch.nn.init.normal_(old.pooling.query)
     spec = ModelSpec(name="old", input=InputSpec(height=96, width=96, groups=(RGB,)), heads=old_heads)
-    save_network(tmp_path / "old.pt", old, "student-1m", spec, Provenance(created="", tool="", source=""))
+    save_network(tmp_path / "old", old, "student-1m", spec, Provenance(created="", tool="", source=""))
     new_heads = heads(new=("p", "q"), other=("y", "x"), same=("x", "y", "z"))
     new = SpatialNet("student-1m", {head.name: head.width for head in new_heads}, 64)
     head = new.heads["other"].weight.clone()
-    transfer(new, new_heads, tmp_path / "old.pt")
+    transfer(new, new_heads, tmp_path / "old")
     assert torch.equal(new.backbone.blocks[0].qkv.weight, old.backbone.blocks[0].qkv.weight)
     assert torch.equal(new.heads["same"].weight, old.heads["same"].weight)
     assert torch.equal(new.pooling.query[2], old.pooling.query[0])
@@ -215,7 +207,7 @@ def test_a_network_starts_from_another_ones_weights_and_from_its_heads_where_the
     assert (new.pooling.query[:2] == 0).all()
     assert new.backbone.positions.shape[-1] == 4
     with pytest.raises(UsageError, match="choose the one it was made with"):
-        transfer(SpatialNet("student-2m", {"new": 2}, 64), new_heads[:1], tmp_path / "old.pt")
+        transfer(SpatialNet("student-2m", {"new": 2}, 64), new_heads[:1], tmp_path / "old")
 
 
 def test_a_deeper_network_starts_as_the_one_that_it_takes_over_and_all_of_it_learns(tmp_path: Path) -> None:
@@ -223,11 +215,11 @@ def test_a_deeper_network_starts_as_the_one_that_it_takes_over_and_all_of_it_lea
     head = heads(a=("x", "y", "z"))
     old = SpatialNet("student-2m", {"a": 3}, 64)
     spec = ModelSpec(name="old", input=InputSpec(height=64, width=64, groups=(RGB,)), heads=head)
-    save_network(tmp_path / "old.pt", old, "student-2m", spec, Provenance(created="", tool="", source=""))
+    save_network(tmp_path / "old", old, "student-2m", spec, Provenance(created="", tool="", source=""))
     deeper = SpatialNet("student-3m", {"a": 3}, 64)
     x = torch.randn(4, 3, 64, 64)
     assert not torch.allclose(deeper.eval()(x)["a"], old.eval()(x)["a"])
-    transfer(deeper, head, tmp_path / "old.pt")
+    transfer(deeper, head, tmp_path / "old")
     torch.testing.assert_close(deeper(x)["a"], old(x)["a"])
 
     optimizer = torch.optim.SGD(deeper.parameters(), lr=0.1)
@@ -237,104 +229,6 @@ def test_a_deeper_network_starts_as_the_one_that_it_takes_over_and_all_of_it_lea
         optimizer.step()
     newest = deeper.backbone.blocks[-1]
     assert all(parameter.grad.abs().sum() > 0 for parameter in (newest.qkv.weight, newest.mlp[0].weight))
-
-
-def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
-    groups = groups_named(("rgb", "synthetic_thermal"))
-    network = SpatialNet("timm:vit_tiny_patch16_224", {"a": 2}, 32, groups)
-    spec = ModelSpec(name="m", input=InputSpec(height=32, width=32, groups=groups), heads=heads(a=("x", "y")))
-    origin = Provenance(created="today", tool="tests", source="nothing")
-    save_network(tmp_path / "network.pt", network, "timm:vit_tiny_patch16_224", spec, origin)
-    loaded, read, provenance = load_network(tmp_path / "network.pt")
-    assert (read, provenance) == (spec, origin)
-    x = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 4, 32, 32), dtype=np.float32))
-    torch.testing.assert_close(loaded(x)["a"], network.eval()(x)["a"])
-
-
-def test_a_checkpoint_is_called_by_its_run_or_by_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "flight").mkdir()
-    monkeypatch.chdir(tmp_path / "flight")
-    assert run_name(Path("network.pt")) == run_name(Path("runs/flight/network.pt")) == "flight"
-    assert run_name(Path("weights/student-128.pt")) == "student-128"
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "student",
-        "student-128",
-        "student-128-pictures",
-        "student-160",
-        "student-160-longer",
-        "student-160-turned",
-        "student-160-again",
-        "student-160-third",
-        "student-160-mean",
-        "student-160-objects",
-        "student-160-counts",
-        "student-eurosat-112",
-        "student-eurosat-again",
-        "student-objects",
-        "student-counts",
-        "teacher-lite2-eurosat",
-    ],
-)
-def test_the_weights_in_git_can_be_read_and_know_eurosat(name: str) -> None:
-    """The shipped samples are held out of all training."""
-    network, spec, _ = load_network(WEIGHTS / f"{name}.pt")
-    shown = load_unlabelled(SOURCES["eurosat"], STORED_SIDE)
-    logits = predict(network, shown, spec.input.height)["land_use_eurosat"]
-    (labels,) = (head.labels for head in spec.heads if isinstance(head, Multiclass) and head.name == "land_use_eurosat")
-    answers = [labels[index] for index in logits.argmax(dim=1)]
-    assert np.mean(np.array(answers) == np.array(open_labelled(SOURCES["eurosat"]).classes)) > 0.95
-
-
-@pytest.mark.parametrize("name", ["student-counts", "student-160-counts"])
-def test_the_shipped_students_see_in_pictures_from_orbit_what_their_classes_mean(name: str) -> None:
-    """Nobody labelled the objects in these: a head that was only ever told about aerial images says anything."""
-    network, spec, _ = load_network(WEIGHTS / f"{name}.pt")
-    said = predict(network, load_unlabelled(SOURCES["eurosat"], STORED_SIDE), spec.input.height)
-    logits = said["objects"]
-    objects, kinds = load_taxonomy().objects, open_labelled(SOURCES["eurosat"]).classes
-    known = torch.tensor([[objects["eurosat", kind].get(label, UNLABELLED) for label in OBJECTS] for kind in kinds])
-    assert (logits[known == 1] > 0).float().mean() > 0.95
-    assert (logits[known == 0] > 0).float().mean() < 0.01
-    count, shown = len(OBJECTS) * said["object_kinds"].sigmoid()[:, 0], (known == 1).sum(dim=1)
-    assert (count > shown - 0.5).all()
-    assert (count < (known != 0).sum(dim=1)).all()  # what is there for certain, and all that may be
-    assert (count - (logits > 0).sum(dim=1)).abs().mean() < 1
-
-
-@pytest.mark.parametrize("count", [8, 30])
-@pytest.mark.parametrize("data_set", ["eurosat", "ucmerced"])
-def test_what_is_calibrated_on_few_images_can_be_believed_on_others(data_set: str, count: int) -> None:
-    """Real answers: as many images as a small folder holds out calibrate, the others say what the probabilities are worth."""
-    network, spec, _ = load_network(WEIGHTS / "student.pt")
-    logits = predict(network, load_unlabelled(SOURCES[data_set], STORED_SIDE), spec.input.height)[f"land_use_{data_set}"]
-    (labels,) = (head.labels for head in spec.heads if isinstance(head, Multiclass) and head.name == f"land_use_{data_set}")
-    target = torch.tensor([labels.index(name) for name in open_labelled(SOURCES[data_set]).classes])
-    chance = torch.Generator().manual_seed(0)
-
-    def losses() -> list[float]:
-        order = torch.randperm(len(target), generator=chance)
-        few, others = order[:count], order[count:]
-        found = [fit_temperature(logits[few], target[few], cautious) for cautious in (True, False)]
-        return [float(F.cross_entropy(logits[others] / each, target[others])) for each in found]
-
-    cautious, plain = np.array([losses() for _ in range(20)]).T
-    assert cautious.mean() < 0.92 * plain.mean()
-    assert cautious.max() < 0.75 * plain.max()
-    assert cautious.max() < 0.2
-
-
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\x80\x02c__builtin__\neval\n."])
-def test_a_checkpoint_that_is_none_is_refused_and_runs_nothing(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "network.pt").write_bytes(content)
-    with pytest.raises(Refused, match="not a checkpoint that can be read safely"):
-        load_network(tmp_path / "network.pt")
-    torch.save({"weights": {}}, tmp_path / "other.pt")
-    with pytest.raises(Refused, match="not a checkpoint of this version"):
-        load_network(tmp_path / "other.pt")
 
 
 def test_a_torchvision_whose_library_loads_is_left_alone(tmp_path: Path) -> None:

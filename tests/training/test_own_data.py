@@ -181,7 +181,7 @@ def test_the_train_command_goes_from_a_folder_to_a_bundle_that_knows_its_classes
     assert "to learn: land_use (2 classes)" in result.output
     assert "evaluate BUNDLE DATA --split val" in result.output
     bundle = tmp_path / "mine.snb"
-    result = CliRunner().invoke(app, ["build", str(out / "network.pt"), "--labelled", str(folder), "-o", str(bundle)])
+    result = CliRunner().invoke(app, ["build", str(out), "--labelled", str(folder), "-o", str(bundle)])
     assert result.exit_code == 0, result.output
     assert "images of mine judge the candidates" in result.output
     report = tmp_path / "report.json"
@@ -201,7 +201,7 @@ def test_a_table_trains_gates_and_judges_every_kind_of_head(tmp_path: Path) -> N
     overrides = [argument for each in small for argument in ("--set", each)]
     commands = [
         ["train", "--data", str(table), "--out", str(out), *overrides],
-        ["build", str(out / "network.pt"), "--labelled", str(table), "-o", str(bundle), "--precision", "fp32"],
+        ["build", str(out), "--labelled", str(table), "-o", str(bundle), "--precision", "fp32"],
         ["evaluate", str(bundle), str(table), "--split", "val", "--json", str(report)],
     ]
     for command in commands:

@@ -29,23 +29,14 @@ from spatialnet_training.loop.licensing import licence
 from spatialnet_training.loop.trainer import Trainer, predict
 from spatialnet_training.loop.training_run import Watcher, load_teacher, stored_side, train
 from spatialnet_training.losses.multitask import UNLABELLED
-from spatialnet_training.networks.checkpoint import load_network, located
+from spatialnet_training.networks.checkpoint import load_network
+from spatialnet_training.networks.checkpoint_paths import is_checkpoint, located
 from spatialnet_training.networks.model import SpatialNet
 from spatialnet_training.plots import read_log
 from training_fixtures import TINY_RUN
 
 TAXONOMY = load_taxonomy()
-SHIPPED = (
-    "ablation", "folder", "folder-160", "modalities", "student", "student-128", "student-128-pictures", "student-128-taught",
-    "student-128-pair",
-    "student-128-three", "student-144", "student-3m-128", "student-distilled", "student-distilled-small", "student-eurosat",
-    "student-eurosat-112", "student-eurosat-96", "student-eurosat-again", "student-longer", "student-pictures", "student-small",
-    "student-160", "student-160-again", "student-160-counts", "student-160-fourth", "student-160-longer", "student-160-objects",
-    "student-160-third",
-    "student-160-turned", "student-counts", "student-lite2", "student-objects",
-    "teacher-lite0", "teacher-lite0-128", "teacher-lite0-longer", "teacher-lite0-small", "teacher-lite2-eurosat",
-    "teacher-lite2-small",
-)  # fmt: skip
+SHIPPED = ("ablation", "bands", "distillation", "folder", "folder-m", "student", "teacher")
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +180,7 @@ def test_two_processes_learn_what_one_does(data_root: Path, tmp_path: Path, bala
         port = probe.getsockname()[1]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
     subprocess.run([*launcher, *arguments, str(tmp_path / "two"), balance], check=True, env=environment, timeout=200)
-    one, two = (load_network(tmp_path / name / "network.pt")[0].state_dict() for name in ("one", "two"))
+    one, two = (load_network(tmp_path / name)[0].state_dict() for name in ("one", "two"))
     for name, value in one.items():
         torch.testing.assert_close(value, two[name], atol=2e-5, rtol=2e-3, msg=lambda text, name=name: f"{name}: {text}")
     assert len((tmp_path / "two" / "log.csv").read_text().splitlines()) == 2
@@ -430,7 +421,7 @@ def test_every_shipped_configuration_is_valid(name: str) -> None:
     assert config.epochs > 0
     taught_by = config.distillation.taught_by if config.distillation else ()
     for checkpoint in filter(None, (config.start, *(each.checkpoint for each in taught_by))):
-        assert checkpoint.startswith("runs/") or located(checkpoint).is_file(), checkpoint
+        assert checkpoint.startswith("runs/") or is_checkpoint(located(checkpoint)), checkpoint
 
 
 def test_every_shipped_configuration_is_in_the_list_above() -> None:
@@ -475,5 +466,5 @@ def test_torchrun_starts_the_command_and_one_process_speaks(data_root: Path, tmp
     ]
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [str(tmp_path / "run" / "network.pt")]
+    assert done.stdout.split() == [str(tmp_path / "run" / "model.safetensors")]
     assert done.stderr.count("training on eurosat") == 1

@@ -129,7 +129,7 @@ def test_the_command_writes_a_network(
 ) -> None:
     first, second, _ = two
     monkeypatch.setattr(published, "FILES", {"eurosat": "eurosat.zip", "ucmerced": "ucmerced.zip"})
-    out = tmp_path / "soup.pt"
+    out = tmp_path / "soup"
     done = CliRunner().invoke(app, ["soup", str(first), str(second), "--data-root", str(data_root), "-o", str(out)])
     assert done.exit_code == 0, done.output
     assert "held-out loss" in done.output
@@ -150,13 +150,13 @@ def test_a_share_that_is_given_is_taken_and_images_are_no_smaller_than_the_netwo
 
     monkeypatch.setattr(soup, "load_split", watched)
     for height in (TINY_RUN.size, 160):
-        first, second = (tmp_path / f"{height}_{name}.pt" for name in ("first", "second"))
+        first, second = (tmp_path / f"{height}_{name}" for name in ("first", "second"))
         for path in (first, second):
             _, spec, provenance = load_network(two[0])
             spec = replace(spec, input=replace(spec.input, height=height, width=height))
             network = SpatialNet(TINY_RUN.backbone, {head.name: head.width for head in spec.heads}, height)
             save_network(path, network, TINY_RUN.backbone, spec, provenance)
-        out = tmp_path / "half.pt"
+        out = tmp_path / "half"
         command = ["soup", str(first), str(second), "--data-root", str(data_root), "--share", "0.5", "-o", str(out)]
         assert CliRunner().invoke(app, command).exit_code == 0
         network, _, towards = related(first, second)
@@ -172,8 +172,6 @@ def test_networks_of_one_data_set_are_averaged_on_its_images_alone(
     config = replace(TINY_RUN, data={"eurosat": "eurosat.zip"}, stages=TINY_RUN.stages[:1])
     data = load_published({"eurosat": data_root / "eurosat.zip"}, 48)
     first, second = trained_further(config, data, tmp_path)
-    done = CliRunner().invoke(
-        app, ["soup", str(first), str(second), "--data-root", str(data_root), "-o", str(tmp_path / "s.pt")]
-    )
+    done = CliRunner().invoke(app, ["soup", str(first), str(second), "--data-root", str(data_root), "-o", str(tmp_path / "s")])
     assert done.exit_code == 0, done.output
     assert f"{len(data.holdout)} held-out training images" in done.output

@@ -25,7 +25,7 @@ from spatialnet_training.data.custom_dataset import load_own
 from spatialnet_training.data.datasets import TrainingData, load_published
 from spatialnet_training.loop.training_run import Watcher, starting_point, stored_side
 from spatialnet_training.loop.training_run import train as run_training
-from spatialnet_training.networks.checkpoint import NETWORK
+from spatialnet_training.networks.checkpoint_paths import NETWORK
 
 SCRATCH = "scratch"
 """What `--start` calls random weights."""
@@ -41,7 +41,7 @@ def train(
         list[str] | None, typer.Option("--set", help="Override the configuration: key=value or section.key=value.")
     ] = None,
     data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets of the configuration.")] = Path("data"),
-    out: Annotated[Path, typer.Option(help="Folder for the checkpoints, the log and network.pt.")] = Path("runs/student"),
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint, the log and the card.")] = Path("runs/student"),
     backbone: Annotated[str, typer.Option(help="A preset, timm:NAME or timm-trunk:NAME; overrides the configuration.")] = "",
     start: Annotated[
         str,

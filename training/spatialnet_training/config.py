@@ -38,7 +38,7 @@ class TaughtBy(Section, frozen=True):
     """One teacher, where its checkpoint alone does not say enough.
 
     Attributes:
-        checkpoint: its `network.pt`, the name of one that the repository has (`student-128`), or `self`.
+        checkpoint: the folder of a run, the name of a shipped one (`spatialnet-s`), or `self`.
         datasets: the data sets that it knows, as `[data]` names them; it is not asked about images of any other. Empty for all.
         use_on_unlabelled: whether it speaks of unlabelled pictures.
         weight: of its word beside those of the others that know the same view.
@@ -99,7 +99,7 @@ class TrainConfig(Section, frozen=True):
 
     Attributes:
         backbone: a preset of `backbones.PRESETS`, `timm:NAME`, or `timm-trunk:NAME`.
-        start: the checkpoint that the weights start from: a `network.pt`, or the name of one that the repository has (`student`).
+        start: the checkpoint that the weights start from: the folder of a run, or the name of a shipped one (`spatialnet-s`).
         weights: of a timm backbone that starts from no checkpoint: a local file, `hub`, or empty for none.
         weights_terms: whose weights those are, and under which licence; the network's own licence says it after its data sets',
             and so does that of every network that starts from this one.

@@ -35,13 +35,14 @@ from spatialnet_optimize.quantization.int8_calibration import exclude_training
 from spatialnet_optimize.targets.catalogue import find_target
 from spatialnet_training.data.ground_truth import truths
 from spatialnet_training.data.labelled_dataset import open_labelled
+from spatialnet_training.networks.checkpoint_paths import is_checkpoint, run_name
 
 BUILD_STEPS = {"here": 8, "cpu": 8}
 DEVICE_STEPS = 10
 
 
 def build(
-    model: Annotated[str, typer.Argument(help="A bundle, a .pt checkpoint, or builtin:student.")],
+    model: Annotated[str, typer.Argument(help="A bundle, the folder of a training run, or builtin:spatialnet-s.")],
     target: Annotated[str, typer.Option(help="A device of 'spatialnet-edge targets'; here is this machine.")] = "here",
     output: Annotated[
         Path,
@@ -144,11 +145,11 @@ def batches_of(text: str) -> tuple[int, ...]:
 
 def open_model(model: str, output: Path, golden: Path | None = None) -> Bundle:
     """A bundle as it is; a checkpoint exported beside the output first, with golden frames of its own kind if images are given."""
-    if Path(model).suffix != ".pt":
+    if not is_checkpoint(Path(model)):
         return open_bundle(model)
     from spatialnet_optimize.export.from_checkpoint import export_checkpoint
 
-    return export_checkpoint(Path(model), output.with_name(f"{Path(model).stem}.portable.snb"), golden=golden)
+    return export_checkpoint(Path(model), output.with_name(f"{run_name(Path(model))}.portable.snb"), golden=golden)
 
 
 def write_report(bundle: Bundle, path: Path) -> None:

@@ -14,7 +14,7 @@ from spatialnet_optimize.export.graph import PARITY
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="network.pt of a training run.")],
+    checkpoint: Annotated[Path, typer.Argument(help="The folder of a training run.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The bundle to write.", callback=bundle_to_be_written)] = Path(
         "student.snb"
     ),

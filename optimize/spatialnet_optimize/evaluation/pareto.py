@@ -31,7 +31,8 @@ from spatialnet_training.data.datasets import load_split
 from spatialnet_training.data.samples import Samples
 from spatialnet_training.data.taxonomy import load_taxonomy
 from spatialnet_training.loop.evaluation import judge
-from spatialnet_training.networks.checkpoint import load_network, run_name
+from spatialnet_training.networks.checkpoint import load_network
+from spatialnet_training.networks.checkpoint_paths import run_name
 from spatialnet_training.networks.model import SpatialNet
 from spatialnet_training.plots import figure
 
@@ -130,7 +131,7 @@ def plot(path: Path, points: Sequence[Point]) -> None:
 
 
 def front(
-    checkpoints: Annotated[list[Path], typer.Argument(help="network.pt of one or more runs.")],
+    checkpoints: Annotated[list[Path], typer.Argument(help="The folders of one or more training runs.")],
     data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets.")],
     sizes: Annotated[str, typer.Option(help="Input sides in pixels, multiples of 16, comma-separated.")] = "64,96,128",
     output: Annotated[

@@ -16,6 +16,7 @@ from spatialnet_optimize.build.bundle_writer import TOOL, now, portable_bundle
 from spatialnet_optimize.evaluation.metrics import decode_images, pictures
 from spatialnet_optimize.quantization.int8_calibration import spread
 from spatialnet_training.data.labelled_dataset import open_labelled
+from spatialnet_training.networks.checkpoint_paths import run_name
 
 GOLDEN_FRAMES, LEAST = 12, 8
 
@@ -36,7 +37,7 @@ def export_checkpoint(checkpoint: Path, output: Path, golden: Path | None, seria
         from spatialnet_optimize.export.graph import check_parity, export_onnx, reference
         from spatialnet_training.networks.checkpoint import load_network
     except ModuleNotFoundError as error:
-        if error.name not in ("torch", "onnxscript", "timm", "lightning_fabric"):
+        if error.name not in ("torch", "safetensors", "onnxscript", "timm", "lightning_fabric"):
             raise
         raise MissingExtra(error.name, "training") from error
     network, spec, provenance = load_network(checkpoint)
@@ -44,7 +45,7 @@ def export_checkpoint(checkpoint: Path, output: Path, golden: Path | None, seria
     graph = export_onnx(network, spec)
     answers = reference(network, spec, images)
     check_parity(graph, spec, answers, images)
-    provenance = replace(provenance, created=now(), tool=TOOL, source=f"{checkpoint.name} ({provenance.source})")
+    provenance = replace(provenance, created=now(), tool=TOOL, source=f"{run_name(checkpoint)} ({provenance.source})")
     return portable_bundle(output, spec, graph, images, answers, provenance, serial)
 
 

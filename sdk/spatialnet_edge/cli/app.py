@@ -42,7 +42,7 @@ class Row:
 
 
 OPTIMIZE = ("onnx", "sklearn", "scipy", "jinja2", "matplotlib")
-TRAINING = ("torch", "lightning_fabric", "matplotlib", "onnx", "onnxscript", "sklearn")
+TRAINING = ("torch", "safetensors", "lightning_fabric", "matplotlib", "onnx", "onnxscript", "sklearn")
 COMMANDS: dict[str, Row] = {
     "build": Row(
         "spatialnet_optimize.cli.build:build", "Build the fastest bundle that passes the gates.", "optimize", OPTIMIZE

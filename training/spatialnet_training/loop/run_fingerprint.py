@@ -18,7 +18,7 @@ from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.spec import Head
 from spatialnet_training.config import TrainConfig, TrainingStage
 from spatialnet_training.data.samples import Samples
-from spatialnet_training.networks.checkpoint import run_name
+from spatialnet_training.networks.checkpoint_paths import run_name
 from spatialnet_training.networks.transfer import answers
 
 FILE = "run.json"

@@ -26,14 +26,8 @@ from spatialnet_training.loop.run_card import write_card
 from spatialnet_training.loop.run_fingerprint import fingerprint, require_same, write_identity
 from spatialnet_training.loop.trainer import Trainer, accuracies, epochs_of, predict
 from spatialnet_training.losses.temperature_scaling import abstention, fit_temperature
-from spatialnet_training.networks.checkpoint import (
-    NETWORK,
-    load_network,
-    load_spec,
-    located,
-    run_name,
-    save_network,
-)
+from spatialnet_training.networks.checkpoint import load_network, load_spec, save_network
+from spatialnet_training.networks.checkpoint_paths import NETWORK, located, run_name
 from spatialnet_training.networks.model import SpatialNet
 from spatialnet_training.networks.transfer import answers, transfer
 
@@ -93,8 +87,8 @@ def train(
         command: what the user typed, for the record.
 
     Returns:
-        The path of `network.pt`: averaged weights, calibrated temperatures, the model's contract. `log.csv`, `card.html` and its
-        plots stand beside it.
+        The path of `model.safetensors`: averaged weights. `config.json` beside it has the heads and their calibration; `log.csv`,
+            `card.html` and its plots stand there, too.
 
     Raises:
         UsageError: an unknown backbone or group, no such checkpoint to start from, a teacher of other labels, a count of
@@ -153,7 +147,7 @@ def train(
         licence=licence(data.grant, terms, inherited),
     )
     if trainer.fabric.is_global_zero:
-        save_network(out / NETWORK, network, config.backbone, spec, provenance)
+        save_network(out, network, config.backbone, spec, provenance)
         parameters = sum(parameter.numel() for parameter in network.parameters())
         write_log(out / LOG, trainer.history)  # also when there was nothing left to train
         seconds = sum(figures["seconds"] for figures in trainer.history)

@@ -1,88 +1,165 @@
-"""A trained network on disk: weights, shape and contract, without pickled code."""
+"""A trained network on disk: `model.safetensors` with `config.json` beside it, the layout of a model hub's repository.
+
+Weights are tensors alone and the configuration is JSON, so reading a checkpoint runs no code. The `.pt` files of earlier
+versions can still be read.
+"""
 
 from __future__ import annotations
 
-from importlib.resources import files
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
+import safetensors.torch
 import torch
+from torch import Tensor
 
 from spatialnet_edge.bundle.manifest import Provenance
-from spatialnet_edge.core.errors import Refused, UsageError, first_line
+from spatialnet_edge.core.atomic_io import write_durably
+from spatialnet_edge.core.errors import Refused, first_line
 from spatialnet_edge.core.spec import ModelSpec
+from spatialnet_training.networks.checkpoint_paths import CONFIG, NETWORK, folder_of
 from spatialnet_training.networks.model import SpatialNet
 
-FORMAT = "spatialnet-network-2"
-NETWORK = "network.pt"
-"""What every run calls the checkpoint that it ends with."""
-WEIGHTS = Path(str(files("spatialnet_training"))) / "weights"
-"""The checkpoints that the repository has; they are not in the wheel."""
+FORMAT = "spatialnet-network-3"
+PT_FORMAT = "spatialnet-network-2"
+"""What `network.pt` of earlier versions says of itself."""
+HALF_FROM = 8192
+"""Smallest matrix, in elements, that `half` stores as float16. Norms, biases, positions and depthwise kernels stay float32."""
 
 
-def located(name: str) -> Path:
-    """The checkpoint that is called so: one of the repository's by its name, such as `student-160`, or a path.
+class CheckpointConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """`config.json`.
 
-    Raises:
-        UsageError: there is none.
+    Attributes:
+        model_type, library_name: tell tools of a hub whose network this is.
+        backbone: as `networks.backbones.build_backbone` takes it.
+        spec: the input, the heads, their labels and calibration.
     """
-    shipped = WEIGHTS / f"{name}.pt"
-    path = shipped if Path(name).name == name and shipped.is_file() else Path(name)
-    if not path.is_file():
-        names = ", ".join(each.stem for each in sorted(WEIGHTS.glob("*.pt"))) or "none outside the repository"
-        raise UsageError(f"{path}: no such checkpoint; give the path of a network.pt, or the name of a shipped one ({names})")
-    return path
+
+    format: Literal["spatialnet-network-3"] = FORMAT
+    model_type: str = "spatialnet"
+    library_name: str = "spatialnet-edge"
+    backbone: str
+    spec: ModelSpec
+    provenance: Provenance
 
 
-def save_network(path: Path, network: SpatialNet, backbone: str, spec: ModelSpec, provenance: Provenance) -> None:
-    """Write a checkpoint that `load_network` reads; atomic."""
-    state = {
-        "format": FORMAT,
-        "backbone": backbone,
-        "spec": msgspec.json.encode(spec).decode(),
-        "provenance": msgspec.json.encode(provenance).decode(),
-        "weights": network.state_dict(),
-    }
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    partial.replace(path)
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a checkpoint holds: everything that builds the network again, and its weights by name."""
+
+    config: CheckpointConfig
+    weights: dict[str, Tensor]
+
+
+def save_network(
+    folder: Path, network: SpatialNet, backbone: str, spec: ModelSpec, provenance: Provenance, half: bool = False
+) -> None:
+    """Write a checkpoint that `load_network` reads. Each of its two files is replaced as a whole.
+
+    Args:
+        folder: is made where it is missing.
+        half: store large matrices as float16, for half the size. Measure first that the answers stay the same.
+    """
+    weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    if half:
+        weights = {name: halved(value) for name, value in weights.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    config = CheckpointConfig(backbone=backbone, spec=spec, provenance=provenance)
+    write_durably(folder / CONFIG, msgspec.json.format(msgspec.json.encode(config)) + b"\n")
+    write_durably(folder / NETWORK, safetensors.torch.save(weights, {"format": "pt"}))
+
+
+def halved(value: Tensor) -> Tensor:
+    """A large float32 matrix as float16; any other tensor as it is."""
+    return value.half() if value.ndim > 1 and value.numel() >= HALF_FROM and value.dtype == torch.float32 else value
 
 
 def load_network(path: Path) -> tuple[SpatialNet, ModelSpec, Provenance]:
-    """Read a checkpoint; tensors and plain values only, no code is run.
+    """Read a checkpoint and build its network, in float32 and in evaluation mode.
+
+    Args:
+        path: the folder of a checkpoint, its `model.safetensors`, or a `network.pt` of an earlier version.
 
     Raises:
         Refused: missing, damaged, or not a network of this format.
         MissingExtra: its backbone needs timm, which is not installed.
     """
-    state = read(path)
-    spec = msgspec.json.decode(state["spec"], type=ModelSpec)
-    network = SpatialNet(state["backbone"], {t.name: t.width for t in spec.heads}, spec.input.height, spec.input.groups)
-    network.load_state_dict(state["weights"])
-    return network.eval(), spec, msgspec.json.decode(state["provenance"], type=Provenance)
+    checkpoint = read(path)
+    spec = checkpoint.config.spec
+    network = SpatialNet(
+        checkpoint.config.backbone, {head.name: head.width for head in spec.heads}, spec.input.height, spec.input.groups
+    )
+    try:
+        network.load_state_dict(checkpoint.weights)
+    except RuntimeError as error:
+        raise Refused(f"{path}: its weights are not those of its {CONFIG}: {first_line(error)}") from error
+    return network.eval(), spec, checkpoint.config.provenance
 
 
 def load_spec(path: Path) -> ModelSpec:
-    """A checkpoint's contract alone, without building its network.
+    """The input and the heads of a checkpoint, without building its network.
 
     Raises:
         Refused: as `load_network`.
     """
-    return msgspec.json.decode(read(path)["spec"], type=ModelSpec)
+    return load_checkpoint_config(path).spec
 
 
-def run_name(path: Path) -> str:
-    """What a checkpoint is called: a run's `network.pt` by its folder, even if the path omits that; others by their name."""
-    return path.absolute().parent.name if path.name == NETWORK else path.stem
+def load_checkpoint_config(path: Path) -> CheckpointConfig:
+    """What `config.json` of a checkpoint says; weights are not read, unless in the `.pt` of an earlier version.
+
+    Raises:
+        Refused: as `load_network`.
+    """
+    return read_pt(path).config if path.suffix == ".pt" else read_config(folder_of(path))
 
 
-def read(path: Path) -> dict[str, Any]:
-    """What `save_network` wrote; raises Refused for anything else."""
+def read(path: Path) -> Checkpoint:
+    """Read a checkpoint's files.
+
+    Raises:
+        Refused: as `load_network`.
+    """
+    if path.suffix == ".pt":
+        return read_pt(path)
+    folder = folder_of(path)
+    config = read_config(folder)
     try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
+        weights = safetensors.torch.load((folder / NETWORK).read_bytes())
+    except Exception as error:  # OSError, SafetensorError, and what its JSON header may raise
+        raise Refused(f"{folder / NETWORK}: no weights that can be read: {first_line(error)}") from error
+    return Checkpoint(config, weights)
+
+
+def read_config(folder: Path) -> CheckpointConfig:
+    """`config.json` of a checkpoint's folder; raises Refused."""
+    path = folder / CONFIG
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=CheckpointConfig)
+    except OSError as error:
+        raise Refused(
+            f"{path}: {error.strerror}; a checkpoint is a folder with {NETWORK} and {CONFIG}, as 'spatialnet-edge train' writes it"
+        ) from error
+    except ValueError as error:  # not JSON, another format, a field that is missing
+        raise Refused(f"{path}: not the configuration of a checkpoint of this version ({FORMAT}): {error}") from error
+
+
+def read_pt(path: Path) -> Checkpoint:
+    """A `network.pt` of an earlier version; tensors and plain values only, no code is run. Raises Refused."""
+    try:
+        state: Any = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # torch raises anything from OSError to UnpicklingError here
         raise Refused(f"{path}: not a checkpoint that can be read safely: {first_line(error)}") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise Refused(f"{path}: not a checkpoint of this version ({FORMAT}); 'spatialnet-edge train' writes one as network.pt")
-    return state
+    if not isinstance(state, dict) or state.get("format") != PT_FORMAT:
+        raise Refused(
+            f"{path}: not a checkpoint of an earlier version ({PT_FORMAT}); 'spatialnet-edge train' writes {NETWORK}"
+        )
+    config = CheckpointConfig(
+        backbone=state["backbone"],
+        spec=msgspec.json.decode(state["spec"], type=ModelSpec),
+        provenance=msgspec.json.decode(state["provenance"], type=Provenance),
+    )
+    return Checkpoint(config, state["weights"])

@@ -38,7 +38,7 @@ def judge(checkpoint: Path, samples: Samples, size: int) -> list[tuple[tuple[str
 
 
 def modalities(
-    checkpoint: Annotated[Path, typer.Argument(help="network.pt of a run with several groups of bands.")],
+    checkpoint: Annotated[Path, typer.Argument(help="The folder of a run with several groups of bands.")],
     data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets.")],
     data_set: Annotated[str, typer.Option(help="Whose validation images judge it.")] = "eurosat",
 ) -> None:

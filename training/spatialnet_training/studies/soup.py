@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import torch
 import typer
 from rich.console import Console
@@ -23,14 +22,14 @@ from torch import Tensor
 
 from spatialnet_edge.bundle.manifest import Provenance
 from spatialnet_edge.core.errors import UsageError
-from spatialnet_edge.core.output_paths import to_be_written
 from spatialnet_edge.core.spec import ModelSpec
 from spatialnet_training.data.dataset_registry import data_sets, learnt
 from spatialnet_training.data.datasets import load_split
 from spatialnet_training.data.samples import Samples, judging_side
 from spatialnet_training.data.taxonomy import load_taxonomy
 from spatialnet_training.loop.evaluation import Judgement, judge
-from spatialnet_training.networks.checkpoint import load_network, load_spec, read, run_name, save_network
+from spatialnet_training.networks.checkpoint import load_checkpoint_config, load_network, load_spec, save_network
+from spatialnet_training.networks.checkpoint_paths import checkpoint_to_be_written, run_name
 from spatialnet_training.networks.model import SpatialNet
 from spatialnet_training.networks.transfer import answers
 
@@ -93,12 +92,12 @@ def best_of(first: Path, second: Path, holdout: Samples, shares: Sequence[float]
 
 
 def soup(
-    first: Annotated[Path, typer.Argument(help="network.pt of a run.")],
-    second: Annotated[Path, typer.Argument(help="network.pt of what it became.")],
+    first: Annotated[Path, typer.Argument(help="The folder of a training run.")],
+    second: Annotated[Path, typer.Argument(help="The folder of the run that went on from it.")],
     data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The checkpoint to write.", callback=to_be_written)] = Path(
-        "soup.pt"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder to write the checkpoint to.", callback=checkpoint_to_be_written)
+    ] = Path("soup"),
     share: Annotated[
         float | None, typer.Option(min=0, max=1, help="Take this share of the second, rather than the best of five.")
     ] = None,
@@ -116,8 +115,8 @@ def soup(
         figures = (f"{each.reached.figures[name]:.1%}" for name in heads)
         table.add_row(f"{each.share:.2f}{mark}", f"{each.reached.loss:.4f}", *figures)
     Console().print(table)
-    state = read(second)
-    before = msgspec.json.decode(state["provenance"], type=Provenance)
+    config = load_checkpoint_config(second)
+    before = config.provenance
     provenance = Provenance(
         created=time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
         tool=before.tool,
@@ -126,5 +125,5 @@ def soup(
         data=before.data,
         licence=before.licence,
     )
-    save_network(output, best.network, state["backbone"], best.reached.spec, provenance)
+    save_network(output, best.network, config.backbone, best.reached.spec, provenance)
     print(output)
