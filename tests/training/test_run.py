@@ -246,7 +246,7 @@ def test_what_starts_from_a_network_inherits_its_terms(
     assert load_network(again)[2].licence == (
         "Apache-2.0; trained on EuroSAT (MIT), UC Merced (public domain), ucmerced.zip (yours), begun with mine (MIT)"
     )
-    with pytest.raises(UsageError, match=r"nowhere: no such checkpoint.*shipped one .*student-160.*--start scratch"):
+    with pytest.raises(UsageError, match=r"nowhere: no such checkpoint.*shipped one .*spatialnet-m.*--start scratch"):
         train(replace(config, start="nowhere"), data, tmp_path / "nowhere", "test")
 
 
