@@ -15,7 +15,9 @@
 
 static void print_record(const struct spatialnet_record *record)
 {
-    printf("%" PRIu64 " age_us=%" PRIu32 " flags=%u", record->seq, record->age_us, (unsigned)record->flags);
+    printf("%" PRIu64 " age_us=%" PRIu32 " flags=%u bundle=", record->seq, record->age_us, (unsigned)record->flags);
+    for (int index = 0; index < SPATIALNET_BUNDLE_BYTES; index++)
+        printf("%02x", (unsigned)record->bundle[index]);
     for (int index = 0; index < record->answers_used; index++) {
         const struct spatialnet_answer *answer = &record->answers[index];
         printf(" %u:%u:%d:%.6f:%" PRIx64, (unsigned)answer->head, (unsigned)answer->kind, answer->label, (double)answer->value,

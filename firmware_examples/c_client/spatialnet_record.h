@@ -1,4 +1,4 @@
-/* Results of spatialnet-edge in C: one header, no dependency, no allocation. Layout version 1; see sdk/spatialnet_edge/sinks/record_codec.py.
+/* Results of spatialnet-edge in C: one header, no dependency, no allocation. Layout version 2; see sdk/spatialnet_edge/sinks/record_codec.py.
  *
  * Read one message from the socket of a `unix:` sink (SOCK_SEQPACKET) or one datagram of a `udp:` sink into a buffer, then:
  *
@@ -15,8 +15,9 @@
 #include <string.h>
 
 enum {
-    SPATIALNET_VERSION = 1,
-    SPATIALNET_HEADER_BYTES = 52,
+    SPATIALNET_VERSION = 2,
+    SPATIALNET_HEADER_BYTES = 64,
+    SPATIALNET_BUNDLE_BYTES = 8,
     SPATIALNET_ANSWER_BYTES = 16,
     SPATIALNET_CRC_BYTES = 4,
     SPATIALNET_MOST_ANSWERS = 64,
@@ -32,6 +33,15 @@ enum spatialnet_status {
 };
 
 enum spatialnet_flags { SPATIALNET_DARK = 1, SPATIALNET_SATURATED = 2, SPATIALNET_LATE = 4, SPATIALNET_PLACED = 8 };
+enum spatialnet_reason { /* why no head has a label */
+    SPATIALNET_ANSWERED = 0,
+    SPATIALNET_UNKNOWN = 1,
+    SPATIALNET_TOO_DARK = 2,
+    SPATIALNET_TOO_BRIGHT = 3,
+    SPATIALNET_FEATURELESS = 4,
+    SPATIALNET_BLURRED = 5
+};
+enum { SPATIALNET_KNOWN_NOT_SAID = 255 };
 enum spatialnet_kind { SPATIALNET_ONE_LABEL = 0, SPATIALNET_LABELS = 1, SPATIALNET_QUANTITY = 2 };
 
 struct spatialnet_answer {
@@ -50,6 +60,9 @@ struct spatialnet_record {
     uint16_t flags;       /* enum spatialnet_flags */
     uint16_t answers_used;
     int32_t latitude_e7, longitude_e7, altitude_mm; /* only with SPATIALNET_PLACED */
+    uint8_t bundle[SPATIALNET_BUNDLE_BYTES]; /* first bytes of the bundle's sha256: whose heads and labels these are */
+    uint8_t known;        /* in 1/254; SPATIALNET_KNOWN_NOT_SAID for a model that does not say it */
+    uint8_t reason;       /* enum spatialnet_reason */
     struct spatialnet_answer answers[SPATIALNET_MOST_ANSWERS];
 };
 
@@ -95,6 +108,9 @@ static inline int spatialnet_read(const uint8_t *from, size_t length, struct spa
     record->latitude_e7 = (int32_t)(uint32_t)spatialnet_little(from + 40, 4);
     record->longitude_e7 = (int32_t)(uint32_t)spatialnet_little(from + 44, 4);
     record->altitude_mm = (int32_t)(uint32_t)spatialnet_little(from + 48, 4);
+    memcpy(record->bundle, from + 52, SPATIALNET_BUNDLE_BYTES);
+    record->known = from[60];
+    record->reason = from[61];
     for (size_t index = 0; index < answers; index++) {
         const uint8_t *at = from + SPATIALNET_HEADER_BYTES + index * SPATIALNET_ANSWER_BYTES;
         struct spatialnet_answer *answer = &record->answers[index];

@@ -50,7 +50,8 @@ def capture(
             image = to_rgb(result.frame.pixels)[..., ::-1]
             if decision == "thumbnail":
                 image = cv2.resize(image, THUMBNAIL, interpolation=cv2.INTER_AREA)
-            store.add(worth_of(result), first + result.seq, decision, cv2.imencode(".jpg", image, QUALITY)[1].tobytes())
+            picture = cv2.imencode(".jpg", image, QUALITY)[1].tobytes()
+            store.add(worth_of(result), first + result.seq, decision, picture, result.bundle)
     typer.echo(", ".join(f"{count} {name}" for name, count in counts.items()))
 
 
@@ -67,7 +68,8 @@ def downlink(
     with output.open("wb") as radio:
         for product in store.waiting():
             sequence = store.sequence
-            packets = packets_of(product.path.read_bytes(), product.seq, product.kind, product.worth, apid, sequence)
+            picture = product.path.read_bytes()
+            packets = packets_of(picture, product.seq, product.kind, product.worth, apid, sequence, product.bundle)
             size = sum(map(len, packets))
             if used + size > budget:
                 continue  # a smaller one may still fit
@@ -86,12 +88,13 @@ def ground(recording: Path, output: Path) -> None:
     """Put a pass together, and say what was lost."""
     found = receive(split(recording.read_bytes()))
     output.mkdir(parents=True, exist_ok=True)
-    for seq, (kind, confidence, picture) in found.products.items():
-        (output / f"{seq:09d}_{kind}_{confidence:.2f}.jpg").write_bytes(picture)
+    for seq, product in found.products.items():
+        (output / f"{seq:09d}_{product.kind}_{product.confidence:.2f}_{product.bundle}.jpg").write_bytes(product.content)
     for seq, missing in found.incomplete.items():
-        typer.echo(f"frame {seq}: segments {missing} are missing")
+        typer.echo(f"frame {seq}: {missing} segments are missing")
     typer.echo(
-        f"{len(found.products)} products of {found.packets} packets; {found.lost} packets lost, {found.damaged} damaged"
+        f"{len(found.products)} products of {found.packets} packets; {found.lost} packets lost, {found.damaged} damaged, "
+        f"{found.contradictory} contradictory"
     )
 
 

@@ -1,7 +1,8 @@
 """What waits for the next pass, best first, on a disk that may lose power at any moment.
 
-A file for each product, named by its worth, so that a listing is the queue: `p0.9713_000123_keep.jpg`. What went down is moved
-to `sent/` and stays until there is need of room; the sequence count of the packets is kept beside it.
+A file for each product, named by its worth and by the bundle that judged it, so that a listing is the queue:
+`p0.9713_000123_keep_0a1b2c3d4e5f6071.jpg`. What went down is moved to `sent/` and stays until there is need of room; the sequence
+count of the packets is kept beside it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from spatialnet_edge.core.atomic_io import sync_folder, write_durably
 
 SEQUENCE, SENT = "sequence", "sent"
+NO_BUNDLE = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,7 @@ class Product:
     worth: float
     seq: int
     kind: str
+    bundle: str | None
 
 
 class Store:
@@ -32,22 +35,24 @@ class Store:
         self.folder = folder
         (folder / SENT).mkdir(parents=True, exist_ok=True)
 
-    def add(self, worth: float, seq: int, kind: str, content: bytes) -> None:
+    def add(self, worth: float, seq: int, kind: str, content: bytes, bundle: str | None = None) -> None:
         """Keep a product; after this returns, a power cut does not lose it."""
-        write_durably(self.folder / f"p{worth:.4f}_{seq:09d}_{kind}.jpg", content)
+        write_durably(self.folder / f"p{worth:.4f}_{seq:09d}_{kind}_{bundle or NO_BUNDLE}.jpg", content)
 
     def waiting(self) -> Iterator[Product]:
         """Whole frames first, and among them and among thumbnails the most certain."""
         found: list[Product] = []
-        for path in self.folder.glob("p*_*_*.jpg"):
-            worth, seq, kind = path.stem[1:].split("_")
-            found.append(Product(path, float(worth), int(seq), kind))
+        for path in self.folder.glob("p*_*_*_*.jpg"):
+            worth, seq, kind, bundle = path.stem[1:].split("_")
+            found.append(Product(path, float(worth), int(seq), kind, None if bundle == NO_BUNDLE else bundle))
         yield from sorted(found, key=lambda product: (product.kind != "keep", -product.worth, product.seq))
 
     def next_number(self) -> int:
         """The number of the next frame: numbers go on after a restart, since the ground counts by them."""
         taken = [
-            int(path.stem.split("_")[1]) for folder in (self.folder, self.folder / SENT) for path in folder.glob("p*_*_*.jpg")
+            int(path.stem.split("_")[1])
+            for folder in (self.folder, self.folder / SENT)
+            for path in folder.glob("p*_*_*_*.jpg")
         ]
         return max(taken, default=-1) + 1
 

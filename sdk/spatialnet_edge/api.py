@@ -181,7 +181,7 @@ def load(
         opened, backend, threads, fallback, inspectable_weights, lambda engine: tests.append(vectors.require(engine))
     )
     session = Session(loaded, vectors, batching)
-    return Model(opened, session, tests[-1], Pipeline(session.engine))
+    return Model(opened, session, tests[-1], Pipeline(session.engine, bundle=session.vectors.bundle))
 
 
 def stream(

@@ -5,6 +5,7 @@ import math
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import ROOT, TINY
+from conftest import ROOT, TINY, clip_frames
+from spatialnet_edge.api import load
+from spatialnet_edge.bundle.reader import open_bundle
+from spatialnet_edge.core.errors import SinkError
 from spatialnet_edge.core.frames import Frame, Pose
-from spatialnet_edge.core.results import FrameResult, assemble
+from spatialnet_edge.core.results import Classification, FrameResult, assemble
 from spatialnet_edge.sinks.record_codec import pack, unpack
 from spatialnet_edge.sinks.registry import open_sink
 
 FOLDER = ROOT / "firmware_examples" / "c_client"
+BUNDLE = "00112233445566ff"
 STRICT = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror", "-O2"]
 
 
@@ -28,7 +33,29 @@ def result(seq: int, pose: Pose | None = None, flags: tuple[str, ...] = ()) -> F
         "bands": np.array([0.9, 0.1, 0.6], np.float32),
         "level": np.array([seq], np.float32),
     }
-    return assemble(TINY, Frame(np.zeros((4, 4, 3), np.uint8), seq, "tests", pose=pose), rows, 1.0, flags)
+    frame = Frame(np.zeros((4, 4, 3), np.uint8), seq, "tests", pose=pose)
+    return assemble(TINY, frame, rows, 1.0, flags, bundle=BUNDLE)
+
+
+@pytest.mark.fault(55)
+def test_every_record_and_object_names_the_bundle_that_answered() -> None:
+    with load("builtin:student") as model:
+        short = open_bundle("builtin:student").short_hash
+        answered = model(clip_frames(1)[0])
+        (streamed,) = model.stream("synthetic:frames=1")
+    assert len(short) == 16
+    assert answered.bundle == streamed.bundle == short
+    assert answered.to_dict()["bundle"] == short
+    assert unpack(pack(answered)).bundle == short
+    assert result(1).to_dict()["bundle"] == BUNDLE
+    assert unpack(pack(replace(answered, bundle=None))).bundle is None
+
+
+def test_a_label_that_does_not_fit_a_record_is_refused() -> None:
+    labels = tuple(map(str, range(40_000)))
+    answer = Classification("39999", 0.9, labels, np.zeros(1, np.float32))
+    with pytest.raises(SinkError, match="does not fit a record"):
+        pack(replace(result(1), predictions={"many": answer}))
 
 
 def test_a_record_comes_back_as_it_went() -> None:
@@ -36,6 +63,7 @@ def test_a_record_comes_back_as_it_went() -> None:
     assert found.seq == 7
     assert found.position == (-33.8583, 151.21, 120.5)
     assert found.flags == 8
+    assert found.bundle == BUNDLE
     shade, bands, level = found.answers
     assert (shade.head, shade.kind, shade.label, shade.value) == (0, 0, 1, 0.75)
     assert (bands.kind, bands.present) == (1, (0, 2))
@@ -59,10 +87,10 @@ def test_any_pose_gives_a_record(pose: Pose) -> None:
     assert found is None or found[2] == pytest.approx(min(max(pose.altitude, -(2**31) / 1e3), (2**31 - 1) / 1e3), abs=1e-3)
 
 
-@given(st.integers(0, 103), st.integers(1, 255))
+@given(st.integers(0, 115), st.integers(1, 255))
 def test_no_change_of_a_byte_goes_unseen(place: int, change: int) -> None:
     content = bytearray(pack(result(1)))
-    assert len(content) == 104
+    assert len(content) == 116
     content[place] ^= change
     with pytest.raises(ValueError, match=r".+"):
         unpack(bytes(content))
@@ -102,9 +130,10 @@ def test_the_client_prints_what_the_runtime_sent(folder: Path, tmp_path: Path) -
     for seq, line in enumerate(lines):
         words = line.split()
         assert words[0] == str(seq)
-        assert words[3] == ("0:0:1:0.750000:0" if seq % 2 else "0:0:-1:0.500000:0")
-        assert words[4] == "1:1:-1:0.900000:5"
-        assert words[5] == f"2:2:-1:{seq:.6f}:0"
+        assert words[3] == f"bundle={BUNDLE}"
+        assert words[4] == ("0:0:1:0.750000:0" if seq % 2 else "0:0:-1:0.500000:0")
+        assert words[5] == "1:1:-1:0.900000:5"
+        assert words[6] == f"2:2:-1:{seq:.6f}:0"
 
 
 def test_c_refuses_what_python_refuses(folder: Path) -> None:
@@ -114,9 +143,9 @@ def test_c_refuses_what_python_refuses(folder: Path) -> None:
     cases = {
         0: good,
         -1: b"SNEX" + good[4:],
-        -2: good[:4] + b"\x02" + good[5:],
+        -2: good[:4] + b"\x01" + good[5:],
         -3: good[:-1],
-        -4: good[:60] + bytes([good[60] ^ 1]) + good[61:],
+        -4: good[:70] + bytes([good[70] ^ 1]) + good[71:],
     }
     for status, content in cases.items():
         assert read(content, ctypes.c_size_t(len(content)), space) == status

@@ -14,12 +14,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from conftest import CLIP, ROOT, TINY
+from conftest import CLIP, ROOT, TINY, clip_frames
+from spatialnet_edge.api import load
+from spatialnet_edge.bundle.reader import open_bundle
 from spatialnet_edge.core.errors import SinkError, UsageError
 from spatialnet_edge.core.frames import Frame
 from spatialnet_edge.core.results import FrameResult, assemble
-from spatialnet_edge.sinks.mavlink import ALLOWED, TUNNEL_TYPE, MavlinkSink
-from spatialnet_edge.sinks.record_codec import unpack
+from spatialnet_edge.sinks.mavlink import ALLOWED, PART, TUNNEL_TYPE, MavlinkSink, TunnelReader, split_record
+from spatialnet_edge.sinks.record_codec import Record, pack
 from spatialnet_edge.sources.mavlink_pose import load_mavutil
 
 pytest.importorskip("pymavlink")
@@ -46,6 +48,55 @@ def received(link, seconds: float, until: int = 10**9) -> list:
     return found
 
 
+def tunnelled(messages: list) -> list[Record]:
+    """The records in the TUNNEL messages."""
+    reader = TunnelReader()
+    payloads = [bytes(m.payload[: m.payload_length]) for m in messages if m.get_type() == "TUNNEL"]
+    return [record for payload in payloads if (record := reader.feed(payload)) is not None]
+
+
+def test_the_shipped_students_records_go_through_the_tunnel() -> None:
+    """Eight heads make 196 bytes, and TUNNEL takes 128."""
+    autopilot = mavutil.mavlink_connection("udpin:127.0.0.1:14789")
+    sink = MavlinkSink("udpout:127.0.0.1:14789")
+    with load("builtin:student") as model:
+        answered = model(clip_frames(1)[0])
+    sink.write(answered)
+    records = tunnelled(received(autopilot, 0.5))
+    sink.close()
+    autopilot.close()
+    assert len(pack(answered)) > 128
+    assert [len(record.answers) for record in records] == [len(answered.predictions)]
+    assert records[0].bundle == open_bundle("builtin:student").short_hash
+
+
+def test_a_lost_part_of_a_record_costs_that_record_alone() -> None:
+    first, second = (split_record(pack(result(seq)), seq) for seq in (1, 2))
+    assert len(first) == 1
+    long = [PART.pack(3, index, 2) + b"x" for index in range(2)]
+    reader = TunnelReader()
+    assert reader.feed(long[0]) is None
+    found = reader.feed(second[0])
+    assert found is not None
+    assert found.seq == 2
+    for broken in (b"", b"\0\0\1", PART.pack(1, 2, 2) + b"x", first[0][:-1]):
+        with pytest.raises(ValueError, match=r".+"):
+            reader.feed(broken)
+
+
+def test_the_budget_takes_whole_records_or_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    sink = MavlinkSink("udpout:127.0.0.1:14790?budget=300")
+    sent: list[str] = []
+    send = sink.send
+    monkeypatch.setattr(sink, "send", lambda message, **how: (sent.append(message.get_type()), send(message, **how)))
+    for seq in range(20):
+        sink.write(result(seq))
+    sink.close()
+    assert sent.count("NAMED_VALUE_FLOAT") == 60
+    assert 0 < sent.count("TUNNEL") < 5
+    assert sink.over_budget > 10
+
+
 def test_it_is_an_onboard_computer_and_reports_every_head() -> None:
     autopilot = mavutil.mavlink_connection("udpin:127.0.0.1:14781")
     sink = MavlinkSink("udpout:127.0.0.1:14781?text=shade&system=7")
@@ -66,7 +117,7 @@ def test_it_is_an_onboard_computer_and_reports_every_head() -> None:
     assert next(message.text for message in messages if message.get_type() == "STATUSTEXT") == "shade: bright 80%"
     tunnel = next(message for message in messages if message.get_type() == "TUNNEL")
     assert tunnel.payload_type == TUNNEL_TYPE
-    assert unpack(bytes(tunnel.payload[: tunnel.payload_length])).seq == 0
+    assert [record.seq for record in tunnelled(messages)] == [0, 1, 2]
     assert [message.get_seq() for message in messages] == list(range(len(messages)))  # nothing was lost
 
 
@@ -205,5 +256,4 @@ def test_a_link_that_is_lost_comes_back() -> None:
     heard = received(autopilot, 0.5)
     sink.close()
     autopilot.close()
-    records = [unpack(bytes(m.payload[: m.payload_length])).seq for m in heard if m.get_type() == "TUNNEL"]
-    assert records == [5, 6, 7, 8, 9]
+    assert [record.seq for record in tunnelled(heard)] == [5, 6, 7, 8, 9]

@@ -3,6 +3,8 @@
 import socket
 import subprocess
 import sys
+import time
+import tracemalloc
 from collections import deque
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 from conftest import CLIP, ROOT, TINY
+from spatialnet_edge.bundle.reader import open_bundle
 from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.frames import Frame
 from spatialnet_edge.core.results import FrameResult, assemble
@@ -20,6 +23,7 @@ from spatialnet_edge.sinks.record_codec import unpack
 from spatialnet_edge.sinks.registry import open_sink
 
 pytest.importorskip("spacepackets")
+BUNDLE = "00112233445566ff"
 FOLDER = ROOT / "firmware_examples" / "satellite_ccsds"
 
 
@@ -125,6 +129,7 @@ def test_capture_downlink_and_ground_end_to_end(tmp_path: Path) -> None:
     best_first = [float(path.stem.split("_")[2]) for path in passes[0] if "_keep_" in path.name]
     assert min(best_first) >= max(confidences[len(best_first) :], default=0) - 0.1  # smaller ones fill what is left
     again = satellite("capture", "builtin:student", CLIP, queue, "--rule", "keep if always else nothing")
+    assert {path.name.split("_")[3] for path in passes[0]} == {open_bundle("builtin:student").short_hash + ".jpg"}
     assert again.startswith("242 keep")  # numbers went on: nothing was overwritten
     assert len(list(queue.glob("p*.jpg"))) + len(list((queue / "sent").glob("*.jpg"))) == 484
 
@@ -137,21 +142,53 @@ def test_what_is_lost_on_the_way_is_said(tmp_path: Path) -> None:
     pictures = {seq: np.random.default_rng(seq).bytes(5 * SEGMENT - 100 * seq) for seq in range(4)}
     stream: list[bytes] = []
     for seq, content in pictures.items():
-        stream += packets_of(content, seq, "keep", 0.9, 42, 16_380 + len(stream))  # the count wraps at 16,384
+        stream += packets_of(content, seq, "keep", 0.9, 42, 16_380 + len(stream), BUNDLE)  # the count wraps at 16,384
     assert list(split(b"".join(stream))) == stream
     theirs = parse_space_packets_from_deque(deque([b"".join(stream)]), [PacketId(PacketType.TM, False, 42)])
     assert len(theirs.tm_list if hasattr(theirs, "tm_list") else theirs) == len(
         stream
     )  # another's parser sees the same packets
     whole = receive(stream)
-    assert {seq: found[2] for seq, found in whole.products.items()} == pictures
-    assert (whole.lost, whole.damaged, whole.incomplete) == (0, 0, {})
+    assert {seq: found.content for seq, found in whole.products.items()} == pictures
+    assert {found.bundle for found in whole.products.values()} == {BUNDLE}
+    assert (whole.lost, whole.damaged, whole.contradictory, whole.incomplete) == (0, 0, 0, {})
     damaged = bytearray(stream[7])
     damaged[20] ^= 4
     found = receive([*stream[:2], *stream[3:7], bytes(damaged), *stream[8:]])
     assert (found.lost, found.damaged) == (1, 1)
-    assert found.incomplete == {0: [2], 1: [2]}
+    assert found.incomplete == {0: 1, 1: 1}
     assert set(found.products) == {2, 3}
+
+
+@pytest.mark.fault(62)
+def test_a_packet_that_claims_65535_segments_costs_no_more_than_its_bytes() -> None:
+    """Two thousand of them took 25 s and 5 GB when the missing segments were listed."""
+    from spatialnet_edge.sinks.ccsds import HEAD, packer, receive
+
+    make = packer(42)
+    stream = [make(HEAD.pack(seq, 0, 65535, 1, 1, bytes(8)) + b"q", seq) for seq in range(2000)]
+    tracemalloc.start()
+    started = time.process_time()
+    found = receive(stream)
+    assert time.process_time() - started < 5
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
+    assert found.incomplete == dict.fromkeys(range(2000), 65534)
+
+
+@pytest.mark.fault(62)
+def test_a_packet_that_cannot_be_is_counted_and_changes_nothing() -> None:
+    from spatialnet_edge.sinks.ccsds import HEAD, packer, packets_of, receive
+
+    def crafted(index: int, count: int, sequence: int) -> bytes:
+        return packer(42)(HEAD.pack(5, index, count, 1, 128, bytes(8)) + b"EVIL", sequence)
+
+    good = packets_of(b"x" * 3000, 5, "keep", 0.5, 42, 0)
+    found = receive([*good, crafted(0, 1, 3), crafted(3, 3, 4), crafted(0, 0, 5)])
+    assert found.products[5].content == b"x" * 3000
+    assert found.contradictory == 3
+    alone = receive([crafted(0, 0, 0)])
+    assert (alone.products, alone.incomplete, alone.contradictory) == ({}, {}, 1)
 
 
 def test_a_power_loss_during_a_pass_sends_the_rest_later(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from spatialnet_edge.core.spec import ModelSpec
 MANIFEST, SIGNATURE, MODEL = "manifest.json", "manifest.sig", "model.onnx"
 MAX_BUNDLE_BYTES = 2 << 30
 BUILTIN_PREFIX = "builtin:"
+SHORT_HASH_DIGITS = 16
 
 PICKLE_MAGIC = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 EXTERNAL_DATA_KEY = b"\x0a\x08location"
@@ -53,6 +54,11 @@ class Bundle:
     @property
     def spec(self) -> ModelSpec:
         return self.manifest.spec
+
+    @property
+    def short_hash(self) -> str:
+        """The first 16 hexadecimal digits of `sha256`: what results, records and events name the bundle by."""
+        return self.sha256[:SHORT_HASH_DIGITS]
 
     def read(self, path: str) -> bytes:
         """The bytes of a file, hashed after reading: what is returned is what was promised.

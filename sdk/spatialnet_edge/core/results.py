@@ -127,6 +127,7 @@ class FrameResult:
         late: complete only after the deadline.
         known: how much the picture resembles what the model was taught, 0 to 1; None when the model has no such output.
         reason: why no head has a label, one of `REASONS`; None when the heads answer.
+        bundle: short hash of the bundle that answered (see `Bundle.short_hash`); None for an engine without a bundle.
     """
 
     frame: Frame
@@ -137,6 +138,7 @@ class FrameResult:
     late: bool = False
     known: float | None = None
     reason: str | None = None
+    bundle: str | None = None
 
     @property
     def seq(self) -> int:
@@ -182,6 +184,7 @@ class FrameResult:
         record: dict[str, Any] = {
             "seq": self.seq,
             "source": self.source,
+            "bundle": self.bundle,
             "captured_unix": round(self.frame.captured_unix, 6),
             "captured_ns": self.frame.captured_ns,
             "boot": boot_id(),
@@ -257,18 +260,20 @@ def assemble(
     engine_ms: float,
     quality: tuple[str, ...],
     deadline_s: float = float("inf"),
+    bundle: str | None = None,
 ) -> FrameResult:
     """Decode every head of one frame, or withhold every label; see `no_label_reason`.
 
     Args:
         deadline_s: from capture to the complete result; later ones are marked `late`.
+        bundle: short hash of the bundle that the engine was loaded from.
     """
     reason = no_label_reason(spec, rows, quality)
     predictions = {head.name: decode(head, rows[head.name], withhold=reason is not None) for head in spec.heads}
     known = None if spec.known is None else float(rows[KNOWN][0])
     now = time.monotonic_ns()
     late = now - frame.captured_ns > deadline_s * 1e9
-    return FrameResult(frame, predictions, engine_ms, now, quality, late, known, reason)
+    return FrameResult(frame, predictions, engine_ms, now, quality, late, known, reason, bundle)
 
 
 def no_label_reason(spec: ModelSpec, rows: Probabilities, quality: tuple[str, ...]) -> str | None:

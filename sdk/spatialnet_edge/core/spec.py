@@ -30,6 +30,7 @@ RESERVED = frozenset(
         "emitted_ns",
         "quality",
         "late",
+        "bundle",
         "predictions",
         "to_dict",
         "known",

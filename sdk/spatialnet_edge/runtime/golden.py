@@ -38,6 +38,7 @@ class GoldenVectors:
         frames: uint8 `[N, H, W, C]`.
         expected: what the FP32 reference answered, float32 `[N, width]` for each head.
         tolerance: the largest difference at which an engine still counts as this model.
+        bundle: short hash of the bundle.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class GoldenVectors:
     frames: NDArray[np.uint8]
     expected: Probabilities
     tolerance: float
+    bundle: str | None = None
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -84,4 +86,4 @@ def golden_vectors(bundle: Bundle) -> GoldenVectors:
         BundleError: they are damaged, or no longer those that the bundle was opened with.
     """
     frames, expected = bundle.golden()
-    return GoldenVectors(bundle.path, bundle.spec, frames, expected, bundle.manifest.golden.tolerance)
+    return GoldenVectors(bundle.path, bundle.spec, frames, expected, bundle.manifest.golden.tolerance, bundle.short_hash)

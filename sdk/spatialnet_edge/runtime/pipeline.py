@@ -71,6 +71,7 @@ class Pipeline:
         workers: frames in the engine at once; more than 1 only with a re-entrant engine.
         deadline_s: from capture to the complete result.
         drop_late: skip frames that are late, as `late`; otherwise they are emitted and marked.
+        bundle: short hash of the bundle that the engine was loaded from, for every result.
     """
 
     def __init__(
@@ -82,8 +83,10 @@ class Pipeline:
         deadline_s: float = float("inf"),
         drop_late: bool = False,
         hooks: Hooks | None = None,
+        bundle: str | None = None,
     ) -> None:
         self.engine = engine
+        self.bundle = bundle
         self.deadline_s = deadline_s
         self.drop_late = drop_late
         self.hooks = hooks or Hooks()
@@ -104,7 +107,7 @@ class Pipeline:
         inferred = self._infer(frame)
         if inferred.invalid is not None:
             raise inferred.invalid
-        return assemble(self.engine.spec, frame, inferred.rows, inferred.engine_ms, inferred.quality)
+        return assemble(self.engine.spec, frame, inferred.rows, inferred.engine_ms, inferred.quality, bundle=self.bundle)
 
     def run(self, source: Source, sinks: Sequence[Sink]) -> FrameStats:
         """Everything from the source into every sink."""
@@ -141,7 +144,9 @@ class Pipeline:
                     frame = inferred.frame
                     refused = no_label_reason(self.engine.spec, inferred.rows, inferred.quality) is not None
                     rows = inferred.rows if refused else smoother.update(inferred.rows, frame.seconds)
-                    result = assemble(self.engine.spec, frame, rows, inferred.engine_ms, inferred.quality, self.deadline_s)
+                    result = assemble(
+                        self.engine.spec, frame, rows, inferred.engine_ms, inferred.quality, self.deadline_s, self.bundle
+                    )
                     if result.late and self.drop_late:
                         self.ledger.skip("late")
                         continue

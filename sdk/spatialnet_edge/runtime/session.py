@@ -118,6 +118,7 @@ class Session:
             float("inf") if options.deadline_s is None else options.deadline_s,
             options.drop_late,
             hooks or Hooks(on_suspect_output=self.require_still_golden),
+            self.vectors.bundle,
         )
 
     def replace_engine(self, loaded: LoadedEngine) -> None:

@@ -20,12 +20,16 @@ SEGMENT_BYTES, TOTAL_BYTES = 1 << 20, 16 << 20
 class Events:
     """Called with an event's name and one line about it, from any thread.
 
+    Attributes:
+        bundle: short hash of the bundle that flies; None until one was chosen.
+
     Raises:
         SinkRefused: the folder cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
         self.counts: Counter[str] = Counter()
+        self.bundle: str | None = None
         self._journal = Journal(folder, SEGMENT_BYTES, TOTAL_BYTES)
         self._lock = Lock()
 
@@ -35,6 +39,7 @@ class Events:
         record = {
             "event": kind,
             "detail": detail,
+            "bundle": self.bundle,
             "boot": boot_id(),
             "at_s": round(since_boot(), 3),
             "unix": round(time.time(), 3),

@@ -75,6 +75,7 @@ def serve(config: ServiceConfig, stop: Event) -> None:
             events("start_not_counted", f"{root}: {error.strerror}; a crash loop shows only when there is room again")
         started = choose_model(config, safe, events)
         cleanup.enter_context(started.model)
+        events.bundle = started.model.bundle.short_hash
         for reason in started.model.opened.rejected:
             events("engine_rejected", reason)
         service = Service(config, started, events)

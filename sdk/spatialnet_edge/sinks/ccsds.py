@@ -1,7 +1,8 @@
 """CCSDS space packets (133.0-B-2, extra `ccsds`): what one packet is, products of several, and what the ground makes of them.
 
 A product, such as a picture, is cut into segments: sequence flags say first, middle, last (4.1.3.4.2). The data of each: u32 number
-of the frame, u16 segment, u16 segments, u8 kind, u8 confidence in 1/255, then bytes of the picture; behind it a CRC-16.
+of the frame, u16 segment, u16 segments, u8 kind, u8 confidence in 1/255, u8[8] the bundle that judged it (the first bytes of its
+sha256; zeros for none), then bytes of the picture; behind it a CRC-16.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from importlib import import_module
 from typing import Any
 
 from spatialnet_edge.core.errors import MissingExtra
+from spatialnet_edge.sinks.record_codec import bundle_bytes, bundle_name
 
 CRC_BYTES = 2
 SEQUENCE_MODULUS = 1 << 14
 """The sequence count has 14 bits (4.1.3.4.3)."""
-HEAD = struct.Struct(">IHHBB")
+HEAD = struct.Struct(">IHHBB8s")
 PACKET_HEADER = 6
 SEGMENT = 1024
 KINDS = {"keep": 1, "thumbnail": 2}
@@ -54,13 +56,22 @@ def packer(apid: int) -> Callable[..., bytes]:
     return make
 
 
-def packets_of(content: bytes, seq: int, kind: str, confidence: float, apid: int, sequence: int) -> list[bytes]:
-    """One product as packets with rising sequence counts."""
+def packets_of(
+    content: bytes, seq: int, kind: str, confidence: float, apid: int, sequence: int, bundle: str | None = None
+) -> list[bytes]:
+    """One product as packets with rising sequence counts.
+
+    Args:
+        kind: one of `KINDS`.
+        sequence: count of the first packet.
+        bundle: short hash of the bundle that judged the picture.
+    """
     parts = [content[start : start + SEGMENT] for start in range(0, len(content), SEGMENT)] or [b""]
     make, (_, ccsds) = packer(apid), crc_and_ccsds()
+    named = bundle_bytes(bundle)
     return [
         make(
-            HEAD.pack(seq % 2**32, index, len(parts), KINDS[kind], round(confidence * 255)) + part,
+            HEAD.pack(seq % 2**32, index, len(parts), KINDS[kind], round(confidence * 255), named) + part,
             (sequence + index) % SEQUENCE_MODULUS,
             flags(ccsds.SequenceFlags, index, len(parts)),
         )
@@ -77,30 +88,69 @@ def flags(names: Any, index: int, count: int) -> Any:
     return names.LAST_SEGMENT if index == count - 1 else names.CONTINUATION_SEGMENT
 
 
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A picture that arrived whole.
+
+    Attributes:
+        kind: one of `KINDS`, or `unknown`.
+        confidence: 0 to 1.
+        bundle: short hash of the bundle that judged it; None when the packets name none.
+    """
+
+    kind: str
+    confidence: float
+    content: bytes
+    bundle: str | None
+
+
 @dataclass(slots=True)
 class Received:
     """What the ground has after a pass.
 
     Attributes:
-        products: number of the frame to kind, confidence and picture, for those that are whole.
-        incomplete: number of the frame to the segments that are missing.
-        lost: packets that the sequence counts say there were; damaged: packets whose CRC does not fit.
+        products: number of the frame to its product, for those that are whole.
+        incomplete: number of the frame to how many of its segments are missing.
+        lost: packets that the sequence counts say there were.
+        damaged: packets whose CRC does not fit.
+        contradictory: packets with a right CRC that cannot be: a segment behind the last one, or another product under the number
+            of a frame that has one. The first product of a number stays.
     """
 
-    products: dict[int, tuple[str, float, bytes]] = field(default_factory=dict[int, tuple[str, float, bytes]])
-    incomplete: dict[int, list[int]] = field(default_factory=dict[int, list[int]])
+    products: dict[int, Product] = field(default_factory=dict[int, Product])
+    incomplete: dict[int, int] = field(default_factory=dict[int, int])
     packets: int = 0
     lost: int = 0
     damaged: int = 0
+    contradictory: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """The segments of one product that are here, by their place; `head` is what all of them must say alike."""
+
+    head: tuple[int, int, int, bytes]
+    parts: dict[int, bytes]
+
+    @property
+    def missing(self) -> int:
+        return self.head[0] - len(self.parts)
+
+    def product(self) -> Product:
+        """Raises KeyError while segments are missing."""
+        count, kind, confidence, bundle = self.head
+        name = next((name for name, number in KINDS.items() if number == kind), "unknown")
+        return Product(name, confidence / 255, b"".join(self.parts[index] for index in range(count)), bundle_name(bundle))
 
 
 def receive(stream: Iterable[bytes]) -> Received:
-    """Put together what arrived, packet by packet, and say what did not."""
+    """Put together what arrived, packet by packet, and say what did not.
+
+    Time and memory grow with the bytes that arrived, whatever the packets claim: missing segments are counted, never listed.
+    """
     crc16, ccsds = crc_and_ccsds()
     found = Received()
-    parts: dict[int, dict[int, bytes]] = {}
-    about: dict[int, tuple[int, str, float]] = {}
-    names = {number: name for name, number in KINDS.items()}
+    begun: dict[int, Segments] = {}
     last: int | None = None
     for raw in stream:
         found.packets += 1
@@ -113,16 +163,18 @@ def receive(stream: Iterable[bytes]) -> Received:
         if last is not None:
             found.lost += (header.seq_count - last - 1) % SEQUENCE_MODULUS
         last = header.seq_count
-        seq, index, count, kind, confidence = HEAD.unpack_from(raw, PACKET_HEADER)
-        parts.setdefault(seq, {})[index] = raw[PACKET_HEADER + HEAD.size : -CRC_BYTES]
-        about[seq] = (count, names.get(kind, "unknown"), confidence / 255)
-    for seq, (count, kind, confidence) in about.items():
-        missing = [index for index in range(count) if index not in parts[seq]]
-        if missing:
-            found.incomplete[seq] = missing
-        else:
-            found.products[seq] = (kind, confidence, b"".join(parts[seq][index] for index in range(count)))
-    found.lost -= found.damaged  # a damaged packet was counted as a gap
+        seq, index, *head = HEAD.unpack_from(raw, PACKET_HEADER)
+        product = begun.setdefault(seq, Segments(tuple(head), {}))
+        if product.head != tuple(head) or index >= product.head[0]:
+            found.contradictory += 1
+            continue
+        product.parts.setdefault(index, raw[PACKET_HEADER + HEAD.size : -CRC_BYTES])
+    for seq, product in begun.items():
+        if product.missing:
+            found.incomplete[seq] = product.missing
+        elif product.parts:
+            found.products[seq] = product.product()
+    found.lost -= min(found.lost, found.damaged)  # a damaged packet was counted as a gap
     return found
 
 

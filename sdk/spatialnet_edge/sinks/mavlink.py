@@ -2,30 +2,79 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from typing import Any, final
 
 from spatialnet_edge.core.errors import SinkError, first_line
 from spatialnet_edge.core.results import Classification, FrameResult, MultilabelPrediction, RegressionPrediction
 from spatialnet_edge.sinks.budget import Budget, number, options_of
-from spatialnet_edge.sinks.record_codec import pack
+from spatialnet_edge.sinks.record_codec import Record, pack, unpack
 from spatialnet_edge.sources.mavlink_pose import DEFAULT_BAUD, load_mavutil
 
 ALLOWED = frozenset({"HEARTBEAT", "NAMED_VALUE_FLOAT", "STATUSTEXT", "TUNNEL"})
 """What may go out. Everything else, commands first of all, is refused where the bytes leave."""
 HEARTBEAT_S = 1.0
 NAME_LENGTH, TEXT_LENGTH, TUNNEL_LENGTH = 10, 50, 128
-TUNNEL_TYPE = 0x534E
-"""Payload type of the records ("SN"): not one that common.xml gives to anybody (MAV_TUNNEL_PAYLOAD_TYPE)."""
+TUNNEL_TYPE = 0x534F
+"""Payload type of parts of records: not one that common.xml gives to anybody (MAV_TUNNEL_PAYLOAD_TYPE). Earlier versions sent whole
+records of at most 128 bytes as type 0x534E."""
+PART = struct.Struct("<HBB")
+"""In front of each part: number of the frame modulo 65,536, place of this part, parts of the record."""
+PART_LENGTH = TUNNEL_LENGTH - PART.size
+TUNNEL_OVERHEAD = 12 + 5
+"""Bytes of a MAVLink 2 packet and of TUNNEL around the payload, without a signature."""
 OPTIONS = {"budget": "0", "system": "1", "baud": str(DEFAULT_BAUD), "text": "land_use"}
+
+
+def split_record(record: bytes, seq: int) -> list[bytes]:
+    """A record as payloads of TUNNEL, each of at most 128 bytes with `PART` in front; the shipped students' records take two."""
+    pieces = [record[start : start + PART_LENGTH] for start in range(0, len(record), PART_LENGTH)]
+    return [PART.pack(seq % 2**16, index, len(pieces)) + piece for index, piece in enumerate(pieces)]
+
+
+@final
+class TunnelReader:
+    """Puts records together from the payloads of TUNNEL, on the ground or on an autopilot's companion.
+
+    A record of which a part is lost is dropped with the first part of another frame.
+    """
+
+    def __init__(self) -> None:
+        self._frame = (-1, -1)
+        self._parts: dict[int, bytes] = {}
+
+    def feed(self, payload: bytes) -> Record | None:
+        """Take one payload.
+
+        Returns:
+            The record that it completes, or None.
+
+        Raises:
+            ValueError: it is no part of a record, or the parts do not make one.
+        """
+        if len(payload) < PART.size:
+            raise ValueError(f"{len(payload)} bytes: not a part of a record")
+        number, index, count = PART.unpack_from(payload)
+        if index >= count:
+            raise ValueError(f"part {index} of {count}")
+        if self._frame != (number, count):
+            self._frame, self._parts = (number, count), {}
+        self._parts[index] = payload[PART.size :]
+        if len(self._parts) < count:
+            return None
+        record = b"".join(self._parts[place] for place in range(count))
+        self._frame, self._parts = (-1, -1), {}
+        return unpack(record)
 
 
 @final
 class MavlinkSink:
     """`mavlink:udpout:HOST:14550?budget=BYTES_A_SECOND&system=1&text=land_use`, or `mavlink:/dev/ttyTHS1?baud=921600`.
 
-    Every second a HEARTBEAT as an onboard computer; for each result a NAMED_VALUE_FLOAT for each head (confidence or quantity), a
-    TUNNEL with the whole record (`wire.py`) where it fits, and a STATUSTEXT when the answer of the head `text` changes.
+    Every second a HEARTBEAT as an onboard computer; for each result a NAMED_VALUE_FLOAT for each head (confidence or quantity),
+    TUNNELs with the whole record (`record_codec.py`) in parts (`split_record`; `TunnelReader` joins them), and a STATUSTEXT when
+    the answer of the head `text` changes. The budget takes all parts of a record or none.
 
     Raises:
         MissingExtra: pymavlink is not installed.
@@ -70,10 +119,11 @@ class MavlinkSink:
             if value is None:
                 continue  # the frame has no label: say nothing rather than a number
             self.send(mav.MAVLink_named_value_float_message(boot_ms, name[:NAME_LENGTH].encode(), value))
-        record = pack(result)
-        if len(record) <= TUNNEL_LENGTH:
-            padded = record + bytes(TUNNEL_LENGTH - len(record))
-            self.send(mav.MAVLink_tunnel_message(0, 0, TUNNEL_TYPE, len(record), padded))
+        parts = split_record(pack(result), result.seq)
+        if self._budget.allows(sum(len(part) + TUNNEL_OVERHEAD for part in parts)):
+            for part in parts:
+                padded = part + bytes(TUNNEL_LENGTH - len(part))
+                self.send(mav.MAVLink_tunnel_message(0, 0, TUNNEL_TYPE, len(part), padded), paid=True)
         text = f"{self._text}: {result.predictions[self._text]}" if self._text in result.predictions else ""
         label = text.rpartition(" ")[0]
         if label and label != self._last:
@@ -89,11 +139,12 @@ class MavlinkSink:
             kind, autopilot = mav.MAV_TYPE_ONBOARD_CONTROLLER, mav.MAV_AUTOPILOT_INVALID
             self.send(mav.MAVLink_heartbeat_message(kind, autopilot, 0, 0, mav.MAV_STATE_ACTIVE, 3), urgent=True)
 
-    def send(self, message: Any, urgent: bool = False) -> None:
+    def send(self, message: Any, urgent: bool = False, paid: bool = False) -> None:
         """Put one message on the link.
 
         Args:
-            urgent: whatever the budget says.
+            urgent: whatever the budget says; its bytes count.
+            paid: its bytes were taken from the budget already.
 
         Raises:
             SinkError: a message that is not on the allow-list, or the link is broken.
@@ -104,7 +155,7 @@ class MavlinkSink:
                 f"the message {name} is not on the allow-list ({', '.join(sorted(ALLOWED))}): a payload does not command"
             )
         content = message.pack(self._link.mav)
-        if self._budget.allows(len(content)) or urgent:
+        if paid or self._budget.allows(len(content)) or urgent:
             try:
                 self._link.write(content)
                 self._link.mav.seq = (self._link.mav.seq + 1) % 256

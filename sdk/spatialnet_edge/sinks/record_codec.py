@@ -1,9 +1,9 @@
-"""A result as bytes: for a radio, a socket, or flight software in C. Little-endian, fixed layout, version 1.
+"""A result as bytes: for a radio, a socket, or flight software in C. Little-endian, fixed layout, version 2.
 
 | offset | type | field |
 |---|---|---|
 | 0 | char[4] | `SNER` |
-| 4 | u16 | version, 1 |
+| 4 | u16 | version, 2 |
 | 6 | u16 | bytes of the whole record, CRC included |
 | 8 | u64 | number of the frame |
 | 16 | u64 | captured, monotonic clock, ns |
@@ -12,13 +12,18 @@
 | 36 | u16 | flags: 1 dark, 2 saturated, 4 late, 8 position known |
 | 38 | u16 | answers that follow |
 | 40 | i32, i32, i32 | latitude and longitude in 1e-7 degrees (WGS 84), altitude in mm |
-| 52 | 16 bytes each | answers |
+| 52 | u8[8] | bundle that answered: the first bytes of its sha256; zeros for none |
+| 60 | u8 | `known` in 1/254; 255 for a model without that output |
+| 61 | u8 | why no head has a label, see `REASONS`; 0 when the heads answer |
+| 62 | u16 | 0; for later versions |
+| 64 | 16 bytes each | answers |
 | end - 4 | u32 | CRC-32 (as zlib has it) of everything before |
 
 An answer: u8 place of the head in the model, u8 kind (0 one label, 1 labels that are present, 2 quantity), i16 label (its
-place in the head; -1 for unsure and for other kinds), f32 confidence or quantity, u64 bits of the labels that are present. The
-C header is
-`firmware_examples/c_client/spatialnet_record.h`; names of heads and labels are what `spatialnet-edge inspect --json` prints.
+place in the head; -1 for unsure and for other kinds), f32 confidence or quantity, u64 bits of the labels that are present.
+
+The bundle's hash says whose places these are: names of heads and labels are what `spatialnet-edge inspect --json` prints of that
+bundle. Version 1 had no hash. The C header is `firmware_examples/c_client/spatialnet_record.h`.
 """
 
 from __future__ import annotations
@@ -34,8 +39,8 @@ from spatialnet_edge.core.errors import SinkError
 from spatialnet_edge.core.frames import Pose
 from spatialnet_edge.core.results import Classification, FrameResult, MultilabelPrediction, Prediction, RegressionPrediction
 
-MAGIC, VERSION = b"SNER", 1
-HEADER = struct.Struct("<4sHHQQQIHHiii")
+MAGIC, VERSION = b"SNER", 2
+HEADER = struct.Struct("<4sHHQQQIHHiii8sBBH")
 ANSWER = struct.Struct("<BBhfQ")
 CRC = struct.Struct("<I")
 DARK, SATURATED, LATE, PLACED = 1, 2, 4, 8
@@ -43,6 +48,14 @@ QUALITY = {"dark": DARK, "saturated": SATURATED}
 ONE_LABEL, LABELS, QUANTITY = 0, 1, 2
 UNSURE = -1
 MOST_LABELS = 64
+MOST_PLACE = 2**15 - 1
+"""The place of a label has 15 bits."""
+MOST_ANSWERS = 64
+"""As many as the C header takes."""
+NO_BUNDLE = bytes(8)
+KNOWN_STEPS, KNOWN_NOT_SAID = 254, 255
+REASONS = ("unknown", "dark", "saturated", "featureless", "blurred")
+"""A record has the place of the reason here plus one. New reasons are added at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +71,13 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record as it was read."""
+    """A record as it was read.
+
+    Attributes:
+        bundle: short hash of the bundle that answered; None when the record names none.
+        known: 0 to 1 in steps of 1/254; None for a model without that output.
+        reason: why no head has a label, one of `REASONS`; None when the heads answer.
+    """
 
     seq: int
     captured_ns: int
@@ -67,14 +86,19 @@ class Record:
     flags: int
     position: tuple[float, float, float] | None
     answers: tuple[Answer, ...]
+    bundle: str | None = None
+    known: float | None = None
+    reason: str | None = None
 
 
 def pack(result: FrameResult) -> bytes:
     """A result as one record.
 
     Raises:
-        SinkError: a head has more labels than bits.
+        SinkError: the model does not fit: more than 64 heads, more than 64 labels of a multilabel head, a label behind place 32,767.
     """
+    if len(result.predictions) > MOST_ANSWERS:
+        raise SinkError(f"a model of {len(result.predictions)} heads does not fit a record, which has {MOST_ANSWERS} answers")
     answers = [_answer(place, answer) for place, answer in enumerate(result.predictions.values())]
     place = _place(result.frame.pose)
     flags = sum(QUALITY.get(name, 0) for name in result.quality) | (LATE if result.late else 0) | (PLACED if place else 0)
@@ -92,9 +116,23 @@ def pack(result: FrameResult) -> bytes:
         flags,
         len(answers),
         *(place or (0, 0, 0)),
+        bundle_bytes(result.bundle),
+        KNOWN_NOT_SAID,
+        0,
+        0,
     )
     body = head + b"".join(answers)
     return body + CRC.pack(zlib.crc32(body))
+
+
+def bundle_bytes(short_hash: str | None) -> bytes:
+    """The eight bytes that name a bundle on a link."""
+    return NO_BUNDLE if short_hash is None else bytes.fromhex(short_hash)
+
+
+def bundle_name(raw: bytes) -> str | None:
+    """The short hash from `bundle_bytes`."""
+    return None if raw == NO_BUNDLE else raw.hex()
 
 
 def _place(pose: Pose | None) -> tuple[int, ...] | None:
@@ -113,9 +151,10 @@ def unpack(content: bytes) -> Record:
     """
     if len(content) < HEADER.size + CRC.size or not content.startswith(MAGIC):
         raise ValueError(f"{len(content)} bytes that begin with {content[:4]!r}: not a record")
-    _, version, size, seq, captured_ns, captured_us, age_us, flags, count, *place = HEADER.unpack_from(content)
+    _, version, size, seq, captured_ns, captured_us, age_us, flags, count, *more = HEADER.unpack_from(content)
     if version != VERSION:
         raise ValueError(f"a record of version {version}; this reads version {VERSION}")
+    *place, bundle, known, reason, _ = more
     if size != len(content) or size != HEADER.size + ANSWER.size * count + CRC.size:
         raise ValueError(f"{len(content)} bytes; the record says {size} with {count} answers")
     if CRC.unpack(content[-CRC.size :])[0] != zlib.crc32(content[: -CRC.size]):
@@ -125,13 +164,26 @@ def unpack(content: bytes) -> Record:
         for head, kind, label, value, present in ANSWER.iter_unpack(content[HEADER.size : -CRC.size])
     ]
     position = (place[0] / 1e7, place[1] / 1e7, place[2] / 1e3) if flags & PLACED else None
-    return Record(seq, captured_ns, captured_us, age_us, flags, position, tuple(answers))
+    return Record(
+        seq,
+        captured_ns,
+        captured_us,
+        age_us,
+        flags,
+        position,
+        tuple(answers),
+        bundle_name(bundle),
+        None if known == KNOWN_NOT_SAID else known / KNOWN_STEPS,
+        REASONS[reason - 1] if 0 < reason <= len(REASONS) else None,
+    )
 
 
 def _answer(place: int, answer: Prediction) -> bytes:
     match answer:
         case Classification():
             label = UNSURE if answer.label is None else answer.labels.index(answer.label)
+            if label > MOST_PLACE:
+                raise SinkError(f"label {label} of a head does not fit a record, which takes places up to {MOST_PLACE}")
             return ANSWER.pack(place, ONE_LABEL, label, answer.confidence, 0)
         case MultilabelPrediction():
             if len(answer.labels) > MOST_LABELS:
