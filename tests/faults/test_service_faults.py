@@ -57,10 +57,14 @@ def test_a_service_becomes_ready_proves_its_trial_drains_and_leaves(payload: Pat
     ledger = last.sources["synthetic:frames=100000&size=64x48&fps=50"]["ledger"]
     assert ledger["in_flight"] == 0
     assert ledger["captured"] == ledger["emitted"] + sum(ledger["skipped"].values())
-    logged = [json.loads(r)["seq"] for reading in read_journal(folder / "results") for r in reading.records]
+    results = [json.loads(r) for reading in read_journal(folder / "results") for r in reading.records]
+    assert {each["bundle"] for each in results} == {health.sha256[:16]}
+    logged = [each["seq"] for each in results]
     assert len(logged) == ledger["emitted"]
     assert logged == sorted(logged)
-    events = [json.loads(r)["event"] for reading in read_journal(folder / "root" / "events") for r in reading.records]
+    told = [json.loads(r) for reading in read_journal(folder / "root" / "events") for r in reading.records]
+    events = [each["event"] for each in told]
+    assert next(each for each in told if each["event"] == "marked_good")["bundle"] == health.sha256[:16]
     assert [events[0], events[-1]] == ["start", "stop"]
     assert "marked_good" in events
     assert not (folder / "root" / "starts.json").exists()

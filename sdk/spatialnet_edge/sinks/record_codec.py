@@ -95,7 +95,7 @@ def pack(result: FrameResult) -> bytes:
     """A result as one record.
 
     Raises:
-        SinkError: the model does not fit: more than 64 heads, more than 64 labels of a multilabel head, a label behind place 32,767.
+        SinkError: more than 64 heads, more than 64 labels of a multilabel head, or a label behind place 32,767.
     """
     if len(result.predictions) > MOST_ANSWERS:
         raise SinkError(f"a model of {len(result.predictions)} heads does not fit a record, which has {MOST_ANSWERS} answers")
