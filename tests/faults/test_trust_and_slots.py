@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 
 from conftest import tiny_graph, write_tiny_bundle
 from spatialnet_edge.bundle import slots
+from spatialnet_edge.bundle.keys import read_private, write_key_pair
 from spatialnet_edge.bundle.reader import MANIFEST, SIGNATURE, Bundle, contents, open_bundle
 from spatialnet_edge.bundle.slots import CURRENT, MAX_TRIES, PREVIOUS, TRIAL, Slots
-from spatialnet_edge.bundle.trust import STORE_VARIABLE, Trust, open_trust, read_private, sign, write_key_pair
+from spatialnet_edge.bundle.trust import STORE_VARIABLE, Trust, open_trust, sign
 from spatialnet_edge.bundle.writer import write_bundle, write_raw
 from spatialnet_edge.cli.app import app
 from spatialnet_edge.core import atomic_io as durable

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import msgspec
 
+from spatialnet_edge.bundle.keys import read_private
 from spatialnet_edge.bundle.reader import MANIFEST, SIGNATURE, contents, open_bundle
-from spatialnet_edge.bundle.trust import Trust, read_private, sign
+from spatialnet_edge.bundle.trust import Trust, sign
 from spatialnet_edge.bundle.writer import write_raw
 from spatialnet_edge.core.errors import SourceRefused
 from spatialnet_edge.core.frames import Frame

@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from spatialnet_edge.bundle.keys import read_private, write_key_pair
 from spatialnet_edge.bundle.reader import MANIFEST, SIGNATURE, contents, open_bundle
-from spatialnet_edge.bundle.trust import STORE_VARIABLE, SYSTEM_STORE, Trust, open_trust, read_private, sign, write_key_pair
+from spatialnet_edge.bundle.trust import STORE_VARIABLE, SYSTEM_STORE, Trust, open_trust, sign
 from spatialnet_edge.bundle.writer import write_raw
 from spatialnet_edge.core.errors import UsageError
 
