@@ -15,7 +15,8 @@ import msgspec
 
 from spatialnet_edge.bundle.keys import read_private
 from spatialnet_edge.bundle.reader import MANIFEST, SIGNATURE, contents, open_bundle
-from spatialnet_edge.bundle.trust import Trust, sign
+from spatialnet_edge.bundle.signature import sign
+from spatialnet_edge.bundle.trust import Trust
 from spatialnet_edge.bundle.writer import write_raw
 from spatialnet_edge.core.errors import SourceRefused
 from spatialnet_edge.core.frames import Frame

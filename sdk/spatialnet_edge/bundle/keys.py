@@ -1,9 +1,20 @@
-"""Ed25519 keys in PEM: read them, make them."""
+"""Ed25519 keys in PEM: read them, make them.
+
+A public key may have notes in front of it, as RFC 7468 (section 2) allows in a PEM file:
+
+    expires: 2028-01-01
+    may-revoke: yes
+    -----BEGIN PUBLIC KEY-----
+
+The notes are not signed: they say what the owner of this computer's trust store allows the key.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import dataclass
+from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +25,30 @@ if TYPE_CHECKING:
 
 MAX_KEY_BYTES = 4096
 KEY_ID_DIGITS = 32
+PEM_BEGIN = "-----BEGIN"
+OTHERS_WRITE, OTHERS_READ = 0o022, 0o077
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedKey:
+    """A public key of a trust store, and what it may do.
+
+    Attributes:
+        expires: last day (UTC) on which bundles signed by it are installed; None for no end.
+        may_revoke: whether it may sign a list of revoked keys (see `revocation.py`).
+    """
+
+    public: Ed25519PublicKey
+    expires: date | None = None
+    may_revoke: bool = False
+
+    @property
+    def id(self) -> str:
+        return key_id(self.public)
+
+    def expired(self, today: date | None = None) -> bool:
+        """Whether its last day has passed, by this computer's clock. A clock that was never set finds no key expired."""
+        return self.expires is not None and (today or datetime.now(timezone.utc).date()) > self.expires
 
 
 def key_id(key: Ed25519PublicKey) -> str:
@@ -21,11 +56,11 @@ def key_id(key: Ed25519PublicKey) -> str:
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:KEY_ID_DIGITS]
 
 
-def read_public(path: Path) -> Ed25519PublicKey:
-    """An Ed25519 public key from PEM.
+def read_public(path: Path) -> TrustedKey:
+    """An Ed25519 public key from PEM, with its notes.
 
     Raises:
-        UsageError: it is something else; a private key in a trust store is named as such.
+        UsageError: it is something else, or has a note that is unknown; a private key in a trust store is named as such.
     """
     keys = _cryptography()
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -39,15 +74,52 @@ def read_public(path: Path) -> Ed25519PublicKey:
         raise UsageError(f"{path}: not a public key in PEM: {first_line(error)}") from error
     if not isinstance(key, keys.Ed25519PublicKey):
         raise UsageError(f"{path}: a key of another kind; expected Ed25519, as 'spatialnet-edge keygen' makes it")
-    return key
+    return _with_notes(path, raw, key)
+
+
+def _with_notes(path: Path, raw: bytes, key: Ed25519PublicKey) -> TrustedKey:
+    notes = raw.decode("ascii", "replace").partition(PEM_BEGIN)[0]
+    expires: date | None = None
+    may_revoke = False
+    for line in filter(None, map(str.strip, notes.splitlines())):
+        name, _, value = (part.strip() for part in line.partition(":"))
+        try:
+            if name == "expires":
+                expires = date.fromisoformat(value)
+            elif name == "may-revoke" and value in ("yes", "no"):
+                may_revoke = value == "yes"
+            else:
+                raise ValueError("expected 'expires: YYYY-MM-DD' or 'may-revoke: yes'")
+        except ValueError as error:
+            raise UsageError(f"{path}: the note {line!r} in front of the key cannot be read: {error}") from error
+    return TrustedKey(key, expires, may_revoke)
+
+
+def refuse_modes(path: Path, forbidden: int, danger: str) -> None:
+    """Refuse a file or folder that others may change or read.
+
+    Args:
+        forbidden: bits of the mode that must not be set.
+        danger: what these bits allow.
+
+    Raises:
+        UsageError: with its mode and the command that mends it.
+    """
+    try:
+        mode = path.stat().st_mode & 0o7777
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+    if mode & forbidden:
+        raise UsageError(f"{path}: has mode {mode:04o}, so that {danger}; run: chmod {mode & ~forbidden:o} {path}")
 
 
 def read_private(path: Path, passphrase: str = "") -> Ed25519PrivateKey:
     """An Ed25519 private key from PEM.
 
     Raises:
-        UsageError: it is something else, or the passphrase is wrong or missing.
+        UsageError: it is something else, the passphrase is wrong or missing, or others may read the file.
     """
+    refuse_modes(path, OTHERS_READ, "others may read this private key")
     keys = _cryptography()
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -60,8 +132,13 @@ def read_private(path: Path, passphrase: str = "") -> Ed25519PrivateKey:
     return key
 
 
-def write_key_pair(folder: Path, name: str, passphrase: str = "") -> tuple[Path, str]:
+def write_key_pair(
+    folder: Path, name: str, passphrase: str = "", expires: date | None = None, may_revoke: bool = False
+) -> tuple[Path, str]:
     """Make `NAME.key` (readable by its owner alone) and `NAME.pub`; never over an existing one.
+
+    Args:
+        expires, may_revoke: notes of the public key; see `TrustedKey`.
 
     Returns:
         The public key's path and id.
@@ -75,6 +152,8 @@ def write_key_pair(folder: Path, name: str, passphrase: str = "") -> tuple[Path,
     lock = pem.BestAvailableEncryption(passphrase.encode()) if passphrase else pem.NoEncryption()
     secret = private.private_bytes(pem.Encoding.PEM, pem.PrivateFormat.PKCS8, lock)
     public = private.public_key().public_bytes(pem.Encoding.PEM, pem.PublicFormat.SubjectPublicKeyInfo)
+    notes = (f"expires: {expires.isoformat()}\n" if expires else "") + ("may-revoke: yes\n" if may_revoke else "")
+    public = notes.encode() + public
     path = folder / f"{name}.pub"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 The manifest names the hash of every other file, so one signature covers the whole bundle. A trust store is a folder of public keys
 (`*.pub`, PEM). Ship two: one that signs every day, and one whose private half lies in a safe, for the day on which the first is
-lost.
+lost. A key may expire, and a list signed by the key from the safe revokes others (`keys.py`, `revocation.py`).
 
 The store is the folder that `SPATIALNET_TRUST` names, else `/etc/spatialnet-edge/trust`. Where there is none, nothing can be
 checked: bundles are opened as `unsigned` or `unchecked`, and `serve` and `install` refuse them unless they are told otherwise.
@@ -10,38 +10,22 @@ checked: bundles are opened as `unsigned` or `unchecked`, and `serve` and `insta
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from spatialnet_edge.bundle.keys import key_id, read_public
+from spatialnet_edge.bundle.keys import OTHERS_WRITE, TrustedKey, read_public, refuse_modes
+from spatialnet_edge.bundle.revocation import stored_list
+from spatialnet_edge.bundle.signature import Signature, verify
 from spatialnet_edge.core.errors import BundleError, UsageError
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 STORE_VARIABLE = "SPATIALNET_TRUST"
 SYSTEM_STORE = Path("/etc/spatialnet-edge/trust")
 MAX_SIGNATURE_BYTES = 1024
 UNSIGNED = "use --allow-unsigned to run it all the same"
-
-
-class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`manifest.sig`.
-
-    Attributes:
-        key: the first 32 hexadecimal digits of the sha256 of the public key's 32 bytes.
-        signature: 64 bytes, base64, over the raw bytes of `manifest.json`.
-    """
-
-    algorithm: Literal["ed25519"]
-    key: str
-    signature: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +36,37 @@ class Trust:
         keys: key id to public key.
         where: the folder they came from; empty when there is none.
         allow_unsigned: whether an absent signature, or one by an unknown key, will do. A wrong one never does.
+        revoked: ids of keys that a signed list has revoked.
+        problem: why the store itself cannot be relied on, such as a list that was changed or a folder that anybody may write;
+            None when it can.
+        installing: whether expired and revoked keys, and a store with a problem, are refused. What flies already was accepted
+            once, and goes on flying.
     """
 
-    keys: Mapping[str, Ed25519PublicKey] = field(default_factory=dict[str, "Ed25519PublicKey"])
+    keys: Mapping[str, TrustedKey] = field(default_factory=dict[str, TrustedKey])
     where: str = ""
     allow_unsigned: bool = False
+    revoked: frozenset[str] = frozenset()
+    problem: str | None = None
+    installing: bool = False
+
+    def at_install(self) -> Trust:
+        """The same keys, with everything checked that must hold for something new."""
+        return replace(self, installing=True)
 
     def check(self, bundle: str, manifest: bytes, signature: bytes | None) -> str:
         """Judge a manifest before anything of it is parsed.
 
         Returns:
-            `signed by KEY`, `unsigned`, or `unchecked` for a signature by a key that is not trusted here.
+            `signed by KEY` (with `, revoked` or `, expired` behind it where that is so), `unsigned`, or `unchecked` for a signature
+            by a key that is not trusted here.
 
         Raises:
-            BundleError: the signature is wrong or malformed; or absent or unknown, and that is not allowed.
+            BundleError: the signature is wrong or malformed; or absent or unknown, and that is not allowed; or, for something new,
+                its key is revoked or expired.
         """
+        if self.installing and self.problem is not None:
+            raise BundleError(f"{bundle}: cannot be judged: {self.problem}")
         if signature is None:
             if self.allow_unsigned:
                 return "unsigned"
@@ -77,16 +77,15 @@ class Trust:
             if self.allow_unsigned:
                 return "unchecked"
             raise BundleError(f"{bundle}: signed by the unknown key {found.key}; {self._expectation()}; {UNSIGNED}")
-        from cryptography.exceptions import InvalidSignature
-
-        try:
-            key.verify(base64.b64decode(found.signature, validate=True), manifest)
-        except (InvalidSignature, ValueError) as error:
+        if not verify(manifest, found, key.public):
             raise BundleError(
                 f"{bundle}: the signature by key {found.key} does not fit the manifest: it was changed after signing, or the "
                 f"signature is forged; fetch the bundle again from where it was signed"
-            ) from error
-        return f"signed by {found.key}"
+            )
+        ended = "revoked" if found.key in self.revoked else "expired" if key.expired() else None
+        if ended and self.installing:
+            raise BundleError(f"{bundle}: signed by the key {found.key}, which is {ended}; sign it with a key that is not")
+        return f"signed by {found.key}" + (f", {ended}" if ended else "")
 
     def _expectation(self) -> str:
         if not self.keys:
@@ -103,12 +102,6 @@ def _decode(bundle: str, raw: bytes) -> Signature:
         raise BundleError(f"{bundle}: manifest.sig cannot be read: {error}; sign the bundle again") from error
 
 
-def sign(manifest: bytes, key: Ed25519PrivateKey) -> bytes:
-    """The content of `manifest.sig` for the raw bytes of a manifest."""
-    signed = base64.b64encode(key.sign(manifest)).decode()
-    return msgspec.json.encode(Signature("ed25519", key_id(key.public_key()), signed)) + b"\n"
-
-
 def open_trust(store: Path | None = None, allow_unsigned: bool = False) -> Trust:
     """The keys of a trust store.
 
@@ -116,7 +109,8 @@ def open_trust(store: Path | None = None, allow_unsigned: bool = False) -> Trust
         store: the folder; None for the one of the environment or of the system. A computer without either trusts nobody.
 
     Raises:
-        UsageError: the folder was named and is not there, holds no key, or one that is no Ed25519 public key.
+        UsageError: the folder was named and is not there, holds no key, or one that is no Ed25519 public key. A store that
+            others may change, or whose list of revoked keys is not right, is opened with its `problem`.
     """
     named = os.environ.get(STORE_VARIABLE)
     if store is None and named:
@@ -127,8 +121,15 @@ def open_trust(store: Path | None = None, allow_unsigned: bool = False) -> Trust
     files = sorted(store.glob("*.pub"))
     if not files:
         raise UsageError(f"{store}: no public key (*.pub) in this trust store; make keys with 'spatialnet-edge keygen'")
-    keys = [read_public(path) for path in files]
-    return Trust({key_id(key): key for key in keys}, str(store), allow_unsigned)
+    keys = {key.id: key for key in map(read_public, files)}
+    try:
+        for path in (store, *files):
+            refuse_modes(path, OTHERS_WRITE, "others may change whom this computer trusts")
+        revocations = stored_list(store, keys)
+    except (UsageError, BundleError) as error:
+        return Trust(keys, str(store), allow_unsigned, problem=str(error))
+    revoked = frozenset(revocations.revoked) if revocations is not None else frozenset[str]()
+    return Trust(keys, str(store), allow_unsigned, revoked)
 
 
 def trust_here(allow_unsigned: bool = False) -> Trust:
