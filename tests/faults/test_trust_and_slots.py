@@ -12,11 +12,12 @@ import pytest
 from typer.testing import CliRunner
 
 from conftest import tiny_graph, write_tiny_bundle
-from spatialnet_edge.bundle import slots
+from spatialnet_edge.bundle import slot_state, slots
 from spatialnet_edge.bundle.keys import read_private, write_key_pair
 from spatialnet_edge.bundle.reader import MANIFEST, SIGNATURE, Bundle, contents, open_bundle
+from spatialnet_edge.bundle.signature import sign
 from spatialnet_edge.bundle.slots import CURRENT, MAX_TRIES, PREVIOUS, TRIAL, Slots
-from spatialnet_edge.bundle.trust import STORE_VARIABLE, Trust, open_trust, sign
+from spatialnet_edge.bundle.trust import STORE_VARIABLE, Trust, open_trust
 from spatialnet_edge.bundle.writer import write_bundle, write_raw
 from spatialnet_edge.cli.app import app
 from spatialnet_edge.core import atomic_io as durable
@@ -234,13 +235,13 @@ def test_a_trial_that_cannot_be_counted_waits_unless_it_is_all_there_is(
     root = Slots(tmp_path / "root")
     root.install(releases[0], ANY)
     with monkeypatch.context() as patch:
-        patch.setattr(slots, "write_durably", full)
+        patch.setattr(slot_state, "write_durably", full)
         path, on_trial = root.choose()
     assert (serial(path), on_trial) == (0, True)
     prove(root)
     root.install(releases[1], ANY)
     with monkeypatch.context() as patch:
-        patch.setattr(slots, "write_durably", full)
+        patch.setattr(slot_state, "write_durably", full)
         path, on_trial = root.choose()
     assert (serial(path), on_trial) == (0, False)
     path, on_trial = root.choose()

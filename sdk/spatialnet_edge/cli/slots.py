@@ -7,13 +7,15 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from spatialnet_edge.bundle.reader import open_bundle
 from spatialnet_edge.bundle.slots import CURRENT, MAX_TRIES, PREVIOUS, TRIAL, Slots
 from spatialnet_edge.bundle.trust import Trust, open_trust
+from spatialnet_edge.cli.printer import echo, printer
 from spatialnet_edge.core.errors import SpatialNetError
+from spatialnet_edge.service.config import load_service_config
 
 Root = Annotated[Path, typer.Option(help="The folder of the slots.", envvar="SPATIALNET_ROOT")]
 ROOT = Path("/var/lib/spatialnet-edge")
@@ -24,22 +26,35 @@ def install(
     root: Root = ROOT,
     trust: Annotated[Path | None, typer.Option(help="The trust store: a folder of public keys.")] = None,
     allow_unsigned: Annotated[bool, typer.Option("--allow-unsigned", help="An absent or unknown signature will do.")] = False,
+    config: Annotated[
+        Path | None, typer.Option(help="payload.toml: root, trust and compatible models are taken from there.")
+    ] = None,
+    rebuild_state: Annotated[
+        bool,
+        typer.Option(help="Both copies of the slots' state are damaged: take the highest serials from what is installed."),
+    ] = False,
 ) -> None:
     """Put a bundle on trial: the next start of `serve` takes it, and takes it back if it fails."""
-    kept = Slots(root).install(bundle, open_trust(trust, allow_unsigned))
-    Console().print(
-        f"on trial at the next start: {kept.spec.name}, serial {kept.manifest.serial}, {kept.signature}, sha256 {kept.sha256}",
-        highlight=False, soft_wrap=True,
-    )  # fmt: skip
+    compatible: tuple[str, ...] = ()
+    if config is not None:
+        settings = load_service_config(config)
+        root, compatible = Path(settings.root), settings.compatible
+        trust = trust or (Path(settings.trust) if settings.trust else None)
+        allow_unsigned = allow_unsigned or settings.allow_unsigned
+    slots = Slots(root)
+    if rebuild_state:
+        slots.rebuild_state()
+    kept = slots.install(bundle, open_trust(trust, allow_unsigned), compatible)
+    echo(
+        f"on trial at the next start: {kept.spec.name}, serial {kept.manifest.serial}, {kept.signature}, sha256 {kept.sha256}"
+    )
 
 
 def rollback(root: Root = ROOT) -> None:
     """Take the trial back; without a trial, return to the bundle that flew before. Takes effect at the next start."""
     path = Slots(root).rollback()
     opened = open_bundle(path, Trust(allow_unsigned=True))
-    Console().print(
-        f"flies at the next start: {opened.spec.name}, serial {opened.manifest.serial}", highlight=False, soft_wrap=True
-    )
+    echo(f"flies at the next start: {opened.spec.name}, serial {opened.manifest.serial}")
 
 
 def status(root: Root = ROOT, json: Annotated[bool, typer.Option("--json", help="Print the slots as JSON.")] = False) -> None:
@@ -57,13 +72,17 @@ def status(root: Root = ROOT, json: Annotated[bool, typer.Option("--json", help=
         row = {"slot": name, "model": opened.spec.name, "serial": opened.manifest.serial, "signature": opened.signature}
         rows.append(row | {"sha256": opened.sha256, "tries": slots.state.tries if name == TRIAL else 0})
     if json:
-        typer.echo(msgspec.json.format(msgspec.json.encode({"slots": rows, "accepted": slots.state.accepted})))
+        state = slots.state
+        shown = {"slots": rows, "accepted": state.accepted, "state_complete": state.complete}
+        typer.echo(msgspec.json.format(msgspec.json.encode(shown)))
         return
     table = Table("slot", "model", "serial", "signature", "sha256", title=str(root))
     for row in rows:
         name = f"{row['slot']} (try {row['tries']} of {MAX_TRIES})" if row.get("tries") else str(row["slot"])
         if "refused" in row:
-            table.add_row(name, "[red]refused[/]", "", str(row["refused"]), "")
+            table.add_row(name, Text("refused", style="red"), "", str(row["refused"]), "")
         else:
             table.add_row(name, str(row["model"]), str(row["serial"]), str(row["signature"]), str(row["sha256"])[:16])
-    Console().print(table if rows else f"{root}: no bundle is installed")
+    printer().print(table if rows else f"{root}: no bundle is installed")
+    if not slots.state.complete:
+        printer().print("the highest serials are unknown: both copies of the state are damaged; see 'install --rebuild-state'")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import tempfile
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+LOCK_POLL_S = 0.02
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """A disk without room: unlike a folder that may not be written, nothing that a person has to come and change."""
 
@@ -67,3 +70,29 @@ def point_link(link: Path, target: str) -> None:
     temporary.symlink_to(target)
     os.replace(temporary, link)
     sync_folder(link.parent)
+
+
+@contextmanager
+def locked_folder(folder: Path, wait_s: float) -> Generator[None, None, None]:
+    """Hold an exclusive lock on a folder among processes and threads (flock(2)); it needs no file, so a full disk has it too.
+
+    The kernel drops the lock with the process. It is not re-entrant.
+
+    Raises:
+        TimeoutError: somebody else has held it for `wait_s` seconds.
+        OSError: the folder is not there or cannot be read.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        deadline = time.monotonic() + wait_s
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise TimeoutError(f"{folder}: locked by another process for {wait_s} s") from None
+                time.sleep(LOCK_POLL_S)
+        yield
+    finally:
+        os.close(descriptor)

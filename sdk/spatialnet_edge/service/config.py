@@ -104,6 +104,7 @@ class ServiceConfig(Section, frozen=True):
         root: slots, counts of starts, events and the lock are kept here.
         bundle: fly this one and leave the slots alone; empty for what is installed.
         trust: folder of public keys; empty for the one of this computer.
+        compatible: names of models that may take the place of the one that flies; another name is refused.
         device: what one process alone may use; the name of the lock.
     """
 
@@ -112,6 +113,7 @@ class ServiceConfig(Section, frozen=True):
     bundle: str = ""
     trust: str = ""
     allow_unsigned: bool = False
+    compatible: tuple[str, ...] = ()
     device: Annotated[str, msgspec.Meta(pattern="^[a-z0-9_-]{1,32}$")] = "engine"
     engine: EngineSection = EngineSection()
     health: HealthSection = HealthSection()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import msgspec
 from spatialnet_edge import __version__
 from spatialnet_edge.api import Model, load
 from spatialnet_edge.bundle.reader import open_bundle
-from spatialnet_edge.bundle.slots import PREVIOUS, Slots
+from spatialnet_edge.bundle.slots import CURRENT, PREVIOUS, Slots
 from spatialnet_edge.bundle.trust import Trust, open_trust
 from spatialnet_edge.core.atomic_io import FULL, write_durably
 from spatialnet_edge.core.clock import boot_id, since_boot
@@ -105,6 +106,7 @@ def choose_model(config: ServiceConfig, safe: bool, events: Events) -> Started:
         except (Refused, EngineError) as error:
             events("bundle_refused", f"{error}; the next best flies")
         else:
+            slots.pin(refuge)
             events("safe_mode", f"too many starts in a short time: {refuge} on the portable graph")
             return started
     return installed_model(config, slots, trust, events)
@@ -118,18 +120,37 @@ def installed_model(config: ServiceConfig, slots: Slots, trust: Trust, events: E
         Refused, EngineError: as `choose_model`.
     """
     path, on_trial = slots.choose()
+    if stands_in := not on_trial and slots.current_is_gone:
+        events("bundle_refused", f"{slots.root / CURRENT}: leads nowhere; the bundle before flies")
     try:
-        return Started(load_model(config, path, trust, safe=False), on_trial)
+        model = load_model(config, path, trust.at_install() if on_trial else trust, safe=False)
+        if on_trial:
+            refuse_other_model(model, slots, config.compatible)
+        return Started(model, on_trial, stands_in=stands_in)
     except (Refused, EngineError) as error:
         if on_trial and not slots.only_trial:
             events("trial_refused", f"{error}; the bundle before flies")
             slots.reject_trial()
             return installed_model(config, slots, trust, events)
         before = slots.target(PREVIOUS)
-        if on_trial or before is None:
+        if on_trial or stands_in or before is None:
             raise
         events("bundle_refused", f"{error}; the bundle before flies")
+        slots.pin(slots.root / before)
         return Started(load_model(config, slots.root / before, trust, safe=False), stands_in=True)
+
+
+def refuse_other_model(model: Model, slots: Slots, compatible: Collection[str]) -> None:
+    """Close a model of a name that may not fly here.
+
+    Raises:
+        BundleError: as `Slots.refuse_other_model`.
+    """
+    try:
+        slots.refuse_other_model(model.bundle, compatible)
+    except BundleError:
+        model.opened.engine.close()
+        raise
 
 
 def load_model(config: ServiceConfig, bundle: str | Path, trust: Trust, safe: bool) -> Model:
