@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from spatialnet_edge.core.printable import plot_text
+
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
@@ -48,9 +50,10 @@ def plot_confusions(path: Path, confusions: Sequence[Confusion]) -> None:
     for axis, each in zip(axes.flat, confusions, strict=False):
         share = 100 * each.table / each.table.sum(axis=1, keepdims=True).clip(min=1)
         axis.imshow(share, cmap="Blues", vmin=0, vmax=100)
-        axis.set_xticks(range(len(each.labels)), each.labels, rotation=90)
-        axis.set_yticks(range(len(each.labels)), each.labels)
-        axis.set(title=each.title, xlabel="answer", ylabel="truth")
+        labels = [plot_text(label) for label in each.labels]
+        axis.set_xticks(range(len(labels)), labels, rotation=90)
+        axis.set_yticks(range(len(labels)), labels)
+        axis.set(title=plot_text(each.title), xlabel="answer", ylabel="truth")
         size = 9 if len(share) <= 10 else 6.5
         for row, column in zip(*np.nonzero(share >= 0.5), strict=True):
             colour = "white" if share[row, column] > 55 else "black"

@@ -22,6 +22,7 @@ from spatialnet_edge.bundle.manifest import Provenance
 from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.frames import preprocess
 from spatialnet_edge.core.output_paths import to_be_written
+from spatialnet_edge.core.printable import plot_text
 from spatialnet_edge.core.spec import ModelSpec
 from spatialnet_edge.engines.registry import Engine, load_backend
 from spatialnet_optimize.evaluation.metrics import latencies
@@ -118,7 +119,7 @@ def plot(path: Path, points: Sequence[Point]) -> None:
     for network in dict.fromkeys(point.network for point in points):
         own = [point for point in points if point.network == network]
         places = [(p.p50_ms, 100 * p.accuracy) for p in own]
-        axis.scatter(*zip(*places, strict=True), label=network, zorder=2)
+        axis.scatter(*zip(*places, strict=True), label=plot_text(network), zorder=2)
         for point, place in zip(own, places, strict=True):
             axis.annotate(f"{point.size} px", place, xytext=(6, 5), textcoords="offset points", fontsize=9)
     axis.set(xlabel="latency of one image, one thread, ms (median)", ylabel="accuracy, mean over the data sets, %")

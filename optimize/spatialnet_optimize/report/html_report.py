@@ -15,6 +15,7 @@ import numpy as np
 from spatialnet_edge.bundle.manifest import BuildRecord, CandidateRecord, LayerSensitivity
 from spatialnet_edge.bundle.reader import MODEL, Bundle
 from spatialnet_edge.core.errors import UsageError
+from spatialnet_edge.core.printable import plot_text
 from spatialnet_optimize.targets.catalogue import load_targets
 from spatialnet_optimize.targets.roofline import BAND, BANDWIDTH_SHARE, BYTES, PEAK_SHARE, Cost, Layer, layers, predict
 from spatialnet_training.plots import figure
@@ -61,8 +62,8 @@ def candidates_plot(build: BuildRecord) -> str:
     width = 0.8 / max(1, len(judged))
     for index, each in enumerate(judged):
         places = np.arange(len(heads)) + (index - (len(judged) - 1) / 2) * width
-        heads_axis.bar(places, [100 * each.accuracy[head] for head in heads], width, label=each.name)
-    heads_axis.set_xticks(range(len(heads)), [head.replace(" (", "\n(") for head in heads], fontsize=8)
+        heads_axis.bar(places, [100 * each.accuracy[head] for head in heads], width, label=plot_text(each.name))
+    heads_axis.set_xticks(range(len(heads)), [plot_text(head).replace(" (", "\n(") for head in heads], fontsize=8)
     lowest = min((value for each in judged for value in each.accuracy.values()), default=0.0)
     heads_axis.set(title="accuracy, mean average precision or 1 − error, %", ylim=(max(0, 100 * lowest - 8), 100.5))
     if judged:
@@ -81,7 +82,7 @@ def candidates_plot(build: BuildRecord) -> str:
 
 def bars(axis: Any, candidates: Sequence[CandidateRecord], values: Sequence[float], title: str) -> None:
     colours = ["tab:green" if each.chosen else "tab:grey" for each in candidates]
-    axis.barh([each.name for each in candidates], values, color=colours)
+    axis.barh([plot_text(each.name) for each in candidates], values, color=colours)
     axis.invert_yaxis()
     axis.set_title(title)
 
@@ -93,7 +94,7 @@ def sensitivity_plot(curve: Sequence[LayerSensitivity]) -> str:
     colours = ["tab:green" if each.quantised else "tab:red" for each in curve]
     axis.bar(range(len(curve)), [each.change for each in curve], color=colours)
     axis.set_xticks(
-        range(len(curve)), [each.layer.removeprefix("node_") for each in curve], rotation=60, ha="right", fontsize=8
+        range(len(curve)), [plot_text(each.layer.removeprefix("node_")) for each in curve], rotation=60, ha="right", fontsize=8
     )
     axis.set(ylabel="mean change of a probability", yscale="log", title="green: INT8 in the candidate that the search found")
     return encoded(pyplot, made)

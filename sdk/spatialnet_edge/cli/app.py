@@ -20,6 +20,7 @@ from typer.main import get_command
 
 from spatialnet_edge import __version__
 from spatialnet_edge.core.errors import MissingExtra, SpatialNetError
+from spatialnet_edge.core.printable import printable
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ COMMANDS: dict[str, Row] = {
     "install": Row("spatialnet_edge.cli.slots:install", "Put a bundle on trial on this computer."),
     "rollback": Row("spatialnet_edge.cli.slots:rollback", "Return to the bundle that flew before."),
     "status": Row("spatialnet_edge.cli.slots:status", "Show which bundles are installed."),
+    "revoke": Row("spatialnet_edge.cli.keys:revoke", "Sign a list of keys that payloads must not trust any more."),
+    "distrust": Row("spatialnet_edge.cli.keys:distrust", "Take a signed list of revoked keys into the trust store."),
     "log": Row("spatialnet_edge.cli.log:log", "Print the records of a log, verified."),
     "doctor": Row("spatialnet_edge.cli.doctor:doctor", "Say what works on this machine, and how to mend what does not."),
     "bench": Row("spatialnet_benchmarks.cli:bench", "Measure latency and throughput on this machine."),
@@ -142,7 +145,7 @@ def main() -> None:
     try:
         app(prog_name="spatialnet-edge")
     except SpatialNetError as error:
-        print(f"spatialnet-edge: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"spatialnet-edge: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         sys.exit(error.exit_status)
     except BrokenPipeError:  # `… | head`: the reader has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,12 +6,12 @@ import json as jsonlib
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from spatialnet_edge.bundle.manifest import Manifest, encode_manifest, manifest_schema
 from spatialnet_edge.bundle.reader import Bundle, open_bundle
 from spatialnet_edge.bundle.trust import open_trust
+from spatialnet_edge.cli.printer import printer
 from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.spec import Head, Multiclass, Multilabel, Regression
 
@@ -31,13 +31,13 @@ def inspect(
     if json:
         typer.echo(encode_manifest(opened.manifest).decode(), nl=False)
         return
-    console = Console()
-    console.print(heading(opened), highlight=False)
+    console = printer()
+    console.print(heading(opened))
     console.print(heads(opened.manifest))
     console.print(files(opened.manifest))
     if opened.manifest.build is not None:
         console.print(candidates(opened.manifest))
-        console.print(f"why: {opened.manifest.build.reason}", highlight=False)
+        console.print(f"why: {opened.manifest.build.reason}")
 
 
 def heading(bundle: Bundle) -> str:
@@ -45,7 +45,7 @@ def heading(bundle: Bundle) -> str:
     origin = manifest.provenance
     bands = "; ".join(f"{group.name}: {', '.join(group.bands)}" for group in given.groups)
     lines = [
-        f"[bold]{bundle.spec.name}[/]  serial {manifest.serial}  {bundle.signature}",
+        f"{bundle.spec.name}  serial {manifest.serial}  {bundle.signature}",
         f"bundle   {bundle.path}",
         f"identity sha256 {bundle.sha256}",
         f"input    uint8 {given.height}×{given.width}, {bands}, resize: {given.resize}",

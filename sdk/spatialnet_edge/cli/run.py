@@ -13,6 +13,7 @@ from rich.console import Console
 
 from spatialnet_edge.api import Model, load
 from spatialnet_edge.bundle.trust import open_trust
+from spatialnet_edge.cli.printer import printer
 from spatialnet_edge.cli.run_view import LiveView, detail_of, summary
 from spatialnet_edge.core.errors import ReaderGone, RunError, SpatialNetError
 from spatialnet_edge.runtime.frame_stats import FrameStats
@@ -56,7 +57,7 @@ def run(
 
     With --json - standard output holds the JSON objects and nothing else; all else goes to standard error.
     """
-    console = Console(stderr=json == "-")
+    console = printer(stderr=json == "-")
     options = StreamOptions(
         policy or None, smooth, workers or None, deadline_ms / 1e3 if deadline_ms else None, drop_late, wait
     )
@@ -121,12 +122,11 @@ def consume(results: Stream, console: Console, limit: int) -> None:
 def introduce(model: Model, console: Console) -> None:
     """Say which form of the model runs, and why others were rejected."""
     for reason in model.opened.rejected:
-        console.print(f"rejected {reason}", style="yellow", highlight=False)
+        console.print(f"rejected {reason}", style="yellow")
     record = model.opened.record
     console.print(
-        f"[bold]{model.bundle.spec.name}[/] {record.precision} on {record.backend}; golden test passed "
+        f"{model.bundle.spec.name} {record.precision} on {record.backend}; golden test passed "
         f"(difference {model.golden.difference:.4f}, allowed {model.golden.tolerance:.3f})",
-        highlight=False,
     )
 
 
@@ -140,7 +140,7 @@ def nothing_answered(source: str, ledger: FrameStats) -> RunError | None:
 
 def print_event(console: Console) -> Report:
     """Prints what sources and sinks report."""
-    return lambda kind, detail: console.print(f"{kind}: {detail}", style="yellow", highlight=False, markup=False)
+    return lambda kind, detail: console.print(f"{kind}: {detail}", style="yellow")
 
 
 def outputs(json: str, video: Path | None, others: list[str], fps: float | None) -> dict[str, str | Sink]:

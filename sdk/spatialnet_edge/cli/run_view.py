@@ -11,6 +11,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from spatialnet_edge.core.results import Classification, FrameResult
 from spatialnet_edge.runtime.frame_stats import FrameStats
@@ -71,7 +72,7 @@ class LiveView:
             self._draw(result)
         else:
             first = next(iter(result.predictions.items()))
-            self._console.print(f"frame {result.seq}: {first[0]} {first[1]} ({self.rate:.0f} frames/s)", highlight=False)
+            self._console.print(f"frame {result.seq}: {first[0]} {first[1]} ({self.rate:.0f} frames/s)")
 
     def _draw(self, result: FrameResult) -> None:
         self._progress.update(self._task, completed=self._ledger.captured, rate=self.rate)
@@ -86,10 +87,10 @@ def answers(result: FrameResult) -> Table:
     table.add_column("confidence")
     for name, answer in result.predictions.items():
         if result.reason is not None:
-            table.add_row(name, f"[dim]{result.reason}[/]", "")
+            table.add_row(name, Text(str(result.reason), style="dim"), "")
         elif isinstance(answer, Classification):
             length = round(answer.confidence * 16)
-            table.add_row(name, answer.label or "[dim]unsure[/]", f"{'█' * length:<16} {answer.confidence:4.0%}")
+            table.add_row(name, answer.label or Text("unsure", style="dim"), f"{'█' * length:<16} {answer.confidence:4.0%}")
         else:
             table.add_row(name, str(answer), "")
     return table
