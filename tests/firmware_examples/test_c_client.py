@@ -18,7 +18,7 @@ from spatialnet_edge.api import load
 from spatialnet_edge.bundle.reader import open_bundle
 from spatialnet_edge.core.errors import SinkError
 from spatialnet_edge.core.frames import Frame, Pose
-from spatialnet_edge.core.results import Classification, FrameResult, assemble
+from spatialnet_edge.core.results import REASONS, Classification, FrameResult, assemble
 from spatialnet_edge.sinks.record_codec import pack, unpack
 from spatialnet_edge.sinks.registry import open_sink
 
@@ -49,6 +49,15 @@ def test_every_record_and_object_names_the_bundle_that_answered() -> None:
     assert unpack(pack(answered)).bundle == short
     assert result(1).to_dict()["bundle"] == BUNDLE
     assert unpack(pack(replace(answered, bundle=None))).bundle is None
+
+
+def test_a_record_says_why_there_is_no_label() -> None:
+    assert (unpack(pack(result(7))).reason, unpack(pack(result(7))).known) == (None, None)
+    for reason in REASONS:
+        found = unpack(pack(replace(result(7), reason=reason, known=0.25)))
+        assert found.reason == reason
+        assert found.known == pytest.approx(0.25, abs=0.002)
+    assert unpack(pack(result(7, flags=("dark",)))).reason == "dark"
 
 
 def test_a_label_that_does_not_fit_a_record_is_refused() -> None:

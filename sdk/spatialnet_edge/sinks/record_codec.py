@@ -54,7 +54,7 @@ MOST_ANSWERS = 64
 """As many as the C header takes."""
 NO_BUNDLE = bytes(8)
 KNOWN_STEPS, KNOWN_NOT_SAID = 254, 255
-REASONS = ("unknown", "dark", "saturated", "featureless", "blurred")
+REASONS: tuple[str, ...] = ("unknown", "dark", "saturated", "featureless", "blurred")
 """A record has the place of the reason here plus one. New reasons are added at the end."""
 
 
@@ -117,8 +117,8 @@ def pack(result: FrameResult) -> bytes:
         len(answers),
         *(place or (0, 0, 0)),
         bundle_bytes(result.bundle),
-        KNOWN_NOT_SAID,
-        0,
+        KNOWN_NOT_SAID if result.known is None else round(result.known * KNOWN_STEPS),
+        0 if result.reason is None else REASONS.index(result.reason) + 1,
         0,
     )
     body = head + b"".join(answers)
