@@ -135,6 +135,11 @@ def bundle_name(raw: bytes) -> str | None:
     return None if raw == NO_BUNDLE else raw.hex()
 
 
+def reason_name(number: int) -> str | None:
+    """The reason from its number in a record; None for 0 and for reasons of later versions."""
+    return REASONS[number - 1] if 0 < number <= len(REASONS) else None
+
+
 def _place(pose: Pose | None) -> tuple[int, ...] | None:
     """As it goes into the record, heights beyond 2,147 km as just that; None for no pose or one that is no number."""
     if pose is None or not all(map(math.isfinite, (pose.latitude, pose.longitude, pose.altitude))):
@@ -174,7 +179,7 @@ def unpack(content: bytes) -> Record:
         tuple(answers),
         bundle_name(bundle),
         None if known == KNOWN_NOT_SAID else known / KNOWN_STEPS,
-        REASONS[reason - 1] if 0 < reason <= len(REASONS) else None,
+        reason_name(reason),
     )
 
 
