@@ -5,7 +5,7 @@ TEST := .venv-test
 PIP := -m pip install --quiet --disable-pip-version-check
 OUT := demo_output
 
-.PHONY: demo test test-machine test-oldest test-peers lint bench bench-peers footprint schema clean
+.PHONY: demo test test-cuda test-machine test-oldest test-peers lint bench bench-peers footprint schema clean
 
 demo: $(DEMO)/.installed
 	$(DEMO)/bin/spatialnet-edge build builtin:student --target here -o $(OUT)/landuse.snb --report $(OUT)/report.html
@@ -15,6 +15,10 @@ demo: $(DEMO)/.installed
 
 test: $(TEST)/.installed lint
 	$(TEST)/bin/pytest
+
+# pycuda, compiled without a GPU, for the tests that run it on a stand-in of NVIDIA's driver; a few minutes the first time.
+test-cuda: $(TEST)/.installed
+	sh tests/cuda/install_pycuda.sh $(TEST)/bin/python
 
 # Real peers for the tests that skip without them: a broker, a browser, GStreamer with its bindings, systemd. Debian, as root.
 test-peers: $(TEST)/.installed

@@ -33,6 +33,16 @@ def test_the_unit_watches_and_restarts_as_the_program_expects() -> None:
     assert load_service_config(FOLDER / "payload.toml").health.hang_s < 15
 
 
+def test_devices_are_named_as_systemd_knows_them() -> None:
+    """Patterns stand for groups alone (systemd.resource-control(5)); a pattern of paths would silently allow nothing."""
+    allowed = [entry.rpartition(" ") for entry in unit()["DeviceAllow"]]
+    assert {rights for _, _, rights in allowed} == {"rw"}
+    names = [name for name, _, _ in allowed]
+    assert {"/dev/nvmap", "char-nvidia*", "/dev/nvgpu/igpu0/ctrl", "char-video4linux"} <= set(names)
+    for name in names:
+        assert name.startswith("char-") or (name.startswith("/dev/") and "*" not in name), name
+
+
 def test_the_unit_is_hardened() -> None:
     analyse = shutil.which("systemd-analyze")
     if analyse is None:

@@ -1,11 +1,12 @@
 """A Jetson's bundle in two steps: prepared on any computer, compiled and chosen on the device.
 
-NVIDIA's real builder compiles here too (TensorRT for RTX has the same interface); what runs its plans is ONNX Runtime on the
-graph that they were made from, since no GPU is here.
+NVIDIA's real builder compiles here too (TensorRT for RTX has the same interface); what runs its plans is ONNX Runtime on the graph
+that they were made from, since no GPU is here. `tests/cuda` runs the second step on a stand-in of the driver.
 """
 
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,27 +14,31 @@ import pytest
 
 import spatialnet_edge
 from conftest import CLIP
-from spatialnet_edge.bundle.manifest import ExecutedLayer
+from spatialnet_edge.bundle.manifest import DeviceRecord, EngineRecord, ExecutedLayer
 from spatialnet_edge.bundle.reader import Bundle, open_bundle
-from spatialnet_edge.core.errors import BuildError, EngineUnavailable
+from spatialnet_edge.core.errors import BuildError, EngineUnavailable, MissingExtra
 from spatialnet_edge.core.spec import ModelSpec
 from spatialnet_edge.engines.registry import Engine, load_backend
-from spatialnet_optimize.build import build as build_module
 from spatialnet_optimize.build.build import Job, build
-from spatialnet_optimize.compilers import base as compiler_module
-from spatialnet_optimize.compilers.base import Compiler, timings_of
-from spatialnet_optimize.compilers.plan_builder import RTX, TENSORRT, Plan, PlanOptions
-from spatialnet_optimize.compilers.tensorrt import DeviceHere, compile_here, device_here, waiting
-from spatialnet_optimize.targets import catalogue as targets
+from spatialnet_optimize.compilers import plan_builder
+from spatialnet_optimize.compilers.base import Compiled, CompileRequest
+from spatialnet_optimize.compilers.device import device_here
+from spatialnet_optimize.compilers.plan_builder import RTX, TENSORRT, Plan, PlanBuilder, PlanOptions
+from spatialnet_optimize.compilers.registry import COMPILERS, CompilerSettings, make_compiler, timing_cache
+from spatialnet_optimize.compilers.tensorrt import TensorRtCompiler, workspace
+from spatialnet_optimize.compilers.tensorrt_host import waiting
+from spatialnet_optimize.evaluation.candidate_evaluation import measure_engines
+from spatialnet_optimize.evaluation.gates import Measured
+from spatialnet_optimize.targets import catalogue
 from spatialnet_optimize.targets.catalogue import load_targets, row_here
 
-ORIN = DeviceHere("Orin", "8.7")
+NANO = DeviceRecord("Orin", "8.7", 8, 7_990_000_000, "NVIDIA Jetson Orin Nano Developer Kit")
+STUDENT = open_bundle("builtin:student")
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    student = open_bundle("builtin:student")
-    return build(Job(student, "orin-nano", tmp_path_factory.mktemp("prepared") / "orin.snb"))[0]
+    return build(Job(STUDENT, "orin-nano", tmp_path_factory.mktemp("prepared") / "orin.snb"))[0]
 
 
 def test_the_host_sends_the_graphs_that_passed(prepared: Bundle) -> None:
@@ -49,7 +54,7 @@ def test_the_host_sends_the_graphs_that_passed(prepared: Bundle) -> None:
     assert "int8-qdq" in compiled or "accuracy: loses" in verdicts["int8-qdq"]  # 0.5 points of 200 images is one image
     assert set(waiting(prepared)) == compiled
     assert next(iter(waiting(prepared))) == "fp32"
-    assert waiting(open_bundle("builtin:student")) == {}
+    assert waiting(STUDENT) == {}
 
 
 def test_a_prepared_bundle_flies_on_its_portable_graph_and_says_what_waits(prepared: Bundle) -> None:
@@ -59,81 +64,58 @@ def test_a_prepared_bundle_flies_on_its_portable_graph_and_says_what_waits(prepa
     results = spatialnet_edge.stream(prepared.path, str(CLIP))
     assert next(results).land_use.confidence > 0
     results.close()
-    with pytest.raises(EngineUnavailable):
+    with pytest.raises((EngineUnavailable, MissingExtra)):
         spatialnet_edge.load(prepared.path, fallback=False)
 
 
-def runner(slow: str = "") -> tuple[dict[bytes, bytes], object]:
-    """Plans by their content, and an opener that runs the graph each came from."""
-    graphs: dict[bytes, bytes] = {}
+class GraphRunner:
+    """Runs the graph that each plan came from; the layers are what a test says."""
 
-    def open_plan(content: bytes, spec: ModelSpec) -> Engine:
-        return load_backend("onnxruntime").open(graphs[content], spec, 1)
+    def __init__(self, precisions: Mapping[str, str]) -> None:
+        self.graphs: dict[bytes, bytes] = {}
+        self.precisions = precisions
+        self.opened: list[str] = []
 
-    return graphs, open_plan
+    def open(self, record: EngineRecord, content: bytes, weights: bytes | None, spec: ModelSpec) -> Engine:
+        self.opened.append(record.precision)
+        return load_backend("onnxruntime").open(weights or self.graphs.get(content, content), spec, 1)
+
+    def layers(self, engine: Engine) -> Sequence[ExecutedLayer]:
+        precision = self.precisions[self.opened[-1]]
+        return [ExecutedLayer(name="gemm", precision=precision, ms=0.1), ExecutedLayer(name="copy", precision="")]
 
 
-def test_the_device_compiles_judges_and_keeps_the_fastest_that_passes(
-    prepared: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def compile_student(runner: GraphRunner, builder: PlanBuilder, variants: Mapping[str, bytes]) -> Compiled:
+    """Compile variants of the student; the narrower, the faster."""
+
+    def measure(engines: Mapping[str, Engine], files: Mapping[str, bytes]) -> list[Measured]:
+        found = measure_engines(engines, files, STUDENT.spec, STUDENT, [], lambda text: None)
+        return [replace(each, p50_ms=1.0 / (1 + index)) for index, each in enumerate(found)]
+
+    request = CompileRequest(variants, STUDENT, STUDENT.spec, 0.5, measure, lambda text: None)
+    return TensorRtCompiler(builder, NANO, runner).compile(request)
+
+
+def test_a_real_builder_compiles_each_variant_and_one_that_fails_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("tensorrt_rtx")
-    graphs, open_plan = runner()
-    real = compiler_module.build_plan
+    runner = GraphRunner({"fp32": "fp32", "fp16": "fp16"})
+    real = plan_builder.build_plan
 
-    def compiled(library, content, shape, options, progress):
-        assert options.workspace_mb == 1024  # an eighth of 8 GB
+    def built(library, content, shape, options, progress):
         plan = real(library, content, shape, options, progress)
-        graphs[plan.content] = content
+        runner.graphs[plan.content] = content
         return plan
 
-    monkeypatch.setattr(compiler_module, "build_plan", compiled)
-    monkeypatch.setattr(targets, "device_here", lambda: ORIN)
-    monkeypatch.setattr(build_module, "device_here", lambda: ORIN)
-    monkeypatch.setattr(targets, "DEVICE_MODEL", tmp_path / "none")
-
-    def on_rtx(contents, spec, judge, budget, device, compiler, step):
-        return compile_here(contents, spec, judge, budget, device, replace(compiler, library=RTX), step, open_plan)
-
-    monkeypatch.setattr(build_module, "compile_here", on_rtx)
-    monkeypatch.setattr(build_module, "timings_of", lambda *device: tmp_path / "timings.cache")
-    monkeypatch.setattr(
-        build_module, "waiting", lambda bundle: {name: g for name, g in waiting(bundle).items() if name != "bf16"}
-    )  # no CPU kernels
-    steps: list[str] = []
-    bundle, decision = build(Job(prepared, "here", tmp_path / "done.snb"), steps.append)
-    assert sum(step.startswith("compile ") for step in steps) == len(waiting(prepared)) - 1
-    assert not any(step.startswith("int8-qdq:") for step in steps)  # nothing is quantised on the device
-    engine = bundle.manifest.engines[0]
-    assert (engine.device, engine.portable) == ("Orin", False)
-    assert engine.library_version
-    assert engine.precision == decision.winner.name
-    assert bundle.read(engine.path) in graphs
-    assert bundle.manifest.build is not None
-    assert all(each.latency_ms > 0 and each.accuracy for each in bundle.manifest.build.candidates)
-    assert sum(each.chosen for each in bundle.manifest.build.candidates) == 1
-    assert not any(record.path.startswith("graphs/") for record in bundle.manifest.files)
-
-
-def test_a_form_that_does_not_compile_is_reported_and_the_reference_must() -> None:
-    student = open_bundle("builtin:student")
-    graph = student.read("model.onnx")
-
-    def judge(engines, plans):
-        return build_module.measure_engines(engines, plans, student.spec, student, [], lambda text: None)
-
-    def open_plan(content: bytes, spec: ModelSpec) -> Engine:
-        return load_backend("onnxruntime").open(graph, spec, 1)
-
-    pytest.importorskip("tensorrt_rtx")
-
-    def compile_them(contents):
-        return compile_here(contents, student.spec, judge, 0.5, ORIN, Compiler(RTX), lambda text: None, open_plan)
-
-    done = compile_them({"fp32": graph, "fp16": b"no graph"})
+    monkeypatch.setattr(plan_builder, "build_plan", built)
+    graph = STUDENT.read("model.onnx")
+    done = compile_student(runner, PlanBuilder(RTX), {"fp32": graph, "fp16": b"no graph"})
     assert done.decision.records[1].verdict.startswith("does not compile: TensorRT for RTX")
-    assert next(iter(done.files)).precision == "fp32"
+    ((engine, content),) = done.files.items()
+    assert (engine.precision, engine.device, engine.built_on, engine.portable) == ("fp32", "Orin", NANO, False)
+    assert content in runner.graphs
+    assert done.libraries["tensorrt_rtx"] == engine.library_version
     with pytest.raises(BuildError):
-        compile_them({"fp32": b"no graph"})
+        compile_student(runner, PlanBuilder(RTX), {"fp32": b"no graph"})
 
 
 @pytest.fixture
@@ -146,29 +128,14 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> list[PlanOptions]:
         kept = len(content) // 2 if options.strip_weights else len(content)
         return Plan(content[:kept], "10.3.0", options.timing_cache + b"measured;", 1.0, 0, 9)
 
-    monkeypatch.setattr(compiler_module, "build_plan", pretend)
+    monkeypatch.setattr(plan_builder, "build_plan", pretend)
     return asked
 
 
-def on_the_device(precisions: dict[str, str], options: PlanOptions, timings: Path | None = None):
-    """Compile the student's FP32 graph twice, under these names, on a device whose inspector finds these precisions."""
-    student = open_bundle("builtin:student")
-    graph = student.read("model.onnx")
-    forms = iter(precisions.values())
-
-    def judge(engines, plans):
-        found = build_module.measure_engines(engines, plans, student.spec, student, [], lambda text: None)
-        return [replace(each, p50_ms=1.0 / (1 + index)) for index, each in enumerate(found)]  # the narrower, the faster
-
-    def open_plan(content: bytes, spec: ModelSpec) -> Engine:
-        return load_backend("onnxruntime").open(content, spec, 1)
-
-    def look(engine: Engine) -> list[ExecutedLayer]:
-        return [ExecutedLayer(name="gemm", precision=next(forms), ms=0.1), ExecutedLayer(name="copy", precision="")]
-
-    compiler = Compiler(TENSORRT, options, timings=timings)
-    contents = dict.fromkeys(precisions, graph)
-    return compile_here(contents, student.spec, judge, 0.5, ORIN, compiler, lambda text: None, open_plan, look)
+def on_the_device(precisions: dict[str, str], options: PlanOptions, timings: Path | None = None) -> Compiled:
+    """Compile the student's FP32 graph under each of these names; the inspector finds these precisions."""
+    variants = dict.fromkeys(precisions, STUDENT.read("model.onnx"))
+    return compile_student(GraphRunner(precisions), PlanBuilder(TENSORRT, options, timings=timings), variants)
 
 
 def test_a_plan_that_runs_in_another_precision_than_was_asked_for_is_refused(pretended: list[PlanOptions]) -> None:
@@ -181,6 +148,12 @@ def test_a_plan_that_runs_in_another_precision_than_was_asked_for_is_refused(pre
     assert [layer.name for layer in done.layers] == ["gemm", "copy"]
 
 
+def test_a_plan_whose_precision_nobody_can_tell_is_refused(pretended: list[PlanOptions]) -> None:
+    done = on_the_device({"fp32": "", "fp16": ""}, PlanOptions())
+    assert done.decision.winner.name == "fp32"
+    assert "inspector names no layer's precision" in done.decision.records[1].verdict
+
+
 def test_a_stripped_plan_travels_with_the_graph_that_has_its_weights(pretended: list[PlanOptions]) -> None:
     done = on_the_device({"fp32": "fp32", "fp16": "fp16"}, PlanOptions(strip_weights=True))
     plan, graph = done.files
@@ -188,6 +161,21 @@ def test_a_stripped_plan_travels_with_the_graph_that_has_its_weights(pretended: 
     assert len(done.files[plan]) == done.decision.records[1].stripped_size < done.decision.records[1].size
     alone = on_the_device({"fp32": "fp32"}, PlanOptions(strip_weights=True))
     assert [engine.weights for engine in alone.files] == ["model.onnx"]  # which every bundle has
+
+
+def test_a_stripped_plan_that_answers_otherwise_does_not_ship(
+    pretended: list[PlanOptions], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spatialnet_optimize.compilers.tensorrt.golden_difference", lambda engine, request: float("nan"))
+    with pytest.raises(BuildError, match="answers otherwise: probabilities differ by nan"):
+        on_the_device({"fp32": "fp32"}, PlanOptions(strip_weights=True))
+
+
+def test_how_the_plan_was_built_is_recorded(pretended: list[PlanOptions]) -> None:
+    done = on_the_device({"fp32": "fp32"}, PlanOptions(version_compatible=True, dla_core=1))
+    (engine,) = done.files
+    assert (engine.version_compatible, engine.dla_core) == (True, 1)
+    assert done.notes == ("DLA: 0 of 9 layers; the GPU takes the others",)
 
 
 def test_what_a_build_measured_is_given_to_the_next(pretended: list[PlanOptions], tmp_path: Path) -> None:
@@ -199,32 +187,61 @@ def test_what_a_build_measured_is_given_to_the_next(pretended: list[PlanOptions]
 
 def test_measurements_are_kept_for_each_device_and_release() -> None:
     pytest.importorskip("tensorrt_rtx")
-    first, second = timings_of(RTX, "Orin", "8.7"), timings_of(RTX, "NVIDIA RTX A/B", "8.9")
-    assert first.name.startswith("tensorrt_rtx-")
-    assert first != second
-    assert "/" not in second.name
+    other = DeviceRecord("NVIDIA RTX A/B", "8.9", 60, 16 << 30)
+    paths = {timing_cache(RTX, device) for device in (NANO, other, replace_cores(NANO, 4))}
+    assert len(paths) == 3
+    assert all(path.name.startswith("tensorrt_rtx-") and "/" not in path.name for path in paths)
+
+
+def replace_cores(device: DeviceRecord, cores: int) -> DeviceRecord:
+    return DeviceRecord(device.name, device.compute_capability, cores, device.memory_bytes, device.board)
+
+
+def test_the_builder_leaves_an_eighth_of_the_board() -> None:
+    assert workspace(PlanOptions(), 8).workspace_mb == 1024
+    assert workspace(PlanOptions(workspace_mb=64), 8).workspace_mb == 64
+
+
+def test_every_target_has_a_compiler_that_keeps_to_the_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spatialnet_optimize.compilers.registry.timing_cache", lambda library, device: None)
+    settings = CompilerSettings(on_device=False, memory_gb=8, options=PlanOptions(), progress=lambda *step: None)
+    assert {row.compile for row in load_targets().values()} == set(COMPILERS)
+    for name in COMPILERS:
+        compiler = make_compiler(name, settings)
+        assert compiler.scheme == ("cpu" if name == "onnxruntime" else "tensorrt")
+        assert not compiler.finishes_prepared  # not on this computer
+    with pytest.raises((EngineUnavailable, MissingExtra)):
+        make_compiler("tensorrt", replace(settings, on_device=True))
 
 
 @pytest.mark.parametrize(
-    ("board", "capability", "expected"),
+    ("device", "expected"),
     [
-        ("NVIDIA Jetson Orin Nano Developer Kit", "8.7", "orin-nano"),
-        ("NVIDIA Jetson AGX Orin Developer Kit", "8.7", "agx-orin"),
-        ("", "11.0", "thor"),
-        ("", "8.9", "cpu"),
+        (NANO, "orin-nano"),
+        (DeviceRecord("Orin", "8.7", 16, 64 << 30, "NVIDIA Jetson AGX Orin Developer Kit"), "agx-orin"),
+        (DeviceRecord("Orin", "8.7", 8, 16 << 30, "A carrier board of somebody's own"), "orin-nx"),
+        (DeviceRecord("Orin", "8.7", 16, 64 << 30, None), "agx-orin"),
+        (DeviceRecord("NVIDIA Thor", "11.0", 20, 128 << 30, None), "thor"),
+        (DeviceRecord("NVIDIA L4", "8.9", 58, 24 << 30, None), "cpu"),
     ],
 )
-def test_here_is_found_out_by_itself(
-    board: str, capability: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "model").write_text(board)
-    monkeypatch.setattr(targets, "device_here", lambda: DeviceHere("a GPU", capability))
-    assert row_here(load_targets(), tmp_path / "model") == expected
+def test_here_is_found_out_by_itself(device: DeviceRecord, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue, "device_here", lambda: device)
+    assert row_here(load_targets()) == expected
 
 
 def test_without_tensorrt_here_is_the_cpu() -> None:
-    assert device_here() is None
+    with pytest.raises((EngineUnavailable, MissingExtra)):
+        device_here()
     assert row_here(load_targets()) == "cpu"
+
+
+def test_a_bundle_that_waits_for_a_gpu_becomes_no_cpu_bundle_unless_asked(prepared: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(
+        EngineUnavailable, match=r"waits to be compiled by TensorRT.*'tensorrt' is not installed.*--target cpu"
+    ):
+        build(Job(prepared, "here", tmp_path / "here.snb"))
+    assert not (tmp_path / "here.snb").exists()
 
 
 ON_A_BARE_DEVICE = """
@@ -235,21 +252,23 @@ class NotInstalledThere:
             raise ModuleNotFoundError(f"No module named '{name}'", name=name)
 sys.meta_path.insert(0, NotInstalledThere())
 from pathlib import Path
+from spatialnet_edge.bundle.manifest import DeviceRecord, ExecutedLayer
 from spatialnet_edge.engines.registry import load_backend
 from spatialnet_edge.bundle.reader import open_bundle
 from spatialnet_optimize.build import build as build_module
-from spatialnet_optimize.compilers import base as compiler
-from spatialnet_optimize.targets import catalogue as targets
-from spatialnet_optimize.compilers.tensorrt import DeviceHere, compile_here
-from spatialnet_optimize.compilers.plan_builder import Plan
-orin = lambda: DeviceHere("Orin", "8.7")
-targets.device_here = build_module.device_here = orin
-build_module.timings_of = lambda *device: None
-compiler.build_plan = lambda library, content, *rest: Plan(content, "10.3.0", b"", 1.0, 0, 9)
-run = lambda content, spec: load_backend("onnxruntime").open(content, spec, 1)
-build_module.compile_here = lambda *arguments: compile_here(*arguments, open_plan=run)
-found = build_module.waiting
-build_module.waiting = lambda bundle: {name: graph for name, graph in found(bundle).items() if name != "bf16"}  # no CPU kernels
+from spatialnet_optimize.compilers import plan_builder
+from spatialnet_optimize.compilers.tensorrt import TensorRtCompiler
+from spatialnet_optimize.targets import catalogue
+orin = DeviceRecord("Orin", "8.7", 8, 8 << 30)
+class Runner:
+    def open(self, record, content, weights, spec):
+        return load_backend("onnxruntime").open(content, spec, 1)  # which refuses bf16
+    def layers(self, engine):
+        return [ExecutedLayer(name="all", precision=precision) for precision in ("fp16", "int8")]
+catalogue.device_here = lambda: orin
+plan_builder.build_plan = lambda library, content, *rest: plan_builder.Plan(content, "10.3.0", b"", 1.0, 0, 9)
+builder = plan_builder.PlanBuilder(plan_builder.TENSORRT)
+build_module.make_compiler = lambda name, settings: TensorRtCompiler(builder, orin, Runner())
 path = Path(sys.argv[1])
 bundle, _ = build_module.build(build_module.Job(open_bundle(path), "here", path))
 print(bundle.manifest.engines[0].path)

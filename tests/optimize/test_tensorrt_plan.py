@@ -20,9 +20,10 @@ from spatialnet_edge.bundle.reader import open_bundle
 from spatialnet_edge.core.errors import BuildError, EngineUnavailable, MissingExtra, UsageError
 from spatialnet_edge.engines import tensorrt as runtime
 from spatialnet_edge.engines import tensorrt_inspector as plan_layers
+from spatialnet_edge.engines import tensorrt_plans
 from spatialnet_optimize.cli.build import batches_of
 from spatialnet_optimize.compilers import plan_builder as tensorrt_plan
-from spatialnet_optimize.compilers.plan_builder import RTX, TENSORRT, PlanOptions, build_plan, load_library, trtexec
+from spatialnet_optimize.compilers.plan_builder import RTX, TENSORRT, PlanOptions, build_plan, load_builder, trtexec
 from spatialnet_optimize.export.graph import export_onnx
 from spatialnet_optimize.quantization.int8 import int8_static
 from spatialnet_optimize.quantization.reduced_precision import to_bf16, to_fp16
@@ -53,7 +54,8 @@ RUNTIME = {"engine": "ICudaEngine", "context": "IExecutionContext", "runtime": "
 
 def names_used() -> set[str]:
     """Every `Class.member` of the library that the modules which build and run plans mention."""
-    return names_in(tensorrt_plan, CLASSES) | names_in(runtime, RUNTIME | CLASSES) | names_in(plan_layers, RUNTIME | CLASSES)
+    runtimes = (runtime, tensorrt_plans, plan_layers)
+    return names_in(tensorrt_plan, CLASSES).union(*(names_in(module, RUNTIME | CLASSES) for module in runtimes))
 
 
 def names_in(module: ModuleType, classes: dict[str, str]) -> set[str]:
@@ -130,10 +132,22 @@ def bindings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     return request.param.partition("==")[2], folder, folder / "stub"
 
 
+ONLY_RTX = frozenset({"BuilderFlag.REQUIRE_USER_ALLOCATION", "IExecutionContext.is_stream_capturable"})
+"""Names that only TensorRT for RTX has, and that are used for it alone."""
+
+
+def test_what_is_used_of_rtx_alone_is_there() -> None:
+    trt = pytest.importorskip("tensorrt_rtx")
+    assert names_used() >= ONLY_RTX
+    assert hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION")
+    assert hasattr(trt.IExecutionContext, "is_stream_capturable")
+    assert hasattr(trt.ExecutionContextAllocationStrategy, "USER_MANAGED")
+
+
 def test_every_name_that_is_used_exists_in_the_real_bindings(bindings: tuple[str, Path, Path]) -> None:
     version, folder, stub = bindings
     environment = os.environ | {"PYTHONPATH": str(folder), "LD_LIBRARY_PATH": str(stub)}
-    arguments = [sys.executable, "-c", CHECK, *sorted(names_used()), "BuilderFlag.NO_SUCH_FLAG"]
+    arguments = [sys.executable, "-c", CHECK, *sorted(names_used() - ONLY_RTX), "BuilderFlag.NO_SUCH_FLAG"]
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found, absent, set_cache, set_shape = done.stdout.splitlines()
@@ -212,10 +226,20 @@ def test_what_nvidias_own_program_would_be_asked() -> None:
     assert trtexec(RTX, (96, 96, 3)).startswith("tensorrt_rtx --onnx=")
 
 
-def test_an_absent_library_says_where_it_comes_from(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("board", "error", "says"),
+    [
+        ("NVIDIA Jetson Orin Nano Developer Kit", EngineUnavailable, "comes with JetPack .* --system-site-packages"),
+        (None, MissingExtra, r"pip install 'spatialnet-edge\[tensorrt\]'"),
+    ],
+)
+def test_an_absent_library_says_where_it_comes_from(
+    board: str | None, error: type[Exception], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
-    with pytest.raises(EngineUnavailable, match="comes with JetPack"):
-        load_library(TENSORRT)
+    monkeypatch.setattr(tensorrt_plans, "board_name", lambda: board)
+    with pytest.raises(error, match=says):
+        load_builder(TENSORRT)
     with pytest.raises(MissingExtra, match="rtx"):
-        load_library(RTX)
+        load_builder(RTX)

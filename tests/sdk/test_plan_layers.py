@@ -36,6 +36,22 @@ def test_the_narrowest_type_that_goes_in_is_the_precision(given: object, precisi
     assert [each.precision for each in parse_layers(json.dumps({"Layers": [given], "Bindings": []}))] == [precision]
 
 
+@pytest.mark.parametrize(
+    ("tensor", "precision"),
+    [
+        ({"Format/Datatype": "Half"}, "fp16"),
+        ({"Format/DataType": "Int8"}, "int8"),
+        ({"DataType": "Half", "Format": "Row major linear"}, "fp16"),
+        ({"Datatype": "BFloat16", "Format": "N/A"}, "bf16"),
+        ({"DataType": "Float", "Format": "Row major linear FP32 format (kLINEAR)"}, "fp32"),
+        ({"Dimensions": [1, 3], "Location": "Device"}, ""),
+    ],
+)
+def test_the_type_of_a_tensor_is_read_in_the_spelling_of_every_release(tensor: dict[str, object], precision: str) -> None:
+    given = {"Layers": [{"Name": "a", "LayerType": "gemm", "Inputs": [tensor]}], "I/O Tensors": [{"Name": "image"}]}
+    assert [each.precision for each in parse_layers(json.dumps(given))] == [precision]
+
+
 def test_times_find_their_layer_by_name() -> None:
     layers = [ExecutedLayer(name="a", precision="fp16"), ExecutedLayer(name="b", precision="")]
     assert [each.ms for each in timed(layers, {"a": [0.2, 0.1, 9.0]})] == [0.2, 0.0]

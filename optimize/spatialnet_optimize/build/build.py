@@ -8,30 +8,21 @@ from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
-import onnxruntime as ort
-
-from spatialnet_edge.bundle.manifest import BuildRecord, EngineRecord, ExecutedLayer, LayerSensitivity
+from spatialnet_edge.bundle.manifest import BuildRecord, LayerSensitivity
 from spatialnet_edge.bundle.reader import MODEL, Bundle
-from spatialnet_edge.core.errors import DataRefused, UsageError
+from spatialnet_edge.core.errors import DataRefused, EngineUnavailable, MissingExtra, UsageError
 from spatialnet_edge.core.hardware_info import machine
 from spatialnet_edge.core.output_paths import bundle_to_be_written
 from spatialnet_edge.core.spec import ModelSpec
 from spatialnet_edge.engines.registry import Engine
 from spatialnet_optimize.build.bundle_writer import built_bundle
-from spatialnet_optimize.compilers.base import Compiler, timings_of
-from spatialnet_optimize.compilers.plan_builder import AS_USUAL, RTX, TENSORRT, PlanOptions, Progress, silent
-from spatialnet_optimize.compilers.tensorrt import compile_here, device_here, prepare, waiting, workspace
-from spatialnet_optimize.compilers.tensorrt_rtx import compile_passing
-from spatialnet_optimize.evaluation.candidate_evaluation import Step, measure_candidates, measure_engines
-from spatialnet_optimize.evaluation.gates import (
-    GOLDEN_TOLERANCE,
-    NEEDS_CALIBRATION,
-    NOT_RUN_ON_A_CPU,
-    REFERENCE,
-    Decision,
-    Measured,
-    decide,
-)
+from spatialnet_optimize.compilers.base import Compiler, CompileRequest
+from spatialnet_optimize.compilers.device import device_here
+from spatialnet_optimize.compilers.plan_builder import DEFAULT, PlanOptions, Progress, silent
+from spatialnet_optimize.compilers.registry import CompilerSettings, make_compiler
+from spatialnet_optimize.compilers.tensorrt_host import waiting
+from spatialnet_optimize.evaluation.candidate_evaluation import Step, measure_engines
+from spatialnet_optimize.evaluation.gates import GOLDEN_TOLERANCE, NEEDS_CALIBRATION, Decision, Measured
 from spatialnet_optimize.quantization.int8_calibration import (
     Calibration,
     exclude_training,
@@ -39,7 +30,7 @@ from spatialnet_optimize.quantization.int8_calibration import (
     from_labelled,
     split_calibration,
 )
-from spatialnet_optimize.targets.catalogue import HERE, Target, find_target
+from spatialnet_optimize.targets.catalogue import HERE, find_target
 from spatialnet_training.data.ground_truth import truths
 from spatialnet_training.data.labelled_dataset import LabelledImages, open_labelled
 
@@ -69,7 +60,7 @@ class Job:
     heads: tuple[str, ...] = ()
     calibration: Path | None = None
     precision: str = ""
-    plan: PlanOptions = AS_USUAL
+    plan: PlanOptions = DEFAULT
     targets: Path | None = None
     search: bool = False
 
@@ -91,12 +82,14 @@ def build(job: Job, step: Step = lambda text: None, progress: Progress = silent)
 
     Raises:
         UsageError: an unknown target or head.
-        EngineUnavailable: a target that this version cannot build for.
+        EngineUnavailable: a target that this version cannot build for, or a bundle that waits for a device which is not here.
         BuildError: the graph does not reproduce its golden vectors here, or a compiler refused it.
     """
     name, target = find_target(job.target, job.targets, job.precision, job.dla)
     check_output(job)
-    check_plan(job, target)
+    settings = CompilerSettings(job.target == HERE, target.memory_gb, job.plan, progress)
+    compiler = make_compiler(target.compile, settings)
+    require_device(job, compiler)
     spec = keep_heads(job.model.spec, job.heads)
     portable = job.model.read(MODEL)
     if job.heads:
@@ -110,14 +103,20 @@ def build(job: Job, step: Step = lambda text: None, progress: Progress = silent)
     calibrated = any(form in NEEDS_CALIBRATION for form in target.precisions)
     for problem in (*problems, *(calibration.warnings if calibrated else ())):
         step(f"warning: {problem}")
-    contents = waiting(job.model) if target.compile == "tensorrt" and job.target == HERE and not job.heads else {}
+    contents = waiting(job.model) if compiler.finishes_prepared and not job.heads else {}
     sensitivity: tuple[LayerSensitivity, ...] = ()
     if not contents:
         # Imported here: it needs onnx and more, which a device that was sent the forms does not have.
         from spatialnet_optimize.build.variants import make_forms
 
-        contents, sensitivity = make_forms(job, target, spec, portable, calibration, sets, step)
-    made = select(job, target, contents, spec, sets, step, progress)
+        contents, sensitivity = make_forms(job, target, compiler.scheme, spec, portable, calibration, sets, step)
+
+    def measure(engines: Mapping[str, Engine], files: Mapping[str, bytes]) -> list[Measured]:
+        return measure_engines(engines, files, spec, job.model, sets, step)
+
+    made = compiler.compile(CompileRequest(contents, job.model, spec, job.budget, measure, step))
+    for note in made.notes:
+        step(note)
     decision = made.decision
     tolerance = GOLDEN_TOLERANCE[decision.winner.name]
     step("write: hash, golden vectors, manifest")
@@ -133,52 +132,7 @@ def build(job: Job, step: Step = lambda text: None, progress: Progress = silent)
         sensitivity=sensitivity,
         layers=made.layers,
     )
-    return built_bundle(job.model, job.output, spec, portable, made.engines, tolerance, record), decision
-
-
-@dataclass(frozen=True, slots=True)
-class BuildResult:
-    """What a build decided, the engines that go into the bundle, the libraries' versions, and the layers of a plan that ran."""
-
-    decision: Decision
-    engines: Mapping[EngineRecord, bytes]
-    libraries: dict[str, str]
-    layers: tuple[ExecutedLayer, ...] = ()
-
-
-def select(
-    job: Job,
-    target: Target,
-    contents: dict[str, bytes],
-    spec: ModelSpec,
-    sets: list[LabelledImages],
-    step: Step,
-    progress: Progress,
-) -> BuildResult:
-    """Judge the forms as the target allows."""
-    libraries = {"onnxruntime": str(ort.__version__)}
-    device = device_here() if target.compile == "tensorrt" and job.target == HERE else None
-    if device is not None:
-
-        def judge_plans(engines: Mapping[str, Engine], plans: Mapping[str, bytes]) -> list[Measured]:
-            return measure_engines(engines, plans, spec, job.model, sets, step)
-
-        timings = timings_of(TENSORRT, device.name, device.compute_capability)
-        compiler = Compiler(TENSORRT, workspace(job.plan, target.memory_gb), progress, timings)
-        done = compile_here(contents, spec, judge_plans, job.budget, device, compiler, step)
-        if job.dla:
-            step(f"DLA: {done.plan.on_dla} of {done.plan.layers} layers; the GPU takes the others")
-        return BuildResult(done.decision, done.files, libraries | {"tensorrt": done.version}, done.layers)
-    judged = {form: content for form, content in contents.items() if form not in NOT_RUN_ON_A_CPU}
-    measured = measure_candidates(judged, spec, job.model, sets, step)
-    if target.compile == "tensorrt":
-        return BuildResult(*prepare(contents, measured, job.budget), libraries)
-    if target.compile == "tensorrt_rtx":
-        step("compile: TensorRT for RTX (no GPU needed)")
-        decision, engines, version = compile_passing(contents, measured, spec, job.budget, Compiler(RTX, job.plan, progress))
-        return BuildResult(decision, engines, libraries | {"tensorrt_rtx": version})
-    decision = decide(measured, job.budget)
-    return BuildResult(decision, preferred_engines(decision), libraries)
+    return built_bundle(job.model, job.output, spec, portable, made.files, tolerance, record), decision
 
 
 def check_output(job: Job) -> None:
@@ -187,26 +141,23 @@ def check_output(job: Job) -> None:
         raise UsageError("a bundle directory cannot be rebuilt in place; choose another output")
 
 
-def check_plan(job: Job, target: Target) -> None:
-    """Refuse options that nobody would heed."""
-    what = "options of NVIDIA's builders (batches, level, workspace, version-compatible, stripped, DLA)"
-    if job.plan == AS_USUAL:
+def require_device(job: Job, compiler: Compiler) -> None:
+    """Refuse to make a bundle for this computer's CPU of one that waits for a GPU, unless that is asked for by name.
+
+    Raises:
+        EngineUnavailable: the bundle waits for TensorRT, and why TensorRT cannot compile here.
+    """
+    if job.target != HERE or compiler.finishes_prepared or not waiting(job.model):
         return
-    if target.compile == "onnxruntime":
-        raise UsageError(f"{what}: this target has none; leave them out")
-    if target.compile == "tensorrt" and job.target != HERE:
-        raise UsageError(f"{what}: give them where the plan is compiled, on the device, with --target here")
-    if target.compile == "tensorrt_rtx" and job.plan.strip_weights:
-        raise UsageError("TensorRT for RTX strips weights only where there is a GPU; leave out --strip-weights")
-
-
-def preferred_engines(decision: Decision) -> dict[EngineRecord, bytes]:
-    """The winner's own file where it is not the portable graph, in order of preference; the graph itself comes behind it."""
-    if decision.winner.name == REFERENCE:
-        return {}
-    precision = decision.winner.name
-    record = EngineRecord(path=f"engines/cpu.{precision}.onnx", backend="onnxruntime", precision=precision)
-    return {record: decision.winner.content}
+    try:
+        device_here()
+        why = "this computer's GPU is no target of the table"
+    except (EngineUnavailable, MissingExtra) as error:
+        why = str(error)
+    raise EngineUnavailable(
+        f"{job.model.path} waits to be compiled by TensorRT, which cannot be done here: {why}. Build it on its device; or for this "
+        f"computer's CPU, with --target cpu"
+    )
 
 
 def keep_heads(spec: ModelSpec, heads: tuple[str, ...]) -> ModelSpec:

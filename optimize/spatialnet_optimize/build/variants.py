@@ -13,8 +13,9 @@ from spatialnet_edge.core.spec import IMAGE_INPUT, ModelSpec
 from spatialnet_optimize.build.candidates import FORMS
 from spatialnet_optimize.evaluation.candidate_evaluation import Step, measure_candidates
 from spatialnet_optimize.evaluation.gates import PARTIAL, REFERENCE, refusal
-from spatialnet_optimize.quantization.int8 import Scheme, int8_static
+from spatialnet_optimize.quantization.int8 import int8_static
 from spatialnet_optimize.quantization.int8_calibration import Calibration
+from spatialnet_optimize.quantization.scheme import Scheme
 from spatialnet_optimize.quantization.sensitivity import most_that_pass, sensitivities
 from spatialnet_optimize.targets.catalogue import Target
 from spatialnet_training.data.labelled_dataset import LabelledImages
@@ -29,6 +30,7 @@ SEARCH_IMAGES = 32
 def make_forms(
     job: Job,
     target: Target,
+    scheme: Scheme,
     spec: ModelSpec,
     portable: bytes,
     calibration: Calibration,
@@ -43,7 +45,6 @@ def make_forms(
         contents[form] = make(portable, calibration)
     if not job.search:
         return contents, ()
-    scheme: Scheme = "cpu" if target.compile == "onnxruntime" else "tensorrt"
     contents[PARTIAL], sensitivity = search(portable, spec, calibration, scheme, job, sets, step)
     return contents, sensitivity
 

@@ -1,5 +1,6 @@
-"""NVIDIA's builders behind one interface.
+"""Compilers: from the variants of a model to the engine that goes into a bundle.
 
-Start with `base.py`, then `plan_builder.py` (one plan from one graph), `tensorrt.py` (on the device) and `tensorrt_rtx.py` (on any
-Linux computer).
+Start with `base.py` (the `Compiler` protocol) and `registry.py` (which compiler serves which target). `onnxruntime.py` runs graphs
+as they are, `tensorrt.py` compiles on the device, `tensorrt_host.py` prepares for it, `tensorrt_rtx.py` compiles on any Linux
+computer. `plan_builder.py` builds one plan from one graph.
 """

@@ -1,62 +1,111 @@
-"""One of NVIDIA's builders with everything that stays the same from form to form."""
+"""What every compiler takes and gives."""
 
 from __future__ import annotations
 
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
-from spatialnet_edge.core.atomic_io import write_durably
-from spatialnet_optimize.cache_dir import cache_root
-from spatialnet_optimize.compilers.plan_builder import (
-    AS_USUAL,
-    Library,
-    Plan,
-    PlanOptions,
-    Progress,
-    build_plan,
-    load_library,
-    silent,
-)
+import numpy as np
+
+from spatialnet_edge.bundle.manifest import EngineRecord, ExecutedLayer
+from spatialnet_edge.bundle.reader import Bundle
+from spatialnet_edge.core.results import difference
+from spatialnet_edge.core.spec import ModelSpec
+from spatialnet_edge.engines.registry import Engine
+from spatialnet_optimize.compilers.plan_builder import PlanOptions
+from spatialnet_optimize.evaluation.candidate_evaluation import Step, open_candidate
+from spatialnet_optimize.evaluation.gates import NOT_RUN_ON_A_CPU, Decision, Measured
+from spatialnet_optimize.evaluation.metrics import predict
+from spatialnet_optimize.quantization.scheme import Scheme
+
+Measure = Callable[[Mapping[str, Engine], Mapping[str, bytes]], Sequence[Measured]]
+"""Accuracy, agreement, golden difference and latency of engines, the FP32 reference first; the contents are for their sizes."""
 
 
 @dataclass(frozen=True, slots=True)
-class Compiler:
-    """Compiles graphs.
+class CompileRequest:
+    """What to compile, and how the results are judged.
 
     Attributes:
-        options: how plans are built.
-        progress: told how far the builder is.
-        timings: a file that keeps what the builder measured on this device, so that the next build need not; None keeps nothing.
+        variants: name to graph, the FP32 reference first.
+        model: whose golden vectors the engines must reproduce.
+        spec: of the graphs; fewer heads than the model's if some were left out.
+        budget: points of accuracy that a candidate may lose.
+        measure: judges engines that are open.
+        step: told what is being done.
     """
 
-    library: Library
-    options: PlanOptions = AS_USUAL
-    progress: Progress = silent
-    timings: Path | None = None
-
-    def compile(self, content: bytes, shape: tuple[int, int, int]) -> Plan:
-        """Build a plan; as `build_plan`."""
-        plan = self._build(content, shape, strip_weights=False)
-        if self.timings is not None and plan.timing_cache:
-            with suppress(OSError):  # the next build takes longer, that is all
-                self.timings.parent.mkdir(parents=True, exist_ok=True)
-                write_durably(self.timings, plan.timing_cache)
-        return plan
-
-    def without_weights(self, content: bytes, shape: tuple[int, int, int]) -> bytes:
-        """The same plan without its weights, which the device puts in from the graph."""
-        return self._build(content, shape, strip_weights=True).content
-
-    def _build(self, content: bytes, shape: tuple[int, int, int], strip_weights: bool) -> Plan:
-        """With what was measured before: kernels are timed once, and chosen alike with weights and without."""
-        known = self.timings.read_bytes() if self.timings is not None and self.timings.is_file() else b""
-        options = replace(self.options, timing_cache=known, strip_weights=strip_weights)
-        return build_plan(self.library, content, shape, options, self.progress)
+    variants: Mapping[str, bytes]
+    model: Bundle
+    spec: ModelSpec
+    budget: float
+    measure: Measure
+    step: Step
 
 
-def timings_of(library: Library, device: str, compute_capability: str) -> Path:
-    """Where the measurements of one device are kept: they are worth nothing on another, or to another release."""
-    version = str(load_library(library).__version__)
-    name = "-".join((library.module, version, compute_capability, device))
-    return cache_root() / "timings" / f"{''.join(c if c.isalnum() or c in '.-' else '_' for c in name)}.cache"
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """What a compiler made.
+
+    Attributes:
+        files: that go into the bundle beside the portable graph, in order of preference.
+        libraries: name to version of the libraries that took part.
+        layers: of the chosen plan, as this device runs them; empty where nothing ran on a device.
+    """
+
+    decision: Decision
+    files: Mapping[EngineRecord, bytes]
+    libraries: dict[str, str]
+    layers: tuple[ExecutedLayer, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+    """What the user should know of the result, a line each."""
+
+
+class Compiler(Protocol):
+    """Makes engines for one kind of target.
+
+    Attributes:
+        scheme: how INT8 is laid out in the graphs that it takes.
+        finishes_prepared: whether it compiles the graphs that a bundle brings for its device, so that none need be made here.
+    """
+
+    @property
+    def scheme(self) -> Scheme: ...
+
+    @property
+    def finishes_prepared(self) -> bool: ...
+
+    def check(self, options: PlanOptions) -> None:
+        """Refuse options that this compiler would ignore, before any work.
+
+        Raises:
+            UsageError: which options, and where they belong.
+        """
+        ...
+
+    def compile(self, request: CompileRequest) -> Compiled:
+        """Make engines of the variants, judge them, and choose.
+
+        Raises:
+            BuildError: the FP32 reference does not reproduce the golden vectors, or does not compile.
+        """
+        ...
+
+
+def simulate(request: CompileRequest) -> Sequence[Measured]:
+    """Judge the variants that ONNX Runtime can run on this computer's CPU."""
+    runnable = {name: graph for name, graph in request.variants.items() if name not in NOT_RUN_ON_A_CPU}
+    engines = {name: open_candidate(name, graph, request.spec) for name, graph in runnable.items()}
+    try:
+        return request.measure(engines, runnable)
+    finally:
+        for engine in engines.values():
+            engine.close()
+
+
+def golden_difference(engine: Engine, request: CompileRequest) -> float:
+    """The largest difference of a probability from the golden answers."""
+    frames, expected = request.model.golden()
+    answers = predict(engine, frames)
+    return max(float(np.max(difference(head, answers[head.name], expected[head.name]))) for head in request.spec.outputs)

@@ -1,48 +1,60 @@
 """Plans from NVIDIA's builders: TensorRT on the device, TensorRT for RTX on any Linux machine. Their Python interfaces are one.
 
-Networks are strongly typed: what precision runs where stands in the graph, and the builder cannot change it silently. That serves
-TensorRT 10.3 to 11.4 with one path. A test holds every name that is used here against the real bindings of several releases.
+Networks are strongly typed: the graph says what precision each layer runs in, and the builder cannot change it silently. That
+serves TensorRT 10.3 to 11.4 with one path. A test holds every name that is used here against the real bindings of several releases.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from importlib import import_module
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from spatialnet_edge.core.errors import BuildError, EngineUnavailable, MissingExtra
+from spatialnet_edge.core.atomic_io import write_durably
+from spatialnet_edge.core.errors import BuildError
 from spatialnet_edge.core.spec import IMAGE_INPUT
+from spatialnet_edge.engines import tensorrt_plans
+from spatialnet_edge.engines.tensorrt_plans import Library
 
 Progress = Callable[[str, int, int], None]
 """Told a phase of the build, the step that is done, and how many there are."""
 
 
 def silent(phase: str, done: int, steps: int) -> None:
-    """The `Progress` of who does not watch."""
+    """A `Progress` that tells nobody."""
 
 
 @dataclass(frozen=True, slots=True)
-class Library:
+class PlanLibrary:
     """One of NVIDIA's builders.
 
     Attributes:
+        runtime: the library that it belongs to.
         program: the command-line program that does the same.
-        extra: of ours that brings it; empty where it comes with the device.
         times_kernels: whether building measures kernels on the GPU, which a timing cache then remembers; RTX picks its kernels when
             the device loads the plan, and its builder fails if it is given a cache.
     """
 
-    module: str
-    title: str
+    runtime: Library
     program: str
-    extra: str = ""
     times_kernels: bool = True
 
+    @property
+    def module(self) -> str:
+        return self.runtime.module
 
-RTX = Library("tensorrt_rtx", "TensorRT for RTX", "tensorrt_rtx", extra="rtx", times_kernels=False)
-TENSORRT = Library("tensorrt", "TensorRT", "trtexec")
+    @property
+    def title(self) -> str:
+        return self.runtime.title
+
+
+RTX = PlanLibrary(tensorrt_plans.TENSORRT_RTX, "tensorrt_rtx", times_kernels=False)
+TENSORRT = PlanLibrary(tensorrt_plans.TENSORRT, "trtexec")
+
+PLAN_OPTIONS = "options of NVIDIA's builders (batches, level, workspace, version-compatible, stripped, DLA)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +80,7 @@ class PlanOptions:
     timing_cache: bytes = b""
 
 
-AS_USUAL = PlanOptions()
+DEFAULT = PlanOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,31 +101,50 @@ class Plan:
     layers: int
 
 
-def load_library(library: Library) -> Any:
-    """The library's module.
+def load_builder(library: PlanLibrary) -> Any:
+    """The library's module; raises as `tensorrt_plans.load_library`."""
+    return tensorrt_plans.load_library(library.runtime)
 
-    Raises:
-        MissingExtra: it is not installed, and an extra brings it.
-        EngineUnavailable: it is not installed, and comes with the device.
+
+@dataclass(frozen=True, slots=True)
+class PlanBuilder:
+    """Builds the plans of several graphs with the same library and options.
+
+    Attributes:
+        progress: told how far the builder is.
+        timings: a file that keeps what the builder measured on this device, so that the next build need not; None keeps nothing.
     """
-    try:
-        return import_module(library.module)
-    except ModuleNotFoundError as error:
-        if error.name != library.module:
-            raise
-        if library.extra:
-            raise MissingExtra(library.module, library.extra) from error
-        raise EngineUnavailable(
-            f"{library.title} is not installed; on a Jetson it comes with JetPack (apt package python3-libnvinfer) and is seen "
-            f"in a virtual environment made with --system-site-packages"
-        ) from error
+
+    library: PlanLibrary
+    options: PlanOptions = DEFAULT
+    progress: Progress = silent
+    timings: Path | None = None
+
+    def compile(self, content: bytes, shape: tuple[int, int, int]) -> Plan:
+        """Build a plan; as `build_plan`."""
+        plan = self._build(content, shape, strip_weights=False)
+        if self.timings is not None and plan.timing_cache:
+            with suppress(OSError):  # the next build takes longer, that is all
+                self.timings.parent.mkdir(parents=True, exist_ok=True)
+                write_durably(self.timings, plan.timing_cache)
+        return plan
+
+    def without_weights(self, content: bytes, shape: tuple[int, int, int]) -> bytes:
+        """The same plan without its weights, which the device puts in from the graph."""
+        return self._build(content, shape, strip_weights=True).content
+
+    def _build(self, content: bytes, shape: tuple[int, int, int], strip_weights: bool) -> Plan:
+        """Use what was measured before: kernels are timed once, and chosen alike with weights and without."""
+        known = self.timings.read_bytes() if self.timings is not None and self.timings.is_file() else b""
+        options = replace(self.options, timing_cache=known, strip_weights=strip_weights)
+        return build_plan(self.library, content, shape, options, self.progress)
 
 
 def build_plan(
-    library: Library,
+    library: PlanLibrary,
     content: bytes,
     shape: tuple[int, int, int],
-    options: PlanOptions = AS_USUAL,
+    options: PlanOptions = DEFAULT,
     progress: Progress = silent,
 ) -> Plan:
     """Parse a graph and build a plan.
@@ -124,7 +155,7 @@ def build_plan(
     Raises:
         BuildError: the parser or the builder refuses; the message names the node.
     """
-    trt = load_library(library)
+    trt = load_builder(library)
     started = time.monotonic()
     logger = last_error_logger(trt)
     builder = trt.Builder(logger)
@@ -139,9 +170,9 @@ def build_plan(
     config = builder.create_builder_config()
     config.progress_monitor = progress_monitor(trt, progress)
     configure(trt, config, options)
-    cache = config.create_timing_cache(options.timing_cache) if library.times_kernels else None
-    if cache is not None:
-        config.set_timing_cache(cache, False)
+    if library.runtime.user_memory:
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # else its work may not be capturable as a CUDA graph
+    cache = attach_timing_cache(config, options.timing_cache) if library.times_kernels else None
     for batch in options.batches:
         profile = builder.create_optimization_profile()
         fixed = (batch, *shape)
@@ -158,10 +189,20 @@ def build_plan(
     return Plan(bytes(plan), str(trt.__version__), measured, time.monotonic() - started, on_dla, count)
 
 
+def attach_timing_cache(config: Any, known: bytes) -> Any:
+    """Give the builder what it measured before; an empty cache where it rejects that (another device or release, a torn file)."""
+    cache = config.create_timing_cache(known)
+    if cache is not None and config.set_timing_cache(cache, False):
+        return cache
+    cache = config.create_timing_cache(b"")
+    config.set_timing_cache(cache, False)
+    return cache
+
+
 def configure(trt: Any, config: Any, options: PlanOptions) -> None:
     """Set the options on a builder's configuration."""
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that the plan can be asked what it runs in
-    config.clear_flag(trt.BuilderFlag.TF32)  # FP32 means FP32: it is the reference that all other forms are held against
+    config.clear_flag(trt.BuilderFlag.TF32)  # FP32 means FP32: it is the reference of all other variants
     if options.level is not None:
         config.builder_optimization_level = options.level
     if options.workspace_mb is not None:
@@ -176,7 +217,9 @@ def configure(trt: Any, config: Any, options: PlanOptions) -> None:
         config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
 
 
-def trtexec(library: Library, shape: tuple[int, int, int], options: PlanOptions = AS_USUAL, graph: str = "model.onnx") -> str:
+def trtexec(
+    library: PlanLibrary, shape: tuple[int, int, int], options: PlanOptions = DEFAULT, graph: str = "model.onnx"
+) -> str:
     """The command of NVIDIA's own program that builds the same plan, for who wants to check ours. First batch alone."""
     fixed = "x".join(map(str, (options.batches[0], *shape)))
     words = [

@@ -1,201 +1,213 @@
-"""TensorRT in two steps, since its compiler times kernels on the very GPU: what the host can do, and what the device must.
+"""TensorRT's second step, on the device: compile every variant, run and time each plan, and keep the fastest that passes.
 
-On the host every form is made and judged, simulated by ONNX Runtime, where there is memory for it (quantisers run out of it on 8 GB
-boards). The graphs that pass travel in the bundle. On the device `build BUNDLE --target here` compiles them, runs every plan over
-the same images, times it, and keeps the fastest that still passes.
+The graphs come with the bundle (see `tensorrt_host.py`). This needs neither torch nor onnx.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol, final
 
-from msgspec.structs import replace as replace_struct
+import onnxruntime as ort
 
-from spatialnet_edge.bundle.manifest import EngineRecord, ExecutedLayer
-from spatialnet_edge.bundle.reader import MODEL, Bundle
-from spatialnet_edge.core.errors import BuildError, EngineUnavailable, MissingExtra
+from spatialnet_edge.bundle.manifest import DeviceRecord, EngineRecord, ExecutedLayer
+from spatialnet_edge.bundle.reader import MODEL
+from spatialnet_edge.core.errors import BuildError, SpatialNetError
 from spatialnet_edge.core.spec import ModelSpec
-from spatialnet_edge.engines.devices import PycudaDevice
 from spatialnet_edge.engines.registry import CheckedEngine, Engine
-from spatialnet_edge.engines.tensorrt import TensorRtEngine, tensorrt
-from spatialnet_optimize.compilers.base import Compiler
-from spatialnet_optimize.compilers.plan_builder import TENSORRT, Plan, PlanOptions, load_library
-from spatialnet_optimize.evaluation.gates import REFERENCE, Decision, Measured, decide, record, refusal, unseen
+from spatialnet_edge.engines.tensorrt import TensorRtEngine
+from spatialnet_edge.engines.tensorrt_plans import PlanBackend
+from spatialnet_optimize.compilers.base import Compiled, CompileRequest, golden_difference
+from spatialnet_optimize.compilers.plan_builder import Plan, PlanBuilder, PlanOptions
+from spatialnet_optimize.compilers.tensorrt_host import waiting_graph
+from spatialnet_optimize.evaluation.gates import GOLDEN_TOLERANCE, REFERENCE, Measured, decide, record, unseen
+from spatialnet_optimize.quantization.scheme import Scheme
 
-GRAPHS = "graphs"
-"""Where the forms that wait for their device lie in a bundle."""
 WORKSPACE_SHARE = 8
 """The builder's scratch memory is at most one part in so many of the board's, which the GPU shares with everything else."""
 
-Judge = Callable[[Mapping[str, Engine], Mapping[str, bytes]], Sequence[Measured]]
-"""Accuracy, agreement and latency of engines; the contents are for their sizes."""
-Open = Callable[[bytes, ModelSpec], Engine]
-Look = Callable[[Engine], Sequence[ExecutedLayer]]
-"""The layers that a plan really runs, with precision and time."""
+
+class PlanRunner(Protocol):
+    """Opens plans on the device, and reads back what they run."""
+
+    def open(self, record: EngineRecord, content: bytes, weights: bytes | None, spec: ModelSpec) -> Engine: ...
+
+    def layers(self, engine: Engine) -> Sequence[ExecutedLayer]:
+        """The layers that an open plan really runs, with precision and time."""
+        ...
+
+
+@final
+class DeviceRunner:
+    """Runs plans with the library's own runtime."""
+
+    def __init__(self, backend: PlanBackend) -> None:
+        self._backend = backend
+
+    def open(self, record: EngineRecord, content: bytes, weights: bytes | None, spec: ModelSpec) -> Engine:
+        return self._backend.open_plan(record, content, weights, spec)
+
+    def layers(self, engine: Engine) -> Sequence[ExecutedLayer]:
+        return engine.executed() if isinstance(engine, TensorRtEngine) else ()
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltVariant:
+    """A variant whose plan runs here.
+
+    Attributes:
+        stripped: the same plan without its weights; None if it was not asked for.
+    """
+
+    name: str
+    graph: bytes
+    plan: Plan
+    engine: Engine
+    layers: tuple[ExecutedLayer, ...]
+    stripped: bytes | None = None
+
+    @property
+    def executed(self) -> dict[str, int]:
+        """How many layers run in each precision, the commonest first."""
+        return dict(Counter(layer.precision for layer in self.layers if layer.precision).most_common())
+
+
+@dataclass(frozen=True, slots=True)
+class FailedVariant:
+    """A variant that does not compile or does not run, and why."""
+
+    name: str
+    graph: bytes
+    why: str
+
+
+@final
+@dataclass(frozen=True)
+class TensorRtCompiler:
+    """Compiles on this device.
+
+    Attributes:
+        builder: makes the plans.
+        device: that they are for.
+        runner: opens them.
+    """
+
+    builder: PlanBuilder
+    device: DeviceRecord
+    runner: PlanRunner
+    scheme: Scheme = field(default="tensorrt", init=False)
+    finishes_prepared: bool = field(default=True, init=False)
+
+    def check(self, options: PlanOptions) -> None:
+        """All of them apply here."""
+
+    def compile(self, request: CompileRequest) -> Compiled:
+        built: list[BuiltVariant] = []
+        failed: list[FailedVariant] = []
+        for name, graph in request.variants.items():
+            request.step(f"compile {name} with {self.builder.library.title} for {self.device.name}")
+            try:
+                built.append(self._build(name, graph, request.spec))
+            except SpatialNetError as error:  # one variant must not end the build of the others
+                if name == REFERENCE:
+                    raise
+                failed.append(FailedVariant(name, graph, str(error)))
+        try:
+            judged = request.measure(
+                {each.name: each.engine for each in built}, {each.name: each.plan.content for each in built}
+            )
+        finally:
+            for each in built:
+                each.engine.close()
+        if self.builder.options.strip_weights:
+            shape = request.spec.input.shape
+            built = [replace(each, stripped=self.builder.without_weights(each.graph, shape)) for each in built]
+        return self._decide(request, built, failed, judged)
+
+    def _build(self, name: str, graph: bytes, spec: ModelSpec) -> BuiltVariant:
+        plan = self.builder.compile(graph, spec.input.shape)
+        engine = self.runner.open(self._record(name, plan), plan.content, None, spec)
+        layers = tuple(self.runner.layers(engine))
+        found = BuiltVariant(name, graph, plan, CheckedEngine(engine), layers)
+        if name != REFERENCE and not found.executed:
+            found.engine.close()
+            raise BuildError("the library's inspector names no layer's precision, so that nothing shows what the plan runs in")
+        return found
+
+    def _decide(
+        self,
+        request: CompileRequest,
+        built: Sequence[BuiltVariant],
+        failed: Sequence[FailedVariant],
+        judged: Sequence[Measured],
+    ) -> Compiled:
+        variants = {each.name: each for each in built}
+        measured = [
+            replace(each, executed=variants[each.name].executed, stripped_size=len(variants[each.name].stripped or b""))
+            for each in judged
+        ]
+        decision = decide(measured, request.budget)
+        lost = [record(unseen(each.name, each.graph), measured[0], False, f"does not compile: {each.why}") for each in failed]
+        chosen = variants[decision.winner.name]
+        files = self._files(chosen)
+        if chosen.stripped is not None:
+            self._require_refit(request, chosen, files)
+        notes: tuple[str, ...] = ()
+        if self.builder.options.dla_core is not None:
+            notes = (f"DLA: {chosen.plan.on_dla} of {chosen.plan.layers} layers; the GPU takes the others",)
+        libraries = {"onnxruntime": str(ort.__version__), self.builder.library.module: chosen.plan.version}
+        complete = replace(decision, records=(*decision.records, *lost))
+        return Compiled(complete, files, libraries, chosen.layers, notes)
+
+    def _record(self, name: str, plan: Plan, weights: str = "") -> EngineRecord:
+        return EngineRecord(
+            path=f"engines/tensorrt.{name}.plan",
+            backend=self.builder.library.module,
+            precision=name,
+            device=self.device.name,
+            library_version=plan.version,
+            portable=False,
+            weights=weights,
+            built_on=self.device,
+            version_compatible=self.builder.options.version_compatible,
+            dla_core=self.builder.options.dla_core,
+        )
+
+    def _files(self, chosen: BuiltVariant) -> dict[EngineRecord, bytes]:
+        """The plan, and the graph that a stripped one takes its weights from."""
+        if chosen.stripped is None:
+            return {self._record(chosen.name, chosen.plan): chosen.plan.content}
+        if chosen.name == REFERENCE:
+            return {self._record(chosen.name, chosen.plan, weights=MODEL): chosen.stripped}
+        graph = waiting_graph(chosen.name)
+        return {self._record(chosen.name, chosen.plan, weights=graph.path): chosen.stripped, graph: chosen.graph}
+
+    def _require_refit(self, request: CompileRequest, chosen: BuiltVariant, files: Mapping[EngineRecord, bytes]) -> None:
+        """Open the stripped plan as the bundle's user will, and hold it against the golden vectors.
+
+        Raises:
+            BuildError: it does not open, or answers otherwise.
+        """
+        request.step("open the plan without weights, with those of its graph")
+        plan, content = next(iter(files.items()))
+        try:
+            engine = CheckedEngine(self.runner.open(plan, content, chosen.graph, request.spec))
+        except SpatialNetError as error:
+            raise BuildError(f"the plan without weights does not open: {error}; build without --strip-weights") from error
+        try:
+            found = golden_difference(engine, request)
+        finally:
+            engine.close()
+        allowed = GOLDEN_TOLERANCE[chosen.name]
+        if not found <= allowed:
+            raise BuildError(
+                f"the plan without weights answers otherwise: probabilities differ by {found:.3f} on the golden frames, allowed "
+                f"{allowed:.3f}; build without --strip-weights"
+            )
 
 
 def workspace(options: PlanOptions, memory_gb: float) -> PlanOptions:
     """The options with a limit of scratch memory that leaves the board room to work, unless one was given."""
     return replace(options, workspace_mb=options.workspace_mb or int(memory_gb * 1024 / WORKSPACE_SHARE) or None)
-
-
-def executed_layers(engine: Engine) -> Sequence[ExecutedLayer]:
-    """What TensorRT's inspector and profiler say of a plan that runs here; nothing of other engines."""
-    return engine.executed(load_library(TENSORRT)) if isinstance(engine, TensorRtEngine) else ()
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceHere:
-    """The GPU of this machine, with the TensorRT that drives it."""
-
-    name: str
-    compute_capability: str
-
-
-def device_here() -> DeviceHere | None:
-    """The GPU that TensorRT can use here; None where there is neither."""
-    try:
-        load_library(TENSORRT)
-        device = PycudaDevice()
-    except (EngineUnavailable, MissingExtra):
-        return None
-    found = DeviceHere(device.name, device.compute_capability)
-    device.close()
-    return found
-
-
-def prepare(
-    contents: Mapping[str, bytes], measured: Sequence[Measured], budget: float
-) -> tuple[Decision, dict[EngineRecord, bytes]]:
-    """What the host does: keep the graphs that passed, for the device to compile.
-
-    Returns:
-        The decision (nothing is chosen yet but FP32, which runs everywhere), and the graphs that travel.
-
-    Raises:
-        BuildError: as `gates.decide`.
-    """
-    reference = decide(measured[:1], budget).winner
-    judged = {each.name: each for each in measured}
-    graphs: dict[EngineRecord, bytes] = {}
-    records = []
-    for form, content in contents.items():
-        each = judged.get(form)
-        verdict = "" if each is None else refusal(each, reference, budget)
-        if not verdict:
-            if form != REFERENCE:  # which travels as the portable graph anyway
-                graphs[EngineRecord(path=f"{GRAPHS}/{form}.onnx", backend=TENSORRT.module, precision=form, portable=False)] = (
-                    content
-                )
-            unjudged = "not judged: ONNX Runtime has no CPU kernels for it"
-            verdict = f"to be compiled on the device; {unjudged if each is None else 'passes, simulated by ONNX Runtime'}"
-        shown = unseen(form, content) if each is None else each
-        records.append(record(replace(shown, p50_ms=0.0, p99_ms=0.0), reference, False, verdict))
-    reason = f"{len(graphs) + 1} forms wait for their device: run 'spatialnet-edge build BUNDLE --target here' there"
-    return Decision(reference, reason, tuple(records)), graphs
-
-
-def waiting(bundle: Bundle) -> dict[str, bytes]:
-    """The forms that a bundle brings for its device, FP32 first; empty for a bundle that was not prepared."""
-    found = {
-        PurePosixPath(engine.path).stem: bundle.read(engine.path)
-        for engine in bundle.manifest.engines
-        if engine.path.startswith(f"{GRAPHS}/")
-    }
-    return {REFERENCE: bundle.read(MODEL)} | found if found else {}
-
-
-@dataclass(frozen=True, slots=True)
-class Compiled:
-    """What came of compiling on the device.
-
-    Attributes:
-        files: the plan that goes into the bundle, and the graph that its weights come from if it has none.
-        version: of the library.
-        layers: of the chosen plan.
-        plan: the chosen one, whole.
-    """
-
-    decision: Decision
-    files: dict[EngineRecord, bytes]
-    version: str
-    layers: tuple[ExecutedLayer, ...]
-    plan: Plan
-
-
-def compile_here(
-    contents: Mapping[str, bytes],
-    spec: ModelSpec,
-    judge: Judge,
-    budget: float,
-    device: DeviceHere,
-    compiler: Compiler,
-    step: Callable[[str], None],
-    open_plan: Open = lambda content, spec: tensorrt().open(content, spec, 0),
-    look: Look = executed_layers,
-) -> Compiled:
-    """What the device does: compile every form, judge and time each plan, keep the fastest that passes.
-
-    Args:
-        compiler, open_plan, look: what makes plans, runs them and looks into them; others in tests.
-
-    Raises:
-        BuildError: the FP32 plan does not reproduce the golden vectors, or does not compile.
-    """
-    shape, library = spec.input.shape, compiler.library
-    plans: dict[str, Plan] = {}
-    engines: dict[str, Engine] = {}
-    layers: dict[str, tuple[ExecutedLayer, ...]] = {}
-    failed: list[Measured] = []
-    why: dict[str, str] = {}
-    for form, content in contents.items():
-        step(f"compile {form} with {library.title} for {device.name}")
-        try:
-            plans[form] = compiler.compile(content, shape)
-            engine = open_plan(plans[form].content, spec)
-            layers[form] = tuple(look(engine))
-            engines[form] = CheckedEngine(engine)
-        except (BuildError, EngineUnavailable) as error:
-            if form == REFERENCE:
-                raise
-            why[form] = str(error)
-            failed.append(unseen(form, content))
-    judged = judge(engines, {form: plans[form].content for form in engines})
-    for engine in engines.values():
-        engine.close()
-    stripped = (
-        {form: compiler.without_weights(contents[form], shape) for form in engines} if compiler.options.strip_weights else {}
-    )
-    measured = [
-        replace(each, executed=precisions_of(layers[each.name]), stripped_size=len(stripped.get(each.name, b"")))
-        for each in judged
-    ]
-    decision = decide(measured, budget)
-    lost = tuple(record(each, measured[0], False, f"does not compile: {why[each.name]}") for each in failed)
-    version = plans[REFERENCE].version
-    chosen = decision.winner.name
-    plan = EngineRecord(
-        path=f"engines/tensorrt.{chosen}.plan",
-        backend=library.module,
-        precision=chosen,
-        device=device.name,
-        library_version=version,
-        portable=False,
-    )
-    files = {plan: plans[chosen].content}
-    if stripped:
-        graph = EngineRecord(path=f"{GRAPHS}/{chosen}.onnx", backend=library.module, precision=chosen, portable=False)
-        source = MODEL if chosen == REFERENCE else graph.path
-        files = {replace_struct(plan, weights=source): stripped[chosen]}
-        if source != MODEL:
-            files[graph] = contents[chosen]
-    complete = replace(decision, records=(*decision.records, *lost))
-    return Compiled(complete, files, version, layers[chosen], plans[chosen])
-
-
-def precisions_of(layers: Sequence[ExecutedLayer]) -> dict[str, int]:
-    """How many layers run in each precision, the commonest first."""
-    return dict(Counter(layer.precision for layer in layers if layer.precision).most_common())

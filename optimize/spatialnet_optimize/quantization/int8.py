@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import onnx
@@ -23,8 +22,8 @@ from onnxruntime.quantization.calibrate import CalibrationDataReader
 from spatialnet_edge.core.spec import IMAGE_INPUT
 from spatialnet_optimize.quantization.activation_ranges import activations, least_squares_ranges
 from spatialnet_optimize.quantization.reduced_precision import head_layers
+from spatialnet_optimize.quantization.scheme import Scheme
 
-Scheme = Literal["cpu", "tensorrt"]
 METHODS = {
     "percentile": CalibrationMethod.Percentile,
     "entropy": CalibrationMethod.Entropy,

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from spatialnet_edge.core.spec import ModelSpec
 from spatialnet_edge.engines.registry import load_backend
 from spatialnet_optimize.evaluation.metrics import Outputs, predict
-from spatialnet_optimize.quantization.int8 import Scheme, int8_static, linear_layers
+from spatialnet_optimize.quantization.int8 import int8_static, linear_layers
+from spatialnet_optimize.quantization.scheme import Scheme
 
 
 @dataclass(frozen=True, slots=True)

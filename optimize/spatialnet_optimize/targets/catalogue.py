@@ -11,12 +11,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from spatialnet_edge.core.errors import EngineUnavailable, UsageError
-from spatialnet_optimize.compilers.tensorrt import device_here
+from spatialnet_edge.core.errors import EngineUnavailable, MissingExtra, UsageError
+from spatialnet_optimize.compilers.device import device_here
 
 HERE = "here"
-DEVICE_MODEL = Path("/proc/device-tree/model")
-"""The board's name on a Jetson: "NVIDIA Jetson Orin Nano Developer Kit"."""
 OLDEST_TENSORRT = (10, 3)
 """What we drive: strongly typed networks, as TensorRT 10.3 to 11.4 have them."""
 
@@ -35,6 +33,11 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     dla: int = 0
     jetpack: str = ""
     tensorrt: tuple[str, ...] = ()
+
+    @property
+    def on_device(self) -> bool:
+        """Whether its engine is compiled on the very device."""
+        return self.compile == "tensorrt"
 
     @property
     def buildable(self) -> bool:
@@ -88,19 +91,20 @@ def find_target(name: str, extra: Path | None = None, precision: str = "", dla: 
     return resolved, target
 
 
-def row_here(targets: dict[str, Target], model: Path = DEVICE_MODEL) -> str:
-    """The row of this machine: by its GPU's compute capability and, among those, by the board's name; `cpu` without TensorRT."""
-    device = device_here()
-    if device is None:
+def row_here(targets: dict[str, Target]) -> str:
+    """The row of this machine: `cpu` where TensorRT cannot compile.
+
+    Among the rows of the GPU's compute capability, the one whose board is named in the device tree; on a board of another name, the
+    one whose memory is nearest.
+    """
+    try:
+        device = device_here()
+    except (EngineUnavailable, MissingExtra):
         return "cpu"
-    rows = [
-        name
-        for name, row in targets.items()
-        if row.compile == "tensorrt" and device.compute_capability in row.compute_capability
-    ]
-    board = model.read_text(errors="replace") if model.exists() else ""
+    rows = [name for name, row in targets.items() if row.on_device and device.compute_capability in row.compute_capability]
+    board = device.board or ""
     named = [name for name in rows if all(word in board for word in targets[name].description.split()[:3])]
-    return (named or rows or ["cpu"])[0]
+    return min(named or rows, key=lambda name: abs(targets[name].memory_gb - device.memory_bytes / 1e9), default="cpu")
 
 
 def version(text: str) -> tuple[int, ...]:

@@ -48,15 +48,36 @@ class Golden(Contract, frozen=True):
     tolerance: Annotated[float, msgspec.Meta(gt=0, le=0.5)]
 
 
+class DeviceRecord(Contract, frozen=True):
+    """A GPU, with what tells it from others of the same name.
+
+    Attributes:
+        name: as the driver says it; every Jetson of one generation has the same, such as "Orin".
+        compute_capability: "8.7".
+        multiprocessors: that are switched on; on some Jetsons fewer in low power modes.
+        memory_bytes: in all.
+        board: the board's name in the device tree; None where there is none.
+    """
+
+    name: str
+    compute_capability: str
+    multiprocessors: Annotated[int, msgspec.Meta(ge=0)]
+    memory_bytes: Annotated[int, msgspec.Meta(ge=0)]
+    board: str | None = None
+
+
 class EngineRecord(Contract, frozen=True):
     """A compiled or quantised form of `model.onnx`, and where it may run.
 
     Attributes:
         precision: `fp32`, `fp16`, `int8` …, as requested.
-        device: what it was built on; empty for what runs anywhere.
-        library_version: of the backend's library at build time; an engine plan runs on no other.
+        device: what it was built on, for people; empty for what runs anywhere.
+        library_version: of the backend's library at build time; an engine plan runs on no other unless `version_compatible`.
         portable: whether any machine with the backend can run it (an ONNX graph), or the recorded device alone.
         weights: the graph in this bundle from which a plan without weights gets them when it is loaded; empty for a whole one.
+        built_on: the device that the plan was built on; None for what runs anywhere.
+        version_compatible: whether later releases of the library can load the plan. Such a plan holds code for the host.
+        dla_core: the deep-learning accelerator that the plan was built for; None for the GPU alone.
     """
 
     path: RelativePath
@@ -66,6 +87,9 @@ class EngineRecord(Contract, frozen=True):
     library_version: str = ""
     portable: bool = True
     weights: str = ""
+    built_on: DeviceRecord | None = None
+    version_compatible: bool = False
+    dla_core: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 class Provenance(Contract, frozen=True):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import sys
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
@@ -18,10 +17,13 @@ from rich.table import Column, Table
 from spatialnet_edge.api import load
 from spatialnet_edge.bundle.manifest import EngineRecord
 from spatialnet_edge.bundle.reader import MODEL
-from spatialnet_edge.core.errors import MissingExtra, SpatialNetError, first_line
-from spatialnet_edge.core.hardware_info import cores
+from spatialnet_edge.core.errors import EngineUnavailable, MissingExtra, SpatialNetError, first_line
+from spatialnet_edge.core.hardware_info import cores, power_mode
 from spatialnet_edge.core.plugins import known
+from spatialnet_edge.engines.devices.identity import described
+from spatialnet_edge.engines.devices.registry import DEVICES, open_device
 from spatialnet_edge.engines.registry import BACKENDS, Backend, load_backend
+from spatialnet_edge.engines.tensorrt_plans import PlanBackend
 from spatialnet_edge.sources.gstreamer import load_gstreamer, opencv_has_gstreamer
 
 LIBRARIES = {
@@ -43,7 +45,7 @@ class Check:
 
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print the diagnosis as JSON.")] = False) -> None:
     """Say what works on this machine, and how to mend what does not."""
-    checks = [*libraries(), opencv(), *backends(), gstreamer(), shipped_model()]
+    checks = [*libraries(), opencv(), gpu(), *backends(), gstreamer(), shipped_model()]
     if json:
         typer.echo(msgspec.json.format(msgspec.json.encode([asdict(check) for check in checks])))
         return
@@ -72,35 +74,58 @@ def opencv() -> Check:
     """By import rather than by distribution: JetPack's and Debian's are no distributions that pip knows."""
     try:
         import cv2
-    except ImportError as error:
+    except ModuleNotFoundError:
         mend = "pip install 'spatialnet-edge[opencv]', or your system's python3-opencv"
-        return Check("library cv2", False, f"no video, no cameras, slow resizing: {first_line(error)}", mend)
+        return Check("library cv2", False, "not installed: no cameras, slow resizing", mend)
+    except ImportError as error:
+        found = f"does not load beside NumPy {version('numpy')}: {first_line(error)}"
+        return Check("library cv2", False, found, "pip install 'numpy>=1.26,<2' if the system's OpenCV was built for NumPy 1")
     return Check("library cv2", True, cv2.__version__)
 
 
+def gpu() -> Check:
+    """The CUDA device, and the library that drives it."""
+    try:
+        device = open_device()
+    except MissingExtra as error:
+        return Check("GPU", False, "not looked for: neither pycuda nor cuda-bindings is installed", mend_extra(error))
+    except EngineUnavailable as error:
+        return Check("GPU", False, str(error))
+    device.close()
+    mode = f", power mode {name}" if (name := power_mode()) else ""
+    through = next(name for name, target in DEVICES.items() if target.endswith(f":{type(device).__name__}"))
+    return Check("GPU", True, f"{described(device.identity)}{mode}, through {through}")
+
+
 def backends() -> list[Check]:
-    checks: list[Check] = []
-    for name in known("backends", BACKENDS):
-        try:
-            backend = load_backend(name)
-        except MissingExtra as error:
-            mend = f"pip install 'spatialnet-edge[{error.extra}]'" if error.extra else "pip install spatialnet-edge"
-            checks.append(Check(f"backend {name}", False, f"'{error.library}' is not installed", mend))
-        except Exception as error:  # a library that is there and broken is just what a doctor looks for
-            checks.append(
-                Check(f"backend {name}", False, f"does not load: {first_line(error)}", f"reinstall what '{name}' stands on")
-            )
-        else:
-            record = EngineRecord(path=MODEL, backend=name, precision="fp32", library_version=library_version(backend))
-            why = backend.refuses(record)
-            checks.append(Check(f"backend {name}", not why, why or "runs"))
-    return checks
+    return [backend_check(name) for name in known("backends", BACKENDS)]
 
 
-def library_version(backend: Backend) -> str:
-    """Of the library that a backend's plans belong to; empty for one that takes graphs."""
-    module = getattr(backend, "module", "")
-    return str(import_module(module).__version__) if module else ""
+def backend_check(name: str) -> Check:
+    what = f"backend {name}"
+    try:
+        backend = load_backend(name)
+        found, path = "runs", MODEL
+        if isinstance(backend, PlanBackend):
+            found = f"runs: {backend.library.title} {backend.library_version}"
+            path = "engines/any.plan"
+        why = backend.refuses(EngineRecord(path=path, backend=name, precision="fp32", library_version=plan_version(backend)))
+    except MissingExtra as error:
+        return Check(what, False, f"'{error.library}' is not installed", mend_extra(error))
+    except SpatialNetError as error:
+        return Check(what, False, str(error))
+    except Exception as error:  # a library that is there and broken is just what a doctor looks for
+        return Check(what, False, f"does not load: {first_line(error)}", f"reinstall what '{name}' stands on")
+    return Check(what, not why, why or found)
+
+
+def plan_version(backend: Backend) -> str:
+    """The release of the library that a backend's plans belong to; empty for one that takes graphs."""
+    return backend.library_version if isinstance(backend, PlanBackend) else ""
+
+
+def mend_extra(error: MissingExtra) -> str:
+    return f"pip install 'spatialnet-edge[{error.extra}]'" if error.extra else "pip install --force-reinstall spatialnet-edge"
 
 
 def gstreamer() -> Check:

@@ -10,7 +10,8 @@
     │   ├── SinkRefused            a sink's file or folder cannot be written
     │   ├── Busy                   another process holds the device
     │   ├── DataRefused            labelled images that cannot be used as asked
-    │   └── MissingExtra           an optional library is not installed
+    │   ├── MissingExtra           an optional library is not installed
+    │   └── BrokenLibrary          a library is installed but does not load
     └── RunError               1   failed while running; what was written so far stays readable
         ├── EngineError            the engine failed, or its answers cannot be trusted
         ├── SourceLost             the source stopped before its end
@@ -86,6 +87,19 @@ class MissingExtra(Refused):
         super().__init__(f"the library '{library}' is not installed; it comes with: pip install 'spatialnet-edge[{extra}]'")
         self.library = library
         self.extra = extra
+
+
+class BrokenLibrary(Refused):
+    """A library is installed but does not load, such as an OpenCV that was built for another NumPy.
+
+    Args:
+        found: the library, and what it said.
+    """
+
+    def __init__(self, found: str) -> None:
+        super().__init__(
+            f"a library is installed here but does not load: {found}; 'spatialnet-edge doctor' says how to mend it"
+        )
 
 
 class RunError(SpatialNetError):

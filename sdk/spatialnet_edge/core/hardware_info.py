@@ -1,9 +1,10 @@
-"""Facts about this computer: its cores and its processor."""
+"""Facts about this computer: its cores, its processor and its power mode."""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 from pathlib import Path
 
 
@@ -25,3 +26,22 @@ def processor() -> str:
         return platform.processor() or "unknown processor"
     names = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
     return names[0] if names else "unknown processor"
+
+
+NVPMODEL_STATUS = Path("/var/lib/nvpmodel/status")
+"""The number of the power mode that a Jetson is in: "pmode:0002"."""
+NVPMODEL_CONFIG = Path("/etc/nvpmodel.conf")
+"""The names of its modes: "< POWER_MODEL ID=2 NAME=MODE_30W >"."""
+
+
+def power_mode(status: Path = NVPMODEL_STATUS, config: Path = NVPMODEL_CONFIG) -> str | None:
+    """The name of the power mode that a Jetson is in, such as "MAXN" or "15W"; None on other computers."""
+    try:
+        number = re.search(r"pmode:0*(\d+)", status.read_text(encoding="utf-8", errors="replace"))
+        text = config.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    if number is None:
+        return None
+    name = re.search(rf"POWER_MODEL\s+ID={number[1]}\s+NAME=(\S+)", text)
+    return name[1] if name else number[1]

@@ -19,9 +19,7 @@ from numpy.typing import NDArray
 
 try:
     import cv2
-except ModuleNotFoundError as error:
-    if error.name != "cv2":
-        raise
+except ImportError:  # not installed, or built for another NumPy, as JetPack 6 has it: `doctor` says which
     cv2 = None
 
 MAX_PIXELS = 1 << 28

@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-from spatialnet_edge.core.errors import MissingExtra
+from spatialnet_edge.core.errors import BrokenLibrary, MissingExtra, first_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,8 @@ class Plugin:
         """Import the class.
 
         Raises:
-            MissingExtra: the optional library itself is missing; any other import error passes unchanged.
+            MissingExtra: the optional library itself is missing.
+            BrokenLibrary: a library is installed but does not load.
         """
         module, attribute = self.target.split(":")
         try:
@@ -42,6 +43,8 @@ class Plugin:
             if self.library and error.name == self.library:
                 raise MissingExtra(self.library, self.extra) from error
             raise
+        except ImportError as error:
+            raise BrokenLibrary(f"{error.name or self.library or module}: {first_line(error)}") from error
 
 
 def known(group: str, table: Mapping[str, Plugin]) -> dict[str, Plugin]:

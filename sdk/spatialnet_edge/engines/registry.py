@@ -53,7 +53,7 @@ class Backend(Protocol):
     Attributes:
         takes_graphs: whether it runs the portable graph, so that it can be asked for with any bundle.
 
-    What a backend may do beyond this is declared in `OpensStrippedPlans` and `OpensInspectable`.
+    What a backend may do beyond this is declared in `OpensPlans` and `OpensInspectable`.
     """
 
     name: str
@@ -67,11 +67,11 @@ class Backend(Protocol):
 
 
 @runtime_checkable
-class OpensStrippedPlans(Protocol):
-    """A backend whose plans may come without their weights."""
+class OpensPlans(Protocol):
+    """A backend of compiled plans: how a plan is opened depends on how it was built."""
 
-    def open_without_weights(self, content: bytes, weights: bytes, spec: ModelSpec) -> Engine:
-        """Open a stripped plan with the weights of an ONNX graph."""
+    def open_plan(self, record: EngineRecord, content: bytes, weights: bytes | None, spec: ModelSpec) -> Engine:
+        """Open a plan; one that was stripped with the weights of an ONNX graph, else None."""
         ...
 
 
@@ -89,8 +89,8 @@ BACKENDS: dict[str, Plugin] = {
     "onnxruntime_cuda": Plugin("spatialnet_edge.engines.onnxruntime:on_cuda", "onnxruntime", ""),
     "onnxruntime_tensorrt": Plugin("spatialnet_edge.engines.onnxruntime:on_tensorrt", "onnxruntime", ""),
     "openvino": Plugin("spatialnet_edge.engines.openvino:OpenVinoBackend", "openvino", "openvino"),
-    "tensorrt": Plugin("spatialnet_edge.engines.tensorrt:tensorrt", "tensorrt", "tensorrt"),
-    "tensorrt_rtx": Plugin("spatialnet_edge.engines.tensorrt:tensorrt_rtx", "tensorrt_rtx", "rtx"),
+    "tensorrt": Plugin("spatialnet_edge.engines.tensorrt_plans:tensorrt", "tensorrt", "tensorrt"),
+    "tensorrt_rtx": Plugin("spatialnet_edge.engines.tensorrt_plans:tensorrt_rtx", "tensorrt_rtx", "rtx"),
 }
 
 
@@ -204,7 +204,7 @@ def backend_takes_graphs(name: str) -> bool:
     """Whether a backend runs the portable graph; True if its library is missing, which is then the reason that is given."""
     try:
         return load_backend(name).takes_graphs
-    except MissingExtra:
+    except (MissingExtra, EngineUnavailable):
         return True
 
 
@@ -219,10 +219,10 @@ def _open(
     backend = load_backend(record.backend)
     if reason := backend.refuses(record):
         raise EngineUnavailable(reason)
+    if isinstance(backend, OpensPlans):
+        return CheckedEngine(backend.open_plan(record, contents[0], contents[1] if record.weights else None, spec))
     if record.weights:
-        if not isinstance(backend, OpensStrippedPlans):
-            raise EngineUnavailable(f"the backend '{record.backend}' takes no engine without its weights")
-        return CheckedEngine(backend.open_without_weights(contents[0], contents[1], spec))
+        raise EngineUnavailable(f"the backend '{record.backend}' takes no engine without its weights")
     if inspectable_weights and isinstance(backend, OpensInspectable):
         return CheckedEngine(backend.open_inspectable(contents[0], spec, threads))
     return CheckedEngine(backend.open(contents[0], spec, threads))

@@ -1,7 +1,7 @@
-"""What a plan really runs: the layers that TensorRT made of the graph, the precision of each, and its time.
+"""The layers that TensorRT made of a graph, the precision of each, and its time.
 
-A builder may fuse, move and convert; requested and executed precision have differed before (TensorRT issues 4516 and 4590), so it
-is read back from the engine inspector (NVIDIA, TensorRT documentation, "Engine Inspector").
+A builder may fuse, move and convert layers, and requested and executed precision have differed before (TensorRT issues 4516 and
+4590), so the precision is read back from the engine inspector (NVIDIA, TensorRT documentation, "Engine Inspector").
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ PRECISIONS: Mapping[str, re.Pattern[str]] = {
     "fp32": re.compile(r"\b(fp32|float|float32)\b", re.IGNORECASE),
 }
 """From narrow to wide, and how the inspector's tensor formats name them (`Half`, `Row major linear FP32`, `... Int8 format` …)."""
+TYPE_KEYS = frozenset({"format/datatype", "datatype", "format"})
+"""Keys of a tensor, in lower case, that may name its type: `Format/Datatype` in TensorRT 10, which 11 splits into `DataType` and
+`Format` (NVIDIA, "Migrating IEngineInspector Usage from TensorRT 10.x to 11.x")."""
 NO_ARITHMETIC = frozenset({"Reformat", "NoOp", "Constant", "Shuffle", "signal", "wait"})
 """Layer types that only move data."""
 
@@ -46,7 +49,7 @@ def executed(layer: Any) -> ExecutedLayer:
     if str(fields.get("LayerType", "")) in NO_ARITHMETIC:
         return ExecutedLayer(name=name, precision="")
     tensors = cast(list[dict[str, Any]], fields.get("Inputs", []))
-    formats = [str(tensor.get("Format/Datatype", tensor.get("Format", ""))) for tensor in tensors]
+    formats = [str(value) for tensor in tensors for key, value in tensor.items() if key.lower() in TYPE_KEYS]
     weights = fields.get("Weights")
     if isinstance(weights, dict):
         formats.append(str(cast(dict[str, Any], weights).get("Type", "")))
