@@ -32,14 +32,15 @@ def frame_of(image: Any, seq: int, topic: str, captured_ns: int) -> Frame:
     rows = raw[: image.height * image.step].reshape(image.height, image.step)
     pixels = rows[:, : image.width * channels].reshape(image.height, image.width, channels)
     stamp = image.header.stamp
-    return Frame(rgb(pixels, image.encoding), seq, topic, captured_ns, stamp.sec + stamp.nanosec / 1e9)
+    seconds = stamp.sec + stamp.nanosec / 1e9
+    if image.encoding == "bgr8":
+        return Frame(pixels, seq, topic, captured_ns, seconds, pixel_format="bgr24")
+    return Frame(rgb(pixels, image.encoding), seq, topic, captured_ns, seconds)
 
 
 def rgb(pixels: NDArray[np.uint8], encoding: str) -> NDArray[np.uint8]:
     if encoding == "rgb8":
         return pixels
-    if encoding == "bgr8":
-        return pixels[..., ::-1]
     how = {"mono8": cv2.COLOR_GRAY2RGB, "rgba8": cv2.COLOR_RGBA2RGB, "bgra8": cv2.COLOR_BGRA2RGB}[encoding]
     return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), how), np.uint8)
 

@@ -16,8 +16,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TypedDict, overload
 
-import numpy as np
-
 from spatialnet_edge.bundle.reader import Bundle, open_bundle
 from spatialnet_edge.bundle.trust import Trust
 from spatialnet_edge.core.errors import EngineError, SourceRefused
@@ -97,7 +95,7 @@ class Model:
         frame = frame_of(image, index)
         if isinstance(frame, Skipped):
             raise SourceRefused(frame.detail)
-        return self._single.step(replace(frame, pixels=np.asarray(frame.pixels)))
+        return self._single.step(frame)
 
     def stream(
         self,

@@ -204,7 +204,7 @@ def test_pixels_through_shared_memory_are_the_pixels() -> None:
         assert isinstance(there, Frame)
         assert isinstance(here, Frame)
         assert np.array_equal(there.pixels, here.pixels)
-        assert there.position_s == here.position_s
+        assert there.media_time_s == here.media_time_s
         assert not there.pixels.flags.owndata
         assert not there.pixels.flags.writeable
     source.close()

@@ -21,9 +21,9 @@ fi
 
 # what a payload computer gets: wheels, and no network to fetch more
 rm -rf "$guest/opt/spatialnet-edge" "$guest/wheels"
-python3 -m pip wheel --quiet --disable-pip-version-check --wheel-dir "$guest/wheels" "$root[opencv]"
+python3 -m pip wheel --quiet --disable-pip-version-check --wheel-dir "$guest/wheels" "$root[opencv,video]"
 chroot "$guest" python3 -m venv /opt/spatialnet-edge
-chroot "$guest" /opt/spatialnet-edge/bin/pip install --quiet --no-index --find-links /wheels 'spatialnet-edge[opencv]'
+chroot "$guest" /opt/spatialnet-edge/bin/pip install --quiet --no-index --find-links /wheels 'spatialnet-edge[opencv,video]'
 rm -rf "$guest/wheels"
 
 # the steps of firmware_examples/systemd/README.md

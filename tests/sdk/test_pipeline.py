@@ -180,7 +180,9 @@ def test_a_frame_without_a_picture_has_no_label_and_says_why(level: int, reason:
 
 def test_a_frame_without_a_label_does_not_reach_the_average_and_is_counted() -> None:
     black = np.zeros((SIDE, SIDE, 3), np.uint8)
-    lights: list[Frame | Skipped] = [Frame(black if seq % 2 else lit(230), seq, "x", position_s=seq / 10) for seq in range(20)]
+    lights: list[Frame | Skipped] = [
+        Frame(black if seq % 2 else lit(230), seq, "x", media_time_s=seq / 10) for seq in range(20)
+    ]
     pipeline = Pipeline(fake(), smoothing_s=1.0)
     results = list(pipeline.stream(ListSource(lights)))
     assert [result.shade.label for result in results] == ["bright", None] * 10
@@ -191,7 +193,7 @@ def test_a_frame_without_a_label_does_not_reach_the_average_and_is_counted() -> 
 
 
 def test_smoothing_follows_the_recordings_own_time() -> None:
-    flicker: list[Frame | Skipped] = [Frame(lit(230 if seq % 2 else 25), seq, "x", position_s=seq / 10) for seq in range(40)]
+    flicker: list[Frame | Skipped] = [Frame(lit(230 if seq % 2 else 25), seq, "x", media_time_s=seq / 10) for seq in range(40)]
     smoothed = [r.shade.probabilities[1] for r in Pipeline(fake(), smoothing_s=1.0).stream(ListSource(flicker))]
     plain = [r.shade.probabilities[1] for r in Pipeline(fake()).stream(ListSource(flicker))]
     assert np.ptp(plain[-10:]) > 0.7

@@ -45,7 +45,7 @@ class Check:
 
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print the diagnosis as JSON.")] = False) -> None:
     """Say what works on this machine, and how to mend what does not."""
-    checks = [*libraries(), opencv(), gpu(), *backends(), gstreamer(), shipped_model()]
+    checks = [*libraries(), opencv(), video_decoding(), gpu(), *backends(), gstreamer(), shipped_model()]
     if json:
         typer.echo(msgspec.json.format(msgspec.json.encode([asdict(check) for check in checks])))
         return
@@ -95,6 +95,18 @@ def gpu() -> Check:
     mode = f", power mode {name}" if (name := power_mode()) else ""
     through = next(name for name, target in DEVICES.items() if target.endswith(f":{type(device).__name__}"))
     return Check("GPU", True, f"{described(device.identity)}{mode}, through {through}")
+
+
+def video_decoding() -> Check:
+    """Recordings and network streams, and the hardware that decodes them here."""
+    try:
+        from spatialnet_edge.sources.ffmpeg import hardware, version_of_ffmpeg
+    except ImportError as error:
+        mend = "pip install 'spatialnet-edge[video]'"
+        return Check("video decoding", False, f"no recordings, no network streams: {first_line(error)}", mend)
+    found = hardware()
+    where = f"in hardware ({', '.join(found)}) where the codec allows, else" if found else "in"
+    return Check("video decoding", True, f"{version_of_ffmpeg()}, {where} software")
 
 
 def backends() -> list[Check]:

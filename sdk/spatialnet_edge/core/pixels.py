@@ -84,6 +84,8 @@ def decode_png(encoded: bytes, bands: int) -> NDArray[np.uint8]:
 
 def resize(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
     """Resize uint8 `[H, W, bands]`: a mean over areas along a side that shrinks, linear along one that grows."""
+    if image.shape[:2] == (height, width):
+        return image
     if cv2 is None:
         return resize_by_numpy(image, width, height)
     bands = image.shape[2]

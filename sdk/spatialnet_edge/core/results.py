@@ -181,12 +181,14 @@ class FrameResult:
 
     def to_dict(self) -> dict[str, Any]:
         """As one JSON object."""
+        media_time_s = self.frame.media_time_s
         record: dict[str, Any] = {
             "seq": self.seq,
             "source": self.source,
             "bundle": self.bundle,
             "captured_unix": round(self.frame.captured_unix, 6),
             "captured_ns": self.frame.captured_ns,
+            "media_time_s": media_time_s if media_time_s is None else round(media_time_s, 6),
             "boot": boot_id(),
             "age_ms": round(self.age_ms, 3),
             "engine_ms": round(self.engine_ms, 3),

@@ -150,15 +150,16 @@ class InputSpec(Contract, frozen=True):
     """The image tensor: uint8 `[N, height, width, channels]`, channels being the groups' bands one after the other.
 
     Attributes:
-        resize: how a frame of another size becomes `height` × `width`. `stretch`: both sides are halved (mean over 2×2 pixels)
-            while both are at least three times the input's, then each is scaled: a mean over areas where it shrinks, linear
-            where it grows.
+        resize: how a frame of another size becomes `height` × `width`. `area`: each side is scaled, a mean over areas where it
+            shrinks, linear where it grows. `stretch`, of bundles made before there was `area`: both sides are halved (mean over
+            2×2 pixels) while both are at least three times the input's, then scaled as by `area`. A decoder's picture is scaled
+            from its own planes by swscale, which differs from the same of an array by about one level.
     """
 
     height: Side
     width: Side
     groups: tuple[BandGroup, ...]
-    resize: Literal["stretch"] = "stretch"
+    resize: Literal["area", "stretch"] = "area"
 
     @property
     def channels(self) -> int:

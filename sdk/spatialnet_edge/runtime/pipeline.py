@@ -211,7 +211,7 @@ class Pipeline:
         return self.hooks.admit(frame)
 
     def _infer(self, frame: Frame) -> Inferred:
-        pixels = preprocess(frame.pixels, self.engine.spec.input)
+        pixels = preprocess(frame, self.engine.spec.input)
         sample = sampled(pixels)
         flags = quality(sample)
         start = time.perf_counter()

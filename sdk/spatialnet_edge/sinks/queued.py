@@ -72,7 +72,7 @@ class QueuedSink:
         if self._failure is not None:
             raise self._translated() from self._failure
         if not self._wants_pixels:
-            result = replace(result, frame=replace(result.frame, pixels=NO_PIXELS))
+            result = replace(result, frame=replace(result.frame, image=NO_PIXELS))
         if self._inbox.put(result) is not None:
             self.dropped += 1
 

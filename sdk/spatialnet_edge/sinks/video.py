@@ -76,7 +76,7 @@ class VideoSink:
         self._size = (max(2, int(width * scale) // 2 * 2), max(2, int(height * scale) // 2 * 2))
         codec = "mp4v" if self._path.suffix.lower() == ".mp4" else "MJPG"
         self._path = self._path if self._overwrite else free_name(self._path)
-        writer = cv2.VideoWriter(str(self._path), cv2.VideoWriter.fourcc(*codec), self._fps, self._size)
+        writer = cv2.VideoWriter(str(self._path.absolute()), cv2.VideoWriter.fourcc(*codec), self._fps, self._size)
         if not writer.isOpened():
             raise SinkError(f"{self._path}: OpenCV cannot write this video ({codec}, {self._size}); is the folder writable?")
         self._writer = writer

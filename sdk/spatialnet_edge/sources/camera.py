@@ -9,8 +9,8 @@ import cv2
 
 from spatialnet_edge.core.errors import SourceLost, SourceRefused
 from spatialnet_edge.core.frames import Frame, Skipped
+from spatialnet_edge.sources.opencv_frames import Place, read_frames
 from spatialnet_edge.sources.registry import camera_node, options_of, size_of
-from spatialnet_edge.sources.video import Place, read_frames
 
 DEFAULTS = {"size": "", "fps": "", "format": ""}
 MODE = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FPS, cv2.CAP_PROP_FOURCC)

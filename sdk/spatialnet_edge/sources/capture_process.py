@@ -83,9 +83,7 @@ class Sender:
         return memory.view(self._free[-1], shape)
 
     def send(self, frame: Frame) -> None:
-        pixels = frame.pixels
-        bgr = pixels.strides[-1] < 0
-        stored: NDArray[np.uint8] = np.asarray(pixels[..., ::-1] if bgr else pixels)
+        stored = frame.image if isinstance(frame.image, np.ndarray) else frame.image.rgb()
         memory = self._memory
         if memory is None or stored.nbytes > memory.slot_bytes:
             memory = self._new_ring(stored.nbytes)
@@ -102,8 +100,8 @@ class Sender:
             pose = tuple(float(getattr(frame.pose, name)) for name in frame.pose.__slots__)
         height, width, bands = stored.shape
         message = FrameMessage(
-            memory.generation, slot, frame.seq, (height, width, bands), bgr,
-            frame.captured_ns, frame.captured_unix, frame.position_s, pose, frame.footprint,
+            memory.generation, slot, frame.seq, (height, width, bands), frame.pixel_format,
+            frame.captured_ns, frame.captured_unix, frame.media_time_s, pose, frame.footprint,
         )  # fmt: skip
         self._channel.send(encode(message))
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from spatialnet_edge.core.errors import SourceLost, SourceRefused
 from spatialnet_edge.core.frames import Frame, Skipped
-from spatialnet_edge.sources.video import checked_frame
+from spatialnet_edge.sources.opencv_frames import checked_frame
 
 STATE_VARIABLE = "FAULTY_STATE"
 INTERVAL_S = 0.01

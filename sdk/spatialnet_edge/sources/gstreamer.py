@@ -82,7 +82,7 @@ class _OpenCvReader:
             raise SourceRefused(f"{uri}: OpenCV's GStreamer cannot start this pipeline; try it with gst-launch-1.0")
 
     def frames(self) -> Iterator[Frame | Skipped]:
-        from spatialnet_edge.sources.video import read_frames
+        from spatialnet_edge.sources.opencv_frames import read_frames
 
         return read_frames(self._capture, self._uri)
 
@@ -114,7 +114,7 @@ class _GstReader:
             raw = np.frombuffer(buffer.extract_dup(0, buffer.get_size()), np.uint8)
             stride = len(raw) // height  # rows are padded to four bytes
             image = np.lib.stride_tricks.as_strided(raw, (height, width, 3), (stride, 3, 1))
-            yield Frame(image[..., ::-1], seq, self._uri)
+            yield Frame(image, seq, self._uri, pixel_format="bgr24")
             seq += 1
 
     def _check_end(self, seq: int) -> None:

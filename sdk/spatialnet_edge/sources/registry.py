@@ -2,11 +2,11 @@
 
 | URI | source |
 |---|---|
-| `clip.mp4`, `file:clip.mp4` | a video file (extra `opencv`, as for cameras and streams) |
+| `clip.mp4`, `file:clip.mp4` | a video file (extra `video`) |
 | `photo.jpg` | one image |
 | `folder/` | every image below it, in order of name |
-| `0`, `/dev/video2`, `/dev/v4l/by-id/…` | a camera; `?size=1280x720&fps=30&format=MJPG` chooses its mode |
-| `rtsp://…`, `http://…` | a network stream |
+| `0`, `/dev/video2`, `/dev/v4l/by-id/…` | a camera (extra `opencv`); `?size=1280x720&fps=30&format=MJPG` chooses its mode |
+| `rtsp://…`, `http://…` | a network stream (extra `video`) |
 | `scene:S2.tif?tile=256` | the tiles of a georeferenced raster, or of all below a folder, each with its footprint (extra `geo`) |
 | `gst:PIPELINE` | a GStreamer pipeline that ends before the sink |
 | `synthetic:frames=300&size=640x480` | frames made on the spot, for tests and benchmarks |
@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 from spatialnet_edge.core.errors import SourceRefused
 from spatialnet_edge.core.frames import Frame, Skipped
@@ -56,9 +56,9 @@ class Source(Protocol):
 
 
 SOURCES: dict[str, Plugin] = {
-    "video": Plugin("spatialnet_edge.sources.video:VideoSource", "cv2", "opencv"),
+    "video": Plugin("spatialnet_edge.sources.video:VideoSource", "av", "video"),
     "camera": Plugin("spatialnet_edge.sources.camera:CameraSource", "cv2", "opencv"),
-    "stream": Plugin("spatialnet_edge.sources.video:StreamSource", "cv2", "opencv"),
+    "stream": Plugin("spatialnet_edge.sources.video:StreamSource", "av", "video"),
     "image": Plugin("spatialnet_edge.sources.stills:ImageSource"),
     "folder": Plugin("spatialnet_edge.sources.stills:FolderSource"),
     "scene": Plugin("spatialnet_edge.sources.scene:SceneSource", "rasterio", "geo"),
@@ -90,39 +90,70 @@ class SourceUri:
 
 
 def parse_uri(uri: str) -> SourceUri:
-    """Say which source a URI names. Looks at the file system only to tell a folder from a file.
+    """Say which source a URI names. What is there under this very name is meant; only then is it taken apart.
 
     Raises:
         SourceRefused: empty, or a scheme that nobody knows.
     """
-    text = uri.strip()
+    if "\0" in uri:
+        raise SourceRefused(f"{uri!r}: a null byte cannot be part of a source")
+    text = uri if os.path.lexists(uri) else uri.strip()
     if not text:
         raise SourceRefused("the source is empty; give a video, an image, a folder/, a camera index or a URI")
     if camera_node(text) is not None:
         return SourceUri("camera", text)
-    if "\0" in text:
-        raise SourceRefused(f"{uri!r}: a null byte cannot be part of a source")
     scheme, colon, rest = text.partition(":")
-    if colon and not os.path.exists(
-        text
-    ):  # which, unlike Path.exists, takes a name that is too long for one that is not there
-        if rest.startswith("//") and scheme in STREAM_SCHEMES:
-            return SourceUri("stream", text)
-        if scheme == "file":
-            return _parse_path(rest.removeprefix("//"))
-        names = known("sources", SOURCES)
-        if scheme in names:
-            return SourceUri(scheme, rest)
-        if scheme.isidentifier():
-            raise SourceRefused(f"{uri}: no such file, and no source '{scheme}:'; there are {', '.join(sorted(names))}")
+    if not colon or os.path.lexists(text):
+        return _parse_path(text)
+    if rest.startswith("//") and scheme in STREAM_SCHEMES:
+        return SourceUri("stream", text)
+    if scheme == "file":
+        return _parse_path(path_of_file_uri(rest))
+    names = known("sources", SOURCES)
+    if scheme in names:
+        return SourceUri(scheme, rest)
+    if scheme.isidentifier():
+        raise SourceRefused(f"{shown(uri)}: no such file, and no source '{scheme}:'; there are {', '.join(sorted(names))}")
     return _parse_path(text)
+
+
+def path_of_file_uri(rest: str) -> str:
+    """The path of `file:REST` (RFC 8089): a host is passed over, and `%20` is a space unless the name is there as it stands."""
+    path = rest
+    if rest.startswith("//"):
+        host, slash, below = rest[2:].partition("/")
+        path = slash + below if slash and host in ("", "localhost") else rest[2:]
+    return path if os.path.lexists(path) else os.fsdecode(unquote_to_bytes(os.fsencode(path)))
+
+
+def split_options(rest: str) -> tuple[str, str]:
+    """`NAME?OPTIONS` as a name and its options. A name that is there may hold `?` itself."""
+    if os.path.lexists(rest):
+        return rest, ""
+    name, mark, query = rest.rpartition("?")
+    while mark:
+        if os.path.lexists(name):
+            return name, query
+        name, mark, _ = name.rpartition("?")
+        query = rest[len(name) + 1 :]
+    name, _, query = rest.partition("?")
+    return name, query
+
+
+def shown(name: str | Path) -> str:
+    """A file's name as text that every sink can write. On Linux a name is bytes: those that are not UTF-8 appear as `\\xe9`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+MAX_CAMERAS = 256
+"""Video4Linux numbers its devices from 0 to 255; a longer number is the name of a file or folder, such as a date."""
 
 
 def camera_node(uri: str) -> Path | None:
     """The device of a camera's URI, whether it is there or not; None if the URI names something else."""
     device = uri.partition("?")[0]
-    if device.isascii() and device.isdigit():
-        return Path(f"/dev/video{device}")
+    if device.isascii() and device.isdigit() and len(device) < 4 and int(device) < MAX_CAMERAS:
+        return Path(f"/dev/video{int(device)}")
     return Path(device) if device.startswith(CAMERA_PATHS) and "\0" not in device else None
 
 
@@ -174,11 +205,11 @@ def regular_file(text: str) -> Path:
     path = Path(text)
     try:
         if not path.exists():
-            raise SourceRefused(f"{path}: no such file; check the path")
+            raise SourceRefused(f"{shown(path)}: no such file; check the path")
         if not path.is_file():
-            raise SourceRefused(f"{path}: not a plain file (a FIFO or a device?); give a video or an image file")
+            raise SourceRefused(f"{shown(path)}: not a plain file (a FIFO or a device?); give a video or an image file")
         if path.stat().st_size == 0:
-            raise SourceRefused(f"{path}: the file is empty (0 bytes)")
+            raise SourceRefused(f"{shown(path)}: the file is empty (0 bytes)")
     except (OSError, ValueError) as error:
         raise SourceRefused(f"{text[:200]!r}: cannot be opened: {error}") from error
     return path

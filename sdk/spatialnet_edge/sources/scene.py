@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from spatialnet_edge.core.errors import MissingExtra, SourceRefused, first_line
 from spatialnet_edge.core.frames import Frame, Pose, Skipped
-from spatialnet_edge.sources.registry import IMAGE_SUFFIXES, options_of, regular_file
+from spatialnet_edge.sources.registry import IMAGE_SUFFIXES, options_of, regular_file, shown, split_options
 from spatialnet_edge.sources.stills import find_images
 
 DEFAULTS = {"tile": "256", "overlap": "0", "bands": "", "scale": "0"}
@@ -51,13 +51,15 @@ class SceneSource:
     fps = None
 
     def __init__(self, rest: str) -> None:
-        name, _, query = rest.partition("?")
-        self.uri = f"scene:{rest}"
+        name, query = split_options(rest)
+        self.uri = f"scene:{shown(rest)}"
         self._tiling = tiling_of(self.uri, query)
         folder = Path(name).is_dir()
         self._paths = find_images(Path(name), RASTER_SUFFIXES) if folder else [regular_file(name)]
         if not self._paths:
-            raise SourceRefused(f"{name}: no raster in this folder or below; looked for {', '.join(sorted(RASTER_SUFFIXES))}")
+            raise SourceRefused(
+                f"{shown(name)}: no raster in this folder or below; looked for {', '.join(sorted(RASTER_SUFFIXES))}"
+            )
         try:
             import_module("rasterio")
         except ModuleNotFoundError as error:
@@ -77,7 +79,7 @@ class SceneSource:
     def __iter__(self) -> Iterator[Frame | Skipped]:
         seq = count()
         for path in self._paths:
-            source = self.uri if self.length is not None else str(path)
+            source = self.uri if self.length is not None else shown(path)
             try:
                 with closing(Raster(path)) as raster:
                     raster.check(self._tiling)
@@ -133,7 +135,7 @@ class Raster:
             try:
                 self._data: Any = self._rasterio.open(path)
             except self._rasterio.errors.RasterioIOError as error:
-                raise SourceRefused(f"{path}: GDAL does not read this raster: {first_line(error)}") from error
+                raise SourceRefused(f"{shown(path)}: GDAL does not read this raster: {first_line(error)}") from error
 
     def check(self, tiling: Tiling) -> None:
         """Find options that do not fit this raster.
@@ -143,10 +145,10 @@ class Raster:
         """
         if not all(1 <= band <= self._data.count for band in tiling.bands):
             asked = ",".join(map(str, tiling.bands))
-            raise SourceRefused(f"{self._path}: has {self._data.count} bands; bands={asked} names others")
+            raise SourceRefused(f"{shown(self._path)}: has {self._data.count} bands; bands={asked} names others")
         if self._data.dtypes[0] != "uint8" and not tiling.scale:
             raise SourceRefused(
-                f"{self._path}: holds {self._data.dtypes[0]}; say with scale= which value becomes 255 "
+                f"{shown(self._path)}: holds {self._data.dtypes[0]}; say with scale= which value becomes 255 "
                 f"(Sentinel-2 reflectance: 3000)"
             )
 
@@ -168,9 +170,9 @@ class Raster:
         try:
             values = self._data.read(list(tiling.bands), window=windows.Window(x, y, side, side), masked=True)
         except self._rasterio.errors.RasterioIOError as error:
-            return Skipped(seq, "decode_error", f"{self._path}: tile at {x}, {y}: {first_line(error)}")
+            return Skipped(seq, "decode_error", f"{shown(self._path)}: tile at {x}, {y}: {first_line(error)}")
         if np.ma.getmaskarray(values).all():
-            return Skipped(seq, "no_data", f"{self._path}: tile at {x}, {y} is outside the scene")
+            return Skipped(seq, "no_data", f"{shown(self._path)}: tile at {x}, {y} is outside the scene")
         footprint = self._footprint(x, y, side)
         return Frame(levels(values, tiling.scale), seq, source, pose=centre(footprint), footprint=footprint)
 

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialnet_edge.core.frames import Frame, Pose
+from spatialnet_edge.core.frames import Frame, PixelFormat, Pose
 from spatialnet_edge.sources.buffer_lease import lend
 
 SLOTS = 24
@@ -47,20 +47,16 @@ class RingMade(msgspec.Struct, tag=True, frozen=True):
 
 
 class FrameMessage(msgspec.Struct, tag=True, frozen=True):
-    """A frame lies in a slot.
-
-    Attributes:
-        bgr: the bytes are in the order blue, green, red; the runtime sees them reversed.
-    """
+    """A frame lies in a slot."""
 
     generation: int
     slot: int
     seq: int
     shape: tuple[int, int, int]
-    bgr: bool
+    pixel_format: PixelFormat
     captured_ns: int
     captured_unix: float
-    position_s: float | None
+    media_time_s: float | None
     pose: tuple[float, ...] | None
     footprint: tuple[tuple[float, float], ...] = ()
 
@@ -141,5 +137,7 @@ def frame_of(message: FrameMessage, memory: Memory, channel: Channel, seq: int, 
     slot.flags.writeable = False
     pixels = lend(slot, partial(channel.release, memory.generation, message.slot))
     pose = None if message.pose is None else Pose(*message.pose)
-    shown = pixels[..., ::-1] if message.bgr else pixels
-    return Frame(shown, seq, source, message.captured_ns, message.captured_unix, message.position_s, pose, message.footprint)
+    return Frame(
+        pixels, seq, source, message.captured_ns, message.captured_unix, message.media_time_s, pose, message.footprint,
+        message.pixel_format,
+    )  # fmt: skip

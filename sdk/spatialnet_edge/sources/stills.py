@@ -12,7 +12,7 @@ from spatialnet_edge.core.errors import SourceRefused
 from spatialnet_edge.core.frames import Frame, Skipped
 from spatialnet_edge.core.pixels import decode_rgb
 from spatialnet_edge.sources.exif import exif_pose
-from spatialnet_edge.sources.registry import IMAGE_SUFFIXES, hidden, regular_file
+from spatialnet_edge.sources.registry import IMAGE_SUFFIXES, hidden, regular_file, shown
 
 
 @final
@@ -24,7 +24,7 @@ class ImageSource:
     fps = None
 
     def __init__(self, rest: str) -> None:
-        self.uri = rest
+        self.uri = shown(rest)
         self._path = regular_file(rest)
         item = read_image(self._path, 0)
         if isinstance(item, Skipped):
@@ -46,10 +46,12 @@ class FolderSource:
     fps = None
 
     def __init__(self, rest: str) -> None:
-        self.uri = rest
+        self.uri = shown(rest)
         self._paths = find_images(Path(rest))
         if not self._paths:
-            raise SourceRefused(f"{rest}: no image in this folder or below; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
+            raise SourceRefused(
+                f"{self.uri}: no image in this folder or below; looked for {', '.join(sorted(IMAGE_SUFFIXES))}"
+            )
         self.length = len(self._paths)
 
     def __iter__(self) -> Iterator[Frame | Skipped]:
@@ -71,9 +73,9 @@ def read_image(path: Path, seq: int) -> Frame | Skipped:
     """Decode one file to RGB; what is wrong with it comes back as `Skipped`, with the path."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            return Skipped(seq, "decode_error", f"{path}: not a plain file")
+            return Skipped(seq, "decode_error", f"{shown(path)}: not a plain file")
         encoded = path.read_bytes()
         pixels = decode_rgb(encoded)
     except (OSError, ValueError) as error:
-        return Skipped(seq, "decode_error", f"{path}: {error}")
-    return Frame(pixels, seq, str(path), pose=exif_pose(encoded))
+        return Skipped(seq, "decode_error", f"{shown(path)}: {error}")
+    return Frame(pixels, seq, shown(path), pose=exif_pose(encoded))

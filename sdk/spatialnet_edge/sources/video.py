@@ -1,130 +1,140 @@
-"""Video files and network streams, through OpenCV; and what every source of OpenCV's shares."""
+"""Recordings and network streams, demuxed and decoded by FFmpeg through PyAV."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, final
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
+import av
+from av.error import FFmpegError
+from av.video.stream import VideoStream
 
 from spatialnet_edge.core.errors import SourceLost, SourceRefused
 from spatialnet_edge.core.frames import Frame, Skipped
-from spatialnet_edge.sources.buffer_pool import Recycled
-from spatialnet_edge.sources.registry import first_bytes, regular_file
-
-# The complaints of FFmpeg and OpenCV become our one line instead.
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "8")
-if hasattr(cv2.utils, "logging"):  # which not every system's build has
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
-
-STREAM_TIMEOUT_MS = 10_000
+from spatialnet_edge.core.redaction import redacted
+from spatialnet_edge.sources.decoded_picture import DecodedPicture
+from spatialnet_edge.sources.ffmpeg import STREAM_TIMEOUT_S, Decoder, Undecodable, open_file, open_stream, words_of
+from spatialnet_edge.sources.registry import first_bytes, regular_file, shown
 
 
 @final
 class VideoSource:
-    """A video file, every frame of it."""
+    """A recording, every frame of it. A frame's time is its presentation time stamp.
+
+    Attributes:
+        length: as the container has it; an estimate, and None where it says nothing.
+
+    Raises:
+        SourceRefused: missing, empty, or no video that FFmpeg decodes.
+    """
 
     live = False
 
     def __init__(self, rest: str) -> None:
-        self.uri = rest
+        self.uri = shown(rest)
         self._path = regular_file(rest)
-        self._capture = cv2.VideoCapture(str(self._path))
-        if not self._capture.isOpened():
-            raise SourceRefused(f"{self._path}: not a video that OpenCV can decode; it begins with {first_bytes(self._path)}")
-        frames = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        self.length = frames if frames > 0 else None
-        self.fps = self._capture.get(cv2.CAP_PROP_FPS) or None
+        try:
+            self._decoder = Decoder(open_file(self._path), low_delay=False)
+        except (FFmpegError, SourceRefused) as error:
+            raise SourceRefused(
+                f"{self.uri}: not a video that FFmpeg decodes ({words_of(error)}); it begins with {first_bytes(self._path)}"
+            ) from error
+        stream = self._decoder.stream
+        rate = stream.average_rate or stream.guessed_rate
+        self.fps = float(rate) if rate else None
+        self.length = stream.frames or None
 
     def __iter__(self) -> Iterator[Frame | Skipped]:
-        seq = 0
-        frames = read_frames(self._capture, self.uri, self.fps, Recycled())
-        for seq, item in enumerate(frames, start=1):  # noqa: B007 (used after)
-            yield item
-        if seq == 0:
-            raise SourceRefused(f"{self.uri}: no frame could be decoded; the file may be truncated")
-        # Containers state their length; a few frames of slack, since some count a frame that never comes.
-        if self.length is not None and seq < self.length - max(2, self.length // 100):
+        seq = decoded = 0
+        clock = MediaClock(self._decoder.start_s, self.fps)
+        try:
+            for item in self._decoder.pictures():
+                decoded += not isinstance(item, Undecodable)
+                yield self._frame(item, seq, clock)
+                seq += 1
+        except FFmpegError as error:
             raise SourceLost(
-                f"{self.uri}: stopped after frame {seq} of {self.length}; the file is truncated or damaged there; "
+                f"{self.uri}: cannot be read behind frame {seq}: {words_of(error)}; results up to there are kept"
+            ) from error
+        if self._decoder.closed:
+            return
+        if not decoded:
+            raise SourceRefused(f"{self.uri}: no frame could be decoded; the file may be truncated or damaged")
+        if is_cut_off(self._path, self._decoder.stream):
+            raise SourceLost(
+                f"{self.uri}: stopped after frame {seq} of {self.length}; the file is truncated there; "
                 f"results up to that frame are kept"
             )
 
+    def _frame(self, item: av.VideoFrame | Undecodable, seq: int, clock: MediaClock) -> Frame | Skipped:
+        if isinstance(item, Undecodable):
+            return Skipped(seq, "decode_error", f"{self.uri}: frame {seq}: {item.reason}")
+        return Frame(DecodedPicture(item), seq, self.uri, media_time_s=clock.time_of(item))
+
     def close(self) -> None:
-        self._capture.release()
+        self._decoder.close()
+
+
+@final
+class MediaClock:
+    """The time of each picture in seconds from the start of a recording; None where nothing says it.
+
+    A raw stream has no time stamps: then a picture is one interval later than the one before.
+    """
+
+    def __init__(self, start_s: float, fps: float | None) -> None:
+        self._start_s = start_s
+        self._interval_s = 1 / fps if fps else None
+        self._next: float | None = 0.0
+
+    def time_of(self, picture: av.VideoFrame) -> float | None:
+        stamped = seconds_of(picture)
+        seconds = self._next if stamped is None else stamped - self._start_s
+        self._next = None if seconds is None or self._interval_s is None else seconds + self._interval_s
+        return seconds
+
+
+def seconds_of(picture: Any) -> float | None:
+    """PyAV's stub says that every picture has a time."""
+    return picture.time
+
+
+def is_cut_off(path: Path, stream: VideoStream) -> bool:
+    """Whether the container's own index names a packet beyond the end of the file. Durations are estimates; this is not."""
+    last = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
+    return last > path.stat().st_size
 
 
 @final
 class StreamSource:
-    """A network stream (RTSP and what else OpenCV's FFmpeg knows), with a time limit on opening and on reading."""
+    """A network stream (RTSP, HTTP, SRT and what else FFmpeg knows), with a time limit on opening and on every read."""
 
     live = True
     length = None
 
     def __init__(self, rest: str) -> None:
-        self.uri = rest
-        self.place: Place | None = None
-        limits = [
-            cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, STREAM_TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, STREAM_TIMEOUT_MS
-        ]  # fmt: skip
-        self._capture = cv2.VideoCapture(rest, cv2.CAP_FFMPEG, limits)
-        if not self._capture.isOpened():
+        self.uri = redacted(rest)
+        try:
+            self._decoder = Decoder(open_stream(rest), low_delay=True)
+        except (FFmpegError, SourceRefused) as error:
             raise SourceRefused(
-                f"{rest}: no stream there within {STREAM_TIMEOUT_MS // 1000} s; check the address, the network and the camera"
-            )
-        self.fps = self._capture.get(cv2.CAP_PROP_FPS) or None
+                f"{self.uri}: no stream there ({words_of(error)}; at most {STREAM_TIMEOUT_S:.0f} s are waited); "
+                f"check the address, the network and the camera"
+            ) from error
+        rate = self._decoder.stream.average_rate
+        self.fps = float(rate) if rate else None
 
     def __iter__(self) -> Iterator[Frame | Skipped]:
-        yield from read_frames(self._capture, self.uri, place=self.place)
+        try:
+            for seq, item in enumerate(self._decoder.pictures()):
+                if isinstance(item, Undecodable):
+                    yield Skipped(seq, "decode_error", f"{self.uri}: frame {seq}: {item.reason}")
+                else:
+                    yield Frame(DecodedPicture(item), seq, self.uri)
+        except FFmpegError as error:
+            raise SourceLost(f"{self.uri}: the stream broke off: {words_of(error)}; results up to here are kept") from error
         raise SourceLost(f"{self.uri}: the stream ended; results up to here are kept")
 
     def close(self) -> None:
-        self._capture.release()
-
-
-Place = Callable[[tuple[int, ...]], NDArray[np.uint8] | None]
-"""Gives memory for a picture of this shape, or None; so that a picture is decoded to where it is wanted."""
-
-
-def read_frames(
-    capture: cv2.VideoCapture, uri: str, fps: float | None = None, place: Place | None = None
-) -> Iterator[Frame | Skipped]:
-    """Frames until the capture has no more. OpenCV gives BGR; the frame shows it as RGB without copying.
-
-    Args:
-        fps: of a recording, which gives each frame its position; None for live sources.
-        place: asked for memory before each picture but the first.
-    """
-    seq = 0
-    shape: tuple[int, ...] = ()
-    while True:
-        target = place(shape) if place is not None and shape else None
-        arrived, image = capture.read(target) if target is not None else capture.read()
-        if not arrived:
-            return
-        item = checked_frame(np.asarray(image), seq, uri, seq / fps if fps else None)
-        if isinstance(item, Frame):
-            shape = item.pixels.shape
-        yield item
-        seq += 1
-
-
-def checked_frame(image: NDArray[Any], seq: int, uri: str, position_s: float | None = None) -> Frame | Skipped:
-    """What a camera gave, if it is a picture.
-
-    Args:
-        image: uint8 `[H, W, 3]`, BGR, becomes a frame; grey or with a fourth channel it is converted. Anything else is skipped:
-            nobody knows how a 16-bit sensor wants to be seen.
-    """
-    if image.size == 0:
-        return Skipped(seq, "empty", f"{uri}: frame {seq} is empty")
-    if image.dtype == np.uint8 and (image.ndim == 2 or image.shape[2] == 1):
-        image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
-    elif image.dtype == np.uint8 and image.shape[2] == 4:
-        image = cv2.cvtColor(image, cv2.COLOR_BGRA2BGR)
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        return Skipped(seq, "format", f"{uri}: frame {seq} is {image.dtype} {image.shape}; expected uint8 (H, W, 3)")
-    return Frame(np.asarray(image, np.uint8)[..., ::-1], seq, uri, position_s=position_s)
+        self._decoder.close()

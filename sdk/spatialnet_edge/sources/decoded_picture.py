@@ -1,0 +1,114 @@
+"""A decoder's picture: the planes as FFmpeg wrote them, scaled or converted to RGB when somebody asks."""
+
+from __future__ import annotations
+
+import struct
+from threading import Lock, local
+from typing import Any, final
+
+import av
+import numpy as np
+from av.sidedata.sidedata import Type
+from av.video.reformatter import Interpolation, VideoReformatter
+from numpy.typing import NDArray
+
+SCALED = Interpolation.AREA | Interpolation.FULL_CHR_H_INT
+"""Without the second flag swscale gives two neighbouring pixels one colour, which a small picture shows."""
+FULL_SIZE = Interpolation.BICUBIC
+"""FFmpeg's own default: matters for chroma that has to grow."""
+_threads = local()
+
+
+@final
+class DecodedPicture:
+    """One picture that FFmpeg decoded.
+
+    Colour matrix (BT.601, BT.709, BT.2020), range (limited or full), bit depth and chroma sampling are those that the decoder
+    stated. The display matrix (ISO/IEC 14496-12, section 8.5.2) turns or mirrors the picture after scaling. The two fields of an
+    interlaced picture stay woven: a mean over areas blends them. An alpha channel is dropped.
+    """
+
+    def __init__(self, picture: av.VideoFrame) -> None:
+        self._picture = picture
+        self._turn, self._mirror = orientation_of(picture)
+        self._rgb: NDArray[np.uint8] | None = None
+        self._lock = Lock()  # PyAV changes a picture's colour tags while it converts it
+
+    @property
+    def pixel_format(self) -> str:
+        """FFmpeg's name of it, such as `yuv420p10le`."""
+        return self._picture.format.name
+
+    @property
+    def height(self) -> int:
+        return self._picture.width if self._turn % 2 else self._picture.height
+
+    @property
+    def width(self) -> int:
+        return self._picture.height if self._turn % 2 else self._picture.width
+
+    def at(self, height: int, width: int) -> NDArray[np.uint8]:
+        """Scaled straight from the planes by swscale's area filter: uint8 `[height, width, 3]`, RGB, upright."""
+        rows, columns = (width, height) if self._turn % 2 else (height, width)
+        return self._upright(self._convert(rows, columns, SCALED))
+
+    def rgb(self) -> NDArray[np.uint8]:
+        """At full size: uint8 `[H, W, 3]`, RGB, upright. Made once, and kept as long as the picture."""
+        if self._rgb is None:
+            full = self._upright(self._convert(self._picture.height, self._picture.width, FULL_SIZE))
+            full.flags.writeable = False
+            self._rgb = full
+        return self._rgb
+
+    def _convert(self, rows: int, columns: int, how: Interpolation) -> NDArray[np.uint8]:
+        with self._lock:
+            converted = reformatter().reformat(self._picture, columns, rows, "rgb24", interpolation=how, threads=1)
+        return packed_view(converted)
+
+    def _upright(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        turned = np.rot90(image, self._turn) if self._turn else image
+        return turned[:, ::-1] if self._mirror else turned
+
+
+def reformatter() -> VideoReformatter:
+    """This thread's scaler: one may not be used by two threads at once."""
+    found: VideoReformatter | None = getattr(_threads, "reformatter", None)
+    if found is None:
+        found = _threads.reformatter = VideoReformatter()
+    return found
+
+
+def packed_view(picture: av.VideoFrame) -> NDArray[np.uint8]:
+    """A picture of format rgb24 as an array on its own memory, without copying: uint8 `[H, W, 3]`. Rows may be padded."""
+    plane = picture.planes[0]
+    memory: NDArray[np.uint8] = np.frombuffer(memoryview(plane), np.uint8)
+    rows = np.reshape(memory, (-1, plane.line_size))[: picture.height, : picture.width * 3]
+    return np.reshape(rows, (picture.height, picture.width, 3))
+
+
+def orientation_of(picture: av.VideoFrame) -> tuple[int, bool]:
+    """How a picture is made upright: quarter turns anticlockwise, then whether it is mirrored left to right.
+
+    The display matrix holds nine numbers, row by row, of which the first two of the first two rows say where the axes go. An
+    angle between quarters is no way to fly a camera, and is passed over.
+    """
+    side_data: Any = picture.side_data  # its stub knows fewer keys than there are
+    matrix = side_data.get(Type.DISPLAYMATRIX)
+    if matrix is None:
+        return 0, False
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(matrix))
+    signs = tuple((value > 0) - (value < 0) for value in (a, b, c, d))
+    return ORIENTATIONS.get(signs, (0, False))
+
+
+ORIENTATIONS: dict[tuple[int, ...], tuple[int, bool]] = {
+    (1, 0, 0, 1): (0, False),
+    (0, 1, -1, 0): (3, False),
+    (-1, 0, 0, -1): (2, False),
+    (0, -1, 1, 0): (1, False),
+    (-1, 0, 0, 1): (0, True),
+    (1, 0, 0, -1): (2, True),
+    (0, 1, 1, 0): (3, True),
+    (0, -1, -1, 0): (1, True),
+}
+"""Signs of the display matrix's a, b, c, d: x' = a·x + c·y, y' = b·x + d·y, y downwards."""
