@@ -1,5 +1,6 @@
 """From a network to the deployed graph, proved equal to torch on real images."""
 
+import json
 from pathlib import Path
 
 import msgspec
@@ -12,8 +13,10 @@ from spatialnet_edge.bundle.manifest import Provenance
 from spatialnet_edge.core.errors import BuildError
 from spatialnet_edge.core.spec import RGB, InputSpec, ModelSpec, Multiclass, Multilabel, Regression
 from spatialnet_edge.engines.registry import load_backend
+from spatialnet_optimize.build.variants import prune
 from spatialnet_optimize.export.from_checkpoint import export_checkpoint, golden_images
 from spatialnet_optimize.export.graph import OPSET, PARITY, check_parity, export_onnx, reference
+from spatialnet_optimize.export.metadata import with_metadata
 from spatialnet_training.data.augmentation import normalise
 from spatialnet_training.data.bands import groups_named
 from spatialnet_training.networks.backbones import PRESETS
@@ -99,6 +102,21 @@ def test_a_checkpoint_goes_through_to_a_bundle(network: SpatialNet, tmp_path: Pa
     assert bundle.spec == SPEC
     assert bundle.manifest.provenance.command == "pytest"
     assert len(bundle.manifest.golden.frames) >= 8
+
+
+def test_a_graph_says_of_itself_what_it_takes_and_answers(graph: bytes) -> None:
+    model = onnx.load_from_string(with_metadata(graph, SPEC, "MIT; trained on nothing"))
+    said = {each.key: each.value for each in model.metadata_props}
+    assert said["model_license"] == "MIT; trained on nothing"
+    assert said["Image.BitmapPixelFormat"] == "Rgb8"
+    assert json.loads(said["input"])["height"] == SPEC.input.height
+    heads = {head["name"]: head for head in json.loads(said["heads"])}
+    assert [*heads] == [head.name for head in SPEC.heads] == [output.name for output in model.graph.output]
+    assert heads["land_use"]["labels"] == [*SPEC.heads[0].labels]
+    pruned = prune(model.SerializeToString(), SPEC.keep(("land_use",)))
+    said = {each.key: each.value for each in onnx.load_from_string(pruned).metadata_props}
+    assert [head["name"] for head in json.loads(said["heads"])] == ["land_use"]
+    assert said["model_license"] == "MIT; trained on nothing"
 
 
 def test_a_quantity_comes_out_in_its_unit_and_inside_its_range(graph: bytes, images: np.ndarray, network: SpatialNet) -> None:

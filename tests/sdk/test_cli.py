@@ -130,7 +130,7 @@ def test_doctor_says_what_works_and_how_to_mend_the_rest() -> None:
     assert done.returncode == 0, done.stderr
     checks = {check["what"]: check for check in json.loads(done.stdout)}
     assert checks["backend onnxruntime"]["works"]
-    assert checks["model builtin:student"]["works"]
+    assert checks["model builtin:spatialnet-s"]["works"]
     assert all(check["mend"] or check["found"] for check in checks.values() if not check["works"])
     assert "backend onnxruntime" in cli("doctor").stdout
 

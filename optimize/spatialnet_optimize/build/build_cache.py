@@ -98,7 +98,7 @@ def remembered(job: Job, step: Step, progress: Progress = silent, make: Make = b
         except BundleError:
             kept.unlink()
         else:
-            step("the same build was done before: taken from the cache (--fresh builds again)")
+            step("the same build was done before: taken from the cache (--no-cache builds again)")
             with suppress(OSError):  # a cache that may only be read
                 os.utime(kept)
             copy(kept, job.output)

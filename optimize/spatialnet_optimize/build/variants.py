@@ -13,6 +13,7 @@ from spatialnet_edge.core.spec import IMAGE_INPUT, ModelSpec
 from spatialnet_optimize.build.candidates import FORMS
 from spatialnet_optimize.evaluation.candidate_evaluation import Step, measure_candidates
 from spatialnet_optimize.evaluation.gates import PARTIAL, REFERENCE, refusal
+from spatialnet_optimize.export.metadata import with_metadata
 from spatialnet_optimize.quantization.int8 import int8_static
 from spatialnet_optimize.quantization.int8_calibration import Calibration
 from spatialnet_optimize.quantization.scheme import Scheme
@@ -82,4 +83,5 @@ def prune(content: bytes, spec: ModelSpec) -> bytes:
     model = onnx.load_from_string(content)
     outputs = [output.name for output in spec.outputs]
     pruned = onnx.utils.Extractor(model).extract_model([IMAGE_INPUT], outputs)
-    return pruned.SerializeToString(deterministic=True)
+    licence = {each.key: each.value for each in model.metadata_props}.get("model_license", "")
+    return with_metadata(pruned.SerializeToString(), spec, licence)

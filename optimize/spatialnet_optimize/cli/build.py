@@ -67,7 +67,9 @@ def build(
     batches: Annotated[
         str, typer.Option(help="Batch sizes that a plan has profiles for, such as 1,2,4,8; for NVIDIA's builders.")
     ] = "1",
-    level: Annotated[int | None, typer.Option(min=0, max=5, help="Optimisation level of NVIDIA's builder.")] = None,
+    optimization_level: Annotated[
+        int | None, typer.Option(min=0, max=5, help="Optimisation level of NVIDIA's builder.")
+    ] = None,
     workspace_mb: Annotated[
         int | None, typer.Option(min=1, help="Most scratch memory of a kernel. Default on a Jetson: an eighth of its memory.")
     ] = None,
@@ -77,14 +79,14 @@ def build(
     strip_weights: Annotated[
         bool, typer.Option("--strip-weights", help="Leave the weights out of the plan; the device takes them from the graph.")
     ] = False,
-    targets: Annotated[Path | None, typer.Option(help="A TOML file with targets of your own.")] = None,
+    targets_file: Annotated[Path | None, typer.Option(help="A TOML file with devices of your own.")] = None,
     search: Annotated[
         bool,
         typer.Option(
             "--search", help="Rank the layers by what INT8 does to each, and quantise as many as the gates on answers allow."
         ),
     ] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Build again even if the same build was done before.")] = False,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Build again even if the same build was done before.")] = False,
     report: Annotated[
         Path | None,
         typer.Option(help="Write the build's report to this file: .json, or .html to look at.", callback=to_be_written),
@@ -94,12 +96,12 @@ def build(
     console = Console(stderr=True)
     started = time.monotonic()
     kept = tuple(name.strip() for name in heads.split(",") if name.strip())
-    find_target(target, targets, precision, dla)  # before anything is read or exported
+    find_target(target, targets_file, precision, dla)  # before anything is read or exported
     opened = open_model(model, output, next(iter(labelled or ()), None))
     plan = PlanOptions(
-        batches_of(batches), level, workspace_mb, version_compatible, strip_weights, dla_core=0 if dla else None
+        batches_of(batches), optimization_level, workspace_mb, version_compatible, strip_weights, dla_core=0 if dla else None
     )
-    job = Job(opened, target, output, tuple(labelled or ()), budget, kept, calibration, precision, plan, targets, search)
+    job = Job(opened, target, output, tuple(labelled or ()), budget, kept, calibration, precision, plan, targets_file, search)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         head = progress.add_task("open the model", total=BUILD_STEPS.get(target, DEVICE_STEPS))
@@ -113,7 +115,7 @@ def build(
         def watch(phase: str, done: int, steps: int) -> None:
             progress.update(builder, description=f"  {phase}", completed=done, total=steps, visible=done < steps)
 
-        bundle = run_build(job, step, watch)[0] if fresh else remembered(job, step, watch)
+        bundle = run_build(job, step, watch)[0] if no_cache else remembered(job, step, watch)
     out = Console()
     out.print(candidates(bundle.manifest))
     if bundle.manifest.build is not None:

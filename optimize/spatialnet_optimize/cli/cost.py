@@ -18,18 +18,20 @@ from spatialnet_optimize.targets.roofline import BAND, Cost, layers, predict
 
 
 def cost(
-    bundle: Annotated[str, typer.Argument(help="A .snb file, a bundle directory, or builtin:student.")],
+    bundle: Annotated[str, typer.Argument(help="A .snb file, a bundle directory, or builtin:spatialnet-s.")],
     target: Annotated[
         str, typer.Option(help="One device of 'spatialnet-edge targets'; by default all with known peaks.")
     ] = "",
-    targets: Annotated[Path | None, typer.Option(help="A TOML file with rows of your own.")] = None,
+    targets_file: Annotated[Path | None, typer.Option(help="A TOML file with devices of your own.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the predictions to this file.", callback=to_be_written)] = None,
 ) -> None:
     """Predict latency from operations and bytes, with its error band. Measure on the device before you rely on it."""
-    table_of_targets = load_targets(targets)
+    table_of_targets = load_targets(targets_file)
     known = [name for name, row in table_of_targets.items() if row.tera_ops and row.bandwidth]
     if target and target not in known:
-        raise UsageError(f"no peaks are known of '{target}'; there are {', '.join(known)}; give your own rows with --targets")
+        raise UsageError(
+            f"no peaks are known of '{target}'; there are {', '.join(known)}; give your own rows with --targets-file"
+        )
     opened = open_bundle(bundle)
     found = layers(opened.read(MODEL))
     size = opened.spec.input

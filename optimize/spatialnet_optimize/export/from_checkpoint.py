@@ -35,6 +35,7 @@ def export_checkpoint(checkpoint: Path, output: Path, golden: Path | None, seria
     """
     try:
         from spatialnet_optimize.export.graph import check_parity, export_onnx, reference
+        from spatialnet_optimize.export.metadata import with_metadata
         from spatialnet_training.networks.checkpoint import load_network
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "safetensors", "onnxscript", "timm", "lightning_fabric"):
@@ -42,7 +43,7 @@ def export_checkpoint(checkpoint: Path, output: Path, golden: Path | None, seria
         raise MissingExtra(error.name, "training") from error
     network, spec, provenance = load_network(checkpoint)
     images = golden_images(golden, spec.input)
-    graph = export_onnx(network, spec)
+    graph = with_metadata(export_onnx(network, spec), spec, provenance.licence)
     answers = reference(network, spec, images)
     check_parity(graph, spec, answers, images)
     provenance = replace(provenance, created=now(), tool=TOOL, source=f"{run_name(checkpoint)} ({provenance.source})")

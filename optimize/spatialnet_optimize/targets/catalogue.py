@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
-import typer
-from rich.console import Console
-from rich.table import Table
 
 from spatialnet_edge.core.errors import EngineUnavailable, MissingExtra, UsageError
 from spatialnet_optimize.compilers.device import device_here
@@ -142,27 +138,3 @@ def check_request(name: str, target: Target, precision: str = "", dla: bool = Fa
         )
     if release[:2] >= (11, 4) and name != "agx-orin":
         raise UsageError(f"DLA with TensorRT {tensorrt}: 11.4.1 drives that of AGX Orin alone, not of {name}; leave out --dla")
-
-
-def show(
-    targets: Annotated[Path | None, typer.Option(help="A TOML file with rows of your own.")] = None,
-) -> None:
-    """List the devices that a bundle can be built for."""
-    heads = ("target", "device", "compute", "memory", "GB/s", "10¹² op/s (dense)", "DLA", "JetPack", "TensorRT", "candidates")
-    table = Table(*heads)
-    table.add_row(HERE, "This machine, found out by itself")
-    for name, row in load_targets(targets).items():
-        operations = ", ".join(f"{precision} {value:g}" for precision, value in row.tera_ops.items())
-        table.add_row(
-            name,
-            row.description,
-            ", ".join(row.compute_capability),
-            f"{row.memory_gb:g} GB" if row.memory_gb else "",
-            f"{row.bandwidth:g}" if row.bandwidth else "",
-            operations,
-            str(row.dla or ""),
-            row.jetpack,
-            " to ".join(dict.fromkeys(row.tensorrt)),
-            ", ".join(row.precisions) or "[yellow]cost only[/]",
-        )
-    Console().print(table)

@@ -27,6 +27,10 @@ from spatialnet_edge.core.spec import ModelSpec
 MANIFEST, SIGNATURE, MODEL = "manifest.json", "manifest.sig", "model.onnx"
 MAX_BUNDLE_BYTES = 2 << 30
 BUILTIN_PREFIX = "builtin:"
+BUILTIN = {"spatialnet-s": "student.snb", "spatialnet-m": "student-160.snb"}
+"""The shipped models, and their files."""
+ALIASES = {"student": "spatialnet-s", "student-160": "spatialnet-m"}
+"""Their earlier names, accepted in this release."""
 SHORT_HASH_DIGITS = 16
 
 PICKLE_MAGIC = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
@@ -99,22 +103,24 @@ class Bundle:
 
 
 def locate(name: str | Path) -> Path:
-    """The path of a bundle; `builtin:student` is the shipped one.
+    """The path of a bundle; `builtin:spatialnet-s` and `builtin:spatialnet-m` are shipped.
 
     Raises:
         BundleError: there is no such file or directory.
     """
     text = str(name)
     if text.startswith(BUILTIN_PREFIX):
-        shipped = {BUILTIN_PREFIX + path.stem: path for path in Path(__file__).parents[1].joinpath("models").glob("*.snb")}
-        if text not in shipped:  # a path behind the prefix would be trusted as if it were shipped
-            raise BundleError(f"no model '{text}'; shipped with this version: {', '.join(sorted(shipped))}")
-        return shipped[text]
+        model = text.removeprefix(BUILTIN_PREFIX)
+        file = BUILTIN.get(ALIASES.get(model, model))
+        if file is None:  # a path behind the prefix would be trusted as if it were shipped
+            names = ", ".join(BUILTIN_PREFIX + each for each in BUILTIN)
+            raise BundleError(f"no model '{text}'; shipped with this version: {names}")
+        return Path(__file__).parents[1] / "models" / file
     path = Path(name)
     if not path.exists():
         raise BundleError(
             f"{path}: no such bundle; give a .snb file or a bundle directory, make one with 'spatialnet-edge build', "
-            f"or use builtin:student"
+            f"or use builtin:spatialnet-s"
         )
     return path
 
@@ -123,7 +129,7 @@ def open_bundle(name: str | Path, trust: Trust | None = None) -> Bundle:
     """Open a bundle in the order of trust; nothing but the manifest is parsed.
 
     Args:
-        name: path of a `.snb` file or a bundle directory, or `builtin:student`, which is trusted as this package is.
+        name: path of a `.snb` file or a bundle directory, or `builtin:spatialnet-s`, which is trusted as this package is.
         trust: who may sign; None for what `trust_here` says.
 
     Raises:

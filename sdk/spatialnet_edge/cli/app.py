@@ -1,7 +1,7 @@
 """`spatialnet-edge`: a table of commands, each imported when it is called and not before.
 
-Packages add commands under the entry point `spatialnet_edge.commands`, as our own optimize, training and benchmarks would
-if they were separate. Exit statuses: 0 done, 1 failed while running, 2 wrong usage, 78 refused (see `errors.py`).
+Other packages add commands under the entry point `spatialnet_edge.commands`.
+Exit statuses: 0 done, 1 failed while running, 2 wrong usage, 78 refused (see `errors.py`).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ COMMANDS: dict[str, Row] = {
     "log": Row("spatialnet_edge.cli.log:log", "Print the records of a log, verified."),
     "doctor": Row("spatialnet_edge.cli.doctor:doctor", "Say what works on this machine, and how to mend what does not."),
     "bench": Row("spatialnet_benchmarks.cli:bench", "Measure latency and throughput on this machine."),
-    "targets": Row("spatialnet_optimize.targets.catalogue:show", "List the devices that a bundle can be built for."),
+    "targets": Row("spatialnet_optimize.cli.targets:targets", "List the devices that a bundle can be built for."),
     "cost": Row("spatialnet_optimize.cli.cost:cost", "Predict latency on devices that are not at hand.", "optimize", OPTIMIZE),
     "train": Row("spatialnet_training.cli:train", "Train a network, on your images or on data sets.", "training", TRAINING),
     "baseline": Row(
@@ -96,6 +96,41 @@ COMMANDS: dict[str, Row] = {
 }
 
 
+PANELS: dict[str, tuple[str, ...]] = {
+    "Everyday": ("run", "evaluate", "inspect", "bench", "doctor"),
+    "Build": ("build", "export", "targets", "cost"),
+    "Fly": ("serve", "health", "install", "rollback", "status", "log", "keygen", "sign", "verify"),
+    "Train": ("train", "teach-known", "soup"),
+    "Study": ("card", "front", "baseline", "duplicates", "ablate", "modalities"),
+}
+"""The panels of `--help`, in order; a command of another package stands in the last one."""
+ADDED = "Added by other packages"
+
+
+RENAMED: dict[str, dict[str, str]] = {
+    "build": {"--targets": "--targets-file", "--fresh": "--no-cache", "--level": "--optimization-level"},
+    "cost": {"--targets": "--targets-file"},
+    "targets": {"--targets": "--targets-file"},
+}
+"""Command to its options of the release before, and what each is called now. This release takes old names and does not show them."""
+
+
+def with_new_names(command: str, arguments: list[str]) -> list[str]:
+    """The arguments with today's names of options; each old one is named on standard error."""
+    renamed, found = RENAMED.get(command, {}), list[str]()
+    for argument in arguments:
+        option, separator, value = argument.partition("=")
+        if option in renamed:
+            typer.echo(f"{option} is called {renamed[option]} now; the next release no longer knows the old name", err=True)
+            option = renamed[option]
+        found.append(option + separator + value)
+    return found
+
+
+def panel_of(command: str) -> str:
+    return next((panel for panel, commands in PANELS.items() if command in commands), ADDED)
+
+
 def added_commands() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group="spatialnet_edge.commands") if entry.name not in COMMANDS}
 
@@ -104,14 +139,15 @@ class LazyGroup(TyperGroup):
     """Lists commands from the table; imports the one that is called."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [*COMMANDS, *added_commands()]
+        listed = [name for commands in PANELS.values() for name in commands if name in COMMANDS]
+        return [*dict.fromkeys((*listed, *COMMANDS, *added_commands()))]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """A stand-in with the help line alone; `resolve_command` brings the real one."""
         if cmd_name in COMMANDS:
-            return TyperCommand(cmd_name, help=COMMANDS[cmd_name].help)
+            return TyperCommand(cmd_name, help=COMMANDS[cmd_name].help, rich_help_panel=panel_of(cmd_name))
         if cmd_name in (added := added_commands()):
-            return TyperCommand(cmd_name, help=f"added by {added[cmd_name].value.partition('.')[0]}")
+            return TyperCommand(cmd_name, help=f"From {added[cmd_name].value.partition('.')[0]}.", rich_help_panel=ADDED)
         return None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -121,10 +157,10 @@ class LazyGroup(TyperGroup):
         function = COMMANDS[name].load() if name in COMMANDS else added_commands()[name].load()
         single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
         single.command(name)(function)
-        return name, get_command(single), rest
+        return name, get_command(single), with_new_names(name, rest)
 
 
-app = typer.Typer(cls=LazyGroup, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(cls=LazyGroup, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 def show_version(wanted: bool) -> None:

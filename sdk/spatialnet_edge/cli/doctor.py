@@ -19,6 +19,7 @@ from spatialnet_edge.bundle.manifest import EngineRecord
 from spatialnet_edge.bundle.reader import MODEL
 from spatialnet_edge.core.errors import EngineUnavailable, MissingExtra, SpatialNetError, first_line
 from spatialnet_edge.core.hardware_info import cores, power_mode
+from spatialnet_edge.core.installation import install_command
 from spatialnet_edge.core.plugins import known
 from spatialnet_edge.engines.devices.identity import described
 from spatialnet_edge.engines.devices.registry import DEVICES, open_device
@@ -53,9 +54,11 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print the diagnosi
     console.print(
         f"Python {sys.version.split()[0]} on {platform.system()} {platform.machine()}, {cores()} cores", highlight=False
     )
-    table = Table("", "what", "found", Column("to mend it", overflow="fold"))  # a command that is cut short helps nobody
+    # Two columns of text, long words folded: at 80 columns a command that is cut short helps nobody.
+    table = Table("", Column("what", no_wrap=True), Column("found", overflow="fold"), box=None, pad_edge=False)
     for check in checks:
-        table.add_row("[green]✓[/]" if check.works else "[yellow]—[/]", check.what, escape(check.found), escape(check.mend))
+        mend = f"\n[cyan]mend: {escape(check.mend)}[/]" if check.mend else ""
+        table.add_row("[green]✓[/]" if check.works else "[yellow]—[/]", check.what, escape(check.found) + mend)
     console.print(table)
 
 
@@ -65,7 +68,7 @@ def libraries() -> list[Check]:
         try:
             checks.append(Check(f"library {name}", True, version(name)))
         except PackageNotFoundError:
-            mend = f"pip install 'spatialnet-edge[{extra}]'" if extra else "pip install --force-reinstall spatialnet-edge"
+            mend = install_command(extra)
             checks.append(Check(f"library {name}", False, "not installed", mend))
     return checks
 
@@ -75,7 +78,7 @@ def opencv() -> Check:
     try:
         import cv2
     except ModuleNotFoundError:
-        mend = "pip install 'spatialnet-edge[opencv]', or your system's python3-opencv"
+        mend = f"{install_command('opencv')}, or your system's python3-opencv"
         return Check("library cv2", False, "not installed: no cameras, slow resizing", mend)
     except ImportError as error:
         found = f"does not load beside NumPy {version('numpy')}: {first_line(error)}"
@@ -137,7 +140,7 @@ def plan_version(backend: Backend) -> str:
 
 
 def mend_extra(error: MissingExtra) -> str:
-    return f"pip install 'spatialnet-edge[{error.extra}]'" if error.extra else "pip install --force-reinstall spatialnet-edge"
+    return install_command(error.extra)
 
 
 def gstreamer() -> Check:
@@ -154,8 +157,8 @@ def gstreamer() -> Check:
 def shipped_model() -> Check:
     """The whole order of trust and the golden test, on the shipped student."""
     try:
-        with load("builtin:student") as model:
+        with load("builtin:spatialnet-s") as model:
             found = f"golden test passed, difference {model.golden.difference:.1e} on {model.opened.record.backend}"
-            return Check("model builtin:student", True, found)
+            return Check("model builtin:spatialnet-s", True, found)
     except SpatialNetError as error:
-        return Check("model builtin:student", False, str(error), "reinstall spatialnet-edge")
+        return Check("model builtin:spatialnet-s", False, str(error), f"install it again: {install_command()}")

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from spatialnet_edge.core.installation import install_command
 from spatialnet_edge.core.redaction import redacted
 
 
@@ -84,7 +85,7 @@ class MissingExtra(Refused):
     """
 
     def __init__(self, library: str, extra: str) -> None:
-        super().__init__(f"the library '{library}' is not installed; it comes with: pip install 'spatialnet-edge[{extra}]'")
+        super().__init__(f"the library '{library}' is not installed; it comes with: {install_command(extra)}")
         self.library = library
         self.extra = extra
 

@@ -1,0 +1,57 @@
+"""What an ONNX graph says of itself, so that tools without the bundle's manifest can use it.
+
+`metadata_props` of the model, with the names of ONNX's own list where it has one (ONNX, docs/MetadataProps.md: `model_license`,
+`Image.*`); `input` and `heads` are JSON.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import onnx
+
+from spatialnet_edge.core.spec import RGB, ModelSpec, Multiclass, Multilabel, Regression
+
+PIXELS = {
+    "Image.BitmapPixelFormat": "Rgb8",
+    "Image.ColorSpaceGamma": "SRGB",
+    "Image.NominalPixelRange": "NominalRange_0_255",
+}
+
+
+def with_metadata(content: bytes, spec: ModelSpec, licence: str) -> bytes:
+    """The graph with its name, input, heads, labels and licence in `metadata_props`; any that it had are replaced.
+
+    Args:
+        licence: as the provenance of the bundle has it; empty where it is not known.
+    """
+    model = onnx.load_from_string(content)
+    properties = described(spec) | ({"model_license": licence} if licence else {})
+    onnx.helper.set_model_props(model, properties)
+    return model.SerializeToString(deterministic=True)
+
+
+def described(spec: ModelSpec) -> dict[str, str]:
+    """The properties of a model, all text."""
+    given = {
+        "layout": "NHWC",
+        "dtype": "uint8",
+        "height": spec.input.height,
+        "width": spec.input.width,
+        "bands": {group.name: group.bands for group in spec.input.groups},
+        "resize": spec.input.resize,
+    }
+    heads = [msgspec.to_builtins(head) | {"output": MEANING[type(head)]} for head in spec.heads]
+    pixels = PIXELS if spec.input.groups == (RGB,) else {}
+    return {"model_name": spec.name, "input": text(given), "heads": text(heads)} | pixels
+
+
+MEANING = {
+    Multiclass: "probabilities of the labels; they sum to 1",
+    Multilabel: "probability of each label; several may be true",
+    Regression: "a quantity from low to high",
+}
+"""Kind of head to what its output holds."""
+
+
+def text(value: object) -> str:
+    return msgspec.json.encode(value).decode()

@@ -1,0 +1,119 @@
+"""What a user reads of the command line before anything is done: help, tables, hints, completion."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+from typer.models import OptionInfo
+from typer.testing import CliRunner
+
+import spatialnet_edge
+from spatialnet_edge.cli.app import COMMANDS, PANELS, RENAMED, app, with_new_names
+from spatialnet_edge.core import installation
+from spatialnet_edge.core.installation import install_command
+
+ROOT = Path(__file__).parents[2]
+
+
+def shown(*arguments: str, **environment: str) -> str:
+    command = [sys.executable, "-c", "from spatialnet_edge.cli.app import main; main()", *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "80"} | environment, timeout=120
+    )
+    return done.stdout
+
+
+def test_every_command_stands_in_one_panel() -> None:
+    listed = [name for commands in PANELS.values() for name in commands if name in COMMANDS]
+    assert sorted(listed) == sorted(COMMANDS)
+
+
+def test_help_shows_the_panels_in_80_columns() -> None:
+    text = shown("--help")
+    assert [text.index(f"─ {panel} ─") for panel in PANELS] == sorted(text.index(f"─ {panel} ─") for panel in PANELS)
+    assert all(f"│ {name} " in text for name in COMMANDS)
+    assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", [("targets",), ("doctor",)])
+def test_tables_are_legible_in_80_columns(command: tuple[str, ...]) -> None:
+    text = shown(*command)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+
+
+@pytest.mark.parametrize("name", ["build", "run", "evaluate", "targets", "cost", "inspect", "serve"])
+def test_no_option_is_cut_off_in_80_columns(name: str) -> None:
+    text = shown(name, "--help")
+    assert max(map(len, text.splitlines())) <= 80
+    for parameter, hint in get_type_hints(COMMANDS[name].load(), include_extras=True).items():
+        for option in getattr(hint, "__metadata__", ()):
+            if isinstance(option, OptionInfo):
+                names = option.param_decls or (f"--{parameter.replace('_', '-')}",)
+                assert all(each in text for each in names), names
+
+
+@pytest.mark.parametrize(
+    ("command", "old", "new"), [(c, old, new) for c, names in RENAMED.items() for old, new in names.items()]
+)
+def test_an_old_name_of_an_option_still_works_and_is_not_shown(command: str, old: str, new: str) -> None:
+    assert with_new_names(command, ["a", old, f"{old}=3"]) == ["a", new, f"{new}=3"]
+    text = shown(command, "--help")
+    assert new in text
+    assert f"{old} " not in text
+
+
+def test_an_old_name_reaches_the_command(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["targets", "--targets", str(tmp_path / "none.toml")])
+    assert "no table of targets" in str(result.exception)
+    assert "--targets is called --targets-file now" in result.output
+
+
+def test_a_shell_completes_commands_and_options() -> None:
+    asked = {"_SPATIALNET_EDGE_COMPLETE": "complete_bash"}
+    assert shown(COMP_WORDS="spatialnet-edge ro", COMP_CWORD="1", **asked).split() == ["rollback"]
+    assert "--targets-file" in shown(COMP_WORDS="spatialnet-edge targets --", COMP_CWORD="2", **asked)
+
+
+class Distribution:
+    def __init__(self, record: str | None) -> None:
+        self.record = record
+
+    def read_text(self, name: str) -> str | None:
+        assert name == "direct_url.json"
+        return self.record
+
+
+@pytest.mark.parametrize(
+    ("record", "command"),
+    [
+        ('{"url": "file:///home/me/my%20clone", "dir_info": {"editable": true}}', "pip install -e '/home/me/my clone[mqtt]'"),
+        ('{"url": "file:///home/me/clone", "dir_info": {}}', "pip install '/home/me/clone[mqtt]'"),
+        ('{"url": "file:///tmp/spatialnet_edge-1.whl", "archive_info": {}}', "pip install '/tmp/spatialnet_edge-1.whl[mqtt]'"),
+        (None, f"pip install -e '{Path(spatialnet_edge.__file__).parents[2]}[mqtt]'"),
+    ],
+)
+def test_a_hint_names_the_checkout_or_the_wheel(record: str | None, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installation, "distribution", lambda name: Distribution(record))
+    assert install_command("mqtt") == command
+
+
+def test_a_hint_names_the_wheel_as_a_build_calls_it_where_its_origin_is_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(installation, "distribution", lambda name: Distribution(None))
+    monkeypatch.setattr(spatialnet_edge, "__file__", str(tmp_path / "site-packages" / "spatialnet_edge" / "__init__.py"))
+    assert install_command("mqtt") == f"pip install 'spatialnet_edge-{spatialnet_edge.__version__}-py3-none-any.whl[mqtt]'"
+
+
+def test_shipped_models_have_a_name_of_today_and_of_before() -> None:
+    from spatialnet_edge.bundle.reader import ALIASES, BUILTIN, locate
+
+    assert {*ALIASES.values()} == {*BUILTIN}
+    for old, new in ALIASES.items():
+        assert locate(f"builtin:{old}") == locate(f"builtin:{new}")
+    shipped = {path.name for path in (ROOT / "sdk/spatialnet_edge/models").glob("*.snb")}
+    assert {*BUILTIN.values()} == shipped
