@@ -112,7 +112,7 @@ RENAMED: dict[str, dict[str, str]] = {
     "cost": {"--targets": "--targets-file"},
     "targets": {"--targets": "--targets-file"},
 }
-"""Command to its options of the release before, and what each is called now. This release takes old names and does not show them."""
+"""Command to its options of the release before, and today's names. This release takes the old ones and does not show them."""
 
 
 def with_new_names(command: str, arguments: list[str]) -> list[str]:
