@@ -10,7 +10,6 @@ import pytest
 from typer.models import OptionInfo
 from typer.testing import CliRunner
 
-import spatialnet_edge
 from spatialnet_edge.cli.app import COMMANDS, PANELS, RENAMED, app, with_new_names
 from spatialnet_edge.core import installation
 from spatialnet_edge.core.installation import install_command
@@ -93,7 +92,7 @@ class Distribution:
         ('{"url": "file:///home/me/my%20clone", "dir_info": {"editable": true}}', "pip install -e '/home/me/my clone[mqtt]'"),
         ('{"url": "file:///home/me/clone", "dir_info": {}}', "pip install '/home/me/clone[mqtt]'"),
         ('{"url": "file:///tmp/spatialnet_edge-1.whl", "archive_info": {}}', "pip install '/tmp/spatialnet_edge-1.whl[mqtt]'"),
-        (None, f"pip install -e '{Path(spatialnet_edge.__file__).parents[2]}[mqtt]'"),
+        (None, f"pip install -e '{ROOT}[mqtt]'"),
     ],
 )
 def test_a_hint_names_the_checkout_or_the_wheel(record: str | None, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,8 +104,10 @@ def test_a_hint_names_the_wheel_as_a_build_calls_it_where_its_origin_is_unknown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(installation, "distribution", lambda name: Distribution(None))
-    monkeypatch.setattr(spatialnet_edge, "__file__", str(tmp_path / "site-packages" / "spatialnet_edge" / "__init__.py"))
-    assert install_command("mqtt") == f"pip install 'spatialnet_edge-{spatialnet_edge.__version__}-py3-none-any.whl[mqtt]'"
+    monkeypatch.setattr(
+        installation, "__file__", str(tmp_path / "site-packages" / "spatialnet_edge" / "core" / "installation.py")
+    )
+    assert install_command("mqtt") == "pip install 'spatialnet_edge-VERSION-py3-none-any.whl[mqtt]'"
 
 
 def test_shipped_models_have_a_name_of_today_and_of_before() -> None:

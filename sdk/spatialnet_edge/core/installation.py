@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-import spatialnet_edge
+import msgspec
 
 DISTRIBUTION = "spatialnet-edge"
+WHEEL = "spatialnet_edge-VERSION-py3-none-any.whl"
+
+
+class Folder(msgspec.Struct):
+    editable: bool = False
+
+
+class DirectUrl(msgspec.Struct):
+    """The part of `direct_url.json` that is used here."""
+
+    url: str = ""
+    dir_info: Folder = msgspec.field(default_factory=Folder)
 
 
 def install_command(extra: str = "") -> str:
@@ -30,13 +41,13 @@ def origin() -> tuple[bool, str]:
     pip records that in `direct_url.json` (PEP 610); a checkout that is merely on the path is found from this file.
     """
     try:
-        record = json.loads(distribution(DISTRIBUTION).read_text("direct_url.json") or "{}")
+        record = msgspec.json.decode(distribution(DISTRIBUTION).read_text("direct_url.json") or "{}", type=DirectUrl)
     except (PackageNotFoundError, ValueError):
-        record = {}
-    url = urlparse(str(record.get("url", "")))
+        record = DirectUrl()
+    url = urlparse(record.url)
     if url.scheme == "file":
-        return bool(record.get("dir_info", {}).get("editable")), unquote(url.path)
-    checkout = Path(spatialnet_edge.__file__).parents[2]
+        return record.dir_info.editable, unquote(url.path)
+    checkout = Path(__file__).parents[3]
     if (checkout / "pyproject.toml").is_file():
         return True, str(checkout)
-    return False, f"spatialnet_edge-{spatialnet_edge.__version__}-py3-none-any.whl"
+    return False, WHEEL
