@@ -99,7 +99,7 @@ COMMANDS: dict[str, Row] = {
 PANELS: dict[str, tuple[str, ...]] = {
     "Everyday": ("run", "evaluate", "inspect", "bench", "doctor"),
     "Build": ("build", "export", "targets", "cost"),
-    "Fly": ("serve", "health", "install", "rollback", "status", "log", "keygen", "sign", "verify"),
+    "Fly": ("serve", "health", "install", "rollback", "status", "log", "keygen", "sign", "verify", "revoke", "distrust"),
     "Train": ("train", "teach-known", "soup"),
     "Study": ("card", "front", "baseline", "duplicates", "ablate", "modalities"),
 }
