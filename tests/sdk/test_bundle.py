@@ -77,7 +77,7 @@ def test_a_missing_bundle_is_named_with_what_to_do() -> None:
 
 
 def test_an_unknown_builtin_names_the_known_ones() -> None:
-    with pytest.raises(BundleError, match="builtin:student"):
+    with pytest.raises(BundleError, match="builtin:spatialnet-s"):
         open_bundle("builtin:teacher")
 
 
