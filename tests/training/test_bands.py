@@ -13,7 +13,8 @@ from spatialnet_edge.core.errors import SourceRefused
 from spatialnet_edge.core.frames import preprocess
 from spatialnet_edge.core.spec import RGB, InputSpec
 from spatialnet_training.data.bands import SENTINEL_2, decode, groups_named, synthetic_thermal
-from spatialnet_training.data.labelled_dataset import Tree, open_labelled
+from spatialnet_training.data.file_tree import Tree
+from spatialnet_training.data.labelled_dataset import open_labelled
 from spatialnet_training.data.samples import load_image
 
 

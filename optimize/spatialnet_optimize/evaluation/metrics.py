@@ -20,8 +20,9 @@ from spatialnet_edge.core.spec import InputSpec, ModelSpec, Multiclass, Regressi
 from spatialnet_edge.engines.registry import Engine
 from spatialnet_edge.sources.stills import find_images
 from spatialnet_training.data.bands import decode
+from spatialnet_training.data.file_tree import content
 from spatialnet_training.data.ground_truth import Truth
-from spatialnet_training.data.labelled_dataset import LabelledImages, content
+from spatialnet_training.data.labelled_dataset import LabelledImages
 
 Outputs = Mapping[str, NDArray[np.float32]]
 CALIBRATION_BINS = 15

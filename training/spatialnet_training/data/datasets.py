@@ -17,8 +17,9 @@ from spatialnet_edge.core.spec import RGB, BandGroup, Head, Multiclass, Multilab
 from spatialnet_edge.sources.registry import IMAGE_SUFFIXES
 from spatialnet_training.data.bands import decode
 from spatialnet_training.data.dataset_registry import TERMS
+from spatialnet_training.data.file_tree import Tree
 from spatialnet_training.data.labelled_dataset import OBJECTS as OBJECTS_FILE
-from spatialnet_training.data.labelled_dataset import SPLITS, TRAIN, Tree, class_of
+from spatialnet_training.data.labelled_dataset import SPLITS, TRAIN, class_of
 from spatialnet_training.data.samples import Collector, Samples, load_image, part_of, shrunk
 from spatialnet_training.data.taxonomy import OBJECTS, SETTLEMENT, Taxonomy, load_taxonomy
 from spatialnet_training.data.tiles import pyramid, structured
