@@ -1,12 +1,13 @@
 """Labelled images as people have them: which split each is of, what a desktop leaves behind, and tables that cannot be used."""
 
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from spatialnet_edge.core.errors import DataRefused
-from spatialnet_training.data.labelled_dataset import open_labelled, split_by_hash
+from spatialnet_training.data.labelled_dataset import open_labelled
 
 
 def tree(top: Path, *files: str) -> Path:
@@ -48,12 +49,15 @@ def test_splits_without_classes_are_refused(tmp_path: Path) -> None:
         open_labelled(tree(tmp_path, "train/1.jpg", "val/2.jpg"))
 
 
-def test_where_nothing_says_a_split_the_hash_of_the_path_does(tmp_path: Path) -> None:
-    images = open_labelled(tree(tmp_path, *(f"{kind}/{i}.jpg" for kind in ("roof", "road") for i in range(100))))
+def test_where_nothing_says_a_split_one_in_ten_of_each_class_is_held_out(tmp_path: Path) -> None:
+    """A hash of each path alone leaves a class of ten images with none in one case of three."""
+    sizes = {"roof": 100, "road": 60, "river": 10, "reef": 5, "ruin": 3}
+    images = open_labelled(tree(tmp_path, *(f"{kind}/{i}.jpg" for kind, size in sizes.items() for i in range(size))))
     assert not images.said
-    assert images.splits == tuple(map(split_by_hash, images.files))
-    assert 10 < images.splits.count("val") < 35
+    val = Counter(images.of_split("val").classes)
+    assert val == {"roof": 10, "road": 6, "river": 1, "reef": 1}
     assert len(images.of_split("val")) + len(images.of_split("train")) == len(images)
+    assert open_labelled(tmp_path).splits == images.splits
 
 
 def test_a_table_of_splits_goes_before_the_hash(tmp_path: Path) -> None:
@@ -73,7 +77,7 @@ def test_a_table_of_splits_goes_before_the_hash(tmp_path: Path) -> None:
             r"splits\.csv names 1 files that are not there, .* images/roof",
         ),
         ("splits.csv", "file,split\nroof/1.jpg,val\n", r"splits\.csv has no column 'path'; it has file, split"),
-        ("splits.csv", "path;split\nroof/1.jpg;val\n", r"splits\.csv has no column 'path'; it has path;split"),
+        ("splits.csv", "path|split\nroof/1.jpg|val\n", r"splits\.csv has no column 'path'; it has path\|split"),
         ("splits.csv", "", r"splits\.csv has no column 'path'; it has no rows"),
         ("objects.csv", "path,car\nroof/1.jpg,many\n", r"objects\.csv has a cell that is neither 0 nor 1: .*'many'"),
         ("objects.csv", "path,car,ship\nroof/1.jpg,1\n", r"objects\.csv has a cell that is neither 0 nor 1"),

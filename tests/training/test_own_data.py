@@ -12,7 +12,8 @@ from spatialnet_edge.cli.app import app
 from spatialnet_edge.core.errors import DataRefused
 from spatialnet_edge.core.spec import Multiclass, Multilabel, Regression
 from spatialnet_training.data.custom_dataset import load_own
-from spatialnet_training.data.samples import set_aside
+from spatialnet_training.data.dataset_options import DatasetOptions
+from spatialnet_training.data.splits import calibration_quota, hold_out
 from spatialnet_training.losses.multitask import UNLABELLED
 from training_fixtures import own_images
 
@@ -20,8 +21,9 @@ from training_fixtures import own_images
 def test_a_users_own_folder_is_split_and_broken_images_are_named(tmp_path: Path) -> None:
     data = load_own(own_images(tmp_path), 64)
     assert data.heads == (Multiclass(name="land_use", labels=("Forest", "SeaLake")),)
-    assert 140 < len(data.train) < 175
-    assert len(data.holdout) == 10
+    assert (len(data.train), len(data.holdout)) == (152, 10)
+    assert data.val is not None
+    assert len(data.val) == 18
     assert [name.endswith("Forest/0_broken.jpg") for name in data.broken] == [True]
     assert data.summary == (f"mine: {len(data.train)} images",)
 
@@ -30,8 +32,9 @@ def test_a_users_own_folder_is_split_and_broken_images_are_named(tmp_path: Path)
 def test_a_set_of_any_size_holds_some_out(images: int, held_out: int) -> None:
     """A chance of one in twenty for each may leave a small set with none, and the run would be refused."""
     paths = [f"class/{index}.jpg" for index in range(images)]
-    assert len(set_aside(paths)) == held_out
-    assert set_aside(paths) == set_aside(paths[::-1]) <= set(paths)
+    chosen = [hold_out(["class"] * images, each, calibration_quota(["class"] * images)) for each in (paths, paths[::-1])]
+    assert len(chosen[0]) == held_out
+    assert {paths[row] for row in chosen[0]} == {paths[::-1][row] for row in chosen[1]}
 
 
 def test_folders_of_splits_are_kept_apart(tmp_path: Path) -> None:
@@ -72,6 +75,9 @@ def test_a_folder_that_cannot_be_trained_on_says_why(tmp_path: Path) -> None:
         load_own(tmp_path / "few", 64)
 
 
+BOATS = DatasetOptions(regression=("boats seen",))
+
+
 def write_table(tmp_path: Path, mistake: str = "") -> Path:
     """Words, two columns of 0 and 1, a quantity, a split; one cell of each kind is empty."""
     folder = own_images(tmp_path, broken=False)
@@ -79,18 +85,18 @@ def write_table(tmp_path: Path, mistake: str = "") -> Path:
     rows = ["path,split,Cover,ships,trees,boats seen"]
     for index, file in enumerate(files):
         kind = file.parent.name
-        cover = mistake if mistake and index == 0 else kind
+        cover = mistake if mistake and index == 1 else kind
         split = "val" if index % 5 == 0 else "train"
         rows.append(
             f"{file.relative_to(tmp_path)},{split},{cover},{int(kind == 'SeaLake')},{int(kind == 'Forest')},{index % 7}"
         )
-    rows[2] = rows[2].split(",")[0] + ",train,,,,"
+    rows[3] = rows[3].split(",")[0] + ",train,,,,"
     (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
     return tmp_path / "labels.csv"
 
 
 def test_a_table_gives_one_head_for_each_kind_of_column(tmp_path: Path) -> None:
-    data = load_own(write_table(tmp_path), 64)
+    data = load_own(write_table(tmp_path), 64, options=BOATS)
     assert data.heads == (
         Multiclass(name="cover", labels=("Forest", "SeaLake")),
         Regression(name="boats_seen", unit="boats seen", low=0, high=6),
@@ -106,7 +112,7 @@ def test_a_table_gives_one_head_for_each_kind_of_column(tmp_path: Path) -> None:
 
 
 def test_a_row_with_an_empty_cell_teaches_what_it_knows_and_calibrates_nothing(tmp_path: Path) -> None:
-    whole = load_own(write_table(tmp_path), 64)
+    whole = load_own(write_table(tmp_path), 64, options=BOATS)
     table = tmp_path / "labels.csv"
     header, *rows = [line.split(",") for line in table.read_text().splitlines()]
     cover, trees, boats = (header.index(name) for name in ("Cover", "trees", "boats seen"))
@@ -114,7 +120,7 @@ def test_a_row_with_an_empty_cell_teaches_what_it_knows_and_calibrates_nothing(t
         if row[cover] == "SeaLake" and row[boats] in "3456":
             row[trees] = ""
     table.write_text("\n".join(map(",".join, [header, *rows])) + "\n")
-    data = load_own(table, 64)
+    data = load_own(table, 64, options=BOATS)
     for part, before, taught in ((data.train, whole.train, [1, UNLABELLED]), (data.holdout, whole.holdout, UNLABELLED)):
         open_in_part = (part.targets["cover"] == 1) & (part.targets["boats_seen"][:, 0] >= 0.5)
         assert open_in_part.any()
@@ -130,9 +136,12 @@ def test_a_typing_error_is_found_before_training(tmp_path: Path) -> None:
 
 def test_labels_that_are_named_are_not_guessed_at(tmp_path: Path) -> None:
     table = write_table(tmp_path, "Forrest")
-    assert load_own(table, 64, labels=("Forest", "Forrest", "SeaLake")).heads[0].width == 3
+    assert (
+        load_own(table, 64, options=DatasetOptions(labels=("Forest", "Forrest", "SeaLake"), columns=("Cover",))).heads[0].width
+        == 3
+    )
     with pytest.raises(DataRefused, match="1 images of 'Forrest', which --labels does not name"):
-        load_own(table, 64, labels=("Forest", "SeaLake"))
+        load_own(table, 64, options=DatasetOptions(labels=("Forest", "SeaLake"), columns=("Cover",)))
 
 
 @pytest.mark.parametrize(
@@ -143,12 +152,12 @@ def test_labels_that_are_named_are_not_guessed_at(tmp_path: Path) -> None:
         ("path,kind\nnowhere.jpg,b\n", "names 1 files that are not there, the first nowhere.jpg"),
         ("path\nhere.jpg\n", "no column of labels"),
         ("path,kind\nhere.jpg,b\nhere.jpg,b\n", "column 'kind' says the same everywhere"),
-        ("path,kind\nhere.jpg,3\nhere.jpg,b\n", "column 'kind' has numbers and 'b'"),
-        ("path,kind\nhere.jpg,3\nhere.jpg,inf\n", "column 'kind' has numbers and 'inf'"),
-        ("path,quality\nhere.jpg,a\nhere.jpg,b\n", "columns cannot be heads: head name 'quality' is reserved"),
-        ("path,größe\nhere.jpg,a\nhere.jpg,b\n", "a column is named with letters a to z"),
-        ("path,a b,a-b\nhere.jpg,x,1\nhere.jpg,y,2\n", "head names must be unique; found twice: a_b"),
-        (f"path,kind\nhere.jpg,{'a' * 81}\nhere.jpg,b\n", "a label has at most 80 characters"),
+        ("path,kind\nhere.jpg,3\nother.jpg,b\n", "column 'kind' has numbers and 'b'"),
+        ("path,kind\nhere.jpg,3\nother.jpg,inf\n", "column 'kind' has numbers and 'inf'"),
+        ("path,quality\nhere.jpg,a\nother.jpg,b\n", "columns cannot be heads: head name 'quality' is reserved"),
+        ("path,größe\nhere.jpg,a\nother.jpg,b\n", "a column is named with letters a to z"),
+        ("path,a b,a-b\nhere.jpg,x,1\nother.jpg,y,2\n", "the columns 'a b' and 'a-b' would both be 'a_b'"),
+        (f"path,kind\nhere.jpg,{'a' * 81}\nother.jpg,b\n", "a label has at most 80 characters"),
         (
             "path,split,kind\nhere.jpg,trian,a\nother.jpg,val,b\n",
             "1 images are of the split 'trian'; expected train, val or test",

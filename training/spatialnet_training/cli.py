@@ -22,6 +22,7 @@ from spatialnet_edge.core.spec import Head, Multiclass, Regression
 from spatialnet_training.config import TrainConfig, load_config
 from spatialnet_training.data.bands import groups_named
 from spatialnet_training.data.custom_dataset import load_own
+from spatialnet_training.data.dataset_options import DatasetOptions
 from spatialnet_training.data.datasets import TrainingData, load_published
 from spatialnet_training.loop.training_run import Watcher, starting_point, stored_side
 from spatialnet_training.loop.training_run import train as run_training
@@ -62,7 +63,9 @@ def train(
     console = Console(stderr=True, quiet=not first)
     side, groups = stored_side(chosen), groups_named(chosen.groups)
     if data is not None:
-        images = load_own(data, side, groups, tuple(each.strip() for each in labels.split(",") if each.strip()))
+        images = load_own(
+            data, side, groups, DatasetOptions(labels=tuple(each.strip() for each in labels.split(",") if each.strip()))
+        )
     else:
         images = load_published({name: data_root / file for name, file in chosen.data.items()}, side, groups)
     describe(images, console, own=data is not None)

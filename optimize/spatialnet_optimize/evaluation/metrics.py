@@ -53,7 +53,7 @@ def decode_images(labelled: LabelledImages, spec: InputSpec, progress: Callable[
     kept: list[int] = []
     broken: list[str] = []
     for row, encoded in enumerate(labelled.tree.read(labelled.files)):
-        image = decode(encoded, spec.groups) if encoded else None
+        image = labelled.decode(labelled.files[row], encoded, spec.groups)
         if image is None:
             broken.append(labelled.files[row])
         else:

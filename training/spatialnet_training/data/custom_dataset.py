@@ -1,41 +1,29 @@
-"""A user's own labelled images: a folder or zip with `<class>/<image>`, or a CSV of paths and columns."""
+"""A user's own labelled images as training data: a folder or zip with `<class>/<image>`, or a CSV of paths and columns."""
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
 from pathlib import Path
 
-import msgspec
 import torch
 
 from spatialnet_edge.core.errors import DataRefused
-from spatialnet_edge.core.spec import RGB, BandGroup, Head, InputSpec, ModelSpec, Multiclass, Multilabel, Regression
+from spatialnet_edge.core.spec import RGB, BandGroup, Head, Multiclass, Multilabel, Regression
+from spatialnet_training.data.dataset_options import DEFAULTS, DatasetOptions
 from spatialnet_training.data.datasets import TrainingData
-from spatialnet_training.data.labelled_dataset import (
-    TEST,
-    TRAIN,
-    VAL,
-    LabelledImages,
-    head_name,
-    open_folders,
-    open_table,
-    read_table,
-)
-from spatialnet_training.data.samples import Collector, Samples, load_image, set_aside
+from spatialnet_training.data.label_checks import check_heads, check_labels, check_splits
+from spatialnet_training.data.labelled_dataset import TRAIN, VAL, LabelledImages, head_name, open_labelled
+from spatialnet_training.data.samples import Collector, Samples, shrunk
+from spatialnet_training.data.splits import calibration_quota, hold_out
+from spatialnet_training.data.tables import is_integer, kind_of
 from spatialnet_training.losses.multitask import UNLABELLED, partly_labelled_rows
-
-LOOKS_LIKE = 0.8
-"""Two names this much alike (difflib's ratio) may be one name and a slip of the keyboard …"""
-
-RARE = 0.05
-"""… when one of them has less than this share of the other's images."""
 
 GRANT = "as the owner of its images says"
 """The licence of weights that were trained on them, as far as we can know."""
+
+HOLDOUT = "holdout"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,45 +38,81 @@ class Row:
     file: str
     labels: dict[str, object]
     split: str
+    group: str
 
 
-def load_own(path: Path, longest: int, groups: tuple[BandGroup, ...] = (RGB,), labels: Sequence[str] = ()) -> TrainingData:
+def load_own(
+    path: Path, longest: int, groups: tuple[BandGroup, ...] = (RGB,), options: DatasetOptions = DEFAULTS
+) -> TrainingData:
     """Read a user's images and labels; files that are no images are named in `TrainingData.broken`.
 
     Args:
-        labels: the only class names to be accepted; empty to accept what is there, unless it looks like a typing error.
+        longest: images are kept no larger than this, in pixels.
 
     Raises:
-        DataRefused: no labelled images, a single class, a label that is not expected or looks mistyped, or too few images to hold
-            any out.
+        DataRefused: no labelled images, a single class, a label that is not expected or looks mistyped, a class that no training
+            image shows, an image of more than 8 bits without a range, or too few images to hold any out.
+        UsageError: an option that does not fit the data.
     """
-    table = read_table(path) if path.suffix.lower() == ".csv" else []
-    images = open_table(path, table) if table else open_folders(path)
+    images = open_labelled(path, options=options)
     check_splits(images)
-    heads, rows = from_columns(path, images, table) if table else from_folders(path, images)
+    heads, rows = from_columns(path, images) if images.columns else from_folders(path, images)
     check_heads(path, heads)
     for head in heads:
         if isinstance(head, Multiclass):
-            counts = Counter(str(row.labels[head.name]) for row in rows if head.name in row.labels)
-            check_labels(path, head.name, counts, labels)
-    parts = {part: Collector(heads, (path.stem,)) for part in ("train", "holdout")}
-    training = [row for row in rows if row.split == TRAIN]
-    held_out = set_aside([row.file for row in training])
-    chosen = [(row, "holdout" if row.file in held_out else "train") for row in training]
-    for (row, part), encoded in zip(chosen, images.tree.read([row.file for row, _ in chosen]), strict=True):
-        image = load_image(encoded, longest, groups)
-        if image is None:
-            parts[part].broken.append(f"{path}: {row.file}")
-        else:
-            parts[part].add(image, row.labels)
-    train, holdout = (parts[part].samples() for part in ("train", "holdout"))
+            check_labels(path, head.name, counts_by_split(rows, head.name), options.labels)
+    parts = load_parts(images, rows, heads, longest, groups)
+    train, holdout, val = (parts[part].samples() for part in (TRAIN, HOLDOUT, VAL))
     if not len(train) or not len(holdout):
         raise DataRefused(
             f"{path}: {len(rows)} images leave {len(train)} to train and {len(holdout)} to calibrate on; "
             f"give at least a few dozen"
         )
     unseen = Counter(row.split for row in rows if row.split != TRAIN)
-    return TrainingData(heads, train, whole(holdout), GRANT, (f"{path.name} (yours)",), unseen)
+    return TrainingData(
+        heads,
+        train,
+        whole(holdout),
+        GRANT,
+        (f"{path.name} (yours)",),
+        unseen,
+        val=whole(val) if len(val) else None,
+        own=images,
+    )
+
+
+def counts_by_split(rows: Sequence[Row], head: str) -> dict[str, Counter[str]]:
+    """Split to the number of images of each label of a head."""
+    counts: dict[str, Counter[str]] = {}
+    for row in rows:
+        if head in row.labels:
+            counts.setdefault(row.split, Counter())[str(row.labels[head])] += 1
+    return counts
+
+
+def load_parts(
+    images: LabelledImages, rows: Sequence[Row], heads: Sequence[Head], longest: int, groups: tuple[BandGroup, ...]
+) -> dict[str, Collector]:
+    """Decode the images for training, those held out of it to calibrate, and those for validation."""
+    parts = {part: Collector(heads, (images.name,)) for part in (TRAIN, HOLDOUT, VAL)}
+    held_out = set_aside(rows, heads)
+    chosen = [(row, HOLDOUT if row.file in held_out else row.split) for row in rows if row.split in (TRAIN, VAL)]
+    for (row, part), encoded in zip(chosen, images.tree.read([row.file for row, _ in chosen]), strict=True):
+        image = images.decode(row.file, encoded, groups)
+        if image is None:
+            parts[part].broken.append(f"{images.tree.path}: {row.file}")
+        else:
+            parts[part].add(shrunk(image, longest), row.labels, name=row.file)
+    return parts
+
+
+def set_aside(rows: Sequence[Row], heads: Sequence[Head]) -> frozenset[str]:
+    """Which training images are held out to calibrate: some of each class, whole groups, the same ones every time."""
+    first = next((head.name for head in heads if isinstance(head, Multiclass)), None)
+    training = [row for row in rows if row.split == TRAIN]
+    kinds = [str(row.labels.get(first, "")) if first else "" for row in training]
+    held = hold_out(kinds, [row.group for row in training], calibration_quota(kinds))
+    return frozenset(training[index].file for index in held)
 
 
 def from_folders(path: Path, images: LabelledImages) -> tuple[tuple[Head, ...], list[Row]]:
@@ -96,25 +120,26 @@ def from_folders(path: Path, images: LabelledImages) -> tuple[tuple[Head, ...], 
     names = images.class_names
     if len(names) < 2:
         raise DataRefused(f"{path}: one class, '{''.join(names)}'; a classifier needs at least two class folders")
-    each = zip(images.files, images.classes, images.splits, strict=True)
-    return (Multiclass(name="land_use", labels=names),), [Row(file, {"land_use": kind}, split) for file, kind, split in each]
+    each = zip(images.files, images.classes, images.splits, images.groups, strict=True)
+    rows = [Row(file, {"land_use": kind}, split, group) for file, kind, split, group in each]
+    return (Multiclass(name="land_use", labels=names),), rows
 
 
-def from_columns(path: Path, images: LabelledImages, table: Sequence[Mapping[str, str]]) -> tuple[tuple[Head, ...], list[Row]]:
-    """A table with a column `path` (relative to the table), perhaps `split`, and one column for each thing to learn.
+def from_columns(path: Path, images: LabelledImages) -> tuple[tuple[Head, ...], list[Row]]:
+    """One head for each column of words, integers or decimal numbers, and one for all columns of 0 and 1.
 
-    A column of words is a categorical head. Columns of only 0 and 1 together are the labels of one head, `objects`. Any other
-    column of numbers is a quantity. An empty cell is an unknown label; the other labels of its row teach all the same, but neither
-    calibrate nor judge.
+    A column of words or integers is a categorical head. Columns of only 0 and 1 together are the labels of one head, `objects`.
+    A column of other numbers, or one that `options.regression` names, is a quantity. An empty cell is an unknown label; the other
+    labels of its row teach all the same, but neither calibrate nor judge.
     """
-    columns = {name: [row[name] for row in table] for name in table[0] if name not in ("path", "split")}
-    kinds = {name: kind_of(path, name, cells) for name, cells in columns.items()}
+    columns = {name: [images.columns[file][head_name(name)] for file in images.files] for name in images.column_names}
+    kinds = {name: kind_of(path, name, cells, name in images.options.regression) for name, cells in columns.items()}
     binary = [name for name, kind in kinds.items() if kind == "binary"]
     heads: list[Head] = []
     for name, kind in kinds.items():
         known = [cell for cell in columns[name] if cell]
         if kind == "words":
-            heads.append(Multiclass(name=head_name(name), labels=tuple(sorted(set(known)))))
+            heads.append(Multiclass(name=head_name(name), labels=in_order(set(known))))
         elif kind == "numbers":
             values = [float(cell) for cell in known]
             heads.append(Regression(name=head_name(name), unit=name, low=min(0.0, *values), high=max(values)))
@@ -122,14 +147,19 @@ def from_columns(path: Path, images: LabelledImages, table: Sequence[Mapping[str
         heads.append(Multilabel(name="objects", labels=tuple(binary), thresholds=(0.5,) * len(binary)))
     if not heads:
         raise DataRefused(f"{path}: has no column of labels beside 'path' and 'split'")
-    split = dict(zip(images.files, images.splits, strict=True))
     rows: list[Row] = []
-    for row in table:
-        labels: dict[str, object] = {head_name(n): row[n] for n, kind in kinds.items() if kind != "binary" and row[n]}
-        if present := {name: float(row[name]) for name in binary if row[name]}:
+    for file, split, group in zip(images.files, images.splits, images.groups, strict=True):
+        cells = {name: images.columns[file][head_name(name)] for name in kinds}
+        labels: dict[str, object] = {head_name(n): cells[n] for n, kind in kinds.items() if kind != "binary" and cells[n]}
+        if present := {name: float(cells[name]) for name in binary if cells[name]}:
             labels["objects"] = present
-        rows.append(Row(row["path"], labels, split[row["path"]]))
+        rows.append(Row(file, labels, split, group))
     return tuple(heads), rows
+
+
+def in_order(labels: set[str]) -> tuple[str, ...]:
+    """Labels by their number where they are integers, else by the alphabet."""
+    return tuple(sorted(labels, key=int) if all(map(is_integer, labels)) else sorted(labels))
 
 
 def whole(samples: Samples) -> Samples:
@@ -138,77 +168,3 @@ def whole(samples: Samples) -> Samples:
     for values in targets.values():
         values[partly_labelled_rows(torch.from_numpy(values)).numpy()] = UNLABELLED
     return replace(samples, targets=targets)
-
-
-def kind_of(path: Path, name: str, cells: Sequence[str]) -> str:
-    """`words`, `binary` or `numbers`.
-
-    Raises:
-        DataRefused: nothing is known in this column, or words stand among numbers.
-    """
-    known = [cell for cell in cells if cell]
-    if len(set(known)) < 2:
-        raise DataRefused(f"{path}: column '{name}' says the same everywhere; remove it, or give images that differ in it")
-    numbers = [cell for cell in known if is_number(cell)]
-    if not numbers:
-        return "words"
-    if len(numbers) < len(known):
-        word = next(cell for cell in known if not is_number(cell))
-        raise DataRefused(f"{path}: column '{name}' has numbers and '{word}'; give one or the other")
-    return "binary" if {float(cell) for cell in known} == {0.0, 1.0} else "numbers"
-
-
-def is_number(cell: str) -> bool:
-    try:
-        return isfinite(float(cell))
-    except ValueError:
-        return False
-
-
-def check_splits(images: LabelledImages) -> None:
-    """Find a split that would be left out without a word.
-
-    Raises:
-        DataRefused: there is one that is not of training, validation or test.
-    """
-    if unknown := sorted(set(images.splits) - {TRAIN, VAL, TEST}):
-        count = images.splits.count(unknown[0])
-        raise DataRefused(f"{images.tree.path}: {count} images are of the split '{unknown[0]}'; expected train, val or test")
-
-
-def check_heads(path: Path, heads: Sequence[Head]) -> None:
-    """Find what no manifest can hold, before hours are spent on it.
-
-    Raises:
-        DataRefused: a head or a label has a name that cannot be, two heads have the same, or a quantity has no range.
-    """
-    try:
-        spec = ModelSpec(name="own", input=InputSpec(height=16, width=16, groups=(RGB,)), heads=tuple(heads))
-        msgspec.convert(msgspec.to_builtins(spec), ModelSpec)
-    except ValueError as error:
-        raise DataRefused(
-            f"{path}: its columns cannot be heads: {error}; a column is named with letters a to z, digits and underscores, "
-            f"beginning with a letter; a label has at most 80 characters"
-        ) from error
-
-
-def check_labels(path: Path, head: str, counts: Counter[str], allowed: Sequence[str] = ()) -> None:
-    """Find labels that nobody meant, before hours are spent on them.
-
-    Raises:
-        DataRefused: a label is not among those allowed, or is rare and nearly spelt as a common one.
-    """
-    if allowed:
-        if unknown := sorted(set(counts) - set(allowed)):
-            raise DataRefused(
-                f"{path}: '{head}' has {counts[unknown[0]]} images of '{unknown[0]}', which --labels does not name"
-            )
-        return
-    for name, count in counts.items():
-        others = [other for other in counts if other != name and count < RARE * counts[other]]
-        alike = [o for o in others if difflib.SequenceMatcher(None, name.casefold(), o.casefold()).ratio() >= LOOKS_LIKE]
-        if alike:
-            raise DataRefused(
-                f"{path}: '{head}' has {count} images of '{name}' and {counts[alike[0]]} of '{alike[0]}'; if that is a typing "
-                f"error, mend it; if not, name every label with --labels"
-            )

@@ -19,7 +19,7 @@ from spatialnet_training.data.bands import decode
 from spatialnet_training.data.dataset_registry import TERMS
 from spatialnet_training.data.file_tree import Tree
 from spatialnet_training.data.labelled_dataset import OBJECTS as OBJECTS_FILE
-from spatialnet_training.data.labelled_dataset import SPLITS, TRAIN, class_of
+from spatialnet_training.data.labelled_dataset import SPLITS, TRAIN, LabelledImages, class_of
 from spatialnet_training.data.samples import Collector, Samples, load_image, part_of, shrunk
 from spatialnet_training.data.taxonomy import OBJECTS, SETTLEMENT, Taxonomy, load_taxonomy
 from spatialnet_training.data.tiles import pyramid, structured
@@ -36,6 +36,8 @@ class TrainingData:
         grant: the licence of weights trained on it.
         terms: whose images they are and under which licence, one entry a data set.
         unseen: how many images of which split take no part in the run, of a user's own.
+        val: a user's own validation images, which are reported after every epoch and choose nothing.
+        own: how a user's own data set was understood; None for published ones.
     """
 
     heads: tuple[Head, ...]
@@ -44,6 +46,8 @@ class TrainingData:
     grant: str
     terms: tuple[str, ...]
     unseen: Mapping[str, int] = field(default_factory=dict[str, int])
+    val: Samples | None = None
+    own: LabelledImages | None = None
 
     @property
     def summary(self) -> tuple[str, ...]:
@@ -52,7 +56,7 @@ class TrainingData:
 
     @property
     def broken(self) -> list[str]:
-        return [*self.train.broken, *self.holdout.broken]
+        return [*self.train.broken, *self.holdout.broken, *(self.val.broken if self.val else ())]
 
 
 def published_heads(taxonomy: Taxonomy, data_sets: Sequence[str]) -> tuple[Head, ...]:

@@ -4,33 +4,84 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from spatialnet_edge.core.errors import DataRefused
 from spatialnet_edge.sources.registry import hidden
 
+JUNK = frozenset(
+    {
+        "__pycache__",
+        "@eadir",
+        "#recycle",
+        "$recycle.bin",
+        "lost+found",
+        "system volume information",
+        "thumbs.db",
+        "desktop.ini",
+    }
+)
+"""What desktops, network drives and notebooks leave behind, beside hidden files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unused:
+    """A file that takes no part, and why."""
+
+    name: str
+    reason: str
+
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """The files of a zip or a directory, by their path relative to its top; those that are hidden are not among them."""
+    """The files of a zip or a directory.
+
+    Attributes:
+        path: of the zip or the directory.
+        top: the folder in it that names are relative to, with a `/` at its end; empty for the zip or directory itself.
+    """
 
     path: Path
+    top: str = ""
 
     def names(self) -> list[str]:
-        """Every file, sorted.
+        """Every file, sorted; without hidden ones and what a desktop leaves behind.
 
         Raises:
             DataRefused: no such path, or not a zip.
         """
-        return sorted(name for name in self._all() if not any(map(hidden, PurePosixPath(name).parts)))
+        return self.listed()[0]
 
-    def _all(self) -> list[str]:
-        if self.path.is_dir():
-            return [p.relative_to(self.path).as_posix() for p in self.path.rglob("*") if p.is_file()]
+    def listed(self) -> tuple[list[str], list[Unused]]:
+        """Every file, sorted, and what is passed over: hidden files, links that lead nowhere, and what is no plain file.
+
+        Raises:
+            DataRefused: no such path, or not a zip.
+        """
+        found, unused = self._all()
+        names: list[str] = []
+        for name in sorted(found):
+            if left_behind(name):
+                unused.append(Unused(name, "hidden, or left behind by a desktop"))
+            else:
+                names.append(name)
+        return names, unused
+
+    def _all(self) -> tuple[list[str], list[Unused]]:
+        found, unused = walk(self.path) if self.path.is_dir() else (self._members(), [])
+        length = len(self.top)
+        below = [name[length:] for name in found if name.startswith(self.top)]
+        return below, [Unused(each.name[length:], each.reason) for each in unused if each.name.startswith(self.top)]
+
+    def _members(self) -> list[str]:
         try:
             with zipfile.ZipFile(self.path) as archive:
                 return [name for name in archive.namelist() if not name.endswith("/")]
@@ -43,10 +94,19 @@ class Tree:
     def read(self, names: Sequence[str]) -> Iterator[bytes]:
         """The content of each file, in the order asked for; empty where it cannot be read."""
         if self.path.is_dir():
-            yield from (content(lambda name=name: (self.path / name).read_bytes()) for name in names)
+            yield from (content(lambda name=name: (self.path / self.top / name).read_bytes()) for name in names)
             return
         with zipfile.ZipFile(self.path) as archive:
-            yield from (content(lambda name=name: archive.read(name)) for name in names)
+            yield from (content(lambda name=name: archive.read(self.top + name)) for name in names)
+
+    @contextmanager
+    def opened(self) -> Iterator[Callable[[str], IO[bytes]]]:
+        """Gives a function that opens one file by its name, to read only the beginning of it."""
+        if self.path.is_dir():
+            yield lambda name: (self.path / self.top / name).open("rb")
+            return
+        with zipfile.ZipFile(self.path) as archive:
+            yield lambda name: archive.open(self.top + name)
 
     def table(self, name: str, columns: Sequence[str], names: Sequence[str]) -> list[dict[str, str]]:
         """The rows of a CSV file that has a column `path` and these.
@@ -58,7 +118,7 @@ class Tree:
             DataRefused: it is no such table, or names a file that is not there.
         """
         try:
-            rows = list(csv.DictReader(io.StringIO(next(self.read([name])).decode("utf-8-sig"))))
+            rows = rows_of_csv(next(self.read([name])).decode("utf-8-sig"))
         except (UnicodeDecodeError, csv.Error) as error:
             raise DataRefused(f"{self.path}: {name} cannot be read as a table in UTF-8: {error}") from error
         found = list(rows[0]) if rows else []
@@ -68,10 +128,62 @@ class Tree:
             )
         listed = set(names)
         unlisted = [row["path"] for row in rows if row["path"] not in listed]
-        there = set(self._all()) if unlisted else listed
+        there = set(self._all()[0]) if unlisted else listed
         if missing := [path for path in unlisted if path not in there]:
             raise DataRefused(f"{self.path}: {name} names {len(missing)} files that are not there, the first {missing[0]}")
         return rows
+
+
+def rows_of_csv(text: str) -> list[dict[str, str]]:
+    """The rows of a table whose columns are separated by commas, semicolons or tabs; cells without the blanks around them.
+
+    Raises:
+        csv.Error: not a table.
+    """
+    header = text.partition("\n")[0]
+    delimiter = max(",;\t", key=header.count)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    return [{name.strip(): (cell or "").strip() for name, cell in row.items() if name} for row in reader]
+
+
+def left_behind(name: str) -> bool:
+    """Whether any part of a path is hidden or what a desktop or a notebook leaves behind."""
+    return any(hidden(part) or part.casefold() in JUNK for part in PurePosixPath(name).parts)
+
+
+def walk(folder: Path) -> tuple[list[str], list[Unused]]:
+    """Every plain file below a folder, links followed, and what is none: a link that leads nowhere or in a circle, a device."""
+    found: list[str] = []
+    unused: list[Unused] = []
+
+    def descend(directory: str, above: frozenset[tuple[int, int]]) -> None:
+        for entry in os.scandir(directory):
+            name = Path(entry.path).relative_to(folder).as_posix()
+            try:
+                status = entry.stat()
+            except OSError:
+                unused.append(Unused(name, "a link that leads nowhere" if entry.is_symlink() else "cannot be read"))
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                identity = (status.st_dev, status.st_ino)
+                if identity in above:
+                    unused.append(Unused(name, "a link to a folder above itself"))
+                else:
+                    descend_safely(entry.path, name, above | {identity})
+            elif stat.S_ISREG(status.st_mode):
+                found.append(name)
+            else:
+                unused.append(Unused(name, "not a plain file"))
+
+    def descend_safely(directory: str, name: str, above: frozenset[tuple[int, int]]) -> None:
+        try:
+            descend(directory, above)
+        except OSError as error:
+            unused.append(Unused(name, f"a folder that cannot be read ({error.strerror})"))
+
+    status = folder.stat()
+    descend(str(folder), frozenset({(status.st_dev, status.st_ino)}))
+    return found, unused
 
 
 def content(read: Callable[[], bytes]) -> bytes:

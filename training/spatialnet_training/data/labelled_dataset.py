@@ -1,53 +1,66 @@
-"""Labelled images on disk: a folder or a zip in which the folder above an image names its class, or a table.
+"""Labelled images on disk: a folder or a zip whose folders name the classes, a table, or the record of a training run.
 
     DIR/<class>/<name>.jpg      DIR/images/<class>/<name>.jpg      DIR/train/<class>/<name>.jpg and DIR/val/<class>/<name>.jpg
 
 Beside them may stand `splits.csv` (`path,split`) and `objects.csv` (`path` and one 0/1 column for each label). A table is a CSV
 with a column `path`, relative to it, perhaps `split`, and one column for each head, or for each label of a head of many labels.
 
-An image is of the split that `splits.csv`, the table or a folder above it says. Where nothing says it, one image in ten is for
-validation, by a hash of its path, so that training and whatever judges afterwards agree on which.
+An image is of the split that `splits.csv`, the table or a folder above it says. Where nothing says it, one image in ten of each
+class is for validation, by a hash of its path or of its group, so that training and evaluation agree on which.
 """
 
 from __future__ import annotations
 
-import csv
-import zlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from spatialnet_edge.core.errors import DataRefused
-from spatialnet_edge.sources.registry import IMAGE_SUFFIXES
-from spatialnet_training.data.file_tree import Tree
+from spatialnet_edge.core.spec import BandGroup
+from spatialnet_training.data.dataset_options import DEFAULTS, DatasetOptions
+from spatialnet_training.data.deep_pixels import decode_with_range
+from spatialnet_training.data.file_tree import Tree, Unused
+from spatialnet_training.data.folder_layout import OBJECTS, SPLITS, folders_that_may_be_classes, place, rooted
+from spatialnet_training.data.groups import groups_of
+from spatialnet_training.data.splits import TEST, TRAIN, VAL, hold_out, split_name, val_quota
+from spatialnet_training.data.tables import (
+    PATH,
+    SPLIT,
+    Table,
+    cells_by_head,
+    each_path_once,
+    head_name,
+    label_columns,
+    read_table,
+    stratum_column,
+)
 
-SPLITS, OBJECTS = "splits.csv", "objects.csv"
-
-TRAIN, VAL, TEST = "train", "val", "test"
-SPLIT_NAMES = {TRAIN: TRAIN, "training": TRAIN, VAL: VAL, "valid": VAL, "validation": VAL, TEST: TEST, "testing": TEST}
-"""What people call the splits."""
-
-
-def split_name(word: str) -> str:
-    """A split as we call it; one that we do not know stays as it is."""
-    return SPLIT_NAMES.get(word.casefold(), word)
-
-
-def split_by_hash(path: str) -> str:
-    """The split of an image of which nothing says one."""
-    return VAL if zlib.crc32(path.encode()) % 10 == 5 else TRAIN
+__all__ = [
+    "OBJECTS",
+    "SPLITS",
+    "TEST",
+    "TRAIN",
+    "VAL",
+    "LabelledImages",
+    "Tree",
+    "class_of",
+    "head_name",
+    "open_folders",
+    "open_labelled",
+    "open_table",
+    "read_table",
+    "split_name",
+]
 
 
 def class_of(path: str) -> str:
-    """The folder directly above the file names the class; empty when there is none."""
+    """The folder directly above the file, which names the class in the published data sets; empty when there is none."""
     parts = path.rsplit("/", 2)
     return parts[-2] if len(parts) > 1 else ""
-
-
-def split_folder(path: str) -> str:
-    """The split that a folder above the class's own is named after; empty when none is."""
-    above = PurePosixPath(path).parts[:-2]
-    return next((SPLIT_NAMES[part.casefold()] for part in above if part.casefold() in SPLIT_NAMES), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +75,11 @@ class LabelledImages:
         name: of the set: its folder's, its zip's or its table's.
         objects: label to 0 or 1 for each image; rows of images that the table does not name are missing.
         columns: of a table, each file's row by the name of the head or label; empty for folders.
+        column_names: the same columns as the table's header has them.
+        groups: the group of each image; see `DatasetOptions.group`.
+        unused: files that take no part, with the reason.
+        notes: what a user should know about how the data was understood.
+        options: how it was read.
     """
 
     tree: Tree
@@ -72,6 +90,11 @@ class LabelledImages:
     name: str
     objects: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
     columns: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
+    column_names: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    unused: tuple[Unused, ...] = ()
+    notes: tuple[str, ...] = ()
+    options: DatasetOptions = DEFAULTS
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -83,7 +106,8 @@ class LabelledImages:
     def chosen(self, rows: Sequence[int]) -> LabelledImages:
         """Some of the images, in this order."""
         files, classes, splits = (tuple(each[row] for row in rows) for each in (self.files, self.classes, self.splits))
-        return replace(self, files=files, classes=classes, splits=splits)
+        groups = tuple(self.groups[row] for row in rows) if self.groups else ()
+        return replace(self, files=files, classes=classes, splits=splits, groups=groups)
 
     def of_split(self, split: str) -> LabelledImages:
         """The images of one split; all of them when it is empty.
@@ -98,48 +122,99 @@ class LabelledImages:
             raise DataRefused(f"{self.tree.path}: no split '{split}'; its images are of {', '.join(sorted(set(self.splits)))}")
         return self.chosen(rows)
 
+    def decode(self, file: str, encoded: bytes, groups: tuple[BandGroup, ...]) -> NDArray[np.uint8] | None:
+        """Decode one image with the range that the data set is read with: uint8 `[H, W, bands]`; None if it is no image.
 
-def open_labelled(path: Path, split: str = "") -> LabelledImages:
+        Raises:
+            DataRefused: it has more than 8 bits and no range was given.
+        """
+        return decode_with_range(f"{self.tree.path}: {file}", encoded, groups, self.options.value_range)
+
+
+def open_labelled(path: Path, split: str = "", options: DatasetOptions = DEFAULTS) -> LabelledImages:
     """List labelled images without decoding them.
 
     Args:
+        path: a folder, a zip, a table, or `dataset.json`, the record of a training run, which brings options of its own.
         split: keep the images of this split; empty for all.
 
     Raises:
-        DataRefused: no images, no class folders, no such split, or a table that cannot be used.
+        DataRefused: no images, no class folders, no such split, a table that cannot be used, or a layout in which validation
+            images could be taken for training images.
+        UsageError: an option that does not fit the data.
     """
-    images = open_table(path, read_table(path)) if path.suffix.lower() == ".csv" else open_folders(path)
+    if path.suffix.lower() == ".json":
+        from spatialnet_training.data.dataset_record import open_record
+
+        return open_record(path).of_split(split)
+    images = open_table(path, read_table(path), options) if path.suffix.lower() == ".csv" else open_folders(path, options)
     return images.of_split(split)
 
 
-def open_folders(path: Path) -> LabelledImages:
+def open_folders(path: Path, options: DatasetOptions = DEFAULTS) -> LabelledImages:
     """List the images of a folder or a zip.
 
     Raises:
-        DataRefused: no images, no class folders, or a table beside them that cannot be used.
+        DataRefused: as `open_labelled`.
+        UsageError: `options.group` fits no path.
     """
-    tree = Tree(path)
-    names = tree.names()
-    files = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES and class_of(name) not in ("", "images")]
-    if not files:
-        raise DataRefused(f"{path}: no labelled image found; expected <class>/<image> or images/<class>/<image>")
-    classes = tuple(map(class_of, files))
-    if all(kind.casefold() in SPLIT_NAMES for kind in classes):
-        raise DataRefused(
-            f"{path}: folders of splits without folders of classes in them; expected {classes[0]}/<class>/<image>"
-        )
+    tree = rooted(Tree(path))
+    names, unused = tree.listed()
+    placed, others = place(tree, names, options)
+    unused += others
+    if not placed:
+        raise DataRefused(f"{path}: no labelled image found; expected <class>/<image> or images/<class>/<image>{why(unused)}")
+    said: dict[str, str | None] = {each.file: each.split for each in placed}
     if SPLITS in names:
         listed = {row["path"]: split_name(row["split"]) for row in tree.table(SPLITS, ["split"], names)}
-        said = [listed.get(file, "") for file in files]
-    else:
-        said = [split_folder(file) for file in files]
-    objects = objects_of(tree, names) if OBJECTS in names else {}
-    return LabelledImages(tree, tuple(files), classes, completed(files, said), any(said), path.stem, objects)
+        unused += [Unused(each.file, f"not in {SPLITS}") for each in placed if each.file not in listed]
+        placed = [each for each in placed if each.file in listed]
+        said = {each.file: listed[each.file] for each in placed}
+        if not placed:
+            raise DataRefused(f"{path}: {SPLITS} names none of its images; its paths are relative to the folder that holds it")
+    files, classes = tuple(each.file for each in placed), tuple(each.kind for each in placed)
+    groups = groups_of(tree, files, options.group)
+    notes: list[str] = []
+    if options.classes_from == "first" and (inner := folders_that_may_be_classes(placed)):
+        notes.append(f"below each class are the folders {', '.join(inner)}; if those are the classes, --classes-from deepest")
+    return LabelledImages(
+        tree,
+        files,
+        classes,
+        completed([said[file] for file in files], classes, groups),
+        any(said.values()),
+        path.stem,
+        objects_of(tree, names) if OBJECTS in names else {},
+        groups=groups,
+        unused=tuple(unused),
+        notes=(*notes, *notes_of_groups(files, groups)),
+        options=options,
+    )
 
 
-def completed(files: Sequence[str], said: Sequence[str]) -> tuple[str, ...]:
-    """Each image's split: what is said of it, else what the hash of its path says."""
-    return tuple(each or split_by_hash(file) for file, each in zip(files, said, strict=True))
+def why(unused: Sequence[Unused]) -> str:
+    """The commonest reason why files are not used, in brackets."""
+    if not unused:
+        return ""
+    reason, count = Counter(each.reason for each in unused).most_common(1)[0]
+    return f" ({count} files are not used: {reason})"
+
+
+def notes_of_groups(files: Sequence[str], groups: Sequence[str]) -> tuple[str, ...]:
+    """What is to be said where images are not independent of each other."""
+    count = len(set(groups))
+    if count == len(files):
+        return ()
+    return (f"{len(files)} images are of {count} groups (--group); a group is never on both sides of a split",)
+
+
+def completed(said: Sequence[str | None], kinds: Sequence[str], groups: Sequence[str]) -> tuple[str, ...]:
+    """Each image's split: what is said of it; where nothing is, one in ten of each class is for validation."""
+    rows = [row for row, each in enumerate(said) if not each]
+    unsaid_kinds = [kinds[row] for row in rows]
+    held = hold_out(unsaid_kinds, [groups[row] for row in rows], val_quota(unsaid_kinds))
+    chosen = {row: VAL if index in held else TRAIN for index, row in enumerate(rows)}
+    return tuple(each or chosen[row] for row, each in enumerate(said))
 
 
 def objects_of(tree: Tree, names: Sequence[str]) -> dict[str, dict[str, float]]:
@@ -155,36 +230,41 @@ def objects_of(tree: Tree, names: Sequence[str]) -> dict[str, dict[str, float]]:
         raise DataRefused(f"{tree.path}: {OBJECTS} has a cell that is neither 0 nor 1: {error}") from error
 
 
-def open_table(path: Path, rows: Sequence[Mapping[str, str]]) -> LabelledImages:
-    """List the images of a table, whose rows `read_table` gave."""
-    columns = {row["path"]: {head_name(name): cell for name, cell in row.items() if name != "path"} for row in rows}
-    said = {row["path"]: split_name(row.get("split", "")) for row in rows}
-    splits = completed([*said], [*said.values()])
-    classes = ("",) * len(said)
-    return LabelledImages(Tree(path.parent), tuple(said), classes, splits, any(said.values()), path.stem, columns=columns)
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV with a column `path`, all of whose files are there; cells without the blanks around them.
+def open_table(path: Path, rows: Table, options: DatasetOptions = DEFAULTS) -> LabelledImages:
+    """List the images of a table, whose rows `read_table` gave.
 
     Raises:
-        DataRefused: it cannot be read, has no such column or no rows, or names a file that is not there.
+        DataRefused: an image has two rows that differ, two columns have the same name for a head, or some rows have no split.
+        UsageError: an option names a column that is not there.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            table = [
-                {name.strip(): (cell or "").strip() for name, cell in row.items() if name} for row in csv.DictReader(file)
-            ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataRefused(f"{path}: cannot be read as a table in UTF-8: {error}") from error
-    if not table or "path" not in table[0]:
-        found = ", ".join(table[0]) if table else "nothing"
-        raise DataRefused(f"{path}: has {found}; expected a header with 'path' and at least one column of labels, and rows")
-    if missing := [row["path"] for row in table if not (path.parent / row["path"]).is_file()]:
-        raise DataRefused(f"{path}: names {len(missing)} files that are not there, the first {missing[0]}")
-    return table
-
-
-def head_name(column: str) -> str:
-    """A column's name as a head's: lower case, underscores."""
-    return "".join(c if c.isalnum() else "_" for c in column.strip().lower())
+    table, repeated = each_path_once(path, rows)
+    columns = label_columns(path, table, options)
+    files = tuple(row[PATH] for row in table)
+    stratum = stratum_column(table, columns)
+    kinds = [row[stratum] if stratum else "" for row in table]
+    said = [split_name(row.get(SPLIT, "")) or None for row in table]
+    if any(said) and not all(said):
+        first = files[said.index(None)]
+        raise DataRefused(
+            f"{path}: {said.count(None)} rows have no split, the first {first}, and others have; fill the column"
+        )
+    tree = Tree(path.parent)
+    group = options.group
+    if group is not None and group in table[0]:
+        groups = tuple(row[group] or row[PATH] for row in table)
+    else:
+        groups = groups_of(tree, files, group)
+    return LabelledImages(
+        tree,
+        files,
+        ("",) * len(files),
+        completed(said, kinds, groups),
+        any(said),
+        path.stem,
+        columns=cells_by_head(table, columns),
+        column_names=tuple(columns),
+        groups=groups,
+        unused=tuple(repeated),
+        notes=notes_of_groups(files, groups),
+        options=options,
+    )

@@ -31,13 +31,15 @@ class Samples:
             perhaps in some columns alone.
         data_set: index of each image's data set in `data_sets`.
         broken: files that could not be read as images, and were left out.
+        names: of the images' files; empty where nobody needs them.
     """
 
     images: list[NDArray[np.uint8]]
     targets: Targets
     data_set: NDArray[np.int64]
     data_sets: tuple[str, ...]
-    broken: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list[str])
+    names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -49,6 +51,7 @@ class Samples:
             targets={head: values[index] for head, values in self.targets.items()},
             data_set=self.data_set[index],
             data_sets=self.data_sets,
+            names=tuple(self.names[i] for i in index) if self.names else (),
         )
 
 
@@ -67,22 +70,25 @@ class Collector:
         self.owners: list[int] = []
         self.rows: dict[str, list[NDArray[np.generic]]] = {head.name: [] for head in heads}
         self.broken: list[str] = []
+        self.names: list[str] = []
 
-    def add(self, image: NDArray[np.uint8], labels: Mapping[str, object], owner: int = 0) -> None:
+    def add(self, image: NDArray[np.uint8], labels: Mapping[str, object], owner: int = 0, name: str = "") -> None:
         """Take an image.
 
         Args:
             labels: head name to a class name, to `{label: 0 or 1}`, or to a number; heads that are not in it are unlabelled, and
                 so is a label that is not in the second.
+            name: of its file.
         """
         self.images.append(image)
         self.owners.append(owner)
+        self.names.append(name)
         for head in self.heads:
             self.rows[head.name].append(target_of(head, labels.get(head.name)))
 
     def samples(self) -> Samples:
         targets: Targets = {name: np.stack(rows) if rows else np.zeros(0, np.int64) for name, rows in self.rows.items()}
-        return Samples(self.images, targets, np.array(self.owners, np.int64), self.data_sets, self.broken)
+        return Samples(self.images, targets, np.array(self.owners, np.int64), self.data_sets, self.broken, tuple(self.names))
 
 
 def target_of(head: Head, label: object) -> NDArray[np.generic]:
@@ -125,15 +131,6 @@ def judging_side(spec: InputSpec) -> int:
 def held_out(path: str) -> bool:
     """Whether a training image of a published set is held out for calibration: one in twenty, by a hash of its path."""
     return zlib.crc32(path.encode()) % 20 == 0
-
-
-def set_aside(paths: Sequence[str]) -> frozenset[str]:
-    """Which of a user's training images are held out: one in twenty, and no fewer than ten, or a quarter where ten would be more.
-
-    Those with the lowest hashes of their paths, so that a set of any size has some, and the same ones every time.
-    """
-    count = max(len(paths) // 20, min(10, len(paths) // 4))
-    return frozenset(sorted(paths, key=lambda path: (zlib.crc32(path.encode()), path))[:count])
 
 
 def part_of(path: str, split: str) -> str:

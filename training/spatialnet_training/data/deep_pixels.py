@@ -1,0 +1,121 @@
+"""Images of more than 8 bits a channel: found by their header before they are decoded, and scaled by a range that is given.
+
+A library that is asked for colours takes the upper eight bits of sixteen. A 12-bit sensor's picture is then nearly black, and
+numbers from 0 to 1 are all zero.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatialnet_edge.core.errors import DataRefused
+from spatialnet_edge.core.spec import RGB, BandGroup
+from spatialnet_training.data.bands import SENTINEL_2, decode, is_tiff
+
+PNG = b"\x89PNG\r\n\x1a\n"
+PNG_DEPTH_AT = 24
+"""Where the bit depth stands in a PNG file (ISO/IEC 15948, section 11.2.2)."""
+
+BITS_PER_SAMPLE, SAMPLES_PER_PIXEL, SAMPLE_FORMAT = 258, 277, 339
+"""Tags of TIFF 6.0."""
+
+
+def decode_with_range(
+    name: str, encoded: bytes, groups: tuple[BandGroup, ...], value_range: tuple[float, float] | None
+) -> NDArray[np.uint8] | None:
+    """Decode a file to the bands of `groups`: uint8 `[H, W, bands]`; None if it is no image.
+
+    Args:
+        name: of the file, for messages.
+        value_range: pixel values that become 0 and 255, for images of more than 8 bits.
+
+    Raises:
+        DataRefused: the image has more than 8 bits and no range was given, or its bands have no names.
+    """
+    if not encoded:
+        return None
+    depth = deep_type(encoded)
+    if depth is None:
+        return decode(encoded, groups)
+    if value_range is None:
+        raise DataRefused(
+            f"{name}: its pixels are {depth}; expected 8 bits a channel; give the values that stand for black and white with "
+            f"--range LOW,HIGH, such as --range 0,4095 for a 12-bit sensor or --range 0,1 for reflectances"
+        )
+    pixels = read_deep(encoded)
+    return None if pixels is None else bands_of(name, scaled(pixels, value_range), groups)
+
+
+def deep_type(encoded: bytes) -> str | None:
+    """What the pixels are when they have more than 8 bits, such as `uint16`; None for others, for what is no image, and for
+    Sentinel-2 products of 13 bands, whose scale is known."""
+    if encoded.startswith(PNG):
+        return "uint16" if encoded[PNG_DEPTH_AT : PNG_DEPTH_AT + 1] == b"\x10" else None
+    if not is_tiff(encoded):
+        return None
+    from PIL import Image, TiffImagePlugin
+
+    try:
+        ifd = TiffImagePlugin.ImageFileDirectory_v2(encoded[:16] if encoded[2:4] in (b"+\0", b"\0+") else encoded[:8])
+        stream = io.BytesIO(encoded)
+        stream.seek(ifd.next)
+        ifd.load(stream)
+    except (OSError, SyntaxError, ValueError, struct.error, KeyError, Image.DecompressionBombError):
+        return None
+    bits, formats = ifd.get(BITS_PER_SAMPLE, (1,)), ifd.get(SAMPLE_FORMAT, (1,))
+    most = max(bits if isinstance(bits, tuple) else (bits,))
+    if most <= 8 or int(ifd.get(SAMPLES_PER_PIXEL, 1)) == len(SENTINEL_2):
+        return None
+    kinds = {1: "uint", 2: "int", 3: "float"}
+    first = formats[0] if isinstance(formats, tuple) else formats
+    return f"{kinds.get(first, 'of unknown type, ')}{most}"
+
+
+def read_deep(encoded: bytes) -> NDArray[np.float32] | None:
+    """The numbers in a TIFF or PNG as they are: float32 `[H, W, bands]`; None if it cannot be read."""
+    import cv2
+
+    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is not None:
+        found = np.asarray(image, np.float32)
+        if found.ndim == 2:
+            return found[..., None]
+        return found[..., [2, 1, 0, *range(3, found.shape[2])]] if found.shape[2] >= 3 else found
+    if not is_tiff(encoded):
+        return None
+    import tifffile
+
+    try:
+        found = np.asarray(tifffile.imread(io.BytesIO(encoded)), np.float32)
+    except (ValueError, IndexError, tifffile.TiffFileError):
+        return None
+    if found.ndim == 2:
+        return found[..., None]
+    if found.ndim != 3:
+        return None
+    return found.transpose(1, 2, 0) if found.shape[0] < found.shape[2] and found.shape[0] <= 16 else found
+
+
+def scaled(pixels: NDArray[np.float32], value_range: tuple[float, float]) -> NDArray[np.uint8]:
+    """Grey levels: the range becomes 0 to 255, what lies outside is cut off, no number (NaN) becomes 0."""
+    low, high = value_range
+    levels = (np.nan_to_num(pixels, nan=low) - low) * (255 / (high - low))
+    return levels.clip(0, 255).round().astype(np.uint8)
+
+
+def bands_of(name: str, levels: NDArray[np.uint8], groups: tuple[BandGroup, ...]) -> NDArray[np.uint8]:
+    """The bands of the groups among those of a file: one is grey, three are red, green and blue, the fourth is near infrared.
+
+    Raises:
+        DataRefused: the file has another number of bands, or not those that are asked for.
+    """
+    count = levels.shape[2]
+    names = {1: RGB.bands, 3: RGB.bands, 4: (*RGB.bands, "nir")}.get(count, ())
+    wanted = [band for group in groups for band in group.bands]
+    if missing := [band for band in wanted if band not in names]:
+        raise DataRefused(f"{name}: has {count} bands without names; the network needs {', '.join(missing)}")
+    return np.ascontiguousarray(levels[..., [min(names.index(band), count - 1) for band in wanted]])
