@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from spatialnet_edge.core.errors import DataRefused, UsageError
 from spatialnet_edge.core.spec import Multiclass, Multilabel, Regression
-from spatialnet_training.cli import read_config
+from spatialnet_training.cli.configs import read_config
 from spatialnet_training.config import Distillation, TaughtBy, TrainingStage, load_config
 from spatialnet_training.data.custom_dataset import load_own
 from spatialnet_training.data.dataloader import Loader, draw_epoch

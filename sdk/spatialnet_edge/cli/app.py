@@ -66,7 +66,9 @@ COMMANDS: dict[str, Row] = {
     "bench": Row("spatialnet_benchmarks.cli:bench", "Measure latency and throughput on this machine."),
     "targets": Row("spatialnet_optimize.cli.targets:targets", "List the devices that a bundle can be built for."),
     "cost": Row("spatialnet_optimize.cli.cost:cost", "Predict latency on devices that are not at hand.", "optimize", OPTIMIZE),
-    "train": Row("spatialnet_training.cli:train", "Train a network, on your images or on data sets.", "training", TRAINING),
+    "train": Row(
+        "spatialnet_training.cli.train:train", "Train a network, on your images or on data sets.", "training", TRAINING
+    ),
     "baseline": Row(
         "spatialnet_training.studies.baseline:baseline", "Judge traditional features on the same data.", "training", TRAINING
     ),

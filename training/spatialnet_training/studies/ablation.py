@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from rich.console import Console
 from rich.table import Table
 
-from spatialnet_training.cli import read_config
+from spatialnet_training.cli.configs import read_config
 from spatialnet_training.config import TrainConfig
 from spatialnet_training.data.bands import groups_named
 from spatialnet_training.data.dataset_registry import data_sets
