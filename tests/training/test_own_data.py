@@ -188,7 +188,8 @@ def test_the_train_command_goes_from_a_folder_to_a_bundle_that_knows_its_classes
     assert "0_broken.jpg: not an image" in result.output
     assert "imbalance in land_use" in result.output
     assert "to learn: land_use (2 classes)" in result.output
-    assert "evaluate BUNDLE DATA --split val" in result.output
+    record = out / "dataset.json"
+    assert f"evaluate run.snb {record} --split val" in " ".join(result.output.split())
     bundle = tmp_path / "mine.snb"
     result = CliRunner().invoke(app, ["build", str(out), "--labelled", str(folder), "-o", str(bundle)])
     assert result.exit_code == 0, result.output
@@ -209,7 +210,7 @@ def test_a_table_trains_gates_and_judges_every_kind_of_head(tmp_path: Path) -> N
     small = ["stages=[{size=32, epochs=3}]", "epoch_images=128", "batch=16", "ema_decay=0.9"]
     overrides = [argument for each in small for argument in ("--set", each)]
     commands = [
-        ["train", "--data", str(table), "--out", str(out), *overrides],
+        ["train", "--data", str(table), "--out", str(out), "--regression", "boats seen", *overrides],
         ["build", str(out), "--labelled", str(table), "-o", str(bundle), "--precision", "fp32"],
         ["evaluate", str(bundle), str(table), "--split", "val", "--json", str(report)],
     ]

@@ -36,7 +36,7 @@ from spatialnet_training.plots import read_log
 from training_fixtures import TINY_RUN
 
 TAXONOMY = load_taxonomy()
-SHIPPED = ("ablation", "bands", "distillation", "folder", "folder-m", "student", "teacher")
+SHIPPED = ("ablation", "bands", "distillation", "folder", "folder-s", "student", "teacher")
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -110,12 +111,20 @@ class TrainConfig(Section, frozen=True):
         stored_side: longest side that images are kept at, in pixels; more where a stage or a teacher sees more. Crops of
             images that are kept no larger than the views are enlarged, hence softer than what the deployed network sees.
         sampling_power: a data set's share of an epoch is its size to this power.
+        flips: which symmetries the images have: `all` eight of the square, as seen from above; `horizontal`: left and right alone,
+            as seen from the side; `none`, where left and right differ too.
         least_crop: side of the smallest crop over that of the image, at full augmentation: the range of scales.
         balance: of the heads' losses: `fixed` weights, `uncertainty` (Kendall et al. 2018, arXiv 1705.07115) or `pcgrad` (Yu et
             al. 2020, arXiv 2001.06782).
         counts: quantity to the labels that it counts, `object_kinds = "objects"`: where nobody counted, the network learns to
             count what it says itself that an image shows, with what is known of it in the place of what it says. Of images that
             are not mixed.
+        linear_head: begin with a regularised linear head on the frozen features of `start`, which takes seconds; what follows is
+            fine-tuning from it.
+        fine_tune: whether to train all weights after the linear head; `auto`: unless it is right on 95 % of the training images
+            when it is cross-validated.
+        keep_best: end with the weights of the epoch whose held-out loss was lowest, rather than with those of the last epoch.
+        patience: stop after so many epochs in which the held-out loss was no lower; 0 for never. Needs `keep_best`.
         compile: with torch.compile; worth it for runs of more than some minutes.
         images_on_device: keep the training images in the device's memory and make their views there; for a GPU with room for them.
         precision: as Lightning Fabric names it: `32-true`, `bf16-mixed`, …
@@ -132,7 +141,7 @@ class TrainConfig(Section, frozen=True):
     group_dropout: Share = 0.0
     adapt: Literal["full", "frozen", "probe"] = "full"
     layer_decay: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
-    seed: int = 0
+    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
     epoch_images: Positive = 20_000
     stored_side: Positive = STORED_SIDE
     sampling_power: Share = 0.6
@@ -141,6 +150,7 @@ class TrainConfig(Section, frozen=True):
     weight_decay: float = 0.05
     warmup_share: Share = 0.05
     label_smoothing: Share = 0.1
+    flips: Literal["all", "horizontal", "none"] = "all"
     least_crop: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.6
     mixup_alpha: Above0 = 0.2
     mixup_share: Share = 0.5
@@ -150,13 +160,26 @@ class TrainConfig(Section, frozen=True):
     head_weights: dict[str, float] = {}
     counts: dict[str, str] = {}
     distillation: Distillation | None = None
+    linear_head: bool = False
+    fine_tune: Literal["auto", "always", "never"] = "always"
+    keep_best: bool = False
+    patience: Annotated[int, msgspec.Meta(ge=0)] = 0
     compile: bool = False
     images_on_device: bool = False
     precision: str = "32-true"
 
     def __post_init__(self) -> None:
+        if self.batch > self.epoch_images:
+            raise ValueError(
+                f"batch is {self.batch} and epoch_images {self.epoch_images}; an epoch must have at least one batch, so give a "
+                f"smaller batch or more images"
+            )
         if self.batch % 2:
             raise ValueError(f"batch is {self.batch}; images are mixed in pairs, so give an even number")
+        if not self.keep_best and (self.linear_head or self.patience):
+            raise ValueError("linear_head and patience choose by held-out loss; give keep_best=true with them")
+        if self.fine_tune != "always" and not self.linear_head:
+            raise ValueError(f"fine_tune is {self.fine_tune}, and there is no linear head; give linear_head=true with it")
         if odd := [stage.size for stage in self.stages if stage.size % 16]:
             raise ValueError(f"a stage has size {odd[0]}; give a multiple of 16")
 
@@ -201,7 +224,21 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> TrainConfig:
         for name in outer:
             section = section.setdefault(name, {})
         section[last] = toml_value(text.strip())
+    for name in tree:
+        if name not in TrainConfig.__struct_fields__:
+            raise ValueError(f"no setting '{name}'{suggestion(name)}")
     return msgspec.convert(tree, TrainConfig)
+
+
+def suggestion(name: str) -> str:
+    """What may have been meant by a setting that is not there, in words."""
+    known = TrainConfig.__struct_fields__
+    of_stages = [each for each in TrainingStage.__struct_fields__ if each not in known]
+    if name in of_stages:
+        return f"; it belongs to a stage: stages=[{{size=160, epochs=12}}], or --{name} for a run of one stage"
+    if near := difflib.get_close_matches(name, known, 3, 0.5):
+        return f"; similar ones are {', '.join(near)}"
+    return f"; there are {', '.join(known)}"
 
 
 def toml_value(text: str) -> Any:

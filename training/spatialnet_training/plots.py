@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from math import ceil
 from pathlib import Path
@@ -36,12 +37,36 @@ def figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    matplotlib.rcParams["font.family"] = list(fonts()[0])
     made, axes = pyplot.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     return pyplot, made, axes
 
 
+FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Micro Hei", "IPAGothic", "Arial Unicode MS")
+"""Fonts to try, in this order; the first comes with matplotlib and has no Chinese, Japanese or Korean characters."""
+
+
+@lru_cache(maxsize=1)
+def fonts() -> tuple[tuple[str, ...], frozenset[int]]:
+    """The fonts of `FONTS` that are here, and every character that one of them has."""
+    from matplotlib import font_manager
+
+    there = {entry.name: entry.fname for entry in font_manager.fontManager.ttflist}
+    names = tuple(name for name in FONTS if name in there)
+    characters = [font_manager.get_font(there[name]).get_charmap() for name in names]
+    return names, frozenset(code for each in characters for code in each)
+
+
+def drawable(label: str, index: int) -> str:
+    """A label as it can be drawn here; with characters that no font has, its number."""
+    return label if all(ord(c) in fonts()[1] for c in label) else f"class {index}"
+
+
 def plot_confusions(path: Path, confusions: Sequence[Confusion]) -> None:
-    """Confusion matrices side by side, in per cent of the truth."""
+    """Confusion matrices side by side, in per cent of the truth; nothing where there is none."""
+    if not confusions:
+        path.unlink(missing_ok=True)
+        return
     columns = min(2, len(confusions))
     rows = ceil(len(confusions) / columns)
     pyplot, made, axes = figure(rows, columns, (8.5 * columns, 8 * rows))
@@ -50,9 +75,9 @@ def plot_confusions(path: Path, confusions: Sequence[Confusion]) -> None:
     for axis, each in zip(axes.flat, confusions, strict=False):
         share = 100 * each.table / each.table.sum(axis=1, keepdims=True).clip(min=1)
         axis.imshow(share, cmap="Blues", vmin=0, vmax=100)
-        labels = [plot_text(label) for label in each.labels]
-        axis.set_xticks(range(len(labels)), labels, rotation=90)
-        axis.set_yticks(range(len(labels)), labels)
+        shown = [plot_text(drawable(label, index)) for index, label in enumerate(each.labels)]
+        axis.set_xticks(range(len(shown)), shown, rotation=90)
+        axis.set_yticks(range(len(shown)), shown)
         axis.set(title=plot_text(each.title), xlabel="answer", ylabel="truth")
         size = 9 if len(share) <= 10 else 6.5
         for row, column in zip(*np.nonzero(share >= 0.5), strict=True):
@@ -76,9 +101,12 @@ def plot_curves(path: Path, log: Path) -> None:
     left, right = axes[0]
     left.plot(epochs, [row["loss"] for row in rows], color="tab:red", marker="." if len(rows) < 30 else None)
     left.set(title="training loss", xlabel="epoch")
-    for key in sorted(key for key in rows[0] if key.startswith("holdout/")):
-        right.plot(epochs, [100 * row[key] for row in rows], label=key.removeprefix("holdout/"), clip_on=False)
-    right.set(title="accuracy on held-out training images, averaged weights", xlabel="epoch", ylabel="%")
+    marker = "." if len(rows) < 30 else None
+    for kind, style, words in (("holdout/", "-", "held out"), ("val/", "--", "validation")):
+        for key in sorted(key for key in rows[0] if key.startswith(kind)):
+            label = f"{key.removeprefix(kind)}, {words}"
+            right.plot(epochs, [100 * row[key] for row in rows], style, label=label, marker=marker, clip_on=False)
+    right.set(title="accuracy, averaged weights", xlabel="epoch", ylabel="%")
     right.set_ylim(top=100)  # down to the worst head: a point matters where all are above ninety
     right.legend(fontsize=8)
     for axis in (left, right):

@@ -5,20 +5,24 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from msgspec.structs import replace
 from rich.console import Console
 
+from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.output_paths import to_be_written
 from spatialnet_training.cli.configs import read_config
 from spatialnet_training.cli.dataset_summary import describe
+from spatialnet_training.cli.next_steps import after_interrupt, next_commands
+from spatialnet_training.cli.overrides import PlainOptions, names, numbers
 from spatialnet_training.cli.progress import ConsoleWatcher
+from spatialnet_training.config import TrainConfig
 from spatialnet_training.data.bands import groups_named
 from spatialnet_training.data.custom_dataset import load_own
 from spatialnet_training.data.dataset_options import DatasetOptions
-from spatialnet_training.data.datasets import load_published
+from spatialnet_training.data.datasets import TrainingData, load_published
 from spatialnet_training.loop.training_run import starting_point, stored_side
 from spatialnet_training.loop.training_run import train as run_training
 from spatialnet_training.networks.checkpoint_paths import NETWORK
@@ -33,40 +37,110 @@ def train(
         typer.Option(help="Your own images: a folder or zip with <class>/<image>, or a CSV. Starts from the shipped student."),
     ] = None,
     config: Annotated[str, typer.Option(help="A TOML file, or the name of a shipped configuration.")] = "",
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Override the configuration: key=value or section.key=value.")
+    epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs of fine-tuning.")] = None,
+    batch: Annotated[int | None, typer.Option(min=2, help="Images in a batch.")] = None,
+    size: Annotated[int | None, typer.Option(min=16, help="Side of the network's input in pixels.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of every random draw.")] = None,
+    fine_tune: Annotated[
+        Literal["auto", "always", "never"] | None,
+        typer.Option(help="Train all weights after the linear head; auto: where the linear head leaves room."),
     ] = None,
-    data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets of the configuration.")] = Path("data"),
-    out: Annotated[Path, typer.Option(help="Folder for the checkpoint, the log and the card.")] = Path("runs/student"),
-    backbone: Annotated[str, typer.Option(help="A preset, timm:NAME or timm-trunk:NAME; overrides the configuration.")] = "",
+    flips: Annotated[
+        Literal["all", "horizontal", "none"] | None,
+        typer.Option(help="Symmetries of your images: all from above, horizontal from the side, none."),
+    ] = None,
+    classes_from: Annotated[
+        Literal["first", "deepest"],
+        typer.Option(help="Which folder names the class: the first one below the split, or the one right above the image."),
+    ] = "first",
+    group: Annotated[
+        str | None,
+        typer.Option(help="Keep images of one flight or site on one side: a regular expression, a column, or 'none'."),
+    ] = None,
+    value_range: Annotated[
+        str, typer.Option("--range", help="For images of more than 8 bits: the values of black and white, such as 0,4095.")
+    ] = "",
+    columns: Annotated[str, typer.Option(help="Of a table: the only columns to learn, comma-separated.")] = "",
+    ignore: Annotated[str, typer.Option(help="Of a table: columns that are no labels, comma-separated.")] = "",
+    regression: Annotated[str, typer.Option(help="Of a table: columns that are quantities, comma-separated.")] = "",
+    labels: Annotated[str, typer.Option(help="With --data: the only labels to accept, comma-separated.")] = "",
     start: Annotated[
         str,
         typer.Option(
             help="A checkpoint to start from, or a shipped one's name; 'scratch' for none; overrides the configuration."
         ),
     ] = "",
-    labels: Annotated[str, typer.Option(help="With --data: the only labels to accept, comma-separated.")] = "",
+    backbone: Annotated[str, typer.Option(help="A preset, timm:NAME or timm-trunk:NAME; overrides the configuration.")] = "",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Override the configuration: key=value or section.key=value.")
+    ] = None,
+    data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets of the configuration.")] = Path("data"),
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint, the log and the card.")] = Path("runs/student"),
 ) -> None:
     """Train a network. Started again with the same --out, it goes on where it stopped."""
-    overrides = [*(set_ or []), *([f'backbone="{backbone}"'] if backbone else [])]
     to_be_written(out / NETWORK)
-    chosen = read_config(config or ("folder" if data else "student"), tuple(overrides))
+    plain = PlainOptions(batch, lr, seed, flips, fine_tune, backbone or None)
+    chosen = read_config(config or ("folder" if data else "student"), (*(set_ or ()), *plain.overrides()))
+    chosen = with_stage(chosen, epochs, size)
     if start or backbone:  # another backbone cannot begin with the weights that the configuration names
         chosen = replace(chosen, start="" if start == SCRATCH else start)
     starting_point(chosen)  # a name that is not there is told before images are read
     first = os.environ.get("RANK", "0") == "0"  # of several processes, one speaks
     console = Console(stderr=True, quiet=not first)
-    side, groups = stored_side(chosen), groups_named(chosen.groups)
-    if data is not None:
-        images = load_own(
-            data, side, groups, DatasetOptions(labels=tuple(each.strip() for each in labels.split(",") if each.strip()))
-        )
-    else:
-        images = load_published({name: data_root / file for name, file in chosen.data.items()}, side, groups)
-    describe(images, console, own=data is not None)
+    options = DatasetOptions(
+        classes_from=classes_from,
+        group=group,
+        value_range=numbers(value_range, "--range") if value_range else None,
+        columns=names(columns),
+        ignore=names(ignore),
+        regression=names(regression),
+        labels=names(labels),
+    )
+    images = load_images(chosen, data, data_root, options)
+    describe(images, console, chosen.flips, data)
     command = "spatialnet-edge " + " ".join(sys.argv[1:])
-    network = run_training(chosen, images, out, command, ConsoleWatcher(console, chosen.epochs))
-    for name in images.broken:
-        console.print(f"skipped {name}: not an image", style="yellow", highlight=False)
+    try:
+        network = run_training(chosen, images, out, command, ConsoleWatcher(console, chosen.epochs))
+    except KeyboardInterrupt:
+        console.print(after_interrupt(out, command), highlight=False)
+        raise typer.Exit(130) from None
+    for line in next_commands(out, images):
+        console.print(line, highlight=False, soft_wrap=True)
     if first:
         print(network)
+
+
+def load_images(config: TrainConfig, data: Path | None, data_root: Path, options: DatasetOptions) -> TrainingData:
+    """The user's own images, or the data sets of the configuration.
+
+    Raises:
+        UsageError: options for own images without any.
+        DataRefused: the images cannot be trained on.
+    """
+    side, groups = stored_side(config), groups_named(config.groups)
+    if data is not None:
+        return load_own(data, side, groups, options)
+    if options != DatasetOptions():
+        raise UsageError("options such as --labels, --group and --range describe your own images; give them with --data")
+    return load_published({name: data_root / file for name, file in config.data.items()}, side, groups)
+
+
+def with_stage(config: TrainConfig, epochs: int | None, size: int | None) -> TrainConfig:
+    """The configuration with another number of epochs or another image size.
+
+    Raises:
+        UsageError: it has several stages, so that it is not clear which is meant, or a value out of range.
+    """
+    if epochs is None and size is None:
+        return config
+    if len(config.stages) != 1:
+        raise UsageError(
+            f"the configuration has {len(config.stages)} stages; give --set stages=[…] instead of --epochs or --size"
+        )
+    stage = config.stages[0]
+    stage = replace(stage, epochs=epochs or stage.epochs, size=size or stage.size)
+    try:
+        return replace(config, stages=(stage,))
+    except ValueError as error:
+        raise UsageError(f"--size {size}: {error}") from error

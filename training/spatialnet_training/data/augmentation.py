@@ -1,4 +1,4 @@
-"""Augmentation for overhead images: there is no up, so the eight symmetries of the square come first.
+"""Augmentation for overhead images, which have no up: all eight symmetries of the square, unless the configuration has fewer.
 
 Geometry is one affine warp from the stored image straight to the training size; colour, haze, noise and erasing follow on the float
 batch; mixing pairs comes last. Every image has a random generator of its own, so that a batch is the same however many processes
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -19,11 +20,14 @@ from torch import Tensor
 
 from spatialnet_edge.core.spec import IMAGENET_MEAN, IMAGENET_STD
 
+Flips = Literal["all", "horizontal", "none"]
+"""Which symmetries images have: all eight of the square, left and right alone, or none."""
+
 
 def random_view(
-    height: int, width: int, size: int, rng: Generator, strength: float = 1.0, least: float = 0.6
+    height: int, width: int, size: int, rng: Generator, strength: float = 1.0, least: float = 0.6, flips: Flips = "all"
 ) -> NDArray[np.float64]:
-    """Which part of an image is seen: a random crop, slightly stretched, in one of the eight orientations.
+    """Which part of an image is seen: a random crop, slightly stretched, in one of the orientations that `flips` allows.
 
     At full strength the crop has `least` to 100 % of the side. Returns `[2, 3]`: from the view's pixels (x, y, 1) to the image's.
     """
@@ -31,8 +35,9 @@ def random_view(
     stretch = np.exp(rng.uniform(-0.15, 0.15) * strength)
     crop = np.array([min(side * stretch, 1.0) * width, min(side / stretch, 1.0) * height])
     centre = np.array([width, height]) / 2 + (np.array([width, height]) - crop) * rng.uniform(-0.5, 0.5, 2)
-    axes = np.diag(crop / size) * rng.choice([-1.0, 1.0], 2)
-    if rng.random() < 0.5:
+    signs, transposed = rng.choice([-1.0, 1.0], 2), rng.random() < 0.5  # drawn always, so that other draws stay the same
+    axes = np.diag(crop / size) * {"all": signs, "horizontal": np.array([signs[0], 1.0]), "none": np.ones(2)}[flips]
+    if transposed and flips == "all":
         axes = axes[:, ::-1]  # transpose the output: with the two signs, all eight symmetries
     offset = centre - axes @ np.full(2, size / 2) + axes.sum(axis=1) * 0.5 - 0.5
     return np.column_stack([axes, offset])

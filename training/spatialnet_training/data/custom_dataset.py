@@ -78,6 +78,7 @@ def load_own(
         unseen,
         val=whole(val) if len(val) else None,
         own=images,
+        own_path=path,
     )
 
 

@@ -154,7 +154,7 @@ class Loader:
     def _augmented(self, rows: NDArray[np.int64], size: int, rngs: Sequence[Generator], strength: float) -> Tensor:
         images = [self.images[row] for row in rows]
         views = [
-            random_view(image.shape[0], image.shape[1], size, rng, strength, self.config.least_crop)
+            random_view(image.shape[0], image.shape[1], size, rng, strength, self.config.least_crop, self.config.flips)
             for image, rng in zip(images, rngs, strict=True)
         ]
         x = standardise(self.pictures.warp(rows, np.stack(views), size))

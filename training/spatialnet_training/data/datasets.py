@@ -38,6 +38,7 @@ class TrainingData:
         unseen: how many images of which split take no part in the run, of a user's own.
         val: a user's own validation images, which are reported after every epoch and choose nothing.
         own: how a user's own data set was understood; None for published ones.
+        own_path: where that lies.
     """
 
     heads: tuple[Head, ...]
@@ -48,11 +49,20 @@ class TrainingData:
     unseen: Mapping[str, int] = field(default_factory=dict[str, int])
     val: Samples | None = None
     own: LabelledImages | None = None
+    own_path: Path = Path()
 
     @property
     def summary(self) -> tuple[str, ...]:
         counts = [(self.train.data_set == k).sum() for k in range(len(self.train.data_sets))]
         return tuple(f"{name}: {count} images" for name, count in zip(self.train.data_sets, counts, strict=True))
+
+    @property
+    def groups_of_training(self) -> tuple[str, ...]:
+        """The group of each training image; images that are independent of all others have one of their own."""
+        if self.own is None or not self.train.names:
+            return tuple(map(str, range(len(self.train))))
+        groups = dict(zip(self.own.files, self.own.groups, strict=True))
+        return tuple(groups[name] for name in self.train.names)
 
     @property
     def broken(self) -> list[str]:

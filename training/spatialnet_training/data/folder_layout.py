@@ -82,7 +82,7 @@ def place(tree: Tree, names: Sequence[str], options: DatasetOptions) -> tuple[li
     in_splits = any(known_split(folders[file][0]) and len(folders[file]) > 1 for file in files)
     if in_splits:
         check_tops(tree, [folders[file] for file in files])
-    elif files and all(known_split(folders[file][-1]) for file in files):
+    elif files and all(known_split(folders[file][0 if options.classes_from == "first" else -1]) for file in files):
         raise DataRefused(
             f"{tree.path}: folders of splits without folders of classes in them; expected {folders[files[0]][0]}/<class>/<image>"
         )

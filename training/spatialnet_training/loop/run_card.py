@@ -13,23 +13,44 @@ import jinja2
 import msgspec
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
-from torch import Tensor
 
 from spatialnet_edge.bundle.manifest import Provenance
 from spatialnet_edge.core.hardware_info import machine
+from spatialnet_edge.core.pixels import encode_png, resize
 from spatialnet_edge.core.spec import ModelSpec, Multiclass, Multilabel
 from spatialnet_training.config import TrainConfig
-from spatialnet_training.data.samples import Samples
-from spatialnet_training.losses.multitask import labelled_rows
+from spatialnet_training.loop.selection import Selection
+from spatialnet_training.loop.verdict import HeadVerdict, Verdict
+from spatialnet_training.losses.multitask import UNLABELLED
 from spatialnet_training.plots import Confusion, plot_confusions, plot_curves
 
 CARD, CURVES, CONFUSIONS = "card.html", "curves.png", "confusion.png"
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
-    """One row of the table."""
+class Outcome:
+    """A finished run.
+
+    Attributes:
+        parameters: of the network, how many.
+        seconds: that the training took, before and after it was resumed.
+        selection: what was compared; None where nothing was.
+    """
+
+    config: TrainConfig
+    spec: ModelSpec
+    provenance: Provenance
+    parameters: int
+    seconds: float
+    verdict: Verdict
+    selection: Selection | None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the table of heads."""
 
     name: str
     images: int
@@ -38,46 +59,44 @@ class Head:
     abstain: str
 
 
-def write_card(
-    out: Path,
-    config: TrainConfig,
-    spec: ModelSpec,
-    provenance: Provenance,
-    parameters: int,
-    logits: dict[str, Tensor],
-    holdout: Samples,
-    accuracies: dict[str, float],
-    seconds: float,
-    log: Path,
-) -> Path:
-    """Write `card.html`, and its plots as PNG beside it.
-
-    Args:
-        parameters: of the network.
-        logits: of the held-out images, head to `[N, outputs]`.
-        accuracies: of the held-out images, head to 0 to 1.
-        seconds: that the training took, before and after it was resumed.
-    """
+def write_card(out: Path, outcome: Outcome, log: Path) -> Path:
+    """Write `card.html`, and its plots as PNG beside it."""
+    config, verdict = outcome.config, outcome.verdict
     plot_curves(out / CURVES, log)
-    plot_confusions(out / CONFUSIONS, confusions(spec, logits, holdout))
+    plot_confusions(out / CONFUSIONS, confusions(outcome.spec, verdict))
     template = files("spatialnet_training.loop").joinpath("run_card.html.j2").read_text(encoding="utf-8")
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(template)
     text = page.render(
-        name=spec.name,
+        name=outcome.spec.name,
         backbone=config.backbone,
-        parameters=parameters,
+        parameters=outcome.parameters,
         size=config.size,
         groups=" + ".join(config.groups),
-        source=provenance.source,
-        held_out=len(holdout),
-        heads=[head(spec, name, holdout, value) for name, value in accuracies.items()],
+        source=outcome.provenance.source,
+        judged_by=verdict.judged_by,
+        images=len(verdict.samples),
+        own=verdict.judged_by == "validation",
+        heads=[row_of(each, outcome.spec) for each in verdict.heads],
+        verdicts=[each for each in verdict.heads if each.per_class],
+        selection=outcome.selection,
+        mistakes=[(each, thumbnail(each.image)) for each in verdict.mistakes],
+        suspects=[(each, thumbnail(each.image)) for each in verdict.suspects],
         curves=encoded(out / CURVES),
-        confusions=encoded(out / CONFUSIONS),
-        facts=facts(config, provenance, seconds),
+        confusions=encoded(out / CONFUSIONS) if (out / CONFUSIONS).exists() else None,
+        facts=facts(config, outcome.provenance, outcome.seconds),
         configuration=msgspec.toml.encode(said(msgspec.to_builtins(config))).decode(),
     )
-    (out / CARD).write_text(text, encoding="utf-8")
+    (out / CARD).write_text(text, encoding="utf-8", errors="backslashreplace")
     return out / CARD
+
+
+def thumbnail(image: NDArray[np.uint8], side: int = 128) -> str:
+    """A small PNG of an image's first three bands, in base 64."""
+    height, width = image.shape[:2]
+    scale = side / max(height, width)
+    shown = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, axis=2)
+    small = resize(np.ascontiguousarray(shown), max(1, round(width * scale)), max(1, round(height * scale)))
+    return base64.b64encode(encode_png(small)).decode()
 
 
 def said(tree: Any) -> Any:
@@ -87,25 +106,24 @@ def said(tree: Any) -> Any:
     return [said(each) for each in tree] if isinstance(tree, list | tuple) else tree
 
 
-def head(spec: ModelSpec, name: str, holdout: Samples, accuracy: float) -> Head:
-    head = spec.head(name)
+def row_of(verdict: HeadVerdict, spec: ModelSpec) -> Row:
+    head = spec.head(verdict.head.name)
     temperature = f"{head.temperature:.2f}" if isinstance(head, Multiclass | Multilabel) else "—"
     abstain = f"{head.abstain_below:.2f}" if isinstance(head, Multiclass) else "—"
-    images = int(labelled_rows(torch.from_numpy(holdout.targets[name])).sum())
-    return Head(name, images, f"{100 * accuracy:.1f}", temperature, abstain)
+    return Row(head.name, verdict.images, f"{100 * verdict.accuracy:.1f}", temperature, abstain)
 
 
-def confusions(spec: ModelSpec, logits: dict[str, Tensor], holdout: Samples) -> list[Confusion]:
+def confusions(spec: ModelSpec, verdict: Verdict) -> list[Confusion]:
     """Of every categorical head that has labelled images."""
     found: list[Confusion] = []
     for head in spec.heads:
-        if isinstance(head, Multiclass):
-            target = holdout.targets[head.name]
-            known = target != -1
+        if isinstance(head, Multiclass) and head.name in verdict.samples.targets:
+            target = verdict.samples.targets[head.name]
+            known = target != UNLABELLED
             if known.any():
-                answers = logits[head.name].argmax(1).numpy()[known]
+                answers = verdict.logits[head.name].argmax(1).numpy()[known]
                 table = confusion_matrix(target[known], answers, labels=np.arange(head.width))
-                found.append(Confusion(f"{head.name}: {int(known.sum())} held-out images", head.labels, table))
+                found.append(Confusion(f"{head.name}: {int(known.sum())} {verdict.judged_by} images", head.labels, table))
     return found
 
 

@@ -20,6 +20,7 @@ from numpy.random import default_rng
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from spatialnet_edge.core.errors import RunError
 from spatialnet_edge.core.frames import preprocess
 from spatialnet_edge.core.spec import RGB, BandGroup, InputSpec
 from spatialnet_training.config import SELF, TrainConfig
@@ -29,6 +30,7 @@ from spatialnet_training.data.samples import Samples
 from spatialnet_training.distillation.teachers import Teacher, as_teacher, distillation_loss, teach
 from spatialnet_training.loop.malloc import keep_freed_memory
 from spatialnet_training.losses.multitask import counted, head_losses, labelled_rows, project_conflicts
+from spatialnet_training.networks.checkpoint_file import load_checkpoint, save_checkpoint
 from spatialnet_training.networks.model import SpatialNet
 
 
@@ -91,9 +93,20 @@ def parameter_groups(network: SpatialNet, config: TrainConfig) -> list[dict[str,
     return groups
 
 
-def epochs_of(checkpoint: Path) -> int:
-    """How many epochs a run's checkpoint has seen; its weights are not read."""
-    return int(torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)["epoch"])
+PREVIOUS = "previous.ckpt"
+"""The checkpoint of the epoch before the last one, beside it."""
+
+
+def newest_readable(path: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
+    """A run's last checkpoint, or the one before it where that is damaged; None where neither can be read."""
+    state = load_checkpoint(path, device)
+    return load_checkpoint(path.with_name(PREVIOUS), device) if state is None else state
+
+
+def epochs_of(path: Path) -> int:
+    """How many epochs a run's newest readable checkpoint has seen; 0 where none can be read."""
+    state = newest_readable(path)
+    return int(state["epoch"]) if state else 0
 
 
 @torch.inference_mode()
@@ -217,7 +230,10 @@ class Trainer:
             self.step += 1
             advance()
         self.epoch += 1
-        loss = float(torch.stack(losses).mean())  # asked for once: every question makes a GPU's queue run empty
+        each = torch.stack(losses)  # asked for once: every question makes a GPU's queue run empty
+        if not each.isfinite().all():
+            self._raise_diverged(each)
+        loss = float(each.mean())
         seconds = time.monotonic() - start
         return {
             "epoch": self.epoch,
@@ -227,6 +243,20 @@ class Trainer:
             "seconds": seconds,
             "images_per_second": len(losses) * self.config.batch / seconds,
         }
+
+    def _raise_diverged(self, losses: Tensor) -> None:
+        """Stop where the loss of an epoch's steps is no number any more; checkpoints of the epochs before stay.
+
+        Raises:
+            RunError: always.
+        """
+        step = int((~losses.isfinite()).nonzero()[0, 0])
+        kept = f"the checkpoint of epoch {self.epoch - 1} stays" if self.epoch > 1 else "no epoch was finished before"
+        rate = self.config.learning_rate
+        raise RunError(
+            f"training diverged: the loss is {float(losses[step])} from step {step + 1} of epoch {self.epoch} on, at a learning "
+            f"rate of up to {rate:g}; {kept}; lower it, such as --lr {rate / 10:g}, and name another folder with --out"
+        )
 
     def _step(self, batch: Batch) -> Tensor:
         """One step of the optimiser on a batch; returns the loss over all processes."""
@@ -310,12 +340,20 @@ class Trainer:
             "step": self.step,
             "history": self.history,
         }
-        partial = path.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(path)
+        save_checkpoint(path, state, path.with_name(PREVIOUS))  # to go on from if this one is damaged later
 
     def load(self, path: Path) -> None:
-        state = torch.load(path, weights_only=True, map_location=self.fabric.device)
+        """Go on from a checkpoint, or from the one before it where it is damaged.
+
+        Raises:
+            RunError: both are damaged.
+        """
+        found = newest_readable(path, self.fabric.device)
+        if found is None:
+            raise RunError(
+                f"{path}: damaged, and so is {PREVIOUS}; remove them to train from the beginning, or give another --out"
+            )
+        state = found
         self.network.load_state_dict(state["model"])
         self.averaged.load_state_dict(state["averaged"])
         self.optimiser.load_state_dict(state["optimiser"])

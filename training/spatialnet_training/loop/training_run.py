@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 import csv
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+import numpy as np
 import torch
 from msgspec.structs import replace
-from torch import Tensor
+from torch import Tensor, nn
 
 from spatialnet_edge import __version__
 from spatialnet_edge.bundle.manifest import Provenance
-from spatialnet_edge.core.errors import UsageError
-from spatialnet_edge.core.spec import Head, InputSpec, ModelSpec, Multiclass, Multilabel, Regression
+from spatialnet_edge.core.errors import RunError, UsageError
+from spatialnet_edge.core.spec import BandGroup, Head, InputSpec, ModelSpec, Multiclass, Multilabel, Regression
 from spatialnet_training.config import SELF, TaughtBy, TrainConfig
 from spatialnet_training.data.bands import groups_named
+from spatialnet_training.data.dataset_record import write_record
 from spatialnet_training.data.datasets import TrainingData, load_unlabelled
 from spatialnet_training.data.samples import Samples
 from spatialnet_training.distillation.teachers import Teacher, as_teacher
+from spatialnet_training.loop.best_epoch import BEST, LINEAR_HEAD, BestEpoch, Candidate, held_out_loss
 from spatialnet_training.loop.licensing import licence
-from spatialnet_training.loop.run_card import write_card
+from spatialnet_training.loop.linear_head import LinearFit, fit_linear_heads
+from spatialnet_training.loop.run_card import Outcome, write_card
 from spatialnet_training.loop.run_fingerprint import fingerprint, require_same, write_identity
-from spatialnet_training.loop.trainer import Trainer, accuracies, epochs_of, predict
+from spatialnet_training.loop.selection import Selection, selection_of, should_fine_tune
+from spatialnet_training.loop.trainer import Trainer, accuracies, epochs_of, newest_readable, predict
+from spatialnet_training.loop.verdict import Verdict, verdict_of
 from spatialnet_training.losses.temperature_scaling import abstention, fit_temperature
 from spatialnet_training.networks.checkpoint import load_network, load_spec, save_network
 from spatialnet_training.networks.checkpoint_paths import NETWORK, located, run_name
@@ -32,6 +39,9 @@ from spatialnet_training.networks.model import SpatialNet
 from spatialnet_training.networks.transfer import answers, transfer
 
 LAST, LOG = "last.ckpt", "log.csv"
+
+MOST_EVERY_EPOCH = 1000
+"""So many of a user's validation images are judged after each epoch; at the end, all."""
 
 
 def stored_side(config: TrainConfig) -> int:
@@ -71,7 +81,13 @@ class Watcher:
         return nullcontext(lambda: None)
 
     def epoch(self, figures: dict[str, float]) -> None:
-        """The figures of an epoch."""
+        """The figures of an epoch; epoch 0 is the linear head's."""
+
+    def note(self, text: str) -> None:
+        """What a user should know while the run goes on."""
+
+    def finished(self, selection: Selection | None, verdict: Verdict) -> None:
+        """What was compared, where something was, and what the network reaches."""
 
 
 def train(
@@ -88,11 +104,12 @@ def train(
 
     Returns:
         The path of `model.safetensors`: averaged weights. `config.json` beside it has the heads and their calibration; `log.csv`,
-            `card.html` and its plots stand there, too.
+            `card.html` and its plots stand there, too, and of a user's own data `dataset.json` and `splits.csv`.
 
     Raises:
         UsageError: an unknown backbone or group, no such checkpoint to start from, a teacher of other labels, a count of
             what cannot be counted, or `out` holds another run's checkpoint.
+        RunError: the training diverged, or a checkpoint cannot be written.
     """
     watcher = watcher or Watcher()
     start = starting_point(config)
@@ -110,31 +127,53 @@ def train(
         seen = (*seen, f"{unlabelled.data_sets[0]}: {len(unlabelled)} unlabelled")
         terms.append(settings.unlabelled_terms)
     terms.append(config.weights_terms)
+    out.mkdir(parents=True, exist_ok=True)
+    resumed = newest_readable(out / LAST) is not None
+    if (out / LAST).exists() and not resumed:
+        raise RunError(f"{out / LAST}: damaged, and no earlier checkpoint can be read; remove it to train from the beginning")
+    identity = fingerprint(config, start, seen, data.heads, data.train)
+    if resumed:
+        require_same(out, identity, epochs_of(out / LAST))
+    fit = None
+    given = InputSpec(height=config.size, width=config.size, groups=groups)
+    if config.linear_head and not resumed:
+        fit = fit_linear_heads(network, data.train, given, config.flips, data.groups_of_training, queries_of(start))
     trainer = Trainer(config, network, data.train, teachers, unlabelled)
     if not trainer.fabric.is_global_zero:
         watcher = Watcher()  # one of several processes speaks
-    out.mkdir(parents=True, exist_ok=True)
-    identity = fingerprint(config, start, seen, data.heads, data.train)
-    if (out / LAST).exists():
-        require_same(out, identity, epochs_of(out / LAST))
+    if resumed:
         trainer.load(out / LAST)
     trainer.fabric.barrier()
+    judge = EpochJudge(config, data, groups)
+    best = BestEpoch(out / BEST, fresh=not resumed, writes=trainer.fabric.is_global_zero) if config.keep_best else None
     if trainer.fabric.is_global_zero:
         write_identity(out, identity)
-    while trainer.epoch < config.epochs:
+    if fit is not None and best is not None:
+        figures = linear_figures(fit, config) | judge.figures(trainer.network, 0)
+        best.offer(Candidate(LINEAR_HEAD, figures["holdout_loss"]), trainer.network)
+        trainer.history.append(figures)
+        watcher.epoch(figures)
+    tune, why = should_fine_tune(config, fit) if not resumed else (True, "resumed")
+    if fit is not None and tune:
+        watcher.note(f"fine-tuning: {why}")
+    while tune and trainer.epoch < config.epochs:
+        if best and config.patience and best.epochs_without_gain(trainer.epoch) >= config.patience:
+            watcher.note(f"stopped after epoch {trainer.epoch}: no lower held-out loss in {config.patience} epochs")
+            break
         with watcher.steps(trainer.epoch, len(trainer.loader)) as advance:
             figures = trainer.train_epoch(advance)
-        size = config.stage_at(trainer.epoch - 1).size
-        held_out = accuracies(predict(trainer.averaged.module, data.holdout, size, groups), data.holdout)
-        figures |= {f"holdout/{head}": value for head, value in held_out.items()}
+        figures |= judge.figures(trainer.averaged.module, trainer.epoch)
+        if best:
+            best.offer(Candidate(trainer.epoch, figures["holdout_loss"]), trainer.averaged.module)
         trainer.history.append(figures)
         trainer.save(out / LAST)
         if trainer.fabric.is_global_zero:
             write_log(out / LOG, trainer.history)
             watcher.epoch(figures)
-    network.load_state_dict(trainer.averaged.module.state_dict())
+    trainer.fabric.barrier()
+    network.load_state_dict(best.weights() if best else trainer.averaged.module.state_dict())
+    selection = selection_of(best, trainer.history, None if tune else why) if best else None
     logits = predict(network, data.holdout, config.size, groups)
-    given = InputSpec(height=config.size, width=config.size, groups=groups)
     spec = ModelSpec(
         name=config.name, input=given, heads=tuple(calibrated(t, logits[t.name], data.holdout) for t in data.heads)
     )
@@ -148,23 +187,70 @@ def train(
     )
     if trainer.fabric.is_global_zero:
         save_network(out, network, config.backbone, spec, provenance)
-        parameters = sum(parameter.numel() for parameter in network.parameters())
         write_log(out / LOG, trainer.history)  # also when there was nothing left to train
-        seconds = sum(figures["seconds"] for figures in trainer.history)
-        write_card(
-            out,
-            config,
-            spec,
-            provenance,
-            parameters,
-            logits,
-            data.holdout,
-            accuracies(logits, data.holdout),
-            seconds,
-            out / LOG,
+        if data.own is not None:
+            write_record(out, data.own_path, data.own)
+        verdict = verdict_of(network, spec, data, config, logits)
+        outcome = Outcome(
+            config=config,
+            spec=spec,
+            provenance=provenance,
+            parameters=sum(parameter.numel() for parameter in network.parameters()),
+            seconds=sum(figures["seconds"] for figures in trainer.history),
+            verdict=verdict,
+            selection=selection,
         )
+        write_card(out, outcome, out / LOG)
+        watcher.finished(selection, verdict)
     trainer.fabric.barrier()
     return out / NETWORK
+
+
+def queries_of(start: Path | None) -> Tensor | None:
+    """The pooling queries of a checkpoint: float32 `[heads, width]`; None without one."""
+    return None if start is None else load_network(start)[0].pooling.query.detach()
+
+
+def linear_figures(fit: LinearFit, config: TrainConfig) -> dict[str, float]:
+    """The row of the log for the linear head, which is epoch 0; what it has none of is no number."""
+    return {
+        "epoch": LINEAR_HEAD,
+        "size": config.size,
+        "loss": math.nan,
+        "learning_rate": 0.0,
+        "seconds": fit.seconds,
+        "images_per_second": math.nan,
+    }
+
+
+class EpochJudge:
+    """What weights reach after an epoch: on held-out training images, and on a user's own validation images."""
+
+    def __init__(self, config: TrainConfig, data: TrainingData, groups: tuple[BandGroup, ...]) -> None:
+        self.config, self.data, self.groups = config, data, groups
+        self.val = spread(data.val, MOST_EVERY_EPOCH) if data.val is not None else None
+
+    def figures(self, network: nn.Module, epoch: int) -> dict[str, float]:
+        """Accuracies by `holdout/HEAD` and `val/HEAD`, and the held-out loss where weights are chosen by it.
+
+        Args:
+            epoch: counted from 1; 0 for the linear head.
+        """
+        size = self.config.size if epoch == LINEAR_HEAD else self.config.stage_at(epoch - 1).size
+        logits = predict(network, self.data.holdout, size, self.groups)
+        found = {f"holdout/{head}": value for head, value in accuracies(logits, self.data.holdout).items()}
+        if self.config.keep_best:
+            found["holdout_loss"] = held_out_loss(self.data.heads, logits, self.data.holdout)
+        if self.val is not None:
+            reached = accuracies(predict(network, self.val, size, self.groups), self.val)
+            found |= {f"val/{head}": value for head, value in reached.items()}
+        return found
+
+
+def spread(samples: Samples, most: int) -> Samples:
+    """At most so many images, evenly chosen."""
+    rows = np.unique(np.linspace(0, len(samples) - 1, min(most, len(samples))).astype(int))
+    return samples.subset(rows.tolist())
 
 
 def check_counts(counts: Mapping[str, str], heads: Sequence[Head]) -> None:
@@ -227,7 +313,7 @@ def load_teacher(teacher: TaughtBy, data: TrainingData) -> Teacher:
 def write_log(log: Path, history: Sequence[dict[str, float]]) -> None:
     """One row an epoch, as the checkpoint has them: a run that was killed and resumed has no row twice."""
     with log.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(history[0]))
+        writer = csv.DictWriter(file, list(history[-1]))
         writer.writeheader()
         writer.writerows({key: round(value, 5) for key, value in figures.items()} for figures in history)
 

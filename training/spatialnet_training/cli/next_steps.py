@@ -1,0 +1,28 @@
+"""What to type next: after a run, and after a run was interrupted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from spatialnet_training.data.dataset_record import RECORD
+from spatialnet_training.data.datasets import TrainingData
+from spatialnet_training.loop.training_run import LAST
+
+
+def next_commands(out: Path, data: TrainingData) -> list[str]:
+    """How to build the network, and for a user's own data how to judge the bundle."""
+    bundle = f"{out.name}.snb"
+    if data.own is None:
+        return [f"next: spatialnet-edge build {out} -o {bundle}"]
+    lines = [f"next: spatialnet-edge build {out} --labelled {out / RECORD} -o {bundle}"]
+    if "val" in data.own.splits:
+        lines.append(f"then: spatialnet-edge evaluate {bundle} {out / RECORD} --split val")
+    lines.append(f"then: spatialnet-edge run {bundle} FOLDER_OR_VIDEO")
+    return lines
+
+
+def after_interrupt(out: Path, command: str) -> str:
+    """Where a run goes on that Ctrl-C stopped."""
+    if (out / LAST).exists():
+        return f"interrupted; the last epoch is saved in {out / LAST}. To go on, give the same command again: {command}"
+    return f"interrupted before the first epoch was saved, so nothing is lost. To start again: {command}"

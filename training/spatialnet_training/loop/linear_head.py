@@ -1,0 +1,237 @@
+"""A regularised linear head on frozen features: seconds of work, and hard to beat with a few dozen images a class.
+
+The backbone is asked once about every image. For each head, the pooling query and the strength of the regularisation are chosen by
+cross-validation over the training images, and the weights become those of the network's own linear layer, so that the network is
+exported and built as any other. (Kornblith et al. 2019, arXiv 1805.08974, compare such heads with fine-tuning.)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from spatialnet_edge.core.frames import preprocess
+from spatialnet_edge.core.spec import InputSpec
+from spatialnet_training.data.augmentation import normalise, oriented
+from spatialnet_training.data.samples import Samples
+from spatialnet_training.data.splits import order
+from spatialnet_training.loop.trainer import accuracies
+from spatialnet_training.losses.multitask import head_loss, labelled_rows
+from spatialnet_training.networks.layers import HeadPooling
+from spatialnet_training.networks.model import SpatialNet
+
+FOLDS = 5
+STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+"""What is tried for C, the weight of the loss beside that of the regularisation, from strong regularisation to weak."""
+
+FIRST_STRENGTH = 0.1
+"""The C that queries are compared with."""
+
+MOST_FOR_QUERIES = 2000
+"""So many images tell queries apart; more cost time."""
+
+ORIENTATIONS = {"all": (0, 5), "horizontal": (0, 4), "none": (0,)}
+"""The orientations in which each image is seen; see `augmentation.oriented`."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinearFit:
+    """How the linear heads were fitted.
+
+    Attributes:
+        strengths: head to the C that was chosen.
+        accuracies: head to the cross-validated accuracy on training images, 0 to 1.
+    """
+
+    strengths: dict[str, float]
+    accuracies: dict[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What a frozen backbone says of images.
+
+    Attributes:
+        values: float32 `[orientations, N, queries, width]`.
+        queries: float32 `[queries, width]`.
+    """
+
+    values: Tensor
+    queries: Tensor
+
+    def of(self, query: int, rows: NDArray[np.int64]) -> Tensor:
+        """Features of one query for some images: float64 `[orientations × rows, width]`, one orientation after the other."""
+        return self.values[:, torch.from_numpy(rows), query].flatten(0, 1).double()
+
+
+def fit_linear_heads(
+    network: SpatialNet, samples: Samples, spec: InputSpec, flips: str, groups: Sequence[str], queries: Tensor | None = None
+) -> LinearFit:
+    """Replace the network's linear layers by the best regularised ones for these images; the backbone stays as it is.
+
+    Args:
+        spec: the network's input.
+        flips: see `TrainConfig.flips`.
+        groups: of each image; a group is never on both sides of a fold.
+        queries: float32 `[queries, width]`, pooling queries to try beside the mean over the tokens.
+    """
+    begun = time.monotonic()
+    network.to("cuda" if torch.cuda.is_available() else "cpu")
+    candidates = torch.zeros(1, network.pooling.query.shape[1])
+    if queries is not None and network.backbone.head_queries:
+        candidates = torch.cat([candidates, queries]).unique(dim=0)
+    features = extract(network, samples, spec, ORIENTATIONS[flips], candidates)
+    strengths: dict[str, float] = {}
+    reached: dict[str, float] = {}
+    for index, (name, layer) in enumerate(network.heads.items()):
+        assert isinstance(layer, nn.Linear)
+        target = torch.from_numpy(samples.targets[name])
+        rows = np.flatnonzero(labelled_rows(target).numpy())
+        folds = folds_of(target, rows, groups)
+        query = best_query(features, target, rows, folds)
+        strength, reached[name] = best_strength(features, query, target, rows, folds, name)
+        strengths[name] = strength
+        weight, bias = solve(
+            features.of(query, rows), repeated(target[rows], features), len(rows), strength, layer.out_features
+        )
+        with torch.no_grad():
+            layer.weight.copy_(weight)
+            layer.bias.copy_(bias)
+            network.pooling.query[index] = features.queries[query]
+    network.to("cpu")
+    return LinearFit(strengths, reached, time.monotonic() - begun)
+
+
+@torch.inference_mode()
+def extract(
+    network: SpatialNet, samples: Samples, spec: InputSpec, orientations: Sequence[int], queries: Tensor, batch: int = 64
+) -> Features:
+    """Ask the backbone about every image in every orientation."""
+    network.eval()
+    device = next(network.parameters()).device
+    pooling = HeadPooling(len(queries), queries.shape[1])
+    pooling.load_state_dict({**network.pooling.state_dict(), "query": queries})
+    pooling.to(device)
+    parts: list[list[Tensor]] = [[] for _ in orientations]
+    for first in range(0, len(samples), batch):
+        x = normalise(np.stack([preprocess(image, spec) for image in samples.images[first : first + batch]])).to(device)
+        for found, orientation in zip(parts, orientations, strict=True):
+            found.append(pooling(network.backbone(oriented(x, orientation))).float().cpu())
+    return Features(torch.stack([torch.cat(each) for each in parts]).clone(), queries)
+
+
+def folds_of(target: Tensor, rows: NDArray[np.int64], groups: Sequence[str]) -> NDArray[np.int64]:
+    """The fold of each row: whole groups, dealt out class by class, the same ones every time."""
+    labels = target[rows]
+    kinds = labels.numpy() if target.ndim == 1 else (labels > 0.5).numpy().argmax(axis=1)
+    members: dict[str, list[int]] = {}
+    for position, row in enumerate(rows):
+        members.setdefault(groups[int(row)], []).append(position)
+    folds = np.zeros(len(rows), np.int64)
+    by_class = sorted(members, key=lambda group: (int(kinds[members[group][0]]), order(group)))
+    for turn, group in enumerate(by_class):
+        folds[members[group]] = turn % FOLDS
+    return folds
+
+
+def repeated(target: Tensor, features: Features) -> Tensor:
+    """The targets once for each orientation."""
+    return target.repeat(len(features.values), *([1] * (target.ndim - 1)))
+
+
+def best_query(features: Features, target: Tensor, rows: NDArray[np.int64], folds: NDArray[np.int64]) -> int:
+    """The query with the lowest cross-validated loss."""
+    if len(features.queries) == 1:
+        return 0
+    some = np.arange(0, len(rows), -(-len(rows) // MOST_FOR_QUERIES))
+    losses: list[float] = []
+    for query in range(len(features.queries)):
+        logits = out_of_fold(features, query, target, rows[some], folds[some], (FIRST_STRENGTH,))[0]
+        losses.append(float(head_loss(logits, as_double(target[rows[some]]), 0.0)))
+    return int(np.argmin(losses))
+
+
+def best_strength(
+    features: Features, query: int, target: Tensor, rows: NDArray[np.int64], folds: NDArray[np.int64], name: str
+) -> tuple[float, float]:
+    """The regularisation with the lowest cross-validated loss, and the accuracy with it."""
+    logits = out_of_fold(features, query, target, rows, folds, STRENGTHS)
+    known = target[rows]
+    losses = [float(head_loss(each, as_double(known), 0.0)) for each in logits]
+    best = int(np.argmin(losses))
+    samples = Samples([], {name: known.numpy()}, np.zeros(len(rows), np.int64), ())
+    return STRENGTHS[best], accuracies({name: logits[best]}, samples)[name]
+
+
+def out_of_fold(
+    features: Features,
+    query: int,
+    target: Tensor,
+    rows: NDArray[np.int64],
+    folds: NDArray[np.int64],
+    strengths: Sequence[float],
+) -> list[Tensor]:
+    """For each strength, the logits of every row by a head that was fitted without the row's fold; of the first orientation."""
+    width = outputs_of(target)
+    found = [torch.zeros(len(rows), width, dtype=torch.float64) for _ in strengths]
+    for fold in range(FOLDS):
+        inside, outside = rows[folds != fold], rows[folds == fold]
+        if not len(outside) or not len(inside):
+            continue
+        x, y = features.of(query, inside), repeated(target[inside], features)
+        upright = features.of(query, outside)[: len(outside)]
+        before: tuple[Tensor, Tensor] | None = None
+        for logits, strength in zip(found, strengths, strict=True):
+            before = solve(x, y, len(inside), strength, width, before)
+            logits[torch.from_numpy(folds == fold)] = upright @ before[0].T + before[1]
+    return found
+
+
+def solve(
+    x: Tensor, target: Tensor, images: int, strength: float, outputs: int, before: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Minimise the head's mean loss and an L2 penalty on standardised features, by L-BFGS.
+
+    Args:
+        x: float64 `[M, width]`, of several orientations perhaps.
+        images: how many images those are of; the penalty weighs 1 / (2 · C · images), as in scikit-learn.
+        outputs: of the head.
+        before: a solution to begin with.
+
+    Returns:
+        Weight `[outputs, width]` and bias `[outputs]` for features that are not standardised, float64.
+    """
+    mean, scale = x.mean(dim=0), x.std(dim=0).clamp(min=1e-6)
+    standard, wanted = (x - mean) / scale, as_double(target)
+    weight, bias = torch.zeros(outputs, x.shape[1], dtype=torch.float64), torch.zeros(outputs, dtype=torch.float64)
+    if before is not None:
+        weight, bias = before[0] * scale, before[1] + before[0] @ mean
+    weight, bias = weight.requires_grad_(), bias.requires_grad_()
+    optimiser = torch.optim.LBFGS([weight, bias], max_iter=100, tolerance_grad=1e-5, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = head_loss(standard @ weight.T + bias, wanted, 0.0) + weight.square().sum() / (2 * strength * images)
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    raw = weight.detach() / scale
+    return raw, bias.detach() - raw @ mean
+
+
+def outputs_of(target: Tensor) -> int:
+    """How many outputs a head for these targets needs."""
+    return int(target.max()) + 1 if target.ndim == 1 else target.shape[1]
+
+
+def as_double(target: Tensor) -> Tensor:
+    """Class indices as they are; numbers as float64."""
+    return target if target.ndim == 1 else target.double()

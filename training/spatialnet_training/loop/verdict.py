@@ -1,0 +1,147 @@
+"""What a finished network reaches on held-out and validation images, which classes it confuses, and its worst mistakes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spatialnet_edge.core.spec import Head, ModelSpec, Multiclass
+from spatialnet_training.config import TrainConfig
+from spatialnet_training.data.bands import groups_named
+from spatialnet_training.data.datasets import TrainingData
+from spatialnet_training.data.samples import Samples
+from spatialnet_training.loop.trainer import accuracies, predict
+from spatialnet_training.losses.multitask import labelled_rows
+from spatialnet_training.networks.model import SpatialNet
+
+MOST_PAIRS, MOST_MISTAKES = 5, 12
+SURE = 0.9
+"""A training image whose label the network contradicts with at least this probability is perhaps mislabelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Images of one class that were taken for another."""
+
+    truth: str
+    answer: str
+    count: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """One image that the network answers otherwise than its label.
+
+    Attributes:
+        image: uint8 `[H, W, bands]`.
+        probability: of the answer.
+        split: where the image belongs.
+    """
+
+    name: str
+    head: str
+    truth: str
+    answer: str
+    probability: float
+    split: str
+    image: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class HeadVerdict:
+    """One head on the images that judge it.
+
+    Attributes:
+        accuracy: see `trainer.accuracies`, 0 to 1.
+        per_class: label to the number of images and the accuracy; empty for heads that are not categorical.
+    """
+
+    head: Head
+    images: int
+    accuracy: float
+    per_class: dict[str, tuple[int, float]]
+    pairs: tuple[Pair, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a network reaches.
+
+    Attributes:
+        judged_by: `validation` or `held-out training`: the kind of images that `heads` speaks of.
+        samples: those images, and `logits` for them, head to `[N, outputs]`.
+        mistakes: the surest wrong answers on these images.
+        suspects: training images whose label the network contradicts.
+    """
+
+    judged_by: str
+    samples: Samples
+    logits: dict[str, Tensor]
+    heads: tuple[HeadVerdict, ...]
+    mistakes: tuple[Mistake, ...]
+    suspects: tuple[Mistake, ...]
+
+
+def verdict_of(
+    network: SpatialNet, spec: ModelSpec, data: TrainingData, config: TrainConfig, holdout: dict[str, Tensor]
+) -> Verdict:
+    """Judge a network by the user's own validation images, or by the held-out ones where there are none.
+
+    Args:
+        spec: with calibrated temperatures.
+        holdout: logits of the held-out images.
+    """
+    groups = groups_named(config.groups)
+    samples, logits, judged_by = data.holdout, holdout, "held-out training"
+    if data.val is not None:
+        samples, judged_by = data.val, "validation"
+        logits = predict(network, samples, config.size, groups)
+    figures = accuracies(logits, samples)
+    heads = tuple(head_verdict(head, logits[head.name], samples, figures) for head in spec.heads if head.name in figures)
+    suspects: tuple[Mistake, ...] = ()
+    if data.own is not None:
+        answers = predict(network, data.train, config.size, groups)
+        suspects = tuple(each for each in mistakes_of(spec, answers, data.train, "train") if each.probability >= SURE)
+    split = "val" if data.val is not None else "holdout"
+    mistakes = mistakes_of(spec, logits, samples, split) if data.own is not None else ()
+    return Verdict(judged_by, samples, logits, heads, mistakes, suspects)
+
+
+def head_verdict(head: Head, logits: Tensor, samples: Samples, figures: dict[str, float]) -> HeadVerdict:
+    target = samples.targets[head.name]
+    known = labelled_rows(torch.from_numpy(target)).numpy()
+    if not isinstance(head, Multiclass):
+        return HeadVerdict(head, int(known.sum()), figures[head.name], {}, ())
+    truth, answers = target[known].astype(np.int64), logits.argmax(1).numpy()[known]
+    per_class = {
+        head.labels[index]: (int((truth == index).sum()), float((answers[truth == index] == index).mean()))
+        for index in np.unique(truth)
+    }
+    wrong, counts = np.unique(np.stack([truth, answers], axis=1)[truth != answers], axis=0, return_counts=True)
+    sizes = np.bincount(truth, minlength=head.width)
+    pairs = [
+        Pair(head.labels[a], head.labels[b], int(count), int(sizes[a])) for (a, b), count in zip(wrong, counts, strict=True)
+    ]
+    pairs.sort(key=lambda pair: (-pair.count, pair.truth, pair.answer))
+    return HeadVerdict(head, int(known.sum()), figures[head.name], per_class, tuple(pairs[:MOST_PAIRS]))
+
+
+def mistakes_of(spec: ModelSpec, logits: dict[str, Tensor], samples: Samples, split: str) -> tuple[Mistake, ...]:
+    """The images that categorical heads answer wrong with the highest probability."""
+    found: list[Mistake] = []
+    for head in spec.heads:
+        if not isinstance(head, Multiclass):
+            continue
+        truth = torch.from_numpy(samples.targets[head.name].astype(np.int64))
+        surest, answers = (logits[head.name] / head.temperature).softmax(dim=1).max(dim=1)
+        wrong = ((truth >= 0) & (answers != truth)).nonzero().flatten().tolist()
+        for row in sorted(wrong, key=lambda row: -float(surest[row]))[:MOST_MISTAKES]:
+            labels = head.labels[int(truth[row])], head.labels[int(answers[row])]
+            name = samples.names[row] if samples.names else f"image {row}"
+            found.append(Mistake(name, head.name, *labels, float(surest[row]), split, samples.images[row]))
+    return tuple(sorted(found, key=lambda each: -each.probability)[:MOST_MISTAKES])
