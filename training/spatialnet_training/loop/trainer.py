@@ -232,7 +232,8 @@ class Trainer:
         self.epoch += 1
         each = torch.stack(losses)  # asked for once: every question makes a GPU's queue run empty
         if not each.isfinite().all():
-            self._raise_diverged(each)
+            wrong = int((~each.isfinite()).nonzero()[0, 0])
+            raise self._diverged(f"the loss is {float(each[wrong])}", self.step - len(losses) + wrong)
         loss = float(each.mean())
         seconds = time.monotonic() - start
         return {
@@ -244,18 +245,17 @@ class Trainer:
             "images_per_second": len(losses) * self.config.batch / seconds,
         }
 
-    def _raise_diverged(self, losses: Tensor) -> None:
-        """Stop where the loss of an epoch's steps is no number any more; checkpoints of the epochs before stay.
+    def _diverged(self, what: str, step: int) -> RunError:
+        """The error of a run whose loss or gradients are no number any more; checkpoints of the epochs before stay.
 
-        Raises:
-            RunError: always.
+        Args:
+            step: of the whole run, counted from 0.
         """
-        step = int((~losses.isfinite()).nonzero()[0, 0])
-        kept = f"the checkpoint of epoch {self.epoch - 1} stays" if self.epoch > 1 else "no epoch was finished before"
-        rate = self.config.learning_rate
-        raise RunError(
-            f"training diverged: the loss is {float(losses[step])} from step {step + 1} of epoch {self.epoch} on, at a learning "
-            f"rate of up to {rate:g}; {kept}; lower it, such as --lr {rate / 10:g}, and name another folder with --out"
+        epoch, rate = step // len(self.loader) + 1, self.config.learning_rate
+        kept = f"the checkpoint of epoch {epoch - 1} stays" if epoch > 1 else "no epoch was finished before"
+        return RunError(
+            f"training diverged: {what} at step {step % len(self.loader) + 1} of epoch {epoch}, at a learning rate of up to "
+            f"{rate:g}; {kept}; lower it, such as --lr {rate / 10:g}, and name another folder with --out"
         )
 
     def _step(self, batch: Batch) -> Tensor:
@@ -271,7 +271,12 @@ class Trainer:
             self.fabric.backward(total)
         if self.log_variances.grad is not None:  # not part of the network that Fabric keeps alike
             self.log_variances.grad = self._mean(self.log_variances.grad)
-        self.fabric.clip_gradients(self.forward, self.optimiser, max_norm=1.0)
+        try:
+            self.fabric.clip_gradients(self.forward, self.optimiser, max_norm=1.0)
+        except RuntimeError as error:  # torch's word for gradients that are no numbers
+            if "non-finite" not in str(error):
+                raise
+            raise self._diverged("gradients are no numbers", self.step) from error
         self.optimiser.step()
         return self._mean(total.detach())
 

@@ -1,0 +1,249 @@
+"""The linear head on frozen features, the choice between it and fine-tuning, and runs that stop on the way."""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from msgspec.structs import replace
+from sklearn.linear_model import LogisticRegression
+from typer.testing import CliRunner
+
+from spatialnet_edge.cli.app import app
+from spatialnet_edge.core.errors import RunError
+from spatialnet_edge.core.spec import RGB, InputSpec
+from spatialnet_training.cli.configs import read_config
+from spatialnet_training.config import TrainConfig, TrainingStage
+from spatialnet_training.data.custom_dataset import load_own
+from spatialnet_training.data.datasets import TrainingData
+from spatialnet_training.loop.best_epoch import BestEpoch, Candidate
+from spatialnet_training.loop.linear_head import FOLDS, LinearFit, fit_linear_heads, folds_of, solve
+from spatialnet_training.loop.selection import Selection, should_fine_tune
+from spatialnet_training.loop.trainer import Trainer, predict
+from spatialnet_training.loop.training_run import Watcher, train
+from spatialnet_training.loop.verdict import Verdict
+from spatialnet_training.networks.checkpoint import load_network
+from spatialnet_training.networks.checkpoint_file import load_checkpoint, save_checkpoint
+from spatialnet_training.networks.model import SpatialNet
+from spatialnet_training.plots import drawable, read_log
+from training_fixtures import TINY_RUN, own_images
+
+OWN = replace(
+    TINY_RUN,
+    data={},
+    stages=(TrainingStage(size=32, epochs=2),),
+    linear_head=True,
+    keep_best=True,
+    ema_decay=0.8,
+    mixup_share=0.0,
+)
+
+
+class Recorder(Watcher):
+    """Keeps what a run tells."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+        self.notes: list[str] = []
+        self.selection: Selection | None = None
+        self.verdict: Verdict | None = None
+
+    def epoch(self, figures: dict[str, float]) -> None:
+        self.rows.append(figures)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def finished(self, selection: Selection | None, verdict: Verdict) -> None:
+        self.selection, self.verdict = selection, verdict
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> TrainingData:
+    return load_own(own_images(tmp_path_factory.mktemp("own"), broken=False), 64)
+
+
+def test_the_solution_is_that_of_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(90, 6)) * [1, 5, 0.2, 1, 1, 1] + 3
+    y = rng.integers(0, 3, 90)
+    x[:, 0] += y
+    weight, bias = solve(torch.from_numpy(x), torch.from_numpy(y), 90, 0.3, 3)
+    scale = x.std(axis=0, ddof=1)
+    peer = LogisticRegression(C=0.3, tol=1e-8, max_iter=1000).fit((x - x.mean(axis=0)) / scale, y)
+    own = torch.from_numpy(x) @ weight.T + bias
+    np.testing.assert_allclose(own.softmax(1).numpy(), peer.predict_proba((x - x.mean(axis=0)) / scale), atol=2e-3)
+
+
+def test_folds_hold_whole_groups_and_some_of_each_class() -> None:
+    target = torch.tensor([0] * 30 + [1] * 20)
+    groups = [f"{index // 2}" for index in range(50)]
+    folds = folds_of(target, np.arange(50), groups)
+    for group in set(groups):
+        assert len({int(folds[row]) for row in range(50) if groups[row] == group}) == 1
+    for fold in range(FOLDS):
+        assert {int(target[row]) for row in np.flatnonzero(folds == fold)} == {0, 1}
+
+
+def test_a_linear_head_replaces_the_networks_own_and_leaves_the_backbone(data: TrainingData) -> None:
+    torch.manual_seed(0)
+    network = SpatialNet("student-1m", {"land_use": 2}, 32)
+    before = {name: value.clone() for name, value in network.backbone.state_dict().items()}
+    fit = fit_linear_heads(network, data.train, InputSpec(height=32, width=32, groups=(RGB,)), "all", data.groups_of_training)
+    assert all(torch.equal(value, before[name]) for name, value in network.backbone.state_dict().items())
+    answers = predict(network, data.holdout, 32)["land_use"].argmax(1).numpy()
+    assert (answers == data.holdout.targets["land_use"]).mean() >= 0.9  # also random features tell water from forest
+    assert fit.accuracies["land_use"] > 0.9
+
+
+def test_fine_tuning_is_left_out_where_the_linear_head_leaves_no_room() -> None:
+    config = replace(OWN, fine_tune="auto")
+    assert should_fine_tune(config, LinearFit({}, {"a": 0.97}, 1.0))[0] is False
+    assert should_fine_tune(config, LinearFit({}, {"a": 0.8}, 1.0))[0] is True
+    assert should_fine_tune(replace(config, fine_tune="always"), LinearFit({}, {"a": 0.97}, 1.0))[0] is True
+    assert should_fine_tune(replace(config, fine_tune="never"), LinearFit({}, {"a": 0.5}, 1.0))[0] is False
+
+
+def test_the_better_of_the_linear_head_and_fine_tuning_is_kept_and_the_table_says_why(
+    data: TrainingData, tmp_path: Path
+) -> None:
+    """A learning rate that ruins the network must not cost the linear head."""
+    recorder = Recorder()
+    ruined = train(replace(OWN, learning_rate=0.3, warmup_share=0.0), data, tmp_path / "ruined", "test", recorder)
+    assert [row["epoch"] for row in recorder.rows] == [0, 1, 2]
+    assert recorder.selection is not None
+    assert [option.chosen for option in recorder.selection.options] == [True, False]
+    assert "linear head on frozen features has the lower loss" in recorder.selection.reason
+    linear = train(replace(OWN, fine_tune="never"), data, tmp_path / "linear", "test")
+    for one, other in zip(*(load_network(path)[0].state_dict().values() for path in (ruined, linear)), strict=True):
+        assert torch.equal(one, other)
+    assert [row["epoch"] for row in read_log(tmp_path / "linear" / "log.csv")] == [0]
+    page = (tmp_path / "linear" / "card.html").read_text()
+    assert "fine-tuning was left out" in page
+    assert "18 validation images" in page
+
+
+def test_validation_images_are_reported_and_choose_nothing(data: TrainingData, tmp_path: Path) -> None:
+    recorder = Recorder()
+    train(OWN, data, tmp_path, "test", recorder)
+    assert all("val/land_use" in row and "holdout_loss" in row for row in recorder.rows)
+    assert recorder.selection is not None
+    assert recorder.verdict is not None
+    chosen = next(option for option in recorder.selection.options if option.chosen)
+    assert chosen.loss == min(row["holdout_loss"] for row in recorder.rows)
+    assert recorder.verdict.judged_by == "validation"
+    assert recorder.verdict.heads[0].images == 18
+
+
+def test_a_run_stops_that_no_longer_gains(data: TrainingData, tmp_path: Path) -> None:
+    recorder = Recorder()
+    stages = (TrainingStage(size=32, epochs=9),)
+    train(replace(OWN, stages=stages, learning_rate=0.3, warmup_share=0.0, patience=2), data, tmp_path, "test", recorder)
+    assert recorder.rows[-1]["epoch"] == 2
+    assert any("no lower held-out loss in 2 epochs" in note for note in recorder.notes)
+
+
+def test_a_run_with_a_linear_head_goes_on_where_it_stopped(data: TrainingData, tmp_path: Path) -> None:
+    class Interrupt(Recorder):
+        def epoch(self, figures: dict[str, float]) -> None:
+            if figures["epoch"] == 1:
+                raise KeyboardInterrupt
+
+    whole = train(OWN, data, tmp_path / "whole", "test")
+    with pytest.raises(KeyboardInterrupt):
+        train(OWN, data, tmp_path / "parts", "test", Interrupt())
+    parts = train(OWN, data, tmp_path / "parts", "test")
+    for one, other in zip(*(load_network(path)[0].state_dict().values() for path in (whole, parts)), strict=True):
+        assert torch.equal(one, other)
+    assert [row["epoch"] for row in read_log(tmp_path / "parts" / "log.csv")] == [0, 1, 2]
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(data: TrainingData, tmp_path: Path) -> None:
+    whole = train(OWN, data, tmp_path, "test").read_bytes()
+    last = tmp_path / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    train(OWN, data, tmp_path, "test")
+    assert [row["epoch"] for row in read_log(tmp_path / "log.csv")] == [0, 1, 2]
+    assert len((tmp_path / "network.pt").read_bytes()) == len(whole)
+    for name in ("last.ckpt", "previous.ckpt"):
+        (tmp_path / name).write_bytes(b"nothing")
+    with pytest.raises(RunError, match="damaged, and no earlier checkpoint can be read; remove it"):
+        train(OWN, data, tmp_path, "test")
+
+
+def test_a_run_that_diverges_says_where_and_keeps_its_checkpoint(data: TrainingData) -> None:
+    torch.manual_seed(0)
+    config = replace(OWN, learning_rate=1e20, warmup_share=0.0, linear_head=False)
+    trainer = Trainer(config, SpatialNet(config.backbone, {"land_use": 2}, 32), data.train)
+    with pytest.raises(RunError, match=r"diverged: .* at step \d of epoch 1, at a learning rate .* 1e\+20; .*--lr 1e\+19"):
+        trainer.train_epoch()
+
+
+def test_a_full_disk_leaves_the_old_checkpoint_and_no_half_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "last.ckpt"
+    save_checkpoint(path, {"epoch": 1})
+
+    def full(state: object, target: Path) -> None:
+        target.write_bytes(b"half")
+        raise RuntimeError("PytorchStreamWriter failed writing file")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(RunError, match=r"cannot be written: PytorchStreamWriter failed.*free some space"):
+        save_checkpoint(path, {"epoch": 2})
+    assert load_checkpoint(path) == {"epoch": 1}
+    assert [each.name for each in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_the_best_epoch_survives_and_only_a_lower_loss_replaces_it(tmp_path: Path) -> None:
+    network = torch.nn.Linear(2, 2)
+    best = BestEpoch(tmp_path / "best.ckpt")
+    assert best.offer(Candidate(0, 0.5), network)
+    assert not best.offer(Candidate(1, 0.5), network)
+    assert not best.offer(Candidate(2, math.inf), network)
+    assert BestEpoch(tmp_path / "best.ckpt").best == Candidate(0, 0.5)
+    assert BestEpoch(tmp_path / "best.ckpt", fresh=True).best is None
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("epochs=3", "no setting 'epochs'; it belongs to a stage: .* or --epochs"),
+        ("lerning_rate=1", "no setting 'lerning_rate'; similar ones are learning_rate"),
+        ("batch=4000", "batch is 4000 and epoch_images 1000"),
+        ("seed=-1", "seed"),
+    ],
+)
+def test_a_setting_that_is_not_there_is_said_with_what_is(tmp_path: Path, setting: str, says: str) -> None:
+    result = CliRunner().invoke(app, ["train", "--data", str(tmp_path), "--out", str(tmp_path / "run"), "--set", setting])
+    assert result.exit_code != 0
+    assert re.search(says, str(result.exception))
+
+
+def test_plain_options_are_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[TrainConfig] = []
+
+    def stop(config: TrainConfig, *_: object) -> None:
+        seen.append(config)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("spatialnet_training.cli.train.run_training", stop)
+    options = ["--epochs", "3", "--batch", "8", "--size", "64", "--lr", "0.001", "--seed", "7", "--flips", "none"]
+    folder = own_images(tmp_path, broken=False)
+    result = CliRunner().invoke(app, ["train", "--data", str(folder), "--out", str(tmp_path / "run"), *options])
+    (config,) = seen
+    assert (config.epochs, config.batch, config.size, config.seed, config.flips) == (3, 8, 64, 7, "none")
+    assert config.learning_rate == 0.001
+    assert result.exit_code == 130
+    assert "To start again" in " ".join(result.output.split())
+
+
+def test_labels_without_a_font_are_drawn_as_their_number() -> None:
+    assert drawable("forest", 3) == "forest"
+    assert drawable("\U000f0000", 3) == "class 3"
+
+
+def test_the_default_starts_from_the_larger_student() -> None:
+    assert read_config("folder").size > read_config("folder-small").size
+    assert read_config("folder").linear_head
