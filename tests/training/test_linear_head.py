@@ -1,5 +1,6 @@
 """The linear head on frozen features, the choice between it and fine-tuning, and runs that stop on the way."""
 
+import dataclasses
 import math
 import re
 from pathlib import Path
@@ -24,6 +25,7 @@ from spatialnet_training.loop.selection import Selection, should_fine_tune
 from spatialnet_training.loop.trainer import Trainer, predict
 from spatialnet_training.loop.training_run import Watcher, train
 from spatialnet_training.loop.verdict import Verdict
+from spatialnet_training.losses.class_balance import balanced_cross_entropy, draw_balanced, log_shares
 from spatialnet_training.networks.checkpoint import load_network
 from spatialnet_training.networks.checkpoint_file import load_checkpoint, save_checkpoint
 from spatialnet_training.networks.model import SpatialNet
@@ -247,3 +249,43 @@ def test_labels_without_a_font_are_drawn_as_their_number() -> None:
 def test_the_default_starts_from_the_larger_student() -> None:
     assert read_config("folder").size > read_config("folder-small").size
     assert read_config("folder").linear_head
+
+
+def test_classes_are_drawn_equally_often() -> None:
+    target = np.array([0] * 90 + [1] * 9 + [-1] * 11)
+    drawn = target[draw_balanced(target, 400, np.random.default_rng(0))]
+    counts = np.bincount(drawn + 1)
+    assert counts.sum() == 400
+    assert counts[0] == pytest.approx(40, abs=3)
+    assert counts[1] == pytest.approx(counts[2], abs=3)
+
+
+def test_a_rare_class_is_found_when_the_logits_are_adjusted() -> None:
+    """Two overlapping classes, one of them ten times as common: without adjustment the rare one is mostly missed."""
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(np.concatenate([rng.normal(0, 1, (300, 2)), rng.normal(1, 1, (30, 2))]))
+    y = torch.tensor([0] * 300 + [1] * 30)
+    recall = []
+    for shares in (None, log_shares(y, 2)):
+        weight, bias = solve(x, y, len(y), 1.0, 2, shares=shares)
+        recall.append(float(((x @ weight.T + bias).argmax(1)[300:] == 1).double().mean()))
+    assert recall[0] < 0.4 < 0.6 < recall[1]
+
+
+def test_balance_is_chosen_by_the_loss_over_the_classes(data: TrainingData, tmp_path: Path) -> None:
+    rare = [row for row, kind in enumerate(data.train.targets["land_use"]) if kind == 0 or row % 12 == 0]
+    uneven = dataclasses.replace(data, train=data.train.subset(rare))
+    network = SpatialNet("student-1m", {"land_use": 2}, 32)
+    spec = InputSpec(height=32, width=32, groups=(RGB,))
+    fit = fit_linear_heads(network, uneven.train, spec, "none", uneven.groups_of_training, balance="logits")
+    assert fit.balanced_heads == ("land_use",)
+    recorder = Recorder()
+    train(replace(OWN, class_balance="auto"), uneven, tmp_path, "test", recorder)
+    kept = load_checkpoint(tmp_path / "best.ckpt")
+    assert kept is not None
+    assert kept["balanced_heads"] in ([], ["land_use"])
+    logits = {"land_use": torch.tensor([[2.0, 0.0]] * 9 + [[1.0, 0.0]])}
+    target = torch.tensor([0] * 9 + [1])
+    assert balanced_cross_entropy(logits["land_use"], target) == pytest.approx(
+        (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(1))) / 2
+    )

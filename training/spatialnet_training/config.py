@@ -125,6 +125,9 @@ class TrainConfig(Section, frozen=True):
             when it is cross-validated.
         keep_best: end with the weights of the epoch whose held-out loss was lowest, rather than with those of the last epoch.
         patience: stop after so many epochs in which the held-out loss was no lower; 0 for never. Needs `keep_best`.
+        class_balance: of a user's own categorical heads: `none`; `sampling` shows every class equally often; `logits` adjusts the
+            logits in training (`losses/class_balance.py`); `auto` adjusts them where that lowers the cross-validated loss, averaged
+            over the classes, of the linear head. Weights are then chosen by the held-out loss averaged over the classes.
         compile: with torch.compile; worth it for runs of more than some minutes.
         images_on_device: keep the training images in the device's memory and make their views there; for a GPU with room for them.
         precision: as Lightning Fabric names it: `32-true`, `bf16-mixed`, …
@@ -160,6 +163,7 @@ class TrainConfig(Section, frozen=True):
     head_weights: dict[str, float] = {}
     counts: dict[str, str] = {}
     distillation: Distillation | None = None
+    class_balance: Literal["none", "sampling", "logits", "auto"] = "none"
     linear_head: bool = False
     fine_tune: Literal["auto", "always", "never"] = "always"
     keep_best: bool = False
@@ -178,6 +182,8 @@ class TrainConfig(Section, frozen=True):
             raise ValueError(f"batch is {self.batch}; images are mixed in pairs, so give an even number")
         if not self.keep_best and (self.linear_head or self.patience):
             raise ValueError("linear_head and patience choose by held-out loss; give keep_best=true with them")
+        if self.class_balance == "auto" and not self.linear_head:
+            raise ValueError("class_balance is auto, which the linear head decides; give linear_head=true with it, or logits")
         if self.fine_tune != "always" and not self.linear_head:
             raise ValueError(f"fine_tune is {self.fine_tune}, and there is no linear head; give linear_head=true with it")
         if odd := [stage.size for stage in self.stages if stage.size % 16]:

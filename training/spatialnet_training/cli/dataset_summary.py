@@ -75,7 +75,7 @@ def warn_of_imbalance(head: Multiclass, train: Samples, console: Console) -> Non
     if counts[commonest] > IMBALANCE * max(1, counts[rarest]):
         console.print(
             f"imbalance in {head.name}: {counts[commonest]} images of {head.labels[commonest]}, {counts[rarest]} of "
-            f"{head.labels[rarest]}; expect the rare class to be missed more often",
+            f"{head.labels[rarest]}; expect the rare class to be missed more often, or give --balance auto",
             style="yellow",
             highlight=False,
         )

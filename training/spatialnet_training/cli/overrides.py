@@ -16,6 +16,7 @@ class PlainOptions:
     seed: int | None = None
     flips: str | None = None
     fine_tune: str | None = None
+    balance: str | None = None
     backbone: str | None = None
 
     def overrides(self) -> tuple[str, ...]:
@@ -26,6 +27,7 @@ class PlainOptions:
             "seed": self.seed,
             "flips": self.flips,
             "fine_tune": self.fine_tune,
+            "class_balance": self.balance,
             "backbone": self.backbone,
         }
         return tuple(f"{name}={quoted(value)}" for name, value in settings.items() if value is not None)

@@ -50,6 +50,12 @@ def train(
         Literal["all", "horizontal", "none"] | None,
         typer.Option(help="Symmetries of your images: all from above, horizontal from the side, none."),
     ] = None,
+    balance: Annotated[
+        Literal["none", "sampling", "logits", "auto"] | None,
+        typer.Option(
+            help="For classes of unequal size: draw them equally often, adjust the logits, or choose by held-out loss."
+        ),
+    ] = None,
     classes_from: Annotated[
         Literal["first", "deepest"],
         typer.Option(help="Which folder names the class: the first one below the split, or the one right above the image."),
@@ -80,7 +86,7 @@ def train(
 ) -> None:
     """Train a network. Started again with the same --out, it goes on where it stopped."""
     to_be_written(out / NETWORK)
-    plain = PlainOptions(batch, lr, seed, flips, fine_tune, backbone or None)
+    plain = PlainOptions(batch, lr, seed, flips, fine_tune, balance, backbone or None)
     chosen = read_config(config or ("folder" if data else "student"), (*(set_ or ()), *plain.overrides()))
     chosen = with_stage(chosen, epochs, size)
     if start or backbone:  # another backbone cannot begin with the weights that the configuration names

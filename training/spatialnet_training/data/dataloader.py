@@ -26,6 +26,7 @@ from spatialnet_training.data.augmentation import (
 )
 from spatialnet_training.data.device_cache import Resident
 from spatialnet_training.data.samples import Samples
+from spatialnet_training.losses.class_balance import draw_balanced
 from spatialnet_training.losses.multitask import UNLABELLED
 
 
@@ -127,12 +128,20 @@ class Loader:
         rng = default_rng([config.seed, epoch])
         assert stage.sampling_power is not None
         owners, kinds = self.samples.data_set, len(self.samples.data_sets)
-        rows = draw_epoch(owners, kinds, config.epoch_images, stage.sampling_power, rng)
+        if config.class_balance == "sampling" and (target := self._first_classes()) is not None:
+            rows = draw_balanced(target, config.epoch_images, rng)
+        else:
+            rows = draw_epoch(owners, kinds, config.epoch_images, stage.sampling_power, rng)
         part = config.batch // self.processes
         for first in range(0, len(self) * config.batch, config.batch):
             drawn = rows[first : first + config.batch]
             start = self.rank * part
             yield self._batch(epoch, first, drawn, slice(start, start + part), stage)
+
+    def _first_classes(self) -> NDArray[np.int64] | None:
+        """The class of each image by the first categorical head; None where there is no such head."""
+        found = [values for values in self.samples.targets.values() if values.ndim == 1]
+        return found[0].astype(np.int64) if found else None
 
     def _batch(self, epoch: int, first: int, rows: NDArray[np.int64], own: slice, stage: TrainingStage) -> Batch:
         config, indices = self.config, range(first + own.start, first + own.stop)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from spatialnet_edge.core.spec import Head, Regression
 from spatialnet_training.data.samples import Samples
+from spatialnet_training.losses.class_balance import balanced_cross_entropy
 from spatialnet_training.losses.multitask import head_loss, labelled_rows
 from spatialnet_training.losses.temperature_scaling import fit_temperature
 from spatialnet_training.networks.checkpoint_file import load_checkpoint, save_checkpoint
@@ -42,12 +43,16 @@ class BestEpoch:
         path: of the file.
         fresh: forget what it holds, which is another run's.
         writes: whether this process writes it; of several, one does.
+
+    Attributes:
+        balanced_heads: those whose logits the run adjusts; kept with the weights.
     """
 
     def __init__(self, path: Path, fresh: bool = False, writes: bool = True) -> None:
         self.path, self.writes = path, writes
         state = None if fresh else load_checkpoint(path)
         self.best = None if state is None else Candidate(state["epoch"], state["loss"])
+        self.balanced_heads: tuple[str, ...] = () if state is None else tuple(state["balanced_heads"])
 
     def offer(self, candidate: Candidate, network: nn.Module) -> bool:
         """Keep these weights if their loss is the lowest so far; whether it was."""
@@ -55,8 +60,8 @@ class BestEpoch:
             return False
         self.best = candidate
         if self.writes:
-            state = {"epoch": candidate.epoch, "loss": candidate.loss, "weights": network.state_dict()}
-            save_checkpoint(self.path, state)
+            state = {"epoch": candidate.epoch, "loss": candidate.loss, "balanced_heads": list(self.balanced_heads)}
+            save_checkpoint(self.path, {**state, "weights": network.state_dict()})
         return True
 
     def weights(self) -> dict[str, Tensor]:
@@ -70,10 +75,13 @@ class BestEpoch:
         return epoch - (self.best.epoch if self.best else 0)
 
 
-def held_out_loss(heads: Sequence[Head], logits: Mapping[str, Tensor], samples: Samples) -> float:
+def held_out_loss(heads: Sequence[Head], logits: Mapping[str, Tensor], samples: Samples, balanced: bool = False) -> float:
     """Mean over the heads of the log-loss at the temperature that fits these images best; infinity where it is no number.
 
     It tells weights apart whose accuracies are alike, and does not punish those that are merely too sure.
+
+    Args:
+        balanced: of a categorical head, average over the classes rather than over the images.
     """
     losses: list[float] = []
     for head in heads:
@@ -81,6 +89,10 @@ def held_out_loss(heads: Sequence[Head], logits: Mapping[str, Tensor], samples: 
         if not labelled_rows(target).any():
             continue
         best = 1.0 if isinstance(head, Regression) else fit_temperature(logits[head.name], target, cautious=False)
-        losses.append(float(head_loss(logits[head.name] / best, target, 0.0)))
+        scaled = logits[head.name] / best
+        if balanced and target.ndim == 1:
+            losses.append(balanced_cross_entropy(scaled, target))
+        else:
+            losses.append(float(head_loss(scaled, target, 0.0)))
     found = float(np.mean(losses)) if losses else 0.0
     return found if np.isfinite(found) else float("inf")

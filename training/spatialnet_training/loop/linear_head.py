@@ -22,6 +22,7 @@ from spatialnet_training.data.augmentation import normalise, oriented
 from spatialnet_training.data.samples import Samples
 from spatialnet_training.data.splits import order
 from spatialnet_training.loop.trainer import accuracies
+from spatialnet_training.losses.class_balance import balanced_cross_entropy, log_shares
 from spatialnet_training.losses.multitask import head_loss, labelled_rows
 from spatialnet_training.networks.layers import HeadPooling
 from spatialnet_training.networks.model import SpatialNet
@@ -47,11 +48,13 @@ class LinearFit:
     Attributes:
         strengths: head to the C that was chosen.
         accuracies: head to the cross-validated accuracy on training images, 0 to 1.
+        balanced_heads: heads that were fitted with adjusted logits; see `losses/class_balance.py`.
     """
 
     strengths: dict[str, float]
     accuracies: dict[str, float]
     seconds: float
+    balanced_heads: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,13 @@ class Features:
 
 
 def fit_linear_heads(
-    network: SpatialNet, samples: Samples, spec: InputSpec, flips: str, groups: Sequence[str], queries: Tensor | None = None
+    network: SpatialNet,
+    samples: Samples,
+    spec: InputSpec,
+    flips: str,
+    groups: Sequence[str],
+    queries: Tensor | None = None,
+    balance: str = "none",
 ) -> LinearFit:
     """Replace the network's linear layers by the best regularised ones for these images; the backbone stays as it is.
 
@@ -81,6 +90,7 @@ def fit_linear_heads(
         flips: see `TrainConfig.flips`.
         groups: of each image; a group is never on both sides of a fold.
         queries: float32 `[queries, width]`, pooling queries to try beside the mean over the tokens.
+        balance: see `TrainConfig.class_balance`; `sampling` is as `logits` here.
     """
     begun = time.monotonic()
     network.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -90,23 +100,26 @@ def fit_linear_heads(
     features = extract(network, samples, spec, ORIENTATIONS[flips], candidates)
     strengths: dict[str, float] = {}
     reached: dict[str, float] = {}
+    balanced: list[str] = []
     for index, (name, layer) in enumerate(network.heads.items()):
         assert isinstance(layer, nn.Linear)
         target = torch.from_numpy(samples.targets[name])
         rows = np.flatnonzero(labelled_rows(target).numpy())
         folds = folds_of(target, rows, groups)
         query = best_query(features, target, rows, folds)
-        strength, reached[name] = best_strength(features, query, target, rows, folds, name)
-        strengths[name] = strength
-        weight, bias = solve(
-            features.of(query, rows), repeated(target[rows], features), len(rows), strength, layer.out_features
-        )
+        fits = [best_strength(features, query, target, rows, folds, name, each) for each in offsets(balance, target, layer)]
+        best = min(fits, key=lambda each: each.loss)
+        strengths[name], reached[name] = best.strength, best.accuracy
+        if best.shares is not None:
+            balanced.append(name)
+        x, y = features.of(query, rows), repeated(target[rows], features)
+        weight, bias = solve(x, y, len(rows), best.strength, layer.out_features, shares=best.shares)
         with torch.no_grad():
             layer.weight.copy_(weight)
             layer.bias.copy_(bias)
             network.pooling.query[index] = features.queries[query]
     network.to("cpu")
-    return LinearFit(strengths, reached, time.monotonic() - begun)
+    return LinearFit(strengths, reached, time.monotonic() - begun, tuple(balanced))
 
 
 @torch.inference_mode()
@@ -158,16 +171,51 @@ def best_query(features: Features, target: Tensor, rows: NDArray[np.int64], fold
     return int(np.argmin(losses))
 
 
+def offsets(balance: str, target: Tensor, layer: nn.Linear) -> list[Tensor | None]:
+    """What may be added to the logits in fitting: nothing, the logarithms of the classes' shares, or either."""
+    if balance == "none" or target.ndim != 1:
+        return [None]
+    shares = log_shares(target, layer.out_features)
+    return [None, shares] if balance == "auto" else [shares]
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """One way of fitting a head, cross-validated.
+
+    Attributes:
+        loss: averaged over the classes where classes may be balanced, else over the images.
+        shares: what was added to the logits in fitting.
+    """
+
+    strength: float
+    accuracy: float
+    loss: float
+    shares: Tensor | None
+
+
 def best_strength(
-    features: Features, query: int, target: Tensor, rows: NDArray[np.int64], folds: NDArray[np.int64], name: str
-) -> tuple[float, float]:
-    """The regularisation with the lowest cross-validated loss, and the accuracy with it."""
-    logits = out_of_fold(features, query, target, rows, folds, STRENGTHS)
+    features: Features,
+    query: int,
+    target: Tensor,
+    rows: NDArray[np.int64],
+    folds: NDArray[np.int64],
+    name: str,
+    shares: Tensor | None,
+) -> Fit:
+    """The regularisation with the lowest cross-validated loss.
+
+    Losses of fits with and without `shares` are compared, so both are averaged over the classes of a categorical head.
+    """
+    logits = out_of_fold(features, query, target, rows, folds, STRENGTHS, shares)
     known = target[rows]
     losses = [float(head_loss(each, as_double(known), 0.0)) for each in logits]
+    if target.ndim == 1 and shares is not None:
+        losses = [balanced_cross_entropy(each, known) for each in logits]
     best = int(np.argmin(losses))
+    loss = balanced_cross_entropy(logits[best], known) if target.ndim == 1 else losses[best]
     samples = Samples([], {name: known.numpy()}, np.zeros(len(rows), np.int64), ())
-    return STRENGTHS[best], accuracies({name: logits[best]}, samples)[name]
+    return Fit(STRENGTHS[best], accuracies({name: logits[best]}, samples)[name], loss, shares)
 
 
 def out_of_fold(
@@ -177,9 +225,10 @@ def out_of_fold(
     rows: NDArray[np.int64],
     folds: NDArray[np.int64],
     strengths: Sequence[float],
+    shares: Tensor | None = None,
 ) -> list[Tensor]:
     """For each strength, the logits of every row by a head that was fitted without the row's fold; of the first orientation."""
-    width = outputs_of(target)
+    width = outputs_of(target) if shares is None else len(shares)
     found = [torch.zeros(len(rows), width, dtype=torch.float64) for _ in strengths]
     for fold in range(FOLDS):
         inside, outside = rows[folds != fold], rows[folds == fold]
@@ -189,13 +238,19 @@ def out_of_fold(
         upright = features.of(query, outside)[: len(outside)]
         before: tuple[Tensor, Tensor] | None = None
         for logits, strength in zip(found, strengths, strict=True):
-            before = solve(x, y, len(inside), strength, width, before)
+            before = solve(x, y, len(inside), strength, width, before, shares)
             logits[torch.from_numpy(folds == fold)] = upright @ before[0].T + before[1]
     return found
 
 
 def solve(
-    x: Tensor, target: Tensor, images: int, strength: float, outputs: int, before: tuple[Tensor, Tensor] | None = None
+    x: Tensor,
+    target: Tensor,
+    images: int,
+    strength: float,
+    outputs: int,
+    before: tuple[Tensor, Tensor] | None = None,
+    shares: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Minimise the head's mean loss and an L2 penalty on standardised features, by L-BFGS.
 
@@ -204,6 +259,7 @@ def solve(
         images: how many images those are of; the penalty weighs 1 / (2 · C · images), as in scikit-learn.
         outputs: of the head.
         before: a solution to begin with.
+        shares: added to the logits in fitting, and not part of the solution; see `losses/class_balance.py`.
 
     Returns:
         Weight `[outputs, width]` and bias `[outputs]` for features that are not standardised, float64.
@@ -211,6 +267,7 @@ def solve(
     mean, scale = x.mean(dim=0), x.std(dim=0).clamp(min=1e-6)
     standard, wanted = (x - mean) / scale, as_double(target)
     weight, bias = torch.zeros(outputs, x.shape[1], dtype=torch.float64), torch.zeros(outputs, dtype=torch.float64)
+    offset = 0.0 if shares is None else shares.double()
     if before is not None:
         weight, bias = before[0] * scale, before[1] + before[0] @ mean
     weight, bias = weight.requires_grad_(), bias.requires_grad_()
@@ -218,7 +275,7 @@ def solve(
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = head_loss(standard @ weight.T + bias, wanted, 0.0) + weight.square().sum() / (2 * strength * images)
+        loss = head_loss(standard @ weight.T + bias + offset, wanted, 0.0) + weight.square().sum() / (2 * strength * images)
         loss.backward()
         return loss
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -29,6 +29,7 @@ from spatialnet_training.data.dataloader import Batch, Loader
 from spatialnet_training.data.samples import Samples
 from spatialnet_training.distillation.teachers import Teacher, as_teacher, distillation_loss, teach
 from spatialnet_training.loop.malloc import keep_freed_memory
+from spatialnet_training.losses.class_balance import adjusted
 from spatialnet_training.losses.multitask import counted, head_losses, labelled_rows, project_conflicts
 from spatialnet_training.networks.checkpoint_file import load_checkpoint, save_checkpoint
 from spatialnet_training.networks.model import SpatialNet
@@ -152,6 +153,7 @@ class Trainer:
         network: of `config`'s shape, on the CPU.
         teachers: as `config.distillation` names them, loaded; `self` is not among them.
         unlabelled: pictures for the teachers to label.
+        log_shares: head to what is added to its logits in training; see `losses/class_balance.py`.
     """
 
     def __init__(
@@ -162,10 +164,12 @@ class Trainer:
         teachers: Sequence[Teacher] = (),
         unlabelled: Samples | None = None,
         fabric: Fabric | None = None,
+        log_shares: Mapping[str, Tensor] | None = None,
     ) -> None:
         keep_freed_memory()
         torch.manual_seed(config.seed)
         self.config = config
+        self.log_shares = log_shares or {}
         self.fabric = fabric or make_fabric(config.precision)
         self.fabric.launch()
         sizes = frozenset(each.size for each in teachers if each.size is not None)
@@ -287,6 +291,7 @@ class Trainer:
     def _labelled(self, logits: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Weighted loss of each head against the labels of both images that were mixed."""
         smoothing = self.config.label_smoothing
+        logits = adjusted(logits, self.log_shares)
         if batch.mix is None:
             losses = head_losses(logits, counted(self.config.counts, logits, batch.targets), smoothing)
         else:

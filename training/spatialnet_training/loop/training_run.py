@@ -32,6 +32,7 @@ from spatialnet_training.loop.run_fingerprint import fingerprint, require_same, 
 from spatialnet_training.loop.selection import Selection, selection_of, should_fine_tune
 from spatialnet_training.loop.trainer import Trainer, accuracies, epochs_of, newest_readable, predict
 from spatialnet_training.loop.verdict import Verdict, verdict_of
+from spatialnet_training.losses.class_balance import log_shares
 from spatialnet_training.losses.temperature_scaling import abstention, fit_temperature
 from spatialnet_training.networks.checkpoint import load_network, load_spec, save_network
 from spatialnet_training.networks.checkpoint_paths import NETWORK, located, run_name
@@ -137,15 +138,21 @@ def train(
     fit = None
     given = InputSpec(height=config.size, width=config.size, groups=groups)
     if config.linear_head and not resumed:
-        fit = fit_linear_heads(network, data.train, given, config.flips, data.groups_of_training, queries_of(start))
-    trainer = Trainer(config, network, data.train, teachers, unlabelled)
+        fit = fit_linear_heads(
+            network, data.train, given, config.flips, data.groups_of_training, queries_of(start), config.class_balance
+        )
+    best = BestEpoch(out / BEST, fresh=not resumed) if config.keep_best else None
+    if best and fit:
+        best.balanced_heads = fit.balanced_heads
+    trainer = Trainer(config, network, data.train, teachers, unlabelled, log_shares=adjustments(config, data, best))
     if not trainer.fabric.is_global_zero:
         watcher = Watcher()  # one of several processes speaks
     if resumed:
         trainer.load(out / LAST)
     trainer.fabric.barrier()
     judge = EpochJudge(config, data, groups)
-    best = BestEpoch(out / BEST, fresh=not resumed, writes=trainer.fabric.is_global_zero) if config.keep_best else None
+    if best:
+        best.writes = trainer.fabric.is_global_zero
     if trainer.fabric.is_global_zero:
         write_identity(out, identity)
     if fit is not None and best is not None:
@@ -206,6 +213,18 @@ def train(
     return out / NETWORK
 
 
+def adjustments(config: TrainConfig, data: TrainingData, best: BestEpoch | None) -> dict[str, Tensor]:
+    """What is added to the logits of each head in training; see `TrainConfig.class_balance`."""
+    if config.class_balance in ("none", "sampling"):
+        return {}
+    chosen = best.balanced_heads if config.class_balance == "auto" and best else tuple(head.name for head in data.heads)
+    found: dict[str, Tensor] = {}
+    for head in data.heads:
+        if head.name in chosen and isinstance(head, Multiclass):
+            found[head.name] = log_shares(torch.from_numpy(data.train.targets[head.name].astype(np.int64)), head.width)
+    return found
+
+
 def queries_of(start: Path | None) -> Tensor | None:
     """The pooling queries of a checkpoint: float32 `[heads, width]`; None without one."""
     return None if start is None else load_network(start)[0].pooling.query.detach()
@@ -240,7 +259,9 @@ class EpochJudge:
         logits = predict(network, self.data.holdout, size, self.groups)
         found = {f"holdout/{head}": value for head, value in accuracies(logits, self.data.holdout).items()}
         if self.config.keep_best:
-            found["holdout_loss"] = held_out_loss(self.data.heads, logits, self.data.holdout)
+            found["holdout_loss"] = held_out_loss(
+                self.data.heads, logits, self.data.holdout, balanced=self.config.class_balance != "none"
+            )
         if self.val is not None:
             reached = accuracies(predict(network, self.val, size, self.groups), self.val)
             found |= {f"val/{head}": value for head, value in reached.items()}
