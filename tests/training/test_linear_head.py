@@ -168,7 +168,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(data: TrainingData, tm
     last.write_bytes(last.read_bytes()[:1000])
     train(OWN, data, tmp_path, "test")
     assert [row["epoch"] for row in read_log(tmp_path / "log.csv")] == [0, 1, 2]
-    assert len((tmp_path / "network.pt").read_bytes()) == len(whole)
+    assert len((tmp_path / "model.safetensors").read_bytes()) == len(whole)
     for name in ("last.ckpt", "previous.ckpt"):
         (tmp_path / name).write_bytes(b"nothing")
     with pytest.raises(RunError, match="damaged, and no earlier checkpoint can be read; remove it"):
@@ -247,7 +247,7 @@ def test_labels_without_a_font_are_drawn_as_their_number() -> None:
 
 
 def test_the_default_starts_from_the_larger_student() -> None:
-    assert read_config("folder").size > read_config("folder-small").size
+    assert read_config("folder").size > read_config("folder-s").size
     assert read_config("folder").linear_head
 
 

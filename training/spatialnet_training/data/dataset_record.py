@@ -1,6 +1,6 @@
 """The record of the data that a run was trained on: where it lies, how it was read, and which image was for what.
 
-`train` writes `dataset.json` and `splits.csv` beside `network.pt`. `build --labelled dataset.json` and `evaluate BUNDLE
+`train` writes `dataset.json` and `splits.csv` beside the checkpoint. `build --labelled dataset.json` and `evaluate BUNDLE
 dataset.json --split val` then see the same classes and the same splits, whatever was added to the folder since.
 """
 
