@@ -7,12 +7,14 @@ from threading import Event, Thread, get_ident
 
 import numpy as np
 import pytest
+from crossed_answers import count_crossed
 
 from conftest import SIDE, TINY, lit
 from spatialnet_edge.core.frames import Frame, Skipped
 from spatialnet_edge.engines.fake import FakeEngine
 from spatialnet_edge.engines.registry import CheckedEngine
 from spatialnet_edge.runtime.pipeline import Pipeline
+from spatialnet_edge.runtime.session import Batching
 
 FRAMES = 250
 LEVELS = (40, 90, 140, 200)
@@ -113,3 +115,12 @@ def test_what_the_engine_gave_stays_as_it_was_when_it_is_asked_again() -> None:
     kept = {name: values.copy() for name, values in first.items()}
     engine.infer(np.full((1, SIDE, SIDE, 3), 220, np.uint8))
     assert all(np.array_equal(first[name], kept[name]) for name in kept)
+
+
+@pytest.mark.fault(70)
+@pytest.mark.parametrize("batching", [None, Batching(4, 0.001)])
+def test_no_answer_crosses_while_engines_are_swapped(batching: Batching | None) -> None:
+    found = count_crossed(2000, batching)
+    assert (found.answers, found.crossed) == (2000, 0)
+    assert found.swaps > 3
+    assert found.golden_tests > 3
