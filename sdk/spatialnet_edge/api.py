@@ -48,6 +48,8 @@ class StreamArguments(TypedDict, total=False):
     wait: bool | None
     silence_s: float
     own_process: bool | None
+    show: tuple[str, ...]
+    only: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,6 +188,7 @@ class NoEngine:
         raise self.error
 
 
+@pytest.mark.fault(72)
 @pytest.mark.parametrize(
     ("error", "reason"),
     [

@@ -37,6 +37,7 @@ ENDINGS = {
 }
 
 
+@pytest.mark.fault(71)
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_stream_that_is_not_finished_never_aborts_the_process(ending: str) -> None:
     """The capture thread inside OpenCV met the end of the interpreter, and C++ ended the process with SIGABRT."""
@@ -171,6 +172,7 @@ class Slow:
         self.closed = True
 
 
+@pytest.mark.fault(70)
 def test_a_replaced_engine_is_closed_when_the_last_frame_has_left_it() -> None:
     old, new = Slow(1, delay_s=0.2), Slow(2)
     handle = EngineHandle(old)
@@ -197,6 +199,7 @@ def test_a_replaced_engine_is_closed_when_the_last_frame_has_left_it() -> None:
     assert late.closed
 
 
+@pytest.mark.fault(75)
 def test_a_batching_engine_that_is_closed_lets_nobody_wait_for_ever() -> None:
     image = np.zeros((1, SIDE, SIDE, 3), np.uint8)
     for _ in range(20):
@@ -258,6 +261,7 @@ class Silent:
     def close(self) -> None: ...
 
 
+@pytest.mark.fault(74)
 def test_a_source_that_hangs_in_this_process_is_named(tiny_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("spatialnet_edge.runtime.stall_monitor.STALL_S", 0.4)
     told: list[tuple[str, str]] = []

@@ -30,7 +30,16 @@ def result(seq: int = 0, pixels: np.ndarray | None = None) -> FrameResult:
 
 
 @pytest.mark.parametrize(
-    "uri", ["jsonl:{}/log.jsonl", "video:{}/out.mp4", "video:{}/out.avi", "null:", "log:{}/results", "geojson:{}/places"]
+    "uri",
+    [
+        "jsonl:{}/log.jsonl",
+        "csv:{}/log.csv",
+        "video:{}/out.mp4",
+        "video:{}/out.avi",
+        "null:",
+        "log:{}/results",
+        "geojson:{}/places",
+    ],
 )
 def test_every_sink_takes_results_and_closes_twice(uri: str, tmp_path: Path) -> None:
     sink = open_sink(uri.format(tmp_path / "new folder"))
@@ -42,7 +51,9 @@ def test_every_sink_takes_results_and_closes_twice(uri: str, tmp_path: Path) -> 
 
 def test_an_unknown_sink_names_the_known_ones() -> None:
     for uri in ("telegraph:x", "no colon"):
-        with pytest.raises(UsageError, match=r"ccsds\+udp, geojson, jsonl, log, mavlink, mqtt, mqtts, null, udp, unix, video"):
+        with pytest.raises(
+            UsageError, match=r"ccsds\+udp, csv, geojson, jsonl, log, mavlink, mqtt, mqtts, null, udp, unix, video"
+        ):
             open_sink(uri)
 
 

@@ -47,6 +47,11 @@ def run(
         bool | None,
         typer.Option("--wait/--no-wait", help="Wait for a source or broker that is absent; by default for live sources."),
     ] = None,
+    show: Annotated[str, typer.Option(help="Heads to show and write, separated by commas; all by default.")] = "",
+    only: Annotated[
+        list[str] | None, typer.Option(help="HEAD=LABEL, such as objects=buildings: leave out frames without this answer.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=0, help="Show so many likely labels of each head on the terminal.")] = 0,
     pose: Annotated[str, typer.Option(help="Where positions come from: mavlink:CONNECTION.")] = "",
     allow_unsigned: Annotated[bool, typer.Option("--allow-unsigned", help="An absent or unknown signature will do.")] = False,
     no_fallback: Annotated[
@@ -59,8 +64,9 @@ def run(
     """
     console = printer(stderr=json == "-")
     options = StreamOptions(
-        policy or None, smooth, workers or None, deadline_ms / 1e3 if deadline_ms else None, drop_late, wait
-    )
+        policy or None, smooth, workers or None, deadline_ms / 1e3 if deadline_ms else None, drop_late, wait,
+        show=tuple(name.strip() for name in show.split(",") if name.strip()), only=tuple(only or ()),
+    )  # fmt: skip
     report = print_event(console)
     opened = open_input(source, options, report)
     with ExitStack() as cleanup:
@@ -79,16 +85,16 @@ def run(
             )
         )
         stop_on_terminate()
-        consume(results, console, limit)
+        consume(results, console, limit, top)
 
 
-def consume(results: Stream, console: Console, limit: int) -> None:
+def consume(results: Stream, console: Console, limit: int, top: int) -> None:
     """Show every result, then the summary.
 
     Raises:
         SpatialNetError: the source, the engine or a sink failed, or no frame was answered.
     """
-    view = LiveView(console, results.stats, results.length)
+    view = LiveView(console, results.stats, results.length, top)
     failure: SpatialNetError | None = None
     stopped = False
     try:
@@ -132,7 +138,7 @@ def introduce(model: Model, console: Console) -> None:
 
 def nothing_answered(source: str, ledger: FrameStats) -> RunError | None:
     """A run to the end without a single answer is a failure, whatever became of the frames."""
-    if ledger.emitted or not ledger.captured:
+    if ledger.emitted or ledger.skipped.get("not_selected") or not ledger.captured:
         return None
     why = "; ".join(f"{count} {reason}" + detail_of(ledger, reason) for reason, count in ledger.skipped.items())
     return RunError(f"{source}: none of its {ledger.captured} frames was answered: {why}")

@@ -29,11 +29,12 @@ def detail_of(ledger: FrameStats, reason: str) -> str:
 class LiveView:
     """A progress bar and the current answers on a terminal; a line now and then elsewhere."""
 
-    def __init__(self, console: Console, ledger: FrameStats, length: int | None) -> None:
+    def __init__(self, console: Console, ledger: FrameStats, length: int | None, top: int = 0) -> None:
         self.ages: deque[float] = deque(maxlen=KEPT)
         self.engine: deque[float] = deque(maxlen=KEPT)
         self.started = time.monotonic()
         self._ledger = ledger
+        self._top = top
         self._console = console
         self._next = 0.0
         self._last: FrameResult | None = None
@@ -71,16 +72,19 @@ class LiveView:
         if self._console.is_terminal:
             self._draw(result)
         else:
-            first = next(iter(result.predictions.items()))
-            self._console.print(f"frame {result.seq}: {first[0]} {first[1]} ({self.rate:.0f} frames/s)")
+            self._console.print(f"frame {result.seq}: {line(result, self._top)} ({self.rate:.0f} frames/s)")
 
     def _draw(self, result: FrameResult) -> None:
         self._progress.update(self._task, completed=self._ledger.captured, rate=self.rate)
-        self._live.update(Group(answers(result), self._progress))
+        self._live.update(Group(answers(result, self._top), self._progress))
 
 
-def answers(result: FrameResult) -> Table:
-    """The answers for one frame."""
+def answers(result: FrameResult, top: int = 0) -> Table:
+    """The answers for one frame.
+
+    Args:
+        top: so many likely labels of each multiclass head; 0 for the answer alone.
+    """
     table = Table(title=f"frame {result.seq}   age {result.age_ms:.0f} ms   {result.reason or ''}", min_width=72)
     table.add_column("head")
     table.add_column("answer", min_width=32)
@@ -89,11 +93,27 @@ def answers(result: FrameResult) -> Table:
         if result.reason is not None:
             table.add_row(name, Text(str(result.reason), style="dim"), "")
         elif isinstance(answer, Classification):
-            length = round(answer.confidence * 16)
-            table.add_row(name, answer.label or Text("unsure", style="dim"), f"{'█' * length:<16} {answer.confidence:4.0%}")
+            table.add_row(name, answer.label or Text("unsure", style="dim"), bar(answer.confidence))
+            for label, confidence in answer.top(top):
+                table.add_row("", Text(label, style="dim"), bar(confidence))
         else:
             table.add_row(name, str(answer), "")
     return table
+
+
+def line(result: FrameResult, top: int = 0) -> str:
+    """The answer of the first head on one line."""
+    if result.reason is not None:
+        return f"no label ({result.reason})"
+    name, answer = next(iter(result.predictions.items()))
+    if top and isinstance(answer, Classification):
+        return f"{name} " + ", ".join(f"{label} {share:.0%}" for label, share in answer.top(top))
+    return f"{name} {answer}"
+
+
+def bar(share: float) -> str:
+    """A share of 0 to 1 as a bar of 16 characters and a percentage."""
+    return f"{'█' * round(share * 16):<16} {share:4.0%}"
 
 
 def summary(ledger: FrameStats, view: LiveView, sinks: Mapping[str, Mapping[str, int]]) -> Table:

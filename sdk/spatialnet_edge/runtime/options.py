@@ -24,6 +24,8 @@ class StreamOptions:
         silence_s: a live source that gives no frame for so many seconds is taken to hang, and is opened again.
         own_process: read the source in a process of its own, which is killed when it hangs. None: for cameras, network streams
             and GStreamer pipelines.
+        show: heads that results keep, in this order; empty for all.
+        only: `HEAD=LABEL`, such as `objects=buildings`: results without this answer are skipped, counted as `not_selected`.
 
     Raises:
         UsageError: an impossible value.
@@ -37,6 +39,8 @@ class StreamOptions:
     wait: bool | None = None
     silence_s: float = 1.5
     own_process: bool | None = None
+    show: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.policy is not None:

@@ -26,9 +26,11 @@ from spatialnet_edge.engines.registry import Engine
 from spatialnet_edge.runtime.capture import Capture
 from spatialnet_edge.runtime.frame_stats import FrameStats
 from spatialnet_edge.runtime.output_monitor import Inferred, OutputMonitor
+from spatialnet_edge.runtime.selection import Selection
 from spatialnet_edge.sinks.registry import Sink
 from spatialnet_edge.sources.registry import Source
 
+EVERYTHING = Selection()
 TICK_S = 0.5
 """The loop comes round at least so often, frames or not."""
 
@@ -72,6 +74,7 @@ class Pipeline:
         deadline_s: from capture to the complete result.
         drop_late: skip frames that are late, as `late`; otherwise they are emitted and marked.
         bundle: short hash of the bundle that the engine was loaded from, for every result.
+        selection: results that do not pass are skipped, as `not_selected`.
     """
 
     def __init__(
@@ -84,12 +87,14 @@ class Pipeline:
         drop_late: bool = False,
         hooks: Hooks | None = None,
         bundle: str | None = None,
+        selection: Selection = EVERYTHING,
     ) -> None:
         self.engine = engine
         self.bundle = bundle
         self.deadline_s = deadline_s
         self.drop_late = drop_late
         self.hooks = hooks or Hooks()
+        self.selection = selection
         self.policy = parse_policy(policy)
         self.smoothing_s = smoothing_s
         self.workers = workers if engine.reentrant else 1
@@ -150,8 +155,11 @@ class Pipeline:
                     if result.late and self.drop_late:
                         self.ledger.skip("late")
                         continue
+                    if (selected := self.selection(result)) is None:
+                        self.ledger.skip("not_selected")
+                        continue
                     self.ledger.emit(result.reason)
-                    yield result
+                    yield selected
         finally:
             capture.close()
             for _ in range(len(queue)):

@@ -23,6 +23,7 @@ from spatialnet_edge.runtime.inputs import SourceLike, open_input
 from spatialnet_edge.runtime.options import StreamOptions
 from spatialnet_edge.runtime.outputs import Sinks, open_outputs
 from spatialnet_edge.runtime.pipeline import Hooks, Pipeline
+from spatialnet_edge.runtime.selection import read_selection
 from spatialnet_edge.runtime.stream import Stream
 from spatialnet_edge.sources.pose import PoseAt, PosedSource
 from spatialnet_edge.sources.supervised import Report, SupervisedSource, ignore_event
@@ -119,6 +120,7 @@ class Session:
             options.drop_late,
             hooks or Hooks(on_suspect_output=self.require_still_golden),
             self.vectors.bundle,
+            read_selection(self.engine.spec, options.show, options.only),
         )
 
     def replace_engine(self, loaded: LoadedEngine) -> None:

@@ -29,6 +29,9 @@ class JsonLines:
     Args:
         overwrite: empty the file first.
 
+    Attributes:
+        empty: whether nothing was in the file when it was opened.
+
     Raises:
         SinkRefused: the file cannot be written.
         SinkError: the disk is full.
@@ -39,12 +42,14 @@ class JsonLines:
         where, self._budget = path_and_budget(scheme, rest)
         self._where = where or "-"
         self._closed = self._torn = False
+        self.empty = True
         try:
             if self._where == "-":
                 self._descriptor = os.dup(sys.stdout.fileno())
             else:
                 Path(self._where).parent.mkdir(parents=True, exist_ok=True)
                 self._torn = not overwrite and is_torn(Path(self._where))
+                self.empty = overwrite or not Path(self._where).is_file() or Path(self._where).stat().st_size == 0
                 kept = os.O_TRUNC if overwrite else os.O_APPEND
                 self._descriptor = os.open(self._where, os.O_WRONLY | os.O_CREAT | kept, 0o644)
         except OSError as error:
@@ -56,7 +61,10 @@ class JsonLines:
         Raises:
             SinkError: the disk is full, or the reader of a pipe is gone.
         """
-        line = encode_json(record) + b"\n"
+        self.write_line(encode_json(record) + b"\n", what)
+
+    def write_line(self, line: bytes, what: str) -> None:
+        """Write one line, which ends with a line feed; as `write`."""
         if not self._budget.allows(len(line)):
             return
         remaining = memoryview(b"\n" + line if self._torn else line)

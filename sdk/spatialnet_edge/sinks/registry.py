@@ -3,6 +3,7 @@
 | URI | sink |
 |---|---|
 | `jsonl:log.jsonl`, `jsonl:-` | one JSON object a line, added to what is there; `-` is standard output |
+| `csv:results.csv`, `csv:-` | one row a frame, for spreadsheets and data frames |
 | `video:out.mp4` | the frames with the answers drawn on them; `out-2.mp4` if it is there already (extra `opencv`) |
 | `log:FOLDER` | lines with a CRC-32 in segments under a cap, on the disk within a second |
 | `geojson:places.geojsonl` | one GeoJSON feature a frame that knows where it was taken |
@@ -42,6 +43,7 @@ class Sink(Protocol):
 
 SINKS: Mapping[str, Plugin] = {
     "jsonl": Plugin("spatialnet_edge.sinks.jsonl:JsonlSink"),
+    "csv": Plugin("spatialnet_edge.sinks.csv:CsvSink"),
     "video": Plugin("spatialnet_edge.sinks.video:VideoSink", "cv2", "opencv"),
     "log": Plugin("spatialnet_edge.sinks.log:LogSink"),
     "geojson": Plugin("spatialnet_edge.sinks.geojson:GeoJsonSink"),
@@ -54,7 +56,7 @@ SINKS: Mapping[str, Plugin] = {
     "null": Plugin("spatialnet_edge.sinks.memory:NullSink"),
 }
 
-OWNERS = frozenset({"jsonl", "video", "log", "geojson", "unix"})
+OWNERS = frozenset({"jsonl", "csv", "video", "log", "geojson", "unix"})
 """What has its file, folder or socket to itself: a second one there would spoil it."""
 
 

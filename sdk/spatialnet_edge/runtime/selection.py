@@ -1,0 +1,69 @@
+"""Which results of a stream are passed on, and which of their heads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from spatialnet_edge.core.errors import UsageError
+from spatialnet_edge.core.results import Classification, FrameResult, MultilabelPrediction
+from spatialnet_edge.core.spec import ModelSpec, Regression
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What passes.
+
+    Attributes:
+        show: heads that a result keeps, in this order; empty for all.
+        only: head and label; every one of them must be the answer, or among the labels present.
+    """
+
+    show: tuple[str, ...] = ()
+    only: tuple[tuple[str, str], ...] = ()
+
+    def __call__(self, result: FrameResult) -> FrameResult | None:
+        """The result with the heads to show; None if it does not pass."""
+        if not all(label in labels_of(result, head) for head, label in self.only):
+            return None
+        if not self.show:
+            return result
+        return replace(result, predictions={name: result.predictions[name] for name in self.show})
+
+
+def read_selection(spec: ModelSpec, show: Sequence[str], only: Sequence[str]) -> Selection:
+    """Check heads and labels against the model.
+
+    Args:
+        show: names of heads.
+        only: `HEAD=LABEL`, such as `objects=buildings`.
+
+    Raises:
+        UsageError: a head or a label that the model does not have.
+    """
+    for name in show:
+        _head_labels(spec, name)
+    pairs: list[tuple[str, str]] = []
+    for text in only:
+        name, equals, label = text.partition("=")
+        labels = _head_labels(spec, name)
+        if not equals or label not in labels:
+            raise UsageError(f"'{text}': expected {name}=LABEL with LABEL one of {', '.join(labels) or 'none'}")
+        pairs.append((name, label))
+    return Selection(tuple(show), tuple(pairs))
+
+
+def labels_of(result: FrameResult, head: str) -> tuple[str, ...]:
+    """The labels that a head gives a frame; empty when it gives none."""
+    answer = result.predictions[head]
+    if isinstance(answer, Classification):
+        return () if answer.label is None else (answer.label,)
+    return (answer.present or ()) if isinstance(answer, MultilabelPrediction) else ()
+
+
+def _head_labels(spec: ModelSpec, name: str) -> tuple[str, ...]:
+    try:
+        head = spec.head(name)
+    except KeyError as error:
+        raise UsageError(str(error.args[0])) from error
+    return () if isinstance(head, Regression) else head.labels
