@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,21 +22,18 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from spatialnet_edge.api import load
-from spatialnet_edge.bundle.reader import Bundle, open_bundle
+from spatialnet_edge.bundle.reader import Bundle
 from spatialnet_edge.cli.inspect import candidates
 from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.output_paths import bundle_to_be_written, to_be_written
+from spatialnet_optimize.api import evaluate as run_evaluation
+from spatialnet_optimize.api import open_model
 from spatialnet_optimize.build.build import Job
 from spatialnet_optimize.build.build import build as run_build
 from spatialnet_optimize.build.build_cache import remembered
 from spatialnet_optimize.compilers.plan_builder import RTX, TENSORRT, PlanOptions, trtexec
-from spatialnet_optimize.evaluation.metrics import Score, decode_images, judge, predict
-from spatialnet_optimize.quantization.int8_calibration import exclude_training
+from spatialnet_optimize.evaluation.metrics import Score
 from spatialnet_optimize.targets.catalogue import find_target
-from spatialnet_training.data.ground_truth import truths
-from spatialnet_training.data.labelled_dataset import open_labelled
-from spatialnet_training.networks.checkpoint_paths import is_checkpoint, run_name
 
 BUILD_STEPS = {"here": 8, "cpu": 8}
 DEVICE_STEPS = 10
@@ -145,15 +143,6 @@ def batches_of(text: str) -> tuple[int, ...]:
     return tuple(sorted({int(part) for part in parts}))
 
 
-def open_model(model: str, output: Path, golden: Path | None = None) -> Bundle:
-    """A bundle as it is; a checkpoint exported beside the output first, with golden frames of its own kind if images are given."""
-    if not is_checkpoint(Path(model)):
-        return open_bundle(model)
-    from spatialnet_optimize.export.from_checkpoint import export_checkpoint
-
-    return export_checkpoint(Path(model), output.with_name(f"{run_name(Path(model))}.portable.snb"), golden=golden)
-
-
 def write_report(bundle: Bundle, path: Path) -> None:
     """As a page where the name ends so, else as JSON."""
     if path.suffix == ".html":
@@ -184,33 +173,31 @@ def evaluate(
 ) -> None:
     """Measure accuracy, macro F1, mean average precision and calibration error on labelled images."""
     console = Console(stderr=True)
-    opened = open_bundle(bundle)
-    images = open_labelled(data, split)
-    try:
-        known = truths(images, opened.spec, head)
-    except KeyError as error:
-        raise UsageError(str(error.args[0])) from error
     columns = (TextColumn("decode"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task("", total=len(images))
-        pixels = decode_images(images, opened.spec.input, lambda done: progress.update(bar, completed=done))
-    with load(bundle, backend, threads=1) as model:
-        outputs = predict(model.opened.engine, pixels.images)
-        engine = model.opened.record
-    scores = [judge(opened.spec, truth, outputs, pixels.kept) for truth in known]
-    if not split and len(exclude_training(images, opened.manifest.provenance.image_counts)) < len(images):
+        bar = progress.add_task("", total=None)
+        found = run_evaluation(
+            bundle,
+            data,
+            head=head,
+            split=split,
+            backend=backend,
+            progress=lambda done, images: progress.update(bar, completed=done, total=images),
+        )
+    if found.contains_training:
         console.print("images that are for training are among these; --split val judges by others", style="yellow")
-    Console().print(score_table(scores, f"{opened.spec.name} ({engine.precision} on {engine.backend}), {data}"))
-    for path in pixels.broken:
+    engine = found.engine
+    Console().print(score_table(found.scores, f"{found.bundle.spec.name} ({engine.precision} on {engine.backend}), {data}"))
+    for path in found.broken:
         console.print(f"skipped {path}: not an image", style="yellow", highlight=False)
     if json is not None:
         record = {
-            "bundle": opened.sha256,
+            "bundle": found.bundle.sha256,
             "engine": engine.path,
             "data": str(data),
             "split": split,
-            "broken": list(pixels.broken),
-            "heads": [figures(each) for each in scores],
+            "broken": list(found.broken),
+            "heads": [figures(each) for each in found.scores],
         }
         json.write_text(jsonlib.dumps(record, indent=1) + "\n", encoding="utf-8")
 
@@ -226,7 +213,7 @@ def figures(each: Score) -> dict[str, Any]:
     }
 
 
-def score_table(scores: list[Score], title: str) -> Table:
+def score_table(scores: Sequence[Score], title: str) -> Table:
     table = Table("head", "images", "accuracy", "macro F1", "mAP", "calibration error", "mean error", title=title)
     for each in scores:
         m = each.metrics

@@ -1,0 +1,149 @@
+"""Build, evaluate and export from Python: one function for each command of this room.
+
+from spatialnet_optimize.api import build, evaluate
+
+bundle = build("builtin:student", "landuse.snb", target="here", precision="int8")
+for score in evaluate(bundle.path, "images.zip").scores:
+    print(score.head, score.headline)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from spatialnet_edge.api import load
+from spatialnet_edge.bundle.manifest import EngineRecord
+from spatialnet_edge.bundle.reader import Bundle, open_bundle
+from spatialnet_edge.core.errors import UsageError
+from spatialnet_optimize.build.build import Job
+from spatialnet_optimize.build.build import build as run_build
+from spatialnet_optimize.build.build_cache import remembered
+from spatialnet_optimize.evaluation.metrics import Score, decode_images, judge, predict
+from spatialnet_optimize.quantization.int8_calibration import exclude_training
+from spatialnet_training.data.ground_truth import truths
+from spatialnet_training.data.labelled_dataset import open_labelled
+from spatialnet_training.networks.checkpoint_paths import is_checkpoint, run_name
+
+
+def build(
+    model: str | Path,
+    output: str | Path,
+    *,
+    target: str = "here",
+    labelled: Sequence[str | Path] = (),
+    budget: float = 0.5,
+    heads: Sequence[str] = (),
+    precision: str = "",
+    calibration: str | Path | None = None,
+    fresh: bool = False,
+    step: Callable[[str], None] = lambda text: None,
+) -> Bundle:
+    """Build the fastest bundle that passes the gates.
+
+    Args:
+        model: a bundle, a checkpoint, or `builtin:student`.
+        output: the bundle to write: a `.snb` file or a directory.
+        target: a device of `spatialnet-edge targets`; `here` is this machine.
+        labelled: labelled images for the accuracy gate: folders, zips or CSV files; empty for the shipped samples.
+        budget: points of accuracy that a variant may lose on any head.
+        heads: keep these heads alone; empty for all.
+        precision: quantise to this alone (`fp16`, `bf16`, `int8`, `fp8`), besides the FP32 reference; empty to try all.
+        calibration: a folder of real images for static INT8; None to set some of the labelled ones aside.
+        fresh: build again even if the same build was done before.
+        step: told what is being done, a line each.
+
+    Returns:
+        The bundle that was written. `bundle.manifest.build` says why this variant won and every other one lost.
+
+    Raises:
+        UsageError: an unknown target, head or precision.
+        EngineUnavailable: a target that this version cannot build for.
+        BuildError: no variant passes, or a compiler refused the graph.
+    """
+    path = Path(output)
+    images = tuple(map(Path, labelled))
+    job = Job(
+        open_model(str(model), path, next(iter(images), None)), target, path, images, budget, tuple(heads),
+        None if calibration is None else Path(calibration), precision,
+    )  # fmt: skip
+    return run_build(job, step)[0] if fresh else remembered(job, step)
+
+
+def open_model(model: str, output: Path, golden: Path | None = None) -> Bundle:
+    """A bundle as it is. A checkpoint is exported beside `output` first, with golden frames of its own kind if images are given."""
+    if not is_checkpoint(Path(model)):
+        return open_bundle(model)
+    return export(model, output.with_name(f"{run_name(Path(model))}.portable.snb"), golden=golden)
+
+
+def export(checkpoint: str | Path, output: str | Path, *, golden: str | Path | None = None, serial: int = 1) -> Bundle:
+    """Export a checkpoint to a portable bundle: uint8 pixels in, probabilities out, proved equal to torch on real images.
+
+    Args:
+        golden: at least 8 real images for the golden vectors: a folder, a zip or a CSV; None for the shipped samples.
+        serial: rises with every release of a model.
+
+    Raises:
+        BuildError: the graph does not answer as the network does.
+    """
+    from spatialnet_optimize.export.from_checkpoint import export_checkpoint  # it needs torch
+
+    return export_checkpoint(Path(checkpoint), Path(output), None if golden is None else Path(golden), serial)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What a bundle answers on labelled images.
+
+    Attributes:
+        scores: one for each head whose labels fit.
+        engine: which form of the model answered.
+        broken: files that are no images.
+        contains_training: whether images that are for training are among these.
+    """
+
+    bundle: Bundle
+    scores: tuple[Score, ...]
+    engine: EngineRecord
+    broken: tuple[str, ...]
+    contains_training: bool
+
+
+def evaluate(
+    bundle: str | Path,
+    data: str | Path,
+    *,
+    head: str = "",
+    split: str = "",
+    backend: str = "",
+    progress: Callable[[int, int], None] = lambda done, images: None,
+) -> Evaluation:
+    """Measure accuracy, macro F1, mean average precision and calibration error on labelled images.
+
+    Args:
+        bundle: a `.snb` file, a bundle directory, or `builtin:student`.
+        data: a folder or zip with `<class>/<image>`, or a CSV.
+        head: judge this head; empty for every head whose labels fit.
+        split: use this split alone, such as `val`.
+        backend: use this backend alone.
+        progress: told how many images of how many are decoded.
+
+    Raises:
+        UsageError: no such head.
+        DataRefused: images that cannot be used, or labels that no head knows.
+    """
+    opened = open_bundle(bundle)
+    images = open_labelled(Path(data), split)
+    try:
+        known = truths(images, opened.spec, head)
+    except KeyError as error:
+        raise UsageError(str(error.args[0])) from error
+    pixels = decode_images(images, opened.spec.input, lambda done: progress(done, len(images)))
+    with load(bundle, backend, threads=1) as model:
+        outputs = predict(model.opened.engine, pixels.images)
+        engine = model.opened.record
+    scores = tuple(judge(opened.spec, truth, outputs, pixels.kept) for truth in known)
+    training = not split and len(exclude_training(images, opened.manifest.provenance.image_counts)) < len(images)
+    return Evaluation(opened, scores, engine, tuple(pixels.broken), training)
