@@ -201,7 +201,7 @@ def check(flown: SimpleNamespace, messages: list) -> None:
 
 def test_the_program_over_udp(tmp_path: Path) -> None:
     autopilot = Autopilot(
-        mavutil.mavlink_connection("udpout:127.0.0.1:14785", source_system=1),
+        mavutil.mavlink_connection("udpout:127.0.0.1:14785", source_system=1, source_component=1),
         mavutil.mavlink_connection("udpin:127.0.0.1:14786"),
     )
     flown = fly(tmp_path, "--autopilot", "udpout:127.0.0.1:14786", "--listen", "udpin:127.0.0.1:14785")
@@ -220,7 +220,7 @@ def test_the_program_over_a_serial_line(tmp_path: Path) -> None:
         """The autopilot's end of the line."""
 
         def __init__(self) -> None:
-            self.mav = mavlink.MAVLink(self, srcSystem=1)
+            self.mav = mavlink.MAVLink(self, srcSystem=1, srcComponent=1)
             self.mav.robust_parsing = True
 
         def write(self, content: bytes) -> None:

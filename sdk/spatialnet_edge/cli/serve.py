@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from threading import Event
-from types import FrameType
 from typing import Annotated
 
 import typer
 
+from spatialnet_edge.core.errors import Refused, SpatialNetError, UsageError
+from spatialnet_edge.core.printable import printable
 from spatialnet_edge.service.config import load_service_config
+from spatialnet_edge.service.diagnostics import last_words, unblock_standard_error
 from spatialnet_edge.service.health import read_health, verdict
 from spatialnet_edge.service.service import serve as run_service
+from spatialnet_edge.service.start_guard import set_by_signals
 
 
 def serve(
@@ -20,18 +22,19 @@ def serve(
     check: Annotated[bool, typer.Option("--check", help="Check the configuration and stop.")] = False,
 ) -> None:
     """Run unattended: cameras that come back, self-tests, bundles on trial, a health file. SIGTERM drains and ends it."""
-    settings = load_service_config(config)
     if check:
+        settings = load_service_config(config)
         typer.echo(f"{config}: {len(settings.sources)} source(s); the configuration is sound")
         return
+    unblock_standard_error()
     stop = Event()
-
-    def end(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end)
-    run_service(settings, stop)
+    set_by_signals(stop)
+    try:
+        run_service(load_service_config(config), stop)
+    except SpatialNetError as error:
+        last_words(f"spatialnet-edge: {printable(' '.join(str(error).split()))}")
+        wrong = isinstance(error, UsageError)  # whatever is wrong in the configuration, a restart will not help
+        raise typer.Exit(Refused.exit_status if wrong else error.exit_status) from error
 
 
 def health(
@@ -39,7 +42,8 @@ def health(
     strict: Annotated[bool, typer.Option("--strict", help="DEGRADED counts as not working.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the whole health file.")] = False,
 ) -> None:
-    """Say whether the service works: exit status 0 if it does, 1 if it does not, 78 if there is none."""
+    """Say whether the service works: exit status 0 if a camera has a recent result and a sink takes it, 1 if not, 78 if there is no
+    health file."""
     found = read_health(file)
     working, line = verdict(found)
     typer.echo(file.read_text(encoding="utf-8") if json else line)

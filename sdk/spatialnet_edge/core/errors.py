@@ -3,6 +3,7 @@
     SpatialNetError
     ├── UsageError             2   the request itself makes no sense: unknown target, head or option value
     ├── Refused               78   refused before any work was done; restarting will not help
+    │   ├── ConfigRefused          the configuration of a service is wrong
     │   ├── BundleError            the bundle is truncated, changed, hostile or of another format
     │   ├── GoldenTestFailed       the engine does not reproduce the bundle's golden vectors
     │   ├── EngineUnavailable      no backend here can run what the bundle holds
@@ -46,6 +47,10 @@ class UsageError(SpatialNetError):
 
 class Refused(SpatialNetError):
     exit_status = 78
+
+
+class ConfigRefused(Refused):
+    pass
 
 
 class BundleError(Refused):

@@ -23,11 +23,13 @@ class Plugin:
         target: `module:attribute`.
         library: import name of the optional library; empty when the bare runtime has all that is needed.
         extra: the extra that brings the library.
+        parser: `module:function` that reads the rest of a URI and opens nothing; None where there is nothing to read.
     """
 
     target: str
     library: str = ""
     extra: str = ""
+    parser: str | None = None
 
     def load(self) -> Any:
         """Import the class.
@@ -36,7 +38,19 @@ class Plugin:
             MissingExtra: the optional library itself is missing.
             BrokenLibrary: a library is installed but does not load.
         """
-        module, attribute = self.target.split(":")
+        return self._import(self.target)
+
+    def parse(self, rest: str) -> None:
+        """Check the rest of a URI without opening anything.
+
+        Raises:
+            UsageError, Refused: it makes no sense, or a library is missing.
+        """
+        if self.parser is not None:
+            self._import(self.parser)(rest)
+
+    def _import(self, target: str) -> Any:
+        module, attribute = target.split(":")
         try:
             return getattr(import_module(module), attribute)
         except ModuleNotFoundError as error:

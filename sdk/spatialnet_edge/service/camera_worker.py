@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterable
 from contextlib import suppress
 from threading import Thread
 from typing import Any, final
@@ -40,15 +41,18 @@ class CameraWorker:
     ) -> None:
         self.failure: Exception | None = None
         self.ages_ms: deque[float] = deque(maxlen=KEPT_AGES)
+        self.engine_ms: deque[float] = deque(maxlen=KEPT_AGES)
+        self._started = self._last_result = time.monotonic()
         self._integrity = integrity
         self._watchdog: Watchdog | None = None
         self._stream: Stream = session.open_stream(
             section.uri,
             stream_options(section, workers),
             sinks=section.sinks,
-            pose=open_pose(section.pose, patient=True) if section.pose else None,
+            pose=open_pose(section.pose, patient=True, report=report) if section.pose else None,
             hooks=Hooks(self._tick, throttle.admit, integrity.on_suspect_output),
             report=report,
+            name=section.name,
         )
         self.name = self._stream.name
         self._thread = Thread(target=self._work, name=f"camera {self.name}", daemon=True)
@@ -82,15 +86,32 @@ class CameraWorker:
 
     def figures(self) -> dict[str, Any]:
         """For the health file."""
-        ages = list(self.ages_ms)
-        p50, p99 = (round(float(value), 2) for value in np.percentile(ages, (50, 99))) if ages else (None, None)
         return {
             "delivering": self.delivering,
             "ledger": self._stream.stats.to_dict(),
             "last_skipped": self._stream.stats.details,
-            "age_ms": {"p50": p50, "p99": p99},
+            "age_ms": percentiles(self.ages_ms),
+            "engine_ms": percentiles(self.engine_ms),
+            "last_result_s": round(self.result_age_s, 1) if self.emitted else None,
             "sinks": {sink.name: sink.figures() for sink in self._stream.sinks},
         }
+
+    @property
+    def result_age_s(self) -> float:
+        """Seconds since the last result; since the start when there was none."""
+        return time.monotonic() - self._last_result
+
+    @property
+    def refusals_s(self) -> dict[str, float]:
+        """For each sink, seconds since which it has taken nothing that it was offered."""
+        now = time.monotonic()
+        return {sink.name: now - (sink.refused_since or now) for sink in self._stream.sinks}
+
+    @property
+    def why_no_result(self) -> str:
+        """What was the matter with the last frame that was skipped, where that is known."""
+        skipped = self._stream.stats.to_dict()["skipped"]
+        return f"; frames are skipped: {max(skipped, key=skipped.get)}" if skipped else ""
 
     @property
     def emitted(self) -> int:
@@ -99,7 +120,9 @@ class CameraWorker:
     def _work(self) -> None:
         try:
             for result in self._stream:
+                self._last_result = time.monotonic()
                 self.ages_ms.append(result.age_ms)
+                self.engine_ms.append(result.engine_ms)
         except SinkError:  # at the end, of a sink that could not be opened again: that was reported
             pass
         except Exception as error:  # carried to the service, which ends with it
@@ -112,6 +135,13 @@ class CameraWorker:
         if self._watchdog is not None:
             self._watchdog.beat(self.name)
         self._integrity.watch()
+
+
+def percentiles(values: Iterable[float]) -> dict[str, float | None]:
+    """p50 and p99; None for both without values."""
+    found = list(values)
+    p50, p99 = (round(float(value), 2) for value in np.percentile(found, (50, 99))) if found else (None, None)
+    return {"p50": p50, "p99": p99}
 
 
 def stream_options(section: SourceSection, workers: int) -> StreamOptions:

@@ -43,6 +43,13 @@ def count_start(folder: Path, now_s: float | None = None) -> bool:
     return len(before) >= MAX_STARTS
 
 
+def forgive_start(folder: Path) -> None:
+    """This start was refused for its configuration, which says nothing about crashes."""
+    starts = _read(folder)
+    if starts:
+        write_durably(folder / FILE, msgspec.json.encode(starts[:-1]) + b"\n")
+
+
 def is_crash_loop(folder: Path) -> bool:
     """What `count_start` would return, without counting."""
     return len(_recent(folder, since_boot())) >= MAX_STARTS

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
-from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from typing import final
 
 from spatialnet_edge.core.clock import boot_id, since_boot
+from spatialnet_edge.core.printable import printable
+from spatialnet_edge.service.diagnostics import Diagnostics
 from spatialnet_edge.sinks.journal import Journal
 
 SEGMENT_BYTES, TOTAL_BYTES = 1 << 20, 16 << 20
@@ -22,20 +22,21 @@ class Events:
 
     Attributes:
         bundle: short hash of the bundle that flies; None until one was chosen.
+        counts: events of each name since the start.
 
     Raises:
         SinkRefused: the folder cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
+        self._diagnostics = Diagnostics()
         self.counts: Counter[str] = Counter()
         self.bundle: str | None = None
         self._journal = Journal(folder, SEGMENT_BYTES, TOTAL_BYTES)
         self._lock = Lock()
 
     def __call__(self, kind: str, detail: str) -> None:
-        with suppress(OSError):  # whoever listens may be gone
-            print(f"{kind}: {detail}", file=sys.stderr, flush=True)
+        self._diagnostics.say(f"{kind}: {printable(detail)}")
         record = {
             "event": kind,
             "detail": detail,
@@ -48,10 +49,16 @@ class Events:
             self.counts[kind] += 1
             self._journal.append(record)
 
+    @property
+    def dropped_lines(self) -> int:
+        """Lines that nobody took from standard error; in the journal they all are."""
+        return self._diagnostics.dropped
+
     def flush(self) -> None:
         with self._lock:
             self._journal.flush()
 
     def close(self) -> None:
+        self._diagnostics.close()
         with self._lock:
             self._journal.close()

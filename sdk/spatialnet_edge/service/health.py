@@ -18,16 +18,20 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     """The health file.
 
     Attributes:
-        state: `STARTING`, `READY`, `DEGRADED` (works, but something is missing), `SAFE` (after a crash loop), `STOPPING`.
+        state: `STARTING`, `READY` (every camera has a recent result, and every sink takes it), `DEGRADED` (something is missing),
+            `SAFE` (after a crash loop), `STOPPING`, `STOPPED`.
+        working: whether at least one camera has a recent result that at least one of its sinks took.
         why: of `DEGRADED` and `SAFE`, one line each.
         at_s: seconds since the boot of id `boot`.
-        age_ms: p50 and p99 of capture to result, over the last frames.
+        dropped_lines: lines of standard error that nobody read in time; the events' journal has them.
         golden_rounds: how often all golden frames were asked again and passed.
         sources: of each camera, whether it delivers, its ledger, what was the matter with the last frame skipped for a reason
-            (`last_skipped`), its ages and its sinks.
+            (`last_skipped`), its ages from capture to result and the engine's time (p50 and p99 over the last frames), the age of
+            the last result, and its sinks.
     """
 
     state: str
+    working: bool = False
     why: tuple[str, ...]
     pid: int
     boot: str
@@ -42,6 +46,7 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     golden_rounds: int = 0
     temperature_c: float | None = None
     battery: float | None = None
+    dropped_lines: int = 0
     events: dict[str, int] = {}
     sources: dict[str, dict[str, Any]] = {}
 
@@ -70,4 +75,4 @@ def verdict(health: Health) -> tuple[bool, str]:
     if age > STALE_S:
         return False, f"the health file is {age:.0f} s old; the service hangs or is gone"
     reasons = f" ({'; '.join(health.why)})" if health.why else ""
-    return health.state in WORKING, f"{health.state}{reasons}"
+    return health.working and health.state in WORKING, f"{health.state}{reasons}"

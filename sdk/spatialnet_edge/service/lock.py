@@ -8,6 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from spatialnet_edge.core.atomic_io import DATA_MODE
 from spatialnet_edge.core.errors import Busy
 
 
@@ -20,7 +21,7 @@ def device_lock(path: Path) -> Generator[None, None, None]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, DATA_MODE)
     except OSError as error:
         raise Busy(
             f"{path}: cannot be written by user {os.geteuid()}: {error.strerror}; give this user the folder, and room in it"

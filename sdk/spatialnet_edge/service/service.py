@@ -7,6 +7,7 @@ import time
 from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -19,7 +20,7 @@ from spatialnet_edge.bundle.slots import CURRENT, PREVIOUS, Slots
 from spatialnet_edge.bundle.trust import Trust, open_trust
 from spatialnet_edge.core.atomic_io import FULL, write_durably
 from spatialnet_edge.core.clock import boot_id, since_boot
-from spatialnet_edge.core.errors import BundleError, EngineError, Refused, RunError, SinkRefused
+from spatialnet_edge.core.errors import BundleError, ConfigRefused, EngineError, Refused, RunError, SinkRefused, UsageError
 from spatialnet_edge.core.hardware_info import cores
 from spatialnet_edge.engines.registry import open_engine
 from spatialnet_edge.runtime.session import Batching
@@ -30,6 +31,9 @@ from spatialnet_edge.service.events import Events
 from spatialnet_edge.service.health import Health
 from spatialnet_edge.service.integrity_monitor import IntegrityMonitor
 from spatialnet_edge.service.lock import device_lock
+from spatialnet_edge.service.metrics import write_metrics
+from spatialnet_edge.service.readiness import missing, works
+from spatialnet_edge.service.start_guard import StartGuard, TrialCount, leave_at_start
 from spatialnet_edge.service.throttle import Throttle
 from spatialnet_edge.service.watchdog import Watchdog, notify
 
@@ -74,12 +78,18 @@ def serve(config: ServiceConfig, stop: Event) -> None:
                 raise SinkRefused(f"{root}: cannot be written by user {os.geteuid()}: {error.strerror}") from error
             safe = is_crash_loop(root)
             events("start_not_counted", f"{root}: {error.strerror}; a crash loop shows only when there is room again")
-        started = choose_model(config, safe, events)
-        cleanup.enter_context(started.model)
-        events.bundle = started.model.bundle.short_hash
-        for reason in started.model.opened.rejected:
-            events("engine_rejected", reason)
-        service = Service(config, started, events)
+        trial = TrialCount(root)
+        with StartGuard(config.health.start_s, stop, partial(leave_at_start, trial, events)):
+            started = choose_model(config, safe, events)
+            cleanup.enter_context(started.model)
+            events.bundle = started.model.bundle.short_hash
+            for reason in started.model.opened.rejected:
+                events("engine_rejected", reason)
+            try:
+                service = Service(config, started, events)
+            except (Refused, UsageError) as error:  # a sink, a folder, a link: not the bundle's fault
+                trial.forgive()
+                raise ConfigRefused(str(error)) from error
         service.run(stop)
         with suppress(OSError):
             forget_starts(root)
@@ -236,7 +246,9 @@ class Service:
     def _look_around(self) -> None:
         self._throttle.watch()
         up = time.monotonic() - self._began
-        proved = up > self._config.health.mark_good_s and any(camera.emitted for camera in self.cameras)
+        limit_s = self._config.health.result_s
+        working = any(works(camera, limit_s) for camera in self.cameras)
+        proved = up > self._config.health.mark_good_s and working
         if proved and not self._lasted:
             self._lasted = True
             with suppress(OSError):
@@ -253,17 +265,17 @@ class Service:
                 forget_starts(Path(self._config.root))
         self._events.flush()
         why = self._missing()
-        state = "SAFE" if self._started.safe else "DEGRADED" if why else "READY"
-        self._write_health(state)
+        begins = up < limit_s and not why and not all(camera.emitted for camera in self.cameras if camera.running)
+        state = "SAFE" if self._started.safe else "DEGRADED" if why else "STARTING" if begins else "READY"
+        self._write_health(state, working)
         notify(f"STATUS={state} {'; '.join(why)}")
 
     def _missing(self) -> tuple[str, ...]:
         """What keeps the service from being all that it should be."""
-        silent = [f"no frames from {camera.name}" for camera in self.cameras if camera.running and not camera.delivering]
         slowed = ["hot or low on power"] if self._throttle.slowed else []
         passed = ["the preferred engine was passed over"] if self._started.model.opened.rejected else []
         stands_in = ["the current bundle is refused; the one before flies"] if self._started.stands_in else []
-        return (*silent, *slowed, *passed, *stands_in)
+        return (*missing(self.cameras, self._config.health.result_s), *slowed, *passed, *stands_in)
 
     def _failures(self) -> list[Exception]:
         return [camera.failure for camera in self.cameras if camera.failure is not None]
@@ -285,11 +297,12 @@ class Service:
         )
         model.session.replace_engine(loaded)
 
-    def _write_health(self, state: str) -> None:
+    def _write_health(self, state: str, working: bool = False) -> None:
         model = self._started.model
         cameras = self.cameras
         health = Health(
             state=state,
+            working=working,
             why=self._missing() if cameras else (),
             pid=os.getpid(),
             boot=boot_id(),
@@ -304,6 +317,7 @@ class Service:
             golden_rounds=self._integrity.rounds,
             temperature_c=self._throttle.seen.hottest_c,
             battery=self._throttle.seen.battery,
+            dropped_lines=self._events.dropped_lines,
             events=dict(self._events.counts),
             sources={camera.name: camera.figures() for camera in cameras},
         )
@@ -311,6 +325,8 @@ class Service:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_durably(path, msgspec.json.encode(health) + b"\n", sync=False)
+            if self._config.health.metrics:
+                write_metrics(Path(self._config.health.metrics), health)
         except OSError as error:
             if state == "STARTING" and error.errno not in FULL:
                 raise SinkRefused(

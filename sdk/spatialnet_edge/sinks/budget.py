@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import final
 from urllib.parse import parse_qsl, urlsplit
@@ -65,6 +66,10 @@ def parse_peer(scheme: str, rest: str, port: int, options: dict[str, str]) -> tu
     Raises:
         UsageError: no host, a port that is none, an unknown option.
     """
+    if "@" in rest:  # the text is not shown: it may hold a password, cut in an unforeseen place
+        raise UsageError(
+            f"{scheme}: a user and a password do not belong into a URI; expected {scheme}://HOST:PORT without '@'"
+        )
     try:
         parts = urlsplit(f"{scheme}:{rest}")
         found_port = parts.port or port
@@ -81,9 +86,10 @@ def options_of(uri: str, query: str, defaults: dict[str, str]) -> dict[str, str]
     Raises:
         UsageError: an option that the sink does not have.
     """
+    where = uri.partition("?")[0]
     given = dict(parse_qsl(query, keep_blank_values=True))
     if unknown := given.keys() - defaults.keys():
-        raise UsageError(f"{uri}: no option '{min(unknown)}'; there are {', '.join(defaults)}")
+        raise UsageError(f"{where}: no option '{min(unknown)}'; there are {', '.join(defaults)}")
     return defaults | given
 
 
@@ -94,6 +100,14 @@ def number(scheme: str, options: dict[str, str], name: str) -> float:
         value = float(int(text, 0)) if text.lower().startswith("0x") else float(text)
     except ValueError as error:
         raise UsageError(f"{scheme}: {name}={text}: not a number") from error
-    if value < 0:
-        raise UsageError(f"{scheme}: {name}={text}: must not be negative")
+    if value < 0 or not math.isfinite(value):
+        raise UsageError(f"{scheme}: {name}={text}: must not be negative, infinite or nan")
     return value
+
+
+def integer(scheme: str, options: dict[str, str], name: str, low: int, high: int) -> int:
+    """An option that must be a whole number from `low` to `high`; `0x` is understood."""
+    value = number(scheme, options, name)
+    if value != int(value) or not low <= value <= high:
+        raise UsageError(f"{scheme}: {name}={options[name]}: expected a whole number from {low} to {high}")
+    return int(value)

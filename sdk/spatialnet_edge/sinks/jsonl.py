@@ -13,12 +13,18 @@ from typing import Any, final
 
 import msgspec
 
+from spatialnet_edge.core.atomic_io import DATA_MODE
 from spatialnet_edge.core.errors import ReaderGone, SinkError
 from spatialnet_edge.core.results import FrameResult
-from spatialnet_edge.sinks.budget import path_and_budget
+from spatialnet_edge.sinks.budget import Budget, path_and_budget
 from spatialnet_edge.sinks.file_errors import not_opened
 
 encode_json = msgspec.json.Encoder().encode
+
+
+def parse_jsonl(rest: str) -> tuple[str, Budget]:
+    """Where to write, and the budget. Raises UsageError for a budget that is no number."""
+    return path_and_budget("jsonl", rest)
 
 
 @final
@@ -50,8 +56,11 @@ class JsonLines:
                 Path(self._where).parent.mkdir(parents=True, exist_ok=True)
                 self._torn = not overwrite and is_torn(Path(self._where))
                 self.empty = overwrite or not Path(self._where).is_file() or Path(self._where).stat().st_size == 0
+                new = not Path(self._where).exists()
                 kept = os.O_TRUNC if overwrite else os.O_APPEND
-                self._descriptor = os.open(self._where, os.O_WRONLY | os.O_CREAT | kept, 0o644)
+                self._descriptor = os.open(self._where, os.O_WRONLY | os.O_CREAT | kept, DATA_MODE)
+                if new:
+                    os.fchmod(self._descriptor, DATA_MODE)
         except OSError as error:
             raise not_opened(self._where, error) from error
 

@@ -12,11 +12,32 @@ from spatialnet_edge.core.results import FrameResult
 from spatialnet_edge.sinks.journal import SEGMENT_BYTES, TOTAL_BYTES, Journal
 
 MB = 1_000_000
+LEAST_MB, MOST_MB = 0.01, 1e9
+
+
+def parse_log(rest: str) -> tuple[Path, int, int]:
+    """The folder, and the sizes of a segment and of all in bytes.
+
+    Raises:
+        UsageError: an option that is unknown, no number, or out of range.
+    """
+    folder, _, query = rest.partition("?")
+    limits = {"segment_mb": SEGMENT_BYTES / MB, "total_mb": TOTAL_BYTES / MB}
+    try:
+        for name, value in parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)):
+            if name not in limits:
+                raise ValueError(f"no option '{name}'")
+            limits[name] = float(value)
+            if not LEAST_MB <= limits[name] <= MOST_MB:
+                raise ValueError(f"{name}={value}: expected {LEAST_MB:g} to {MOST_MB:g}")
+    except ValueError as error:
+        raise UsageError(f"log:{rest}: {error}; expected for instance log:results?segment_mb=16&total_mb=1024") from error
+    return Path(folder or "."), int(limits["segment_mb"] * MB), int(limits["total_mb"] * MB)
 
 
 @final
 class LogSink:
-    """`log:FOLDER?segment_mb=16&total_mb=1024`; see `journal.py`.
+    """`log:FOLDER?segment_mb=16&total_mb=1024`; see `journal.py`. A segment takes at most a quarter of `total_mb`.
 
     Raises:
         UsageError: an option that is unknown or no number.
@@ -26,16 +47,7 @@ class LogSink:
     wants_pixels = False
 
     def __init__(self, rest: str) -> None:
-        folder, _, query = rest.partition("?")
-        limits = {"segment_mb": SEGMENT_BYTES / MB, "total_mb": TOTAL_BYTES / MB}
-        try:
-            for name, value in parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)):
-                if name not in limits:
-                    raise ValueError(f"no option '{name}'")
-                limits[name] = float(value)
-        except ValueError as error:
-            raise UsageError(f"log:{rest}: {error}; expected for instance log:results?segment_mb=16&total_mb=1024") from error
-        self.journal = Journal(Path(folder or "."), int(limits["segment_mb"] * MB), int(limits["total_mb"] * MB))
+        self.journal = Journal(*parse_log(rest))
 
     @property
     def lost(self) -> int:

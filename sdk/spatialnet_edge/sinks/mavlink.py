@@ -6,11 +6,12 @@ import struct
 import time
 from typing import Any, final
 
-from spatialnet_edge.core.errors import SinkError, first_line
+from spatialnet_edge.core.errors import SinkError, UsageError, first_line
 from spatialnet_edge.core.results import Classification, FrameResult, MultilabelPrediction, RegressionPrediction
-from spatialnet_edge.sinks.budget import Budget, number, options_of
+from spatialnet_edge.sinks.budget import Budget, integer, number, options_of
 from spatialnet_edge.sinks.record_codec import Record, pack, unpack
-from spatialnet_edge.sources.mavlink_pose import DEFAULT_BAUD, load_mavutil
+from spatialnet_edge.sources.mavlink_pose import load_mavutil
+from spatialnet_edge.sources.pose import CONNECTION
 
 ALLOWED = frozenset({"HEARTBEAT", "NAMED_VALUE_FLOAT", "STATUSTEXT", "TUNNEL"})
 """What may go out. Everything else, commands first of all, is refused where the bytes leave."""
@@ -24,7 +25,23 @@ PART = struct.Struct("<HBB")
 PART_LENGTH = TUNNEL_LENGTH - PART.size
 TUNNEL_OVERHEAD = 12 + 5
 """Bytes of a MAVLink 2 packet and of TUNNEL around the payload, without a signature."""
-OPTIONS = {"budget": "0", "system": "1", "baud": str(DEFAULT_BAUD), "text": "land_use"}
+OPTIONS = {"budget": "0", "system": "1", "baud": "57600", "text": "land_use"}
+
+
+def parse_mavlink(rest: str) -> tuple[str, dict[str, str]]:
+    """The connection and the options.
+
+    Raises:
+        UsageError: no connection, or an option that is unknown or out of range.
+    """
+    connection, _, query = rest.partition("?")
+    if not CONNECTION.match(connection):
+        raise UsageError(f"mavlink: no connection '{connection}'; expected for instance mavlink:udpout:HOST:14550")
+    options = options_of(f"mavlink:{connection}", query, OPTIONS)
+    number("mavlink", options, "budget")
+    integer("mavlink", options, "system", 1, 255)
+    integer("mavlink", options, "baud", 1200, 12_500_000)
+    return connection, options
 
 
 def split_record(record: bytes, seq: int) -> list[bytes]:
@@ -84,8 +101,7 @@ class MavlinkSink:
     wants_pixels = False
 
     def __init__(self, rest: str) -> None:
-        connection, _, query = rest.partition("?")
-        options = options_of(f"mavlink:{rest}", query, OPTIONS)
+        connection, options = parse_mavlink(rest)
         self._budget = Budget(number("mavlink", options, "budget"))
         self._text = options["text"]
         self._last = ""

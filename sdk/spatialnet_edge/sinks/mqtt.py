@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from importlib import import_module
@@ -16,6 +17,7 @@ from spatialnet_edge.sinks.budget import Budget, number, parse_peer
 PLAIN_PORT, TLS_PORT = 1883, 8883
 CONNECT_S = 10.0
 KEEPALIVE_S = 15
+LONGEST_TOPIC = 1024
 MOST_UNSENT = 256
 """Results that may wait for the link. paho would keep any number, and a link slower than the results would fill the memory."""
 OPTIONS = {
@@ -31,6 +33,32 @@ OPTIONS = {
 encode_json = msgspec.json.Encoder().encode
 
 
+def parse_mqtt(rest: str, scheme: str = "mqtt") -> tuple[str, int, str, dict[str, str]]:
+    """Host, port, topic and options.
+
+    Raises:
+        UsageError: an option that is unknown or out of range, no topic or one that a broker refuses, or a file of a secret or
+            of a certificate that cannot be read.
+    """
+    host, port, topic, options = parse_peer(scheme, rest, TLS_PORT if scheme == "mqtts" else PLAIN_PORT, OPTIONS)
+    if not topic:
+        raise UsageError(f"{scheme}://{host}:{port}: no topic; expected {scheme}://HOST:PORT/fleet/NAME")
+    if set("+#\0") & set(topic) or len(topic.encode()) > LONGEST_TOPIC:
+        raise UsageError(f"{scheme}://{host}:{port}: a topic to publish to has no + or #, and at most {LONGEST_TOPIC} bytes")
+    number(scheme, options, "budget")
+    if options["qos"] not in ("0", "1", "2"):
+        raise UsageError(f"{scheme}: qos={options['qos']}: expected 0, 1 or 2")
+    for name in ("cafile", "certfile", "keyfile", "password_file"):
+        if options[name] and not os.access(options[name], os.R_OK):
+            raise UsageError(f"{scheme}: {name}={options[name]}: cannot be read by user {os.geteuid()}")
+    return host, port, topic, options
+
+
+def parse_mqtts(rest: str) -> tuple[str, int, str, dict[str, str]]:
+    """See `parse_mqtt`."""
+    return parse_mqtt(rest, "mqtts")
+
+
 @final
 class MqttSink:
     """`mqtt://HOST:PORT/TOPIC?qos=0&budget=BYTES_A_SECOND`, or `mqtts:` with TLS.
@@ -38,7 +66,7 @@ class MqttSink:
     Every result goes to `TOPIC/result`. `TOPIC/health` is retained: `{"state":"online"}` while connected, and
     `{"state":"offline"}` as the last will, which the broker publishes when the connection breaks (MQTT 5.0, 3.1.2.5). paho
     reconnects by itself; what is written meanwhile, or while `MOST_UNSENT` results wait for a slow link, is dropped and counted in
-    `missed`, since a stale answer is worth less than a fresh one.
+    `lost`, since a stale answer is worth less than a fresh one.
 
     Raises:
         MissingExtra: paho-mqtt is not installed.
@@ -49,14 +77,10 @@ class MqttSink:
 
     def __init__(self, rest: str, scheme: str = "mqtt") -> None:
         tls = scheme == "mqtts"
-        host, port, self._topic, options = parse_peer(scheme, rest, TLS_PORT if tls else PLAIN_PORT, OPTIONS)
-        if not self._topic:
-            raise UsageError(f"{scheme}:{rest}: no topic; expected {scheme}://HOST:PORT/fleet/NAME")
+        host, port, self._topic, options = parse_mqtt(rest, scheme)
         self._budget = Budget(number(scheme, options, "budget"))
-        self._qos = int(number(scheme, options, "qos"))
-        if self._qos not in (0, 1, 2):
-            raise UsageError(f"{scheme}: qos={options['qos']}: expected 0, 1 or 2")
-        self.missed = 0
+        self._qos = int(options["qos"])
+        self.lost = 0
         self._unsent: deque[Any] = deque()
         try:
             paho: Any = import_module("paho.mqtt.client")
@@ -92,7 +116,7 @@ class MqttSink:
         while self._unsent and self._is_done(self._unsent[0]):
             self._unsent.popleft()
         if not self._client.is_connected() or len(self._unsent) >= MOST_UNSENT:
-            self.missed += 1
+            self.lost += 1
             return
         text = encode_json(result.to_dict())
         if self._budget.allows(len(text)):
@@ -103,7 +127,7 @@ class MqttSink:
         try:
             return bool(message.is_published())
         except (RuntimeError, ValueError):
-            self.missed += 1
+            self.lost += 1
             return True
 
     def close(self) -> None:
@@ -112,7 +136,7 @@ class MqttSink:
             try:
                 message.wait_for_publish(2)
             except RuntimeError:
-                self.missed += 1
+                self.lost += 1
         self._client.disconnect()
         self._client.loop_stop()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -37,6 +38,8 @@ class QueuedSink:
 
     Attributes:
         dropped: results that the sink never saw.
+        refused_since: moment of the monotonic clock since which the sink has taken nothing of what it was offered; None when it
+            took the last one. A sink that counts a result as `lost` has not taken it.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class QueuedSink:
         name: str = "sink",
     ) -> None:
         self.dropped = 0
+        self.refused_since: float | None = None
         self.name = name
         self._sink: Sink | None = sink
         self._wants_pixels = sink is not None and bool(getattr(sink, "wants_pixels", True))
@@ -71,6 +75,8 @@ class QueuedSink:
         """
         if self._failure is not None:
             raise self._translated() from self._failure
+        if self.refused_since is None:
+            self.refused_since = time.monotonic()
         if not self._wants_pixels:
             result = replace(result, frame=replace(result.frame, image=NO_PIXELS))
         if self._inbox.put(result) is not None:
@@ -115,13 +121,19 @@ class QueuedSink:
             self._inbox.close()
 
     def _write(self, result: FrameResult) -> None:
-        self._attempt(lambda sink: sink.write(result), losing=1)
+        before = self._lost()
+        if self._attempt(lambda sink: sink.write(result), losing=1) and self._lost() == before:
+            self.refused_since = None
+
+    def _lost(self) -> int:
+        """Results that the sink itself could not deliver."""
+        return int(getattr(self._sink, "lost", 0))
 
     def _flush(self) -> None:
         self._attempt(flush, losing=0)
 
-    def _attempt(self, step: Callable[[Sink], None], losing: int) -> None:
-        """Do something with the sink; if it fails, open it anew."""
+    def _attempt(self, step: Callable[[Sink], None], losing: int) -> bool:
+        """Do something with the sink; if it fails, open it anew. Returns whether it succeeded."""
         sink = self._sink
         assert sink is not None
         try:
@@ -135,6 +147,8 @@ class QueuedSink:
                 sink.close()
             self._sink = None
             self._open_again()
+            return False
+        return True
 
     def _open_again(self) -> None:
         assert self._reopen is not None
@@ -152,7 +166,7 @@ class QueuedSink:
     def figures(self) -> dict[str, int]:
         """What did not arrive: dropped here, and what the sink itself counts."""
         counts = {"dropped": self.dropped}
-        for name in ("lost", "missed", "over_budget"):
+        for name in ("lost", "missed", "over_budget", "turned_away"):
             count = getattr(self._sink, name, 0)
             if count:
                 counts[name] = int(count)

@@ -20,6 +20,7 @@ Each sink works behind a bounded queue and a thread of its own (`QueuedSink`).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -42,17 +43,17 @@ class Sink(Protocol):
 
 
 SINKS: Mapping[str, Plugin] = {
-    "jsonl": Plugin("spatialnet_edge.sinks.jsonl:JsonlSink"),
-    "csv": Plugin("spatialnet_edge.sinks.csv:CsvSink"),
-    "video": Plugin("spatialnet_edge.sinks.video:VideoSink", "cv2", "opencv"),
-    "log": Plugin("spatialnet_edge.sinks.log:LogSink"),
-    "geojson": Plugin("spatialnet_edge.sinks.geojson:GeoJsonSink"),
-    "udp": Plugin("spatialnet_edge.sinks.udp:UdpSink"),
-    "unix": Plugin("spatialnet_edge.sinks.unix:UnixSink"),
-    "ccsds+udp": Plugin("spatialnet_edge.sinks.udp:CcsdsUdpSink"),
-    "mavlink": Plugin("spatialnet_edge.sinks.mavlink:MavlinkSink"),
-    "mqtt": Plugin("spatialnet_edge.sinks.mqtt:MqttSink"),
-    "mqtts": Plugin("spatialnet_edge.sinks.mqtt:over_tls"),
+    "jsonl": Plugin("spatialnet_edge.sinks.jsonl:JsonlSink", parser="spatialnet_edge.sinks.jsonl:parse_jsonl"),
+    "csv": Plugin("spatialnet_edge.sinks.csv:CsvSink", parser="spatialnet_edge.sinks.jsonl:parse_jsonl"),
+    "video": Plugin("spatialnet_edge.sinks.video:VideoSink", "cv2", "opencv", "spatialnet_edge.sinks.video:parse_video"),
+    "log": Plugin("spatialnet_edge.sinks.log:LogSink", parser="spatialnet_edge.sinks.log:parse_log"),
+    "geojson": Plugin("spatialnet_edge.sinks.geojson:GeoJsonSink", parser="spatialnet_edge.sinks.jsonl:parse_jsonl"),
+    "udp": Plugin("spatialnet_edge.sinks.udp:UdpSink", parser="spatialnet_edge.sinks.udp:parse_udp"),
+    "unix": Plugin("spatialnet_edge.sinks.unix:UnixSink", parser="spatialnet_edge.sinks.unix:parse_unix"),
+    "ccsds+udp": Plugin("spatialnet_edge.sinks.udp:CcsdsUdpSink", parser="spatialnet_edge.sinks.udp:parse_ccsds"),
+    "mavlink": Plugin("spatialnet_edge.sinks.mavlink:MavlinkSink", parser="spatialnet_edge.sinks.mavlink:parse_mavlink"),
+    "mqtt": Plugin("spatialnet_edge.sinks.mqtt:MqttSink", parser="spatialnet_edge.sinks.mqtt:parse_mqtt"),
+    "mqtts": Plugin("spatialnet_edge.sinks.mqtt:over_tls", parser="spatialnet_edge.sinks.mqtt:parse_mqtts"),
     "null": Plugin("spatialnet_edge.sinks.memory:NullSink"),
 }
 
@@ -69,12 +70,36 @@ def open_sink(uri: str) -> Sink:
         SinkError: the disk is full, and may have room later.
         MissingExtra: its library is not installed.
     """
+    plugin, rest = _row_of(uri)
+    sink: Sink = plugin.load()(rest)
+    return sink
+
+
+def check_sink(uri: str) -> None:
+    """Read a URI with all its options, and open nothing.
+
+    Raises:
+        UsageError, Refused: `open_sink` would not take it, whatever is at the other end.
+        MissingExtra: its library is not installed.
+    """
+    plugin, rest = _row_of(uri)
+    plugin.load()
+    plugin.parse(rest)
+
+
+def place_of(uri: str) -> str | None:
+    """The file, folder or socket that a sink has to itself, in one spelling; None for sinks that share."""
+    scheme, _, rest = uri.partition(":")
+    path = rest.partition("?")[0]
+    return os.path.realpath(path) if scheme in OWNERS and path != "-" else None
+
+
+def _row_of(uri: str) -> tuple[Plugin, str]:
     scheme, colon, rest = uri.partition(":")
     table = known("sinks", SINKS)
     if not colon or scheme not in table:
         raise UsageError(f"no sink '{uri}'; a sink is NAME:WHERE with NAME one of {', '.join(sorted(table))}")
-    sink: Sink = table[scheme].load()(rest)
-    return sink
+    return table[scheme], rest
 
 
 def names_of(uris: Sequence[str]) -> list[str]:

@@ -17,6 +17,21 @@ DEFAULT_PORT, CCSDS_PORT = 14600, 14601
 MOST_APID = 0x7FF - 1
 
 
+def parse_udp(rest: str) -> tuple[str, int, float]:
+    """Host, port and budget. Raises UsageError."""
+    host, port, _, options = parse_peer("udp", rest, DEFAULT_PORT, {"budget": "0"})
+    return host, port, number("udp", options, "budget")
+
+
+def parse_ccsds(rest: str) -> tuple[str, int, float, int]:
+    """Host, port, budget and application process identifier. Raises UsageError."""
+    host, port, _, options = parse_peer("ccsds+udp", rest, CCSDS_PORT, {"budget": "0", "apid": "0x2a"})
+    apid = int(number("ccsds+udp", options, "apid"))
+    if apid > MOST_APID:
+        raise UsageError(f"ccsds+udp: apid={options['apid']}: at most {MOST_APID:#x}, since 0x7ff is idle")
+    return host, port, number("ccsds+udp", options, "budget"), apid
+
+
 class DatagramSink:
     """What both kinds share: a socket that is made anew when the link was down, since we may have another address by then, and a
     budget.
@@ -76,8 +91,7 @@ class UdpSink(DatagramSink):
     """`udp://HOST:PORT?budget=BYTES_A_SECOND`: one record a datagram; see `wire.py`."""
 
     def __init__(self, rest: str) -> None:
-        host, port, _, options = parse_peer("udp", rest, DEFAULT_PORT, {"budget": "0"})
-        super().__init__(host, port, number("udp", options, "budget"))
+        super().__init__(*parse_udp(rest))
 
     def write(self, result: FrameResult) -> None:
         self._send(pack(result))
@@ -99,12 +113,9 @@ class CcsdsUdpSink(DatagramSink):
     """
 
     def __init__(self, rest: str, first: int = 0) -> None:
-        host, port, _, options = parse_peer("ccsds+udp", rest, CCSDS_PORT, {"budget": "0", "apid": "0x2a"})
-        apid = int(number("ccsds+udp", options, "apid"))
-        if apid > MOST_APID:
-            raise UsageError(f"ccsds+udp: apid={options['apid']}: at most {MOST_APID:#x}, since 0x7ff is idle")
+        host, port, bytes_per_second, apid = parse_ccsds(rest)
         self._packer = packer(apid)
-        super().__init__(host, port, number("ccsds+udp", options, "budget"))
+        super().__init__(host, port, bytes_per_second)
         self.sequence = first % SEQUENCE_MODULUS
 
     def write(self, result: FrameResult) -> None:

@@ -24,6 +24,14 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 PANEL, BAR, TEXT, FAINT = (32, 24, 16), (80, 176, 64), (255, 255, 255), (190, 190, 190)  # BGR
 
 
+def parse_video(rest: str) -> Path:
+    """The path of the video. Raises SinkRefused for one that is neither .mp4 nor .avi."""
+    path = Path(rest)
+    if path.suffix.lower() not in (".mp4", ".avi"):
+        raise SinkRefused(f"{rest}: the overlay video is written as .mp4 or .avi; found '{path.suffix}'")
+    return path
+
+
 @final
 class VideoSink:
     """Writes MPEG-4 at the first frame's size (at most 1280 wide); later frames are scaled to it.
@@ -39,13 +47,11 @@ class VideoSink:
     """
 
     def __init__(self, rest: str, fps: float | None = None, overwrite: bool = False) -> None:
-        self._path = Path(rest)
+        self._path = parse_video(rest)
         self._overwrite = overwrite
         self._fps = fps or DEFAULT_FPS
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
-        if self._path.suffix.lower() not in (".mp4", ".avi"):
-            raise SinkRefused(f"{rest}: the overlay video is written as .mp4 or .avi; found '{self._path.suffix}'")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -1,6 +1,8 @@
 """Position and attitude from an autopilot's MAVLink stream (common message set, GLOBAL_POSITION_INT 33 and ATTITUDE 30).
 
-It listens and never sends: a payload that classifies does not command a vehicle.
+It listens and never sends: a payload that classifies does not command a vehicle. It believes one system and component: on a link
+there are gimbals, ground stations and other vehicles. MAVLink 2's signatures are not checked; whoever can write to the link as the
+autopilot is believed.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import math
 import os
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from threading import Event, Lock, Thread
@@ -16,14 +19,20 @@ from typing import Any, final
 
 from spatialnet_edge.core.errors import MissingExtra, SourceRefused, first_line
 from spatialnet_edge.core.frames import Pose
+from spatialnet_edge.sources.pose import Autopilot
 
-WANTED = ["GLOBAL_POSITION_INT", "ATTITUDE"]
-DEFAULT_BAUD = 57600
+WANTED = ("GLOBAL_POSITION_INT", "ATTITUDE")
+SILENCE_S = 0.25
+"""Between two looks whether it is to end."""
 OLDEST_S = 2.0
 """A position older than this, at the moment of the frame, is none."""
 KEPT = 256
 RETRY_S = 0.5
 """Between two tries to open a link that is not there."""
+LOWEST_M, HIGHEST_M = -1_000.0, 100_000.0
+"""Altitudes that a vehicle with an autopilot can have, in metres above the sea."""
+MOST_STRANGERS = 8
+STRANGER = 'system {0}, component {1} is ignored; if that is the autopilot, say pose = "mavlink:…?system={0}&component={1}"'
 
 
 def load_mavutil() -> Any:
@@ -42,30 +51,40 @@ def load_mavutil() -> Any:
     return mavutil
 
 
+def keep_nothing(message: Any) -> None:
+    """In the place of pymavlink's `post_message`."""
+
+
 @final
 class MavlinkPose:
     """Call it with a moment of the monotonic clock in nanoseconds. A link that breaks is opened again for as long as it takes.
 
     Args:
-        connection: as pymavlink has it: `udpin:0.0.0.0:14550`, `/dev/ttyTHS1`, `tcp:host:port`.
-        baud: of a serial line.
+        autopilot: the link, and who is believed on it.
         patient: wait for a link that is not there yet as for one that broke: an autopilot may start later than its payload.
+        report: told `pose_ignored`, once for each sender of positions that is not the autopilot.
+
+    Attributes:
+        ignored: messages of others, or with impossible numbers.
 
     Raises:
         MissingExtra: pymavlink is not installed.
         SourceRefused: the connection cannot be opened, and we are not patient.
     """
 
-    def __init__(self, connection: str, baud: int = DEFAULT_BAUD, patient: bool = False) -> None:
+    def __init__(self, autopilot: Autopilot, patient: bool = False, report: Callable[[str, str], None] | None = None) -> None:
+        self.ignored = 0
         self._mavutil = load_mavutil()
-        self._connection, self._baud = connection, baud
+        self._autopilot = autopilot
+        self._report = report
+        self._strangers: set[tuple[int, int]] = set()
         self._link: Any = None
         try:
             self._link = self._open()
         except OSError as error:
             if not patient:
-                raise SourceRefused(f"mavlink:{connection}: cannot be opened: {first_line(error)}") from error
-        self._attitude = (0.0, 0.0, 0.0)
+                raise SourceRefused(f"mavlink:{autopilot.connection}: cannot be opened: {first_line(error)}") from error
+        self._attitude: tuple[float, float, float] = (0.0, 0.0, 0.0)
         self._poses: deque[tuple[int, Pose]] = deque(maxlen=KEPT)
         self._lock = Lock()
         self._closed = Event()
@@ -84,7 +103,9 @@ class MavlinkPose:
         self._let_go()
 
     def _open(self) -> Any:
-        return self._mavutil.mavlink_connection(self._connection, baud=self._baud)
+        link = self._mavutil.mavlink_connection(self._autopilot.connection, baud=self._autopilot.baud)
+        link.post_message = keep_nothing  # else it keeps the messages and parameters of whoever sends
+        return link
 
     def _let_go(self) -> None:
         link, self._link = self._link, None
@@ -97,19 +118,52 @@ class MavlinkPose:
             try:
                 if self._link is None:
                     self._link = self._open()
-                message = self._link.recv_match(type=WANTED, blocking=True, timeout=0.5)
+                message = self._link.recv_msg()
+                self._forget_senders()
+                if message is None:
+                    self._link.select(SILENCE_S)
+                    continue
             except (OSError, TypeError, ValueError):  # what a line that is not there, or was unplugged, makes of pyserial
                 self._let_go()
                 self._closed.wait(RETRY_S)
                 continue
-            if message is None:
+            except Exception:  # what pymavlink's parser makes of hostile bytes; the link itself is whole
+                self.ignored += 1
                 continue
-            if message.get_type() == "ATTITUDE":
-                self._attitude = tuple(math.degrees(angle) for angle in (message.roll, message.pitch, message.yaw))
-                continue
-            if not message.lat and not message.lon:  # what ArduPilot sends before it knows where it is
-                continue
-            roll, pitch, yaw = self._attitude
-            pose = Pose(message.lat / 1e7, message.lon / 1e7, message.alt / 1e3, roll, pitch, yaw)
-            with self._lock:
-                self._poses.append((time.monotonic_ns(), pose))
+            if message.get_type() in WANTED and self._is_believed(message):
+                self._take(message)
+
+    def _forget_senders(self) -> None:
+        """pymavlink keeps the address of whoever sent a datagram, to answer, which we never do."""
+        if isinstance(self._link, self._mavutil.mavudp):
+            self._link.clients.clear()
+            self._link.clients_last_alive.clear()
+
+    def _is_believed(self, message: Any) -> bool:
+        sender = (message.get_srcSystem(), message.get_srcComponent())
+        if sender == (self._autopilot.system, self._autopilot.component):
+            return True
+        self.ignored += 1
+        if sender not in self._strangers and len(self._strangers) < MOST_STRANGERS:
+            self._strangers.add(sender)
+            if self._report is not None:
+                self._report("pose_ignored", f"{message.get_type()} from {STRANGER.format(*sender)}")
+        return False
+
+    def _take(self, message: Any) -> None:
+        if message.get_type() == "ATTITUDE":
+            angles = (message.roll, message.pitch, message.yaw)
+            if all(abs(angle) <= 2 * math.pi for angle in angles):  # False for nan
+                roll, pitch, yaw = map(math.degrees, angles)
+                self._attitude = (roll, pitch, yaw)
+            else:
+                self.ignored += 1
+            return
+        if not message.lat and not message.lon:  # what ArduPilot sends before it knows where it is
+            return
+        latitude, longitude, altitude = message.lat / 1e7, message.lon / 1e7, message.alt / 1e3
+        if abs(latitude) > 90 or abs(longitude) > 180 or not LOWEST_M <= altitude <= HIGHEST_M:
+            self.ignored += 1
+            return
+        with self._lock:
+            self._poses.append((time.monotonic_ns(), Pose(latitude, longitude, altitude, *self._attitude)))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import final
+from urllib.parse import parse_qsl
 
 from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.frames import Frame, Pose, Skipped
@@ -12,6 +14,26 @@ from spatialnet_edge.sources.registry import Source
 
 PoseAt = Callable[[int], Pose | None]
 """The pose at a moment of the monotonic clock, in nanoseconds; None when it is not known."""
+
+CONNECTION = re.compile(r"^(?:(?:udp|udpin|udpout|udpbcast|tcp|tcpin):[^:/]+:[0-9]{1,5}|/.+)$")
+"""As pymavlink has it: a link over a network, or the path of a serial line."""
+LIMITS = {"baud": (1200, 12_500_000), "system": (1, 255), "component": (1, 255)}
+
+
+@dataclass(frozen=True, slots=True)
+class Autopilot:
+    """Who is believed about the position.
+
+    Attributes:
+        connection: as pymavlink has it: `udpin:0.0.0.0:14550`, `/dev/ttyTHS1`, `tcp:host:port`.
+        baud: of a serial line.
+        system, component: of the autopilot (MAVLink's MAV_COMP_ID_AUTOPILOT1 is 1). Messages from others are ignored.
+    """
+
+    connection: str
+    baud: int = 57600
+    system: int = 1
+    component: int = 1
 
 
 @final
@@ -40,23 +62,42 @@ class PosedSource:
             close()
 
 
-def open_pose(uri: str, patient: bool = False) -> PoseAt:
-    """Open `mavlink:CONNECTION`, such as `mavlink:udpin:0.0.0.0:14550` or `mavlink:/dev/ttyTHS1?baud=921600`.
+def parse_pose(uri: str) -> Autopilot:
+    """Read `mavlink:CONNECTION?baud=57600&system=1&component=1`, and open nothing.
+
+    Raises:
+        UsageError: another scheme, no such connection, or an option that is unknown or out of range.
+    """
+    scheme, _, rest = uri.partition(":")
+    connection, _, query = rest.partition("?")
+    if scheme != "mavlink" or not CONNECTION.match(connection):
+        raise UsageError(
+            f"no pose '{uri}'; expected mavlink:CONNECTION, such as mavlink:udpin:0.0.0.0:14550 or mavlink:/dev/ttyTHS1"
+        )
+    numbers: dict[str, int] = {}
+    for name, text in parse_qsl(query, keep_blank_values=True):
+        low, high = LIMITS.get(name, (0, 0))
+        if name not in LIMITS:
+            raise UsageError(f"{uri}: no option '{name}'; there are {', '.join(LIMITS)}")
+        if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
+            raise UsageError(f"{uri}: {name}={text}: expected a whole number from {low} to {high}")
+        numbers[name] = int(text)
+    return Autopilot(connection, **numbers)
+
+
+def open_pose(uri: str, patient: bool = False, report: Callable[[str, str], None] | None = None) -> PoseAt:
+    """Open what `parse_pose` reads, such as `mavlink:udpin:0.0.0.0:14550` or `mavlink:/dev/ttyTHS1?baud=921600`.
 
     Args:
         patient: wait for a link that is not there yet.
+        report: told `pose_ignored` of senders that are not the autopilot.
 
     Raises:
-        UsageError: another scheme, or a baud rate that is none.
+        UsageError: as `parse_pose`.
         MissingExtra: pymavlink is not installed.
         SourceRefused: the link cannot be opened, and we are not patient.
     """
-    scheme, _, rest = uri.partition(":")
-    connection, asked, baud = rest.partition("?baud=")
-    if scheme != "mavlink" or not connection:
-        raise UsageError(f"no pose '{uri}'; expected mavlink:CONNECTION, such as mavlink:udpin:0.0.0.0:14550")
-    if asked and not (baud.isascii() and baud.isdigit()):
-        raise UsageError(f"{uri}: '{baud}' is no baud rate; expected for instance mavlink:/dev/ttyTHS1?baud=921600")
-    from spatialnet_edge.sources.mavlink_pose import DEFAULT_BAUD, MavlinkPose
+    autopilot = parse_pose(uri)
+    from spatialnet_edge.sources.mavlink_pose import MavlinkPose
 
-    return MavlinkPose(connection, int(baud) if asked else DEFAULT_BAUD, patient)
+    return MavlinkPose(autopilot, patient, report)

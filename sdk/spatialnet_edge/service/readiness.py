@@ -1,0 +1,35 @@
+"""Does the service do its work? A recent result from every camera, and sinks that take it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from spatialnet_edge.service.camera_worker import CameraWorker
+
+
+def missing(cameras: Sequence[CameraWorker], limit_s: float) -> tuple[str, ...]:
+    """What keeps cameras and sinks from working, one line each.
+
+    Args:
+        limit_s: seconds without a result, or without a sink that takes one, that are too many.
+    """
+    running = [camera for camera in cameras if camera.running]
+    silent = [f"no frames from {camera.name}" for camera in running if not camera.delivering]
+    idle = [
+        f"no result from {camera.name} for {camera.result_age_s:.0f} s{camera.why_no_result}"
+        for camera in running
+        if camera.delivering and camera.result_age_s > limit_s
+    ]
+    stuck = [
+        f"the sink {name} of {camera.name} has taken nothing for {seconds:.0f} s"
+        for camera in running
+        for name, seconds in camera.refusals_s.items()
+        if seconds > limit_s
+    ]
+    return (*silent, *idle, *stuck)
+
+
+def works(camera: CameraWorker, limit_s: float) -> bool:
+    """Whether a camera has a recent result that at least one of its sinks took; one without sinks needs a result alone."""
+    refusals = camera.refusals_s.values()
+    return bool(camera.emitted) and camera.result_age_s <= limit_s and (not refusals or min(refusals) <= limit_s)

@@ -1,0 +1,111 @@
+"""What ends a process that hangs before its cameras run, and what hears SIGTERM meanwhile.
+
+Python runs signal handlers in the main thread, between two of its instructions; while that thread is inside a C++ library, which is
+where a broken model hangs, no handler runs. So the signals are read from a socket that the C level writes to
+(`signal.set_wakeup_fd`), by a thread of its own.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from threading import Event, Lock, Thread
+from types import FrameType, TracebackType
+from typing import final
+
+from spatialnet_edge.bundle.slots import Slots
+from spatialnet_edge.service.crash_loop import forgive_start
+from spatialnet_edge.service.events import Events
+from spatialnet_edge.service.watchdog import notify
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+LOOK_S = 0.1
+
+
+def set_by_signals(stop: Event) -> None:
+    """Let SIGTERM and SIGINT set `stop`, whatever the main thread does. Call it in the main thread."""
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    for number in SIGNALS:
+        signal.signal(number, ignore_signal)
+
+    def listen() -> None:
+        with theirs:  # kept open for as long as anybody listens
+            while content := ours.recv(64):
+                if set(content) & set(SIGNALS):
+                    stop.set()
+
+    Thread(target=listen, name="signals", daemon=True).start()
+
+
+def ignore_signal(number: int, frame: FrameType | None) -> None:
+    """Takes the place of the default action, which ends the process; the byte in the socket does the rest."""
+
+
+@final
+class StartGuard:
+    """While it is entered, a start that hangs ends the process. At its end the alarm is the `Watchdog`'s.
+
+    Args:
+        limit_s: time for the whole block; then every thread's place is written to standard error, and the process ends with
+            status 1.
+        stop: set when the process is asked to end.
+        leave: called from another thread when `stop` is set inside the block. It must not return.
+    """
+
+    def __init__(self, limit_s: float, stop: Event, leave: Callable[[], None]) -> None:
+        self._limit_s = limit_s
+        self._stop = stop
+        self._leave = leave
+        self._done = Event()
+        self._lock = Lock()
+
+    def __enter__(self) -> StartGuard:
+        faulthandler.dump_traceback_later(self._limit_s, exit=True)
+        Thread(target=self._watch, name="start guard", daemon=True).start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with self._lock:
+            self._done.set()
+        if error is not None:  # else the watchdog has set the alarm anew
+            faulthandler.cancel_dump_traceback_later()
+
+    def _watch(self) -> None:
+        while not self._done.is_set():
+            if self._stop.wait(LOOK_S):
+                with self._lock:
+                    if not self._done.is_set():
+                        self._leave()
+                return
+
+
+@final
+class TrialCount:
+    """The tries of a bundle on trial, and the starts, as they were before this start."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._tries = Slots(root).state.tries
+
+    def forgive(self) -> None:
+        """This start says nothing against the bundle, nor of a crash loop."""
+        with suppress(OSError):
+            forgive_start(self._root)
+            if Slots(self._root).state.tries > self._tries:
+                Slots(self._root).forgive_try()
+
+
+def leave_at_start(trial: TrialCount, events: Events) -> None:
+    """End the process while it starts, without waiting for what the main thread does, which may hang inside a library."""
+    notify("STOPPING=1")
+    trial.forgive()
+    events("stop", "asked to end during the start")
+    events.close()
+    os._exit(0)

@@ -1,0 +1,136 @@
+"""A typo in the configuration: refused with status 78 before anything else happens, and never held against a bundle on trial."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from service_fixtures import COMMAND
+from spatialnet_edge.bundle.slots import TRIAL, Slots
+from spatialnet_edge.cli.app import app
+from spatialnet_edge.core.errors import ConfigRefused
+from spatialnet_edge.service.config import load_service_config
+
+WHOLE = """
+root = "/nowhere/root"
+sinks = ["log:/nowhere/{camera}", "mqtt://broker/fleet/{camera}"]
+[cameras]
+front = "rtsp://pilot:S3cr3tPW@camera/1"
+[cameras.down]
+uri = "0"
+smooth_s = 0.5
+sinks = ["null:"]
+[[sources]]
+uri = "synthetic:frames=10"
+sinks = ["jsonl:/nowhere/out.jsonl"]
+[engine]
+threads = 2
+[health]
+hang_s = 5
+[limits]
+hot_c = 80
+cool_c = 70
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "payload.toml"
+    path.write_text(text)
+    return path
+
+
+def test_cameras_have_names_and_share_sinks(tmp_path: Path) -> None:
+    config = load_service_config(written(tmp_path, WHOLE))
+    assert [section.shown for section in config.sources] == ["synthetic:frames=10", "front", "down"]
+    assert config.sources[0].sinks == ("jsonl:/nowhere/out.jsonl",)
+    assert config.sources[1].sinks == ("log:/nowhere/front", "mqtt://broker/fleet/front")
+    assert config.sources[2].sinks == ("null:",)
+    assert config.sources[2].smooth_s == 0.5
+
+
+@pytest.mark.fault(48)
+@pytest.mark.parametrize(
+    ("found", "wrong", "says"),
+    [
+        ("hang_s = 5", "hnag_s = 5", r"\[health\] no key 'hnag_s'; did you mean 'hang_s'"),
+        ("threads = 2", "bakend = 'tensorrt'", r"\[engine\] no key 'bakend'; did you mean 'backend'"),
+        ("threads = 2", "backend = 'hailo'", "no backend 'hailo'; there are onnxruntime"),
+        ("smooth_s = 0.5", "smoth_s = 0.5", "source 3: no key 'smoth_s'; did you mean 'smooth_s'"),
+        ("[limits]", "[limts]", "no key 'limts'; did you mean 'limits'"),
+        ("[[sources]]", "[[source]]", "no key 'source'; did you mean 'sources'"),
+        ("hang_s = 5", "hang_s = nan", "hang_s"),
+        ("hang_s = 5", "hang_s = inf", "hang_s"),
+        ("hang_s = 5", "golden_s = nan", "golden_s"),
+        ("hang_s = 5", "mark_good_s = inf", "mark_good_s"),
+        ("hang_s = 5", "scrub_s = nan", "scrub_s"),
+        ("hot_c = 80", "hot_c = nan", "hot_c = nan: expected a finite number"),
+        ("smooth_s = 0.5", "policy = 'lastest'", "no frame policy 'lastest'"),
+        ("smooth_s = 0.5", "pose = 'mavlnk:udpin:127.0.0.1:14999'", "no pose 'mavlnk:"),
+        ("smooth_s = 0.5", "pose = 'mavlink:udpin:14999'", "no pose 'mavlink:"),
+        ("smooth_s = 0.5", "pose = 'mavlink:/dev/ttyS0?system=300'", "expected a whole number from 1 to 255"),
+        ('uri = "0"', 'uri = "rtps://camera"', "no source 'rtps:'"),
+        ('"null:"', '"lgo:/x"', "no sink 'lgo:/x'"),
+        ('"null:"', '"log:/x?totl_mb=1"', "no option 'totl_mb'"),
+        ('"null:"', '"log:/x?total_mb=nan"', "total_mb=nan"),
+        ('"null:"', '"mavlink:udpout:127.0.0.1:9?system=300"', "expected a whole number from 1 to 255"),
+        ('"null:"', '"mavlink:udpout:9"', "no connection 'udpout:9'"),
+        ('"null:"', '"udp://127.0.0.1:9?budget=inf"', "must not be negative, infinite or nan"),
+        ('"null:"', '"mqtt://broker/fleet/+"', "no [+] or #"),
+        ('"null:"', '"mqtt://broker/x?password_file=/nothing"', "password_file=/nothing: cannot be read"),
+        ('"null:"', '"video:/x/out.mkv"', "written as .mp4 or .avi"),
+        ('"null:"', '"log:/nowhere/./x/../front/"', "the sink's place '/nowhere/front' is there 2 times"),
+        ('"null:"', '"log:/nowhere/root/events"', "the sink's place '/nowhere/root/events' is there 2 times"),
+        ("synthetic:frames=10", "/dev/video0", "the source '/dev/video0' is there 2 times"),
+        ('[cameras]\nfront = "rtsp', 'name = "down"\n[cameras]\nfront = "rtsp', "no key 'name'"),
+        ('sinks = ["jsonl:/nowhere/out.jsonl"]', "", "is for cameras with a name"),
+        ('sinks = ["jsonl:/nowhere/out.jsonl"]', 'name = "down"', "the camera's name 'down' is there 2 times"),
+    ],
+)
+def test_a_typo_is_named_with_what_was_meant(tmp_path: Path, found: str, wrong: str, says: str) -> None:
+    assert found in WHOLE
+    path = written(tmp_path, WHOLE.replace(found, wrong))
+    with pytest.raises(ConfigRefused, match=says):
+        load_service_config(path)
+    checked = CliRunner().invoke(app, ["serve", "--check", "--config", str(path)])
+    assert isinstance(checked.exception, ConfigRefused)
+    assert checked.exception.exit_status == 78
+
+
+@pytest.mark.fault(50)
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "mqtt://pilot:S3cr3tPW@broker/fleet",
+        "mqtt://pilot:S3cr3t?PW@broker/fleet",
+        "mqtt://broker/fleet?password=S3cr3tPW",
+        "udp://pilot:S3cr3tPW@host:99999",
+    ],
+)
+def test_no_password_stands_in_a_refusal(tmp_path: Path, uri: str) -> None:
+    with pytest.raises(ConfigRefused) as refused:
+        load_service_config(written(tmp_path, WHOLE.replace('"null:"', f'"{uri}"')))
+    assert "S3cr3t" not in str(refused.value)
+
+
+@pytest.mark.fault(48)
+@pytest.mark.parametrize(
+    ("found", "wrong"),
+    [
+        ('"null:"', '"lgo:/x"'),
+        ('"null:"', '"log:{folder}/payload.toml/x"'),
+        ("{folder}/health.json", "{folder}/payload.toml/health.json"),
+        ("smooth_s = 0.2", 'policy = "lastest"'),
+    ],
+)
+def test_a_wrong_configuration_costs_a_trial_no_try(payload: Path, found: str, wrong: str) -> None:
+    folder = payload.parent
+    text = payload.read_text()
+    payload.write_text(text.replace(found.format(folder=folder), wrong.format(folder=folder)))
+    assert payload.read_text() != text
+    slots = Slots(folder / "root")
+    for _ in range(2):
+        done = subprocess.run([*COMMAND, "serve", "--config", str(payload)], capture_output=True, timeout=60, check=False)
+        assert done.returncode == 78, done.stderr
+    assert slots.state.tries == 0
+    assert slots.target(TRIAL) is not None
