@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import re
 from typing import Annotated, Any, Literal, NoReturn, TypeAlias, cast
 
@@ -18,6 +19,13 @@ from spatialnet_edge.core.spec import Contract, Label, ModelSpec
 FORMAT = 1
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_DEPTH = 32
+MAX_INTEGER = 2**53 - 1
+"""As far as every JSON reader counts (RFC 8259, section 6)."""
+GRAPH_BACKENDS = ("onnxruntime", "onnxruntime_cuda", "onnxruntime_tensorrt", "openvino")
+"""Backends whose engine files are ONNX graphs, whatever the files are called."""
+STRING, BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL), re.compile(rb"[\[\]{}]")
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Control characters but tab and newline."""
 
 Sha256: TypeAlias = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 RelativePath: TypeAlias = Annotated[
@@ -29,7 +37,7 @@ class FileRecord(Contract, frozen=True):
     """One file of the bundle, beside the manifest and its signature."""
 
     path: RelativePath
-    size: Annotated[int, msgspec.Meta(ge=0)]
+    size: Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
     sha256: Sha256
 
 
@@ -40,12 +48,13 @@ class Golden(Contract, frozen=True):
         frames: PNG files of the model's input size, at least eight; of a model that does not take three bands, in grey, with its
             bands side by side.
         expected: a JSON file: head name to a list of rows, one for each frame.
-        tolerance: the largest difference in probability at which an engine still counts as this model.
+        tolerance: the largest difference in probability at which an engine still counts as this model. A larger one than 0.25 would
+            pass an engine that gives another label.
     """
 
     frames: Annotated[tuple[RelativePath, ...], msgspec.Meta(min_length=8)]
     expected: RelativePath
-    tolerance: Annotated[float, msgspec.Meta(gt=0, le=0.5)]
+    tolerance: Annotated[float, msgspec.Meta(gt=0, le=0.25)]
 
 
 class DeviceRecord(Contract, frozen=True):
@@ -201,7 +210,7 @@ class Manifest(Contract, frozen=True):
     """
 
     format: Literal[1]
-    serial: Annotated[int, msgspec.Meta(ge=0)]
+    serial: Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
     spec: ModelSpec
     files: tuple[FileRecord, ...]
     golden: Golden
@@ -217,6 +226,13 @@ class Manifest(Contract, frozen=True):
         named += [engine.weights for engine in self.engines if engine.weights]
         if missing := sorted(set(named) - set(paths)):
             raise ValueError(f"'{missing[0]}' is used but not listed under files")
+
+    @property
+    def graphs(self) -> frozenset[str]:
+        """The files that must be self-contained ONNX graphs."""
+        named = {record.path for record in self.files if record.path.endswith(".onnx")}
+        engines = {engine.path for engine in self.engines if engine.backend in GRAPH_BACKENDS}
+        return frozenset({"model.onnx", *named, *engines, *(engine.weights for engine in self.engines if engine.weights)})
 
 
 def manifest_schema() -> dict[str, Any]:
@@ -237,7 +253,8 @@ def decode_manifest(raw: bytes, where: str) -> Manifest:
     """Parse and check a manifest.
 
     Args:
-        raw: at most 1 MiB of JSON; duplicate keys, NaN and depths over 32 are refused.
+        raw: at most 1 MiB of JSON in UTF-8 without a byte order mark; duplicate keys, numbers that are not finite, integers of more
+            than 53 bits, control characters and depths over 32 are refused.
         where: the bundle's path, for messages.
 
     Raises:
@@ -246,8 +263,7 @@ def decode_manifest(raw: bytes, where: str) -> Manifest:
     if len(raw) > MAX_MANIFEST_BYTES:
         raise BundleError(f"{where}: manifest.json has {len(raw)} bytes; at most {MAX_MANIFEST_BYTES} are allowed")
     try:
-        _check_depth(raw)
-        parsed: Any = json.loads(raw, object_pairs_hook=_unique, parse_constant=_no_constant)
+        parsed = strict_json(raw)
         found: Any = cast(dict[str, Any], parsed).get("format") if isinstance(parsed, dict) else None
         if isinstance(found, int) and found != FORMAT:
             raise BundleError(
@@ -255,25 +271,60 @@ def decode_manifest(raw: bytes, where: str) -> Manifest:
                 f"rebuild the bundle or install the spatialnet-edge that wrote it"
             )
         return msgspec.convert(parsed, Manifest, strict=True)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, OverflowError, RecursionError) as error:
         raise BundleError(f"{where}: manifest.json cannot be read: {error}") from error
+
+
+def strict_json(raw: bytes) -> Any:
+    """JSON that every reader understands alike: UTF-8, no key twice, finite numbers, integers of 53 bits, no control characters in
+    strings, at most 32 levels.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    text = raw.decode("utf-8")  # json.loads would guess UTF-16 and UTF-32, which the check of the depth does not see
+    _check_depth(raw)
+    parsed: Any = json.loads(
+        text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite, parse_int=_integer
+    )
+    _check_strings(parsed)
+    return parsed
 
 
 def _check_depth(raw: bytes) -> None:
     depth = 0
-    in_string = escaped = False
-    for byte in raw:
-        if in_string:
-            in_string = escaped or byte != 0x22
-            escaped = byte == 0x5C and not escaped
-        elif byte == 0x22:
-            in_string = True
-        elif byte in b"[{":
-            depth += 1
-            if depth > MAX_DEPTH:
-                raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
-        elif byte in b"]}":
-            depth -= 1
+    for match in BRACKET.finditer(STRING.sub(b"", raw)):
+        depth += 1 if match[0] in b"[{" else -1
+        if depth > MAX_DEPTH:
+            raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text[:40]} is too large")
+    return value
+
+
+def _integer(text: str) -> int:
+    if len(text) > len(str(MAX_INTEGER)) + 1 or abs(int(text)) > MAX_INTEGER:
+        raise ValueError(f"the integer {text[:40]} has more than 53 bits")
+    return int(text)
+
+
+def _check_strings(value: Any) -> None:
+    """Raises ValueError for control characters and for halves of surrogate pairs, which no UTF-8 can carry."""
+    if isinstance(value, str):
+        if CONTROL.search(value):
+            raise ValueError(f"the text {value[:40]!r} has control characters")
+        value.encode("utf-8")
+    elif isinstance(value, dict):
+        for key, each in cast(dict[str, Any], value).items():
+            _check_strings(key)
+            _check_strings(each)
+    elif isinstance(value, list):
+        for each in cast(list[Any], value):
+            _check_strings(each)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

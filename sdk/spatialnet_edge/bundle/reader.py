@@ -1,7 +1,7 @@
 """A bundle on disk: a directory, or the same as one uncompressed zip (`.snb`).
 
 Order of trust, each step before the next: size cap → signature → exact file set → hash of the very buffer that is used → parse →
-golden test on probabilities. No pickle, no external data, no code.
+structure of each graph (`onnx_structure.py`) → golden test on probabilities. No pickle, no external data, no code.
 
 The signature stands in `manifest.sig`; who may sign is said in `trust.py`.
 """
@@ -9,7 +9,6 @@ The signature stands in `manifest.sig`; who may sign is said in `trust.py`.
 from __future__ import annotations
 
 import hashlib
-import json
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialnet_edge.bundle.manifest import MAX_MANIFEST_BYTES, FileRecord, Manifest, decode_manifest
+from spatialnet_edge.bundle.manifest import MAX_MANIFEST_BYTES, FileRecord, Manifest, decode_manifest, strict_json
+from spatialnet_edge.bundle.onnx_structure import refuse_unsafe_graph
 from spatialnet_edge.bundle.storage import ZIP_MAGIC, DirectoryStore, Store, ZipStore
 from spatialnet_edge.bundle.trust import MAX_SIGNATURE_BYTES, Trust, trust_here
-from spatialnet_edge.core.errors import BundleError
+from spatialnet_edge.core.errors import BundleError, first_line
 from spatialnet_edge.core.pixels import decode_png
-from spatialnet_edge.core.spec import ModelSpec
+from spatialnet_edge.core.spec import ModelSpec, Regression
 
 MANIFEST, SIGNATURE, MODEL = "manifest.json", "manifest.sig", "model.onnx"
 MAX_BUNDLE_BYTES = 2 << 30
@@ -34,8 +34,8 @@ ALIASES = {"student": "spatialnet-s", "student-160": "spatialnet-m"}
 SHORT_HASH_DIGITS = 16
 
 PICKLE_MAGIC = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
-EXTERNAL_DATA_KEY = b"\x0a\x08location"
-"""How the protobuf entry `key: "location"` of ONNX's external data looks on the wire (field 1, 8 bytes)."""
+ROUNDING = 1e-3
+"""By which a golden answer may lie outside what is possible."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +75,22 @@ class Bundle:
             raise BundleError(f"{self.path}: there is no '{path}' in this bundle")
         content = self.store.read(path, record.size)
         _check(self.path, record, content)
+        if path in self.manifest.graphs:
+            try:
+                refuse_unsafe_graph(content)
+            except ValueError as error:
+                raise BundleError(f"{self.path}: '{path}' {error}") from error
         return content
 
     def golden(self) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.float32]]]:
-        """The golden frames, uint8 `[N, H, W, bands]`, and each head's expected probabilities, float32 `[N, width]`."""
+        """The golden frames, uint8 `[N, H, W, bands]`, and each output's expected probabilities, float32 `[N, width]`.
+
+        Raises:
+            BundleError: a frame is no PNG of the model's size, or an answer is not possible.
+        """
+        return self._golden_frames(), self._golden_answers()
+
+    def _golden_frames(self) -> NDArray[np.uint8]:
         spec = self.spec
         frames: list[NDArray[np.uint8]] = []
         for path in self.manifest.golden.frames:
@@ -88,18 +100,27 @@ class Bundle:
                 raise BundleError(f"{self.path}: golden frame '{path}' is {error}") from error
             if frames[-1].shape != spec.input.shape:
                 raise BundleError(f"{self.path}: golden frame '{path}' is {frames[-1].shape}; expected {spec.input.shape}")
+        return np.stack(frames)
+
+    def _golden_answers(self) -> dict[str, NDArray[np.float32]]:
+        count = len(self.manifest.golden.frames)
         try:
-            table = json.loads(self.read(self.manifest.golden.expected))
-            expected = {head.name: np.asarray(table[head.name], np.float32) for head in spec.outputs}
-        except (ValueError, KeyError, TypeError) as error:
-            raise BundleError(f"{self.path}: the golden answers cannot be read: {error!r}") from error
-        for head in spec.outputs:
-            if expected[head.name].shape != (len(frames), head.width):
+            table = strict_json(self.read(self.manifest.golden.expected))
+            expected = {head.name: np.asarray(table[head.name], np.float32) for head in self.spec.outputs}
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            raise BundleError(f"{self.path}: the golden answers cannot be read: {first_line(error)}") from error
+        for head in self.spec.outputs:
+            found = expected[head.name]
+            if found.shape != (count, head.width):
                 raise BundleError(
-                    f"{self.path}: golden answers of '{head.name}' have shape {expected[head.name].shape}; "
-                    f"expected {(len(frames), head.width)}"
+                    f"{self.path}: golden answers of '{head.name}' have shape {found.shape}; expected {(count, head.width)}"
                 )
-        return np.stack(frames), expected
+            low, high = (head.low, head.high) if isinstance(head, Regression) else (0.0, 1.0)
+            if not (found.min() >= low - ROUNDING and found.max() <= high + ROUNDING):  # so written that a NaN is refused
+                raise BundleError(
+                    f"{self.path}: golden answers of '{head.name}' go from {found.min()} to {found.max()}; expected {low} to {high}"
+                )
+        return expected
 
 
 def locate(name: str | Path) -> Path:
@@ -204,5 +225,3 @@ def _check(where: Path, record: FileRecord, content: bytes) -> None:
         )
     if content.startswith((*PICKLE_MAGIC, ZIP_MAGIC)):
         raise BundleError(f"{where}: '{record.path}' is a pickle or an archive; a bundle holds no code")
-    if record.path.endswith(".onnx") and EXTERNAL_DATA_KEY in content:
-        raise BundleError(f"{where}: '{record.path}' refers to data outside the bundle; export it self-contained")

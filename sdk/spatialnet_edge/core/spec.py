@@ -18,6 +18,8 @@ Name: TypeAlias = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_]{0,62}$")]
 Label: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=80)]
 Probability: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Temperature: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=100)]
+MAX_BOUND = 1e9
+"""Of a quantity. The golden test compares quantities as shares of their range, so that an endless range would pass anything."""
 Side: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=8192)]
 
 RESERVED = frozenset(
@@ -103,6 +105,11 @@ class Regression(Contract, frozen=True, tag_field="kind", tag="regression"):
     high: float
 
     def __post_init__(self) -> None:
+        for bound in (self.low, self.high):
+            if not abs(bound) <= MAX_BOUND:  # so written that a NaN is refused
+                raise ValueError(
+                    f"head '{self.name}' has the bound {bound}; expected a number from -{MAX_BOUND:g} to {MAX_BOUND:g}"
+                )
         if not self.low < self.high:
             raise ValueError(f"head '{self.name}' has low {self.low} and high {self.high}; low must be less")
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatialnet_edge.bundle.manifest import EngineRecord
+from spatialnet_edge.bundle.onnx_structure import refuse_unsafe_graph
 from spatialnet_edge.bundle.reader import MODEL, Bundle
 from spatialnet_edge.core.errors import EngineUnavailable, MissingExtra, SpatialNetError, UsageError, first_line
 from spatialnet_edge.core.plugins import Plugin, known
@@ -219,6 +220,8 @@ def _open(
     backend = load_backend(record.backend)
     if reason := backend.refuses(record):
         raise EngineUnavailable(reason)
+    if backend.takes_graphs:  # of any library, an added one too
+        refuse_unsafe_graph(contents[0])
     if isinstance(backend, OpensPlans):
         return CheckedEngine(backend.open_plan(record, contents[0], contents[1] if record.weights else None, spec))
     if record.weights:

@@ -10,7 +10,7 @@ from typing import final
 
 from spatialnet_edge.core.errors import SourceRefused
 from spatialnet_edge.core.frames import Frame, Skipped
-from spatialnet_edge.core.pixels import decode_rgb
+from spatialnet_edge.core.pixels import MAX_IMAGE_BYTES, decode_rgb
 from spatialnet_edge.sources.exif import exif_pose
 from spatialnet_edge.sources.registry import IMAGE_SUFFIXES, hidden, regular_file, shown
 
@@ -74,6 +74,8 @@ def read_image(path: Path, seq: int) -> Frame | Skipped:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return Skipped(seq, "decode_error", f"{shown(path)}: not a plain file")
+        if (size := path.stat().st_size) > MAX_IMAGE_BYTES:
+            return Skipped(seq, "decode_error", f"{shown(path)}: has {size} bytes; at most {MAX_IMAGE_BYTES} are read")
         encoded = path.read_bytes()
         pixels = decode_rgb(encoded)
     except (OSError, ValueError) as error:

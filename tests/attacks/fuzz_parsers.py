@@ -1,0 +1,257 @@
+"""A fuzz target for every parser of bytes and text from outside: coverage-guided, by atheris.
+
+    pip install atheris -e .
+    python tests/attacks/fuzz_parsers.py bundle -runs=1000000
+
+The first argument names a parser of `PARSERS`. Whatever the input is, a parser gives a value or raises the one kind of error that
+it promises; anything else ends the run and leaves the input in `crash-…`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import atheris  # pyright: ignore[reportMissingImports]
+import msgspec
+import numpy as np
+
+with atheris.instrument_imports(include=["spatialnet_edge", "zipfile"]):
+    from spatialnet_edge.bundle.keys import TrustedKey
+    from spatialnet_edge.bundle.manifest import Golden, Manifest, Provenance, decode_manifest, encode_manifest
+    from spatialnet_edge.bundle.onnx_structure import refuse_unsafe_graph
+    from spatialnet_edge.bundle.reader import MANIFEST, Bundle, open_bundle
+    from spatialnet_edge.bundle.revocation import RevocationList, read_list, sign_list
+    from spatialnet_edge.bundle.signature import sign
+    from spatialnet_edge.bundle.slot_state import COPIES, State, read_state, write_state
+    from spatialnet_edge.bundle.trust import Trust
+    from spatialnet_edge.bundle.writer import file_records, write_raw
+    from spatialnet_edge.core.errors import BundleError, SpatialNetError
+    from spatialnet_edge.core.frames import Frame
+    from spatialnet_edge.core.pixels import decode_rgb, encode_png
+    from spatialnet_edge.core.results import assemble
+    from spatialnet_edge.core.spec import RGB, InputSpec, ModelSpec, Multilabel
+    from spatialnet_edge.service.config import load_service_config
+    from spatialnet_edge.sinks.budget import options_of, parse_peer, path_and_budget
+    from spatialnet_edge.sinks.ccsds import crc_and_ccsds, packets_of, receive, split
+    from spatialnet_edge.sinks.journal_reader import read_segment, to_line
+    from spatialnet_edge.sinks.mavlink import TunnelReader, split_record
+    from spatialnet_edge.sinks.record_codec import pack, unpack
+    from spatialnet_edge.sinks.routing import read_rule
+    from spatialnet_edge.sources import registry
+    from spatialnet_edge.sources.registry import parse_uri
+
+FOLDER = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+ROOT = Path(__file__).resolve().parents[2]
+ANYBODY = Trust(allow_unsigned=True)
+SPEC = ModelSpec(
+    name="fuzzed",
+    input=InputSpec(height=8, width=8, groups=(RGB,)),
+    heads=(Multilabel(name="objects", labels=("a", "b"), thresholds=(0.5, 0.5)),),
+)
+FRAME = encode_png(np.arange(192, dtype=np.uint8).reshape(8, 8, 3))
+ANSWERS = b'{"objects": [[0.1, 0.9], [0, 1], [1, 0], [0, 0], [1, 1], [0.5, 0.5], [0, 0.1], [0.2, 1]]}'
+FRAMES = tuple(f"golden/frame_{index:02d}.png" for index in range(8))
+GRAPH = bytes.fromhex("08 0a 3a 0b 0a 09 22 07 53 6f 66 74 6d 61 78")
+"""The smallest thing that is a graph: `ir_version` 10 and one node `Softmax`."""
+
+
+def files(frame: bytes, expected: bytes) -> dict[str, bytes]:
+    """A bundle with right hashes, all of whose golden frames are `frame`."""
+    contents = {"model.onnx": GRAPH, "golden/expected.json": expected} | dict.fromkeys(FRAMES, frame)
+    manifest = Manifest(
+        format=1,
+        serial=1,
+        spec=SPEC,
+        files=file_records(contents),
+        golden=Golden(frames=FRAMES, expected="golden/expected.json", tolerance=0.1),
+        provenance=Provenance(created="2026-01-01T00:00:00+00:00", tool="fuzz", source="fuzz"),
+    )
+    return {MANIFEST: encode_manifest(manifest), **contents}
+
+
+def whole_bundle() -> bytes:
+    write_raw(FOLDER / "seed.snb", files(FRAME, ANSWERS))
+    return (FOLDER / "seed.snb").read_bytes()
+
+
+def record() -> bytes:
+    rows = {"objects": np.array([0.25, 0.75], np.float32)}
+    frame = Frame(np.zeros((2, 2, 3), np.uint8), 1, "fuzz")
+    return pack(assemble(SPEC, frame, rows, 1.0, (), bundle="0123456789abcdef"))
+
+
+def key() -> tuple[TrustedKey, bytes]:
+    """A key that may revoke, and a list that it signed."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    private = Ed25519PrivateKey.from_private_bytes(bytes(32))
+    trusted = TrustedKey(private.public_key(), may_revoke=True)
+    return trusted, sign_list(RevocationList(1, ("0" * 32,)), private)
+
+
+def open_whole(data: bytes) -> None:
+    path = FOLDER / "input.snb"
+    path.write_bytes(data)
+    open_bundle(path, ANYBODY).golden()
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Where a bundle's bytes lie: nowhere else."""
+
+    contents: Mapping[str, bytes]
+
+    def sizes(self) -> Mapping[str, int]:
+        return {path: len(content) for path, content in self.contents.items()}
+
+    def read(self, path: str, limit: int) -> bytes:
+        return self.contents[path][: limit + 1]
+
+
+def open_golden(data: bytes) -> None:
+    """The first byte says whether the rest is a frame or the answers; sizes and hashes are right."""
+    frame, answers = (data[1:], ANSWERS) if data[:1] == b"\0" else (FRAME, data[1:])
+    contents = {"model.onnx": GRAPH, "golden/expected.json": answers} | dict.fromkeys(FRAMES, frame)
+    manifest = msgspec.structs.replace(MANIFEST_OF_SEED, files=file_records(contents))
+    Bundle(Path("input"), Memory(contents), manifest, "0" * 64, "unsigned").golden()
+
+
+def judge(data: bytes) -> None:
+    Trust({TRUSTED.id: TRUSTED}).at_install().check("input", b"{}", data)
+
+
+def read_record(data: bytes) -> None:
+    """Whatever is taken as a record is small and has positions that are numbers."""
+    found = unpack(data)
+    assert len(found.answers) * 16 < len(data)
+
+
+def read_tunnel(data: bytes) -> None:
+    reader = TunnelReader()
+    for start in range(0, len(data), 128):
+        reader.feed(data[start : start + 128])
+
+
+def read_packets(data: bytes) -> None:
+    """Packets with a right CRC; the ground takes whatever comes, and its list is no longer than what came."""
+    crc16, _ = crc_and_ccsds()
+    packets = [
+        part + crc16(part).to_bytes(2, "big") for start in range(0, len(data), 40) if (part := data[start : start + 40])
+    ]
+    found = receive([*packets, *split(data)])
+    assert len(found.products) + len(found.incomplete) <= found.packets
+
+
+def read_journal(data: bytes) -> None:
+    """What comes out was written: it is a line with a right CRC in the input."""
+    found = read_segment(data)
+    assert all(to_line(text) in data for text in found.records)
+    assert found.whole <= len(data)
+
+
+def read_uri(data: bytes) -> None:
+    """Sources, sinks' options and rules; nothing is opened."""
+    text = data.decode("utf-8", "surrogateescape")
+    for parse in (
+        parse_uri,
+        lambda text: parse_peer("udp", text, 1, {"budget": "0"}),
+        lambda text: options_of("udp:x", text, {"budget": "0"}),
+        lambda text: path_and_budget("jsonl", text),
+        lambda text: read_rule(text, SPEC),
+    ):
+        with suppress(SpatialNetError):
+            parse(text)
+
+
+def read_configuration(data: bytes) -> None:
+    path = FOLDER / "payload.toml"
+    path.write_bytes(data)
+    load_service_config(path)
+
+
+def read_slots(data: bytes) -> None:
+    """Two copies of the state, the second one whole: its serial is never forgotten."""
+    (FOLDER / COPIES[0]).write_bytes(data)
+    assert read_state(FOLDER, used=True).accepted.get("tiny", 0) >= 7
+
+
+@dataclass(frozen=True, slots=True)
+class Parser:
+    """One parser.
+
+    Attributes:
+        read: takes the input.
+        allowed: what it may raise.
+        seeds: good inputs, from which the fuzzer starts.
+    """
+
+    read: Callable[[bytes], object]
+    allowed: tuple[type[Exception], ...]
+    seeds: Callable[[], list[bytes]]
+
+
+TRUSTED, LIST = key()
+MANIFEST_OF_SEED = decode_manifest(files(FRAME, ANSWERS)[MANIFEST], "seed")
+SMALL_MANIFEST = msgspec.json.encode(msgspec.json.decode(files(FRAME, ANSWERS)[MANIFEST]))
+RULE = b"keep if objects has a and p >= 0.5 else nothing"
+URIS = [
+    b"udp://[::1]:99?budget=3",
+    b"//host:1/a?budget=1",
+    b"camera:0?x=1",
+    b"/dev/video0",
+    b"file:///a/b.mp4",
+    b"x?budget=1",
+    RULE,
+]
+PARSERS = {
+    "bundle": Parser(open_whole, (BundleError,), lambda: [whole_bundle()]),
+    "manifest": Parser(lambda data: decode_manifest(data, "input"), (BundleError,), lambda: [SMALL_MANIFEST]),
+    "graph": Parser(refuse_unsafe_graph, (ValueError,), lambda: [GRAPH]),
+    "golden": Parser(open_golden, (BundleError,), lambda: [b"\0" + FRAME, b"\1" + ANSWERS]),
+    "picture": Parser(decode_rgb, (ValueError,), lambda: [FRAME]),
+    "signature": Parser(judge, (BundleError,), lambda: [json.dumps({"algorithm": "ed25519"}).encode(), signed_by_nobody()]),
+    "revocation": Parser(lambda data: read_list("input", data, {TRUSTED.id: TRUSTED}), (BundleError,), lambda: [LIST]),
+    "state": Parser(read_slots, (), lambda: [(FOLDER / COPIES[1]).read_bytes(), b'{"tries":0,"accepted":{"tiny":3}}']),
+    "record": Parser(read_record, (ValueError,), lambda: [record()]),
+    "tunnel": Parser(read_tunnel, (ValueError,), lambda: split_record(record(), 1)),
+    "ccsds": Parser(read_packets, (), lambda: [b"".join(packets_of(b"x" * 90, 1, "keep", 0.5, 42, 0))]),
+    "journal": Parser(read_journal, (), lambda: [to_line(b'{"a":1}') + to_line(b"")]),
+    "uri": Parser(read_uri, (), lambda: URIS),
+    "configuration": Parser(
+        read_configuration,
+        (SpatialNetError,),
+        lambda: [(ROOT / "firmware_examples" / "systemd" / "payload.toml").read_bytes()],
+    ),
+}
+
+
+def signed_by_nobody() -> bytes:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    return sign(b"{}", Ed25519PrivateKey.from_private_bytes(bytes([1] * 32)))
+
+
+def main() -> None:
+    parser = PARSERS[sys.argv.pop(1)]
+    registry.known = lambda kind, table: table  # the index of installed packages is slow, and no input
+    write_state(FOLDER, State(accepted={"tiny": 7}))
+    corpus = Path(tempfile.mkdtemp())
+    for number, seed in enumerate(parser.seeds()):
+        (corpus / str(number)).write_bytes(seed)
+
+    def one_input(data: bytes) -> None:
+        with suppress(*parser.allowed):
+            parser.read(data)
+
+    atheris.Setup([*sys.argv, "-max_len=20000", str(corpus)], one_input)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
