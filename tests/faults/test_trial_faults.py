@@ -1,5 +1,6 @@
 """Bundles that are refused at the start, on trial or after they have rotted."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -75,6 +76,36 @@ def test_a_trial_that_is_stopped_as_asked_keeps_its_tries(payload: Path) -> None
         service.terminate()
         assert service.wait(10) == 0
     assert Slots(folder / "root").state.tries == 0
+
+
+@pytest.mark.fault(55)
+@pytest.mark.parametrize("compatible", [False, True])
+def test_a_trial_of_another_model_flies_only_if_the_configuration_names_it(
+    payload: Path, tmp_path: Path, compatible: bool
+) -> None:
+    """Whatever `install` was told: the configuration of the flight has the last word."""
+    slots, good, files = flown(payload)
+    other = msgspec.structs.replace(good.manifest, spec=msgspec.structs.replace(good.spec, name="other"), serial=9)
+    slots.install(write_bundle(tmp_path / "other.snb", other, files).path, ANY, compatible=("other",))
+    if compatible:
+        payload.write_text(f'compatible = ["other"]\n{payload.read_text()}')
+    service = start(payload)
+    found = wait_for(payload.parent / "health.json", lambda found: found.state == "READY")
+    service.terminate()
+    assert service.wait(10) == 0
+    assert (found.serial, found.events.get("trial_refused", 0)) == ((9, 0) if compatible else (good.manifest.serial, 1))
+
+
+@pytest.mark.fault(45)
+def test_when_current_is_gone_the_service_flies_the_one_before_and_says_so(payload: Path) -> None:
+    slots, good = followed(payload)
+    shutil.rmtree(slots.root / str(slots.target(CURRENT)))
+    service = start(payload)
+    found = wait_for(payload.parent / "health.json", lambda found: found.state == "DEGRADED" and found.up_s > 2)
+    service.terminate()
+    assert service.wait(10) == 0
+    assert (found.serial, found.on_trial) == (good.manifest.serial, False)
+    assert "the current bundle is refused; the one before flies" in found.why
 
 
 @pytest.mark.fault(29)
