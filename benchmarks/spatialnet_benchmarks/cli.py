@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
@@ -21,6 +20,7 @@ from spatialnet_benchmarks.latency import WARM_UP, batches, cold_starts, engine_
 from spatialnet_benchmarks.stages import Measurement, measure, read
 from spatialnet_benchmarks.streams import no_decoding, streams
 from spatialnet_edge.api import Model, load
+from spatialnet_edge.cli.printer import printer
 from spatialnet_edge.core.errors import MissingExtra, UsageError
 from spatialnet_edge.core.output_paths import to_be_written
 from spatialnet_edge.sources.registry import open_source
@@ -88,7 +88,7 @@ def take(
     """Everything, and what is needed to judge the figures and to repeat them."""
     start = state()
     passes = [
-        measure(model, source, kept) for _ in track(range(rounds), "measure", console=Console(stderr=True), transient=True)
+        measure(model, source, kept) for _ in track(range(rounds), "measure", console=printer(stderr=True), transient=True)
     ]
     energy = energy_a_frame(lambda: whole_pass(model, source))
     middle = sorted(passes, key=lambda each: each.pipeline_efficiency)[len(passes) // 2]
@@ -168,7 +168,7 @@ def show_comparison(a: Path, b: Path) -> None:
         from spatialnet_benchmarks.compare import compare, read_result
     except ModuleNotFoundError as error:
         raise MissingExtra(str(error.name), "optimize") from error
-    console = Console()
+    console = printer()
     comparisons, differing = compare(read_result(a), read_result(b))
     table = Table("", "a", "b", "b ÷ a", "95 % interval", "verdict", title=f"a: {a}   b: {b}")
     for each in comparisons:
@@ -176,11 +176,11 @@ def show_comparison(a: Path, b: Path) -> None:
         table.add_row(each.what, f"{each.a_ms:.3f}", f"{each.b_ms:.3f}", f"{each.ratio:.3f}", interval, each.verdict)
     console.print(table)
     for line in differing:
-        console.print(f"careful: {line}", style="yellow", highlight=False)
+        console.print(f"careful: {line}", style="yellow")
 
 
 def show(record: dict[str, Any]) -> None:
-    console = Console()
+    console = printer()
     where = record["environment"]
     title = f"{where['device']}, {where['machine']}"
     table = Table("stage alone", "p50 ms", "p90 ms", "p99 ms", "max ms", "core ms a frame", title=title)
@@ -200,18 +200,16 @@ def show(record: dict[str, Any]) -> None:
         f"end to end {record['frames_per_second']:.1f} frames/s; work bound "
         f"{record['work_bound_frames_per_second']:.1f}; pipeline efficiency {record['pipeline_efficiency']:.2f} "
         f"({low:.2f} to {high:.2f} over {record['rounds']} rounds)",
-        highlight=False,
     )
     several = ", ".join(f"{count}: {figures['frames_per_second']:.1f}" for count, figures in record["streams"].items())
-    console.print(f"frames/s of so many streams on one engine, together: {several}", highlight=False)
+    console.print(f"frames/s of so many streams on one engine, together: {several}")
     undecoded = record["no_decoding"]
     low, high = undecoded["range"]
     console.print(
         f"frames that need no decoding {undecoded['frames_per_second']:.1f} frames/s, {undecoded['of_engine_only']:.2f} of the "
         f"engine-only rate ({low:.2f} to {high:.2f})",
-        highlight=False,
     )
     parts = ", ".join(f"{name} {value:.2f}" for name, value in record["cold_start"].items() if name != "whole")
-    console.print(f"new process to first result {record['cold_start']['whole']:.2f} s ({parts})", highlight=False)
+    console.print(f"new process to first result {record['cold_start']['whole']:.2f} s ({parts})")
     energy = in_words(record["energy_joules"])
-    console.print(f"memory at its first result {record['memory_mb']:.0f} MB; energy a frame: {energy}", highlight=False)
+    console.print(f"memory at its first result {record['memory_mb']:.0f} MB; energy a frame: {energy}")

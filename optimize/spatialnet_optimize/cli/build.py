@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -24,6 +23,7 @@ from rich.table import Table
 
 from spatialnet_edge.bundle.reader import Bundle
 from spatialnet_edge.cli.inspect import candidates
+from spatialnet_edge.cli.printer import printer
 from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.output_paths import bundle_to_be_written, to_be_written
 from spatialnet_optimize.api import evaluate as run_evaluation
@@ -91,7 +91,7 @@ def build(
     ] = None,
 ) -> None:
     """Build the fastest bundle that passes the gates, and say why it is the one."""
-    console = Console(stderr=True)
+    console = printer(stderr=True)
     started = time.monotonic()
     kept = tuple(name.strip() for name in heads.split(",") if name.strip())
     find_target(target, targets_file, precision, dla)  # before anything is read or exported
@@ -100,13 +100,19 @@ def build(
         batches_of(batches), optimization_level, workspace_mb, version_compatible, strip_weights, dla_core=0 if dla else None
     )
     job = Job(opened, target, output, tuple(labelled or ()), budget, kept, calibration, precision, plan, targets_file, search)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         head = progress.add_task("open the model", total=BUILD_STEPS.get(target, DEVICE_STEPS))
 
         def step(text: str) -> None:
             progress.update(head, description=text, advance=1)
-            console.print(("[yellow]" if text.startswith("warning") else "[dim]") + text + "[/]", highlight=False)
+            console.print(text, style="yellow" if text.startswith("warning") else "dim")
 
         builder = progress.add_task("", visible=False)
 
@@ -114,18 +120,17 @@ def build(
             progress.update(builder, description=f"  {phase}", completed=done, total=steps, visible=done < steps)
 
         bundle = run_build(job, step, watch)[0] if no_cache else remembered(job, step, watch)
-    out = Console()
+    out = printer()
     out.print(candidates(bundle.manifest))
     if bundle.manifest.build is not None:
-        out.print(f"why: {bundle.manifest.build.reason}", highlight=False)
+        out.print(f"why: {bundle.manifest.build.reason}")
     for library in (RTX, TENSORRT):
         if any(engine.backend == library.module for engine in bundle.manifest.engines):
             command = trtexec(library, bundle.spec.input.shape, plan)
-            out.print(f"the same plan with NVIDIA's own program: {command}", highlight=False)
+            out.print(f"the same plan with NVIDIA's own program: {command}")
     size = sum(record.size for record in bundle.manifest.files)
     out.print(
-        f"[bold]{bundle.path}[/]: {size / 1e6:.1f} MB, identity {bundle.sha256[:16]}…, {time.monotonic() - started:.1f} s",
-        highlight=False,
+        f"{bundle.path}: {size / 1e6:.1f} MB, identity {bundle.sha256[:16]}…, {time.monotonic() - started:.1f} s",
     )
     if report is not None:
         write_report(bundle, report)
@@ -172,7 +177,7 @@ def evaluate(
     backend: Annotated[str, typer.Option(help="Use this backend alone.")] = "",
 ) -> None:
     """Measure accuracy, macro F1, mean average precision and calibration error on labelled images."""
-    console = Console(stderr=True)
+    console = printer(stderr=True)
     columns = (TextColumn("decode"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task("", total=None)
@@ -187,9 +192,9 @@ def evaluate(
     if found.contains_training:
         console.print("images that are for training are among these; --split val judges by others", style="yellow")
     engine = found.engine
-    Console().print(score_table(found.scores, f"{found.bundle.spec.name} ({engine.precision} on {engine.backend}), {data}"))
+    printer().print(score_table(found.scores, f"{found.bundle.spec.name} ({engine.precision} on {engine.backend}), {data}"))
     for path in found.broken:
-        console.print(f"skipped {path}: not an image", style="yellow", highlight=False)
+        console.print(f"skipped {path}: not an image", style="yellow")
     if json is not None:
         record = {
             "bundle": found.bundle.sha256,

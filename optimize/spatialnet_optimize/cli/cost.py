@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from spatialnet_edge.bundle.reader import MODEL, open_bundle
+from spatialnet_edge.cli.printer import printer
 from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.output_paths import to_be_written
 from spatialnet_optimize.targets.catalogue import load_targets
@@ -47,7 +47,7 @@ def cost(
             waits = max(each.bound, key=lambda kind: each.bound[kind])
             band = f"{each.low_ms:.2f} to {each.high_ms:.2f} ms"
             table.add_row(name, precision, f"{each.ms:.2f} ms", band, f"{waits} ({each.bound[waits]:.0%})")
-    Console().print(table)
+    printer().print(table)
     if json is not None:
         record = [{"target": c.target, "precision": c.precision, "predicted_ms": round(c.ms, 4), "band": BAND} for c in costs]
         json.write_text(jsonlib.dumps(record, indent=1) + "\n", encoding="utf-8")

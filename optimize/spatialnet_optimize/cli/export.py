@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from spatialnet_edge.cli.printer import printer
 from spatialnet_edge.core.output_paths import bundle_to_be_written
 from spatialnet_optimize.export.from_checkpoint import export_checkpoint
 from spatialnet_optimize.export.graph import PARITY
@@ -28,7 +28,6 @@ def export(
 ) -> None:
     """Export a checkpoint: uint8 pixels in, probabilities out, proved equal to torch on real images."""
     bundle = export_checkpoint(checkpoint, output, golden, serial)
-    Console().print(
-        f"[bold]{bundle.path}[/]: equal to torch within {PARITY:.0e} on {len(bundle.manifest.golden.frames)} real images",
-        highlight=False,
+    printer().print(
+        f"{bundle.path}: equal to torch within {PARITY:.0e} on {len(bundle.manifest.golden.frames)} real images",
     )

@@ -20,9 +20,9 @@ class Printer(Console):
         return super().render_str(printable(text, keep="\n\t"), **options)
 
 
-def printer(stderr: bool = False) -> Printer:
-    """The printer for standard output or standard error."""
-    return Printer(stderr=stderr, markup=False, highlight=False, emoji=False)
+def printer(stderr: bool = False, quiet: bool = False) -> Printer:
+    """The printer for standard output or standard error; `quiet` prints nothing."""
+    return Printer(stderr=stderr, quiet=quiet, markup=False, highlight=False, emoji=False)
 
 
 def echo(text: object, err: bool = False) -> None:

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 from msgspec.structs import replace
-from rich.console import Console
 
+from spatialnet_edge.cli.printer import printer
 from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.output_paths import to_be_written
 from spatialnet_training.cli.configs import read_config
@@ -93,7 +93,7 @@ def train(
         chosen = replace(chosen, start="" if start == SCRATCH else start)
     starting_point(chosen)  # a name that is not there is told before images are read
     first = os.environ.get("RANK", "0") == "0"  # of several processes, one speaks
-    console = Console(stderr=True, quiet=not first)
+    console = printer(stderr=True, quiet=not first)
     options = DatasetOptions(
         classes_from=classes_from,
         group=group,
@@ -109,10 +109,10 @@ def train(
     try:
         network = run_training(chosen, images, out, command, ConsoleWatcher(console, chosen.epochs))
     except KeyboardInterrupt:
-        console.print(after_interrupt(out, command), highlight=False)
+        console.print(after_interrupt(out, command))
         raise typer.Exit(130) from None
     for line in next_commands(out, images):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     if first:
         print(network)
 
