@@ -16,10 +16,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import paho.mqtt.client as paho
 import typer
 
+MOST_AIRCRAFT = 500
+MOST_BYTES = 1 << 16
+"""Of one message. Whoever can publish to the broker must not be able to fill the memory of this program or of the browsers."""
+LONGEST_NAME = 100
 PAGE = Path(__file__).with_name("fleet.html")
+STATES = ("online", "offline")
 RATE_OVER = 20
 """Results over which the rate of an aircraft is taken."""
 
@@ -38,11 +44,27 @@ class Aircraft:
         return {"state": self.state, "rate": rate, "result": self.result}
 
 
+def read_object(payload: bytes) -> dict[str, Any] | None:
+    """The JSON object in a message; None for anything else, such as NaN, which no browser reads, or brackets without end."""
+    if len(payload) > MOST_BYTES:
+        return None
+    try:
+        content = msgspec.json.decode(payload)
+    except (ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
 class Fleet:
-    """Listens to the broker, and tells every open page what has changed."""
+    """Listens to the broker, and tells every open page what has changed.
+
+    Attributes:
+        malformed: messages that were left out.
+    """
 
     def __init__(self, host: str, port: int, topic: str) -> None:
         self.aircraft: dict[str, Aircraft] = {}
+        self.malformed = 0
         self._topic = topic
         self._pages: list[queue.Queue[str]] = []
         self._lock = threading.Lock()
@@ -53,15 +75,17 @@ class Fleet:
         self._client.loop_start()
 
     def _hear(self, topic: str, payload: bytes) -> None:
-        name, kind = topic.removeprefix(f"{self._topic}/").split("/")
-        try:
-            content = json.loads(payload)
-        except ValueError:
-            return  # not one of ours
+        name, _, kind = topic.removeprefix(f"{self._topic}/").partition("/")
+        content = read_object(payload)
         with self._lock:
+            full = name not in self.aircraft and len(self.aircraft) >= MOST_AIRCRAFT
+            if content is None or full or len(name) > LONGEST_NAME:
+                self.malformed += 1  # not one of ours, or one too many
+                return
             craft = self.aircraft.setdefault(name, Aircraft())
             if kind == "health":
-                craft.state = str(content.get("state", "unknown"))
+                state = content.get("state")
+                craft.state = state if state in STATES else "unknown"
             elif kind == "result":
                 craft.result = content
                 craft.heard.append(time.monotonic())

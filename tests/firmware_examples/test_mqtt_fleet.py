@@ -101,3 +101,37 @@ def test_what_a_browser_shows(broker: Broker, page: str, tmp_path: Path) -> None
     assert re.findall(r"<h2>(\w+)<small>online", shown) == ["heron", "plover"]
     assert "bright 90 %" in shown
     assert "50.82250, -0.13720, 90 m" in shown
+
+
+@pytest.mark.fault(63)
+def test_a_malformed_message_neither_deafens_nor_blanks_the_page(broker: Broker, page: str) -> None:
+    """Each is retained, as an attacker would send it: the page would get it anew with every start."""
+    paho = pytest.importorskip("paho.mqtt.client")
+    sender = paho.Client(paho.CallbackAPIVersion.VERSION2)
+    sender.connect("127.0.0.1", broker.port)
+    sender.loop_start()
+    hostile = (
+        b"[]",
+        b"5",
+        b"null",
+        b'{"seq":NaN}',
+        b"[" * 60_000,
+        b'{"a":' * 9_000,
+        b'{"x":"' + b"y" * 70_000 + b'"}',
+        b"\xff",
+    )
+    for number, payload in enumerate(hostile):
+        for kind in ("health", "result"):
+            sender.publish(f"fleet/evil{number}/{kind}", payload, qos=1, retain=True).wait_for_publish(5)
+    odd = b'{"seq":"<b>","predictions":{"a":{"value":"x","unit":3},"b":5},"pose":7}'
+    sender.publish("fleet/odd/result", odd, qos=1).wait_for_publish(5)
+    sender.publish("fleet/__proto__/health", b'{"state":["online"]}', qos=1).wait_for_publish(5)
+    sender.publish("fleet/heron/health", b'{"state":"online"}', qos=1).wait_for_publish(5)
+    found = events(page, lambda fleet: fleet.get("heron", {}).get("state") == "online")
+    assert set(found) == {"odd", "heron", "__proto__"}
+    assert found["__proto__"]["state"] == "unknown"
+    for number in range(len(hostile)):
+        for kind in ("health", "result"):
+            sender.publish(f"fleet/evil{number}/{kind}", b"", qos=1, retain=True).wait_for_publish(5)
+    sender.disconnect()
+    sender.loop_stop()
