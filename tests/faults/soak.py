@@ -2,8 +2,9 @@
 
     python tests/faults/soak.py FRAMES LEAK
 
-FRAMES go through capture, policy, resize, a fast engine, smoothing, decoding, a bounded queue and a journal under a cap. LEAK bytes
-of each are kept on purpose. Prints one JSON object: growth of resident memory (bytes), of descriptors and of threads.
+FRAMES go through a session: capture, policy, resize, a fast engine, smoothing, decoding, a bounded queue and a journal
+under a cap. LEAK bytes of each are kept on purpose. Prints one JSON object: growth of resident memory (bytes), of descriptors and
+of threads.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ import psutil
 from spatialnet_edge.core.frames import Frame, Skipped
 from spatialnet_edge.core.spec import RGB, InputSpec, ModelSpec, Multilabel
 from spatialnet_edge.engines.fake import FakeEngine
-from spatialnet_edge.engines.registry import CheckedEngine
-from spatialnet_edge.runtime.pipeline import Pipeline
-from spatialnet_edge.sinks.queued import QueuedSink
-from spatialnet_edge.sinks.registry import open_sink
+from spatialnet_edge.engines.registry import FALLBACK, CheckedEngine, LoadedEngine
+from spatialnet_edge.runtime.golden import GoldenVectors
+from spatialnet_edge.runtime.options import StreamOptions
+from spatialnet_edge.runtime.session import Session
 
 SPEC = ModelSpec(
     name="soak",
@@ -57,27 +58,38 @@ class Frames:
         pass
 
 
+def taken(process: psutil.Process) -> tuple[int, int, int]:
+    """Resident bytes, descriptors and threads."""
+    gc.collect()
+    return process.memory_info().rss, process.num_fds(), threading.active_count()
+
+
+def no_golden_frames() -> GoldenVectors:
+    """The fake engine has no bundle."""
+    return GoldenVectors(Path("none"), SPEC, np.empty((0, 8, 8, 3), np.uint8), {}, 1.0)
+
+
 def main(frames: int, leak: int) -> None:
     process = psutil.Process()
     leaked: list[bytes] = []
     with tempfile.TemporaryDirectory() as folder:
-        before = (0, 0, 0)
+        before = after = (0, 0, 0)
+        last = frames - frames // 1000 - 1
         started = time.monotonic()
-        sink = QueuedSink(open_sink(f"log:{Path(folder) / 'log'}?segment_mb=1&total_mb=4"), wait=False)
-        pipeline = Pipeline(CheckedEngine(FakeEngine(SPEC)), smoothing_s=0.2)
-        for number, result in enumerate(pipeline.stream(Frames(frames))):
-            sink.write(result)
+        session = Session(LoadedEngine(CheckedEngine(FakeEngine(SPEC)), FALLBACK, ()), no_golden_frames())
+        log = f"log:{Path(folder) / 'log'}?segment_mb=1&total_mb=4"
+        results = session.open_stream(Frames(frames), StreamOptions(smoothing_s=0.2), sinks=[log])
+        for number, _ in enumerate(results):
             if leak:
                 leaked.append(bytes(leak))
             if number == SETTLED:
-                gc.collect()
-                before = (process.memory_info().rss, process.num_fds(), threading.active_count())
-        gc.collect()
-        after = (process.memory_info().rss, process.num_fds(), threading.active_count())
+                before = taken(process)
+            elif number == last:  # while everything is still open, as it was at the first look
+                after = taken(process)
         seconds = time.monotonic() - started
-        sink.close()
+        session.close()
     growth = dict(zip(("rss", "descriptors", "threads"), (b - a for a, b in zip(before, after, strict=True)), strict=True))
-    ledger = pipeline.ledger.to_dict()
+    ledger = results.stats.to_dict()
     print(json.dumps({"seconds": round(seconds, 1), "growth": growth, "children": len(process.children()), "ledger": ledger}))
 
 
