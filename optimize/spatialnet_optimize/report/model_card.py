@@ -22,6 +22,7 @@ from spatialnet_edge.core.output_paths import to_be_written
 from spatialnet_edge.core.spec import ModelSpec, Multiclass
 from spatialnet_optimize.cli.build import figures
 from spatialnet_optimize.evaluation.metrics import Score, decode_images, judge, predict
+from spatialnet_optimize.report.hub_metadata import commercial_use, metadata_block
 from spatialnet_training.data.dataset_registry import data_sets, learnt
 from spatialnet_training.data.ground_truth import Truth, truths
 from spatialnet_training.data.labelled_dataset import LabelledImages, open_labelled
@@ -107,7 +108,8 @@ def write(output: Path, model: Model, results: dict[str, list[Score]], log: Path
     ]
     origin = bundle.manifest.provenance
     data = "\n".join(f"- {each}" for each in origin.data)
-    text = f"""# {bundle.spec.name}
+    block = metadata_block(bundle.spec.name, origin.licence, SPLIT, results)
+    text = f"""{block}# {bundle.spec.name}
 
 Made with `{origin.command}` and exported by {origin.tool} from {origin.source}. Licence: {origin.licence}.
 Bundle identity (sha256 of its manifest): `{bundle.sha256}`.
@@ -117,6 +119,10 @@ Input: uint8 {bundle.spec.input.height}×{bundle.spec.input.width} RGB. One grap
 Trained on:
 
 {data}
+
+## May I use it commercially?
+
+{commercial_use(origin.licence)}
 
 {notes.read_text(encoding="utf-8").strip() if notes else ""}
 
