@@ -67,6 +67,7 @@ def test_a_jump_of_the_wall_clock_moves_no_timer(tmp_path: Path, monkeypatch: py
         monkeypatch.setattr(time, "time", lambda wall=wall: wall)
         assert not count_start(tmp_path)
         health = Health(
+            working=True,
             state="READY", why=(), pid=1, boot=boot_id(), at_s=since_boot(), up_s=1.0, unix=wall
         )  # fmt: skip
         assert verdict(health) == (True, "READY")
