@@ -34,7 +34,7 @@ def test_features_see_colour_and_texture(parts: dict[str, Samples]) -> None:
 
 
 def test_the_baseline_is_far_better_than_chance(parts: dict[str, Samples]) -> None:
-    result = judge("eurosat", parts["train"], parts["val"])
+    result = judge("eurosat", "land_use_eurosat", parts["train"], parts["val"])
     assert result.accuracy > 0.5
     assert (result.trained_on, result.judged_on) == (len(parts["train"]), len(parts["val"]))
 

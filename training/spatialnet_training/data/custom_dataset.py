@@ -47,6 +47,7 @@ def load_own(
     """Read a user's images and labels; files that are no images are named in `TrainingData.broken`.
 
     Args:
+        path: a folder, a zip, a table, or a run's `dataset.json`, which brings options of its own.
         longest: images are kept no larger than this, in pixels.
 
     Raises:
@@ -60,7 +61,7 @@ def load_own(
     check_heads(path, heads)
     for head in heads:
         if isinstance(head, Multiclass):
-            check_labels(path, head.name, counts_by_split(rows, head.name), options.labels)
+            check_labels(path, head.name, counts_by_split(rows, head.name), images.options.labels)
     parts = load_parts(images, rows, heads, longest, groups)
     train, holdout, val = (parts[part].samples() for part in (TRAIN, HOLDOUT, VAL))
     if not len(train) or not len(holdout):

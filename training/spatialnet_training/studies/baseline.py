@@ -16,16 +16,14 @@ import cv2
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
+from spatialnet_edge.cli.printer import printer
 from spatialnet_edge.core.errors import MissingExtra
 from spatialnet_edge.core.hardware_info import cores
 from spatialnet_edge.core.output_paths import to_be_written
-from spatialnet_training.data.dataset_registry import data_sets
-from spatialnet_training.data.datasets import load_split
 from spatialnet_training.data.samples import STORED_SIDE, Samples
-from spatialnet_training.data.taxonomy import load_taxonomy
+from spatialnet_training.studies.study_data import DataRoot, OwnData, study_sets
 
 HOG_SIDE = 64
 PENALTY = 10.0
@@ -65,8 +63,8 @@ class Result:
     accuracy: float
 
 
-def judge(name: str, train: Samples, val: Samples) -> Result:
-    """Train on one data set's own classes, judge on its validation images."""
+def judge(name: str, head: str, train: Samples, val: Samples) -> Result:
+    """Train on the classes of one head, judge on the validation images."""
     from joblib import Parallel, delayed
     from sklearn.metrics import accuracy_score
     from sklearn.pipeline import make_pipeline
@@ -76,21 +74,15 @@ def judge(name: str, train: Samples, val: Samples) -> Result:
     with Parallel(n_jobs=cores()) as parallel:
         x_train, x_val = (np.array([*parallel(delayed(features)(each) for each in part.images)]) for part in (train, val))
     machine = make_pipeline(StandardScaler(), SVC(C=PENALTY, kernel="rbf", gamma="scale", cache_size=2000))
-    machine.fit(x_train, train.targets[f"land_use_{name}"])
-    accuracy = accuracy_score(val.targets[f"land_use_{name}"], machine.predict(x_val))
+    machine.fit(x_train, train.targets[head])
+    accuracy = accuracy_score(val.targets[head], machine.predict(x_val))
     return Result(name, len(train), len(val), float(accuracy))
 
 
-def joined(parts: list[Samples], head: str) -> Samples:
-    """Several parts of one data set, with one head's targets."""
-    images = [image for part in parts for image in part.images]
-    owners = np.concatenate([part.data_set for part in parts])
-    return Samples(images, {head: np.concatenate([part.targets[head] for part in parts])}, owners, parts[0].data_sets)
-
-
 def baseline(
-    data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets.")],
-    only: Annotated[str, typer.Option(help="Data sets, comma-separated; all by default.")] = "",
+    data: OwnData = None,
+    data_root: DataRoot = None,
+    only: Annotated[str, typer.Option(help="Published data sets, comma-separated; all by default.")] = "",
     json: Annotated[Path | None, typer.Option(help="Write the figures to this file.", callback=to_be_written)] = None,
 ) -> None:
     """Judge colour, HOG, LBP and Haralick features with a support vector machine on the same splits."""
@@ -98,16 +90,15 @@ def baseline(
         import skimage  # noqa: F401  # before minutes of work
     except ModuleNotFoundError as error:
         raise MissingExtra("skimage", "training") from error
-    console = Console(stderr=True)
-    taxonomy, results = load_taxonomy(), []
-    for name, path in data_sets(data_root, only).items():
-        with console.status(f"{name}: features and support vector machine"):
-            parts = {split: load_split({name: path}, taxonomy, split, STORED_SIDE) for split in ("train", "holdout", "val")}
-            results.append(judge(name, joined([parts["train"], parts["holdout"]], f"land_use_{name}"), parts["val"]))
+    results: list[Result] = []
+    console = printer(stderr=True)
+    for each in study_sets(data, data_root, only, STORED_SIDE):
+        with console.status(f"{each.name}: features and support vector machine"):
+            results.append(judge(each.name, each.head, each.train, each.val))
     table = Table("data set", "train", "val", "accuracy", title="colour + HOG + LBP + Haralick, RBF support vector machine")
     for each in results:
         table.add_row(each.data_set, str(each.trained_on), str(each.judged_on), f"{each.accuracy:.2%}")
-    Console().print(table)
+    printer().print(table)
     if json is not None:
         figures = {each.data_set: round(each.accuracy, 5) for each in results}
         json.write_text(jsonlib.dumps(figures, indent=1) + "\n", encoding="utf-8")

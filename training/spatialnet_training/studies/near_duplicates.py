@@ -1,4 +1,4 @@
-"""Validation images that nearly stand among the training images, and so are learnt by heart rather than recognised.
+"""Find validation images that nearly duplicate training images: they are remembered rather than recognised.
 
 Each image is hashed by its coarse structure (64 bits of the discrete cosine transform, by the library imagehash); two images are
 near duplicates when few bits differ. What is so even that its hash is noise (water, mostly) is left out. A copy that was turned or
@@ -16,19 +16,21 @@ from typing import Annotated
 import numpy as np
 import typer
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 
+from spatialnet_edge.cli.printer import echo, printer
 from spatialnet_edge.core.errors import MissingExtra
 from spatialnet_edge.core.output_paths import to_be_written
-from spatialnet_training.data.dataset_registry import data_sets
-from spatialnet_training.data.datasets import load_split
-from spatialnet_training.data.samples import STORED_SIDE
-from spatialnet_training.data.taxonomy import load_taxonomy
+from spatialnet_training.data.samples import STORED_SIDE, Samples
 from spatialnet_training.data.tiles import structured
+from spatialnet_training.studies.study_data import DataRoot, OwnData, StudySet, study_sets
 
 BITS = 6
 """Two of 64-bit hashes that differ in no more than this many bits are near duplicates: by chance, one pair in 200 million."""
+
+
+MOST_SHOWN = 30
+"""Near copies of a user's own data that are printed."""
 
 
 def hashes(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint64]:
@@ -89,26 +91,76 @@ def overlaps(train: dict[str, NDArray[np.uint64]], val: dict[str, tuple[int, NDA
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class NearCopy:
+    """A validation image and the training image that it nearly is.
+
+    Attributes:
+        bits: in which their hashes differ.
+    """
+
+    val: str
+    train: str
+    bits: int
+
+
+def near_copies(train: Samples, val: Samples) -> list[NearCopy]:
+    """Every validation image that nearly stands among the training images, the nearest first; images without structure have
+    none."""
+    kept = [[row for row, image in enumerate(part.images) if structured([image])] for part in (train, val)]
+    if not kept[0] or not kept[1]:
+        return []
+    known, own = (hashes([part.images[row] for row in rows]) for part, rows in zip((train, val), kept, strict=True))
+    found: list[NearCopy] = []
+    for row, each in zip(kept[1], own, strict=True):
+        bits = np.bitwise_count(each ^ known)
+        nearest_row = int(bits.argmin())
+        if bits[nearest_row] <= BITS:
+            found.append(NearCopy(val.names[row], train.names[kept[0][nearest_row]], int(bits[nearest_row])))
+    return sorted(found, key=lambda copy: (copy.bits, copy.val))
+
+
 def duplicates(
-    data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets.")],
-    only: Annotated[str, typer.Option(help="Data sets, comma-separated; all by default.")] = "",
+    data: OwnData = None,
+    data_root: DataRoot = None,
+    only: Annotated[str, typer.Option(help="Published data sets, comma-separated; all by default.")] = "",
     json: Annotated[Path | None, typer.Option(help="Write the counts to this file.", callback=to_be_written)] = None,
 ) -> None:
     """Count validation images that nearly stand among the training images, by perceptual hash."""
-    taxonomy, console = load_taxonomy(), Console(stderr=True)
+    sets = study_sets(data, data_root, only, STORED_SIDE)
+    if data is not None:
+        list_own_copies(sets[0], json)
+        return
     train: dict[str, NDArray[np.uint64]] = {}
     val: dict[str, tuple[int, NDArray[np.uint64]]] = {}
-    for name, path in data_sets(data_root, only).items():
-        with console.status(f"{name}: hashing"):
-            parts = {split: load_split({name: path}, taxonomy, split, STORED_SIDE) for split in ("train", "holdout", "val")}
-            train[name] = hashes(structured([*parts["train"].images, *parts["holdout"].images]))
-            val[name] = len(parts["val"]), hashes(structured(parts["val"].images))
+    for each in sets:
+        with printer(stderr=True).status(f"{each.name}: hashing"):
+            train[each.name] = hashes(structured(each.train.images))
+            val[each.name] = len(each.val), hashes(structured(each.val.images))
     found = overlaps(train, val)
     table = Table("data set", "val images", "with structure", "near duplicate in its own train", "in another's train")
     for each in found:
         share = f"{each.own} ({each.own / max(1, each.hashed):.1%})"
         table.add_row(each.data_set, str(each.images), str(each.hashed), share, str(each.elsewhere))
-    Console().print(table)
+    printer().print(table)
     if json is not None:
         record = {each.data_set: {"images": each.images, "own": each.own, "elsewhere": each.elsewhere} for each in found}
         json.write_text(jsonlib.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def list_own_copies(each: StudySet, json: Path | None) -> None:
+    """Print a user's own near copies by name, so that they can be looked at, and write all of them to a file."""
+    copies = near_copies(each.train, each.val)
+    table = Table(
+        "validation image", "training image", "bits", title=f"{len(copies)} of {len(each.val)} nearly stand in training"
+    )
+    for copy in copies[:MOST_SHOWN]:
+        table.add_row(copy.val, copy.train, str(copy.bits))
+    if len(copies) > MOST_SHOWN:
+        table.add_row(f"… {len(copies) - MOST_SHOWN} more", "", "")
+    printer().print(table)
+    if copies:
+        echo("frames of one flight or site on both sides make validation too good: keep them together with train --group")
+    if json is not None:
+        record = [{"val": copy.val, "train": copy.train, "bits": copy.bits} for copy in copies]
+        json.write_text(jsonlib.dumps(record, indent=1) + "\n", encoding="utf-8", errors="backslashreplace")

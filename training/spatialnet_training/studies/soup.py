@@ -23,6 +23,7 @@ from torch import Tensor
 from spatialnet_edge.bundle.manifest import Provenance
 from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.spec import ModelSpec
+from spatialnet_training.data.custom_dataset import load_own
 from spatialnet_training.data.dataset_registry import data_sets, learnt
 from spatialnet_training.data.datasets import load_split
 from spatialnet_training.data.samples import Samples, judging_side
@@ -32,6 +33,7 @@ from spatialnet_training.networks.checkpoint import load_checkpoint_config, load
 from spatialnet_training.networks.checkpoint_paths import checkpoint_to_be_written, run_name
 from spatialnet_training.networks.model import SpatialNet
 from spatialnet_training.networks.transfer import answers
+from spatialnet_training.studies.study_data import DataRoot, OwnData
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -91,10 +93,30 @@ def best_of(first: Path, second: Path, holdout: Samples, shares: Sequence[float]
     return min(found, key=lambda each: each.reached.loss), found
 
 
+def held_out_images(spec: ModelSpec, own: Path | None, root: Path | None) -> Samples:
+    """The held-out training images that a mixture is chosen by.
+
+    Raises:
+        UsageError: both or neither of `own` and `root`, or the user's own labels are not the network's.
+        DataRefused: the images cannot be used.
+    """
+    if (own is None) == (root is None):
+        raise UsageError("give either --data with your own images, or --data-root with the published data sets")
+    if own is not None:
+        data = load_own(own, judging_side(spec.input), spec.input.groups)
+        if [answers(head) for head in data.heads] != [answers(head) for head in spec.heads]:
+            raise UsageError(f"{own}: its labels are not those that {spec.name} answers; give the data that it was trained on")
+        return data.holdout
+    assert root is not None
+    paths = data_sets(root, ",".join(learnt([spec])))
+    return load_split(paths, load_taxonomy(), "holdout", judging_side(spec.input))
+
+
 def soup(
     first: Annotated[Path, typer.Argument(help="The folder of a training run.")],
     second: Annotated[Path, typer.Argument(help="The folder of the run that went on from it.")],
-    data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets.")],
+    data: OwnData = None,
+    data_root: DataRoot = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The folder to write the checkpoint to.", callback=checkpoint_to_be_written)
     ] = Path("soup"),
@@ -104,10 +126,9 @@ def soup(
 ) -> None:
     """Average the weights of two related networks, as far as held-out training images say."""
     spec = load_spec(first)
-    paths = data_sets(data_root, ",".join(learnt([spec])))
-    holdout = load_split(paths, load_taxonomy(), "holdout", judging_side(spec.input))
+    holdout = held_out_images(spec, data, data_root)
     best, found = best_of(first, second, holdout, SHARES if share is None else (share,))
-    heads = [name for name in best.reached.figures if name.startswith("land_use_")]
+    heads = [name for name in best.reached.figures if data is not None or name.startswith("land_use_")]
     columns = [name.removeprefix("land_use_") for name in heads]
     table = Table("share of the second", "held-out loss", *columns, title=f"{len(holdout)} held-out training images")
     for each in found:

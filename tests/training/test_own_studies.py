@@ -1,0 +1,59 @@
+"""Studies on a user's own data: the baseline, near copies across the split, and averaged weights."""
+
+import json
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+from typer.testing import CliRunner
+
+from spatialnet_edge.cli.app import app
+from spatialnet_edge.core.errors import UsageError
+from spatialnet_training.config import TrainingStage
+from spatialnet_training.data.custom_dataset import load_own
+from spatialnet_training.loop.training_run import train
+from spatialnet_training.networks.checkpoint import load_spec
+from training_fixtures import TINY_RUN, own_images
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three copies of each image under other names, which the split parts."""
+    return own_images(tmp_path_factory.mktemp("own"), broken=False)
+
+
+def test_the_baseline_judges_own_data(folder: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["baseline", "--data", str(folder), "--json", str(tmp_path / "figures.json")])
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "figures.json").read_text())["mine"] > 0.9  # water and forest
+
+
+def test_near_copies_of_own_data_are_named(folder: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["duplicates", "--data", str(folder), "--json", str(tmp_path / "copies.json")])
+    assert result.exit_code == 0, result.output
+    copies = json.loads((tmp_path / "copies.json").read_text())
+    assert copies
+    same = [copy for copy in copies if copy["val"].partition("_")[2] == copy["train"].partition("_")[2]]
+    assert len(same) == len(copies)
+    assert copies[0]["bits"] == 0
+    assert "train --group" in result.output
+
+
+def test_own_data_or_published_data_must_be_given() -> None:
+    for command in ("baseline", "duplicates"):
+        result = CliRunner().invoke(app, [command])
+        assert isinstance(result.exception, UsageError)
+        assert "either --data with your own images, or --data-root" in str(result.exception)
+
+
+def test_weights_are_averaged_by_own_held_out_images(folder: Path, tmp_path: Path) -> None:
+    data = load_own(folder, 64)
+    config = replace(TINY_RUN, data={}, stages=(TrainingStage(size=32, epochs=1),), ema_decay=0.8)
+    first = train(config, data, tmp_path / "first", "test").parent
+    train(replace(config, start=str(first), seed=1), data, tmp_path / "second", "test")
+    record = first / "dataset.json"
+    command = ["soup", str(first), str(tmp_path / "second"), "--data", str(record), "-o", str(tmp_path / "soup")]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert f"{len(data.holdout)} held-out training images" in result.output
+    assert load_spec(tmp_path / "soup").heads[0].name == "land_use"
