@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import zipfile
 from pathlib import Path
@@ -329,3 +330,43 @@ def test_a_record_keeps_the_options_and_splits_of_a_run(tmp_path: Path) -> None:
     folder.rename(tmp_path / "moved")
     with pytest.raises(DataRefused, match="the data is no longer at"):
         open_labelled(record)
+
+
+def test_a_parquet_table_is_read_as_a_csv_is(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    csv_table = open_labelled(table(tmp_path, "path,kind,ships", [f"{i}.png,{'ab'[i % 2]},{i % 2}" for i in range(20)]))
+    columns = {
+        "path": [f"{i}.png" for i in range(20)],
+        "kind": ["ab"[i % 2] for i in range(20)],
+        "ships": [bool(i % 2) for i in range(20)],
+    }
+    parquet.write_table(pyarrow.table(columns), tmp_path / "labels.parquet")
+    images = open_labelled(tmp_path / "labels.parquet")
+    assert images.columns == csv_table.columns
+    assert images.splits == csv_table.splits
+    (tmp_path / "labels.parquet").write_bytes(b"nothing")
+    with pytest.raises(DataRefused, match="not a Parquet file that can be read"):
+        open_labelled(tmp_path / "labels.parquet")
+
+
+def test_cocos_annotations_are_labels_of_whole_images(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    table(tmp_path / "images", "path", ["x"] * 40)
+    tree_of = {
+        "images": [{"id": i, "file_name": f"{i}.png"} for i in range(40)],
+        "categories": [{"id": 7, "name": "ship"}, {"id": 9, "name": "storage tank"}],
+        "annotations": [
+            {"id": i, "image_id": i, "category_id": 7 if i % 2 else 9, "bbox": [0, 0, 1, 1]} for i in range(40) if i % 4
+        ],
+    }
+    (tmp_path / "instances.json").write_text(json.dumps(tree_of))
+    data = load_own(tmp_path / "instances.json", 64)
+    (head,) = data.heads
+    assert (head.name, head.labels) == ("objects", ("ship", "storage tank"))
+    assert data.train.targets["objects"].sum(axis=1).min() == 0
+    tree_of["annotations"][0]["category_id"] = 1
+    (tmp_path / "instances.json").write_text(json.dumps(tree_of))
+    with pytest.raises(DataRefused, match="not COCO's annotations: 1 is missing"):
+        open_labelled(tmp_path / "instances.json")

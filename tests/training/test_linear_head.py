@@ -13,13 +13,14 @@ from sklearn.linear_model import LogisticRegression
 from typer.testing import CliRunner
 
 from spatialnet_edge.cli.app import app
-from spatialnet_edge.core.errors import RunError
+from spatialnet_edge.core.errors import RunError, UsageError
 from spatialnet_edge.core.spec import RGB, InputSpec
 from spatialnet_training.cli.configs import read_config
 from spatialnet_training.config import TrainConfig, TrainingStage
 from spatialnet_training.data.custom_dataset import load_own
 from spatialnet_training.data.datasets import TrainingData
 from spatialnet_training.loop.best_epoch import BestEpoch, Candidate
+from spatialnet_training.loop.experiment_trackers import open_trackers
 from spatialnet_training.loop.linear_head import FOLDS, LinearFit, fit_linear_heads, folds_of, solve
 from spatialnet_training.loop.selection import Selection, should_fine_tune
 from spatialnet_training.loop.trainer import Trainer, predict
@@ -29,6 +30,7 @@ from spatialnet_training.losses.class_balance import balanced_cross_entropy, dra
 from spatialnet_training.networks.checkpoint import load_network
 from spatialnet_training.networks.checkpoint_file import load_checkpoint, save_checkpoint
 from spatialnet_training.networks.model import SpatialNet
+from spatialnet_training.networks.timm_backbone import import_timm
 from spatialnet_training.plots import drawable, read_log
 from training_fixtures import TINY_RUN, own_images
 
@@ -289,3 +291,28 @@ def test_balance_is_chosen_by_the_loss_over_the_classes(data: TrainingData, tmp_
     assert balanced_cross_entropy(logits["land_use"], target) == pytest.approx(
         (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(1))) / 2
     )
+
+
+def test_curves_go_to_tensorboard(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    (tracker,) = open_trackers(("tensorboard",), tmp_path)
+    tracker.epoch({"epoch": 1, "loss": 0.5, "images_per_second": math.nan})
+    tracker.close()
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    assert b"loss" in events.read_bytes()
+    with pytest.raises(UsageError, match="no such tracker; there are tensorboard, mlflow"):
+        open_trackers(("wandb",), tmp_path)
+
+
+def test_weights_that_cannot_be_fetched_are_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    timm = import_timm()
+    real = timm.create_model
+
+    def offline(name: str, **options: object) -> object:
+        if options["pretrained"]:
+            raise OSError("cannot reach the hub")
+        return real(name, **options)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(UsageError, match=r"weights=hub: .*OSError: cannot reach the hub; .*--set weights=FILE"):
+        SpatialNet("timm:resnet18", {"a": 2}, 32, weights="hub")

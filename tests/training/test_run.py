@@ -33,7 +33,7 @@ from spatialnet_training.networks.checkpoint import load_network
 from spatialnet_training.networks.checkpoint_paths import is_checkpoint, located
 from spatialnet_training.networks.model import SpatialNet
 from spatialnet_training.plots import read_log
-from training_fixtures import TINY_RUN
+from training_fixtures import TINY_RUN, own_images
 
 TAXONOMY = load_taxonomy()
 SHIPPED = ("ablation", "bands", "distillation", "folder", "folder-s", "student", "teacher")
@@ -233,18 +233,18 @@ def test_what_starts_from_a_network_inherits_its_terms(
     data: TrainingData, data_root: Path, teacher: Path, tmp_path: Path
 ) -> None:
     """A user's own network is not free of what the shipped one was trained on."""
-    own = load_own(data_root / "ucmerced.zip", 64)
+    own = load_own(own_images(tmp_path, broken=False), 64)
     config = replace(
         TINY_RUN, start=str(teacher), weights_terms="begun with mine (MIT)", stages=(TrainingStage(size=48, epochs=1),)
     )
     once = train(config, own, tmp_path / "once", "test")
     assert load_network(once)[2].licence == (
-        "as the owner of its images says; trained on ucmerced.zip (yours), begun with mine (MIT), EuroSAT (MIT), UC Merced "
+        "as the owner of its images says; trained on mine (yours), begun with mine (MIT), EuroSAT (MIT), UC Merced "
         "(public domain)"
     )
     again = train(replace(config, start=str(once), weights_terms=""), data, tmp_path / "again", "test")
     assert load_network(again)[2].licence == (
-        "Apache-2.0; trained on EuroSAT (MIT), UC Merced (public domain), ucmerced.zip (yours), begun with mine (MIT)"
+        "Apache-2.0; trained on EuroSAT (MIT), UC Merced (public domain), mine (yours), begun with mine (MIT)"
     )
     with pytest.raises(UsageError, match=r"nowhere: no such checkpoint.*shipped one .*spatialnet-m.*--start scratch"):
         train(replace(config, start="nowhere"), data, tmp_path / "nowhere", "test")

@@ -26,7 +26,8 @@ from spatialnet_optimize.build.build import Job, Step, build, shipped_samples
 from spatialnet_optimize.cache_dir import cache_root
 from spatialnet_optimize.compilers.plan_builder import Progress, silent
 from spatialnet_optimize.targets.catalogue import find_target
-from spatialnet_training.data.labelled_dataset import read_table
+from spatialnet_training.data.dataset_record import RECORD, SPLITS_FILE, read_record
+from spatialnet_training.data.table_formats import is_table, rows_of
 
 LIBRARIES = ("numpy", "onnx", "onnxruntime", "ml-dtypes", "tensorrt-rtx-cu13", "tensorrt")
 MOST = 16
@@ -70,8 +71,11 @@ def files_below(path: Path) -> Iterator[Path]:
         yield from sorted(each for each in path.rglob("*") if each.is_file())
         return
     yield path
-    if path.suffix.lower() == ".csv":
-        yield from (path.parent / row["path"] for row in read_table(path))
+    if is_table(path):
+        yield from (path.parent / row["path"] for row in rows_of(path))
+    elif path.name == RECORD:
+        yield path.with_name(SPLITS_FILE)
+        yield from files_below(Path(read_record(path).path))
 
 
 def installed(library: str) -> str:

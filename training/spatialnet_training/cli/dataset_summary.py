@@ -14,6 +14,7 @@ from spatialnet_edge.core.spec import Head, Multiclass, Regression
 from spatialnet_training.data.datasets import TrainingData
 from spatialnet_training.data.file_tree import Unused
 from spatialnet_training.data.samples import Samples
+from spatialnet_training.studies.near_duplicates import near_copies
 
 ORIENTED = re.compile(
     r"(^|[\W_])(left|right|up|down|upright|north|south|east|west|top|bottom|horizon|oblique|clockwise)($|[\W_])"
@@ -21,6 +22,9 @@ ORIENTED = re.compile(
 """Words in the name of a class that speak of a direction."""
 
 MOST_CLASSES_SHOWN = 60
+MOST_COMPARED = 5000
+"""With more images, near copies are looked for by the command `duplicates` alone: it takes a millisecond each."""
+
 IMBALANCE = 5
 """A class with this many times the images of another one is worth a warning."""
 
@@ -44,6 +48,7 @@ def describe(images: TrainingData, console: Console, flips: str, data: Path | No
     for split, count in images.unseen.items():
         how = f"; spatialnet-edge evaluate BUNDLE {data} --split {split}" if images.own.said else ""
         console.print(f"left to judge by: {count} images of {split}{how}", highlight=False, soft_wrap=True)
+    warn_of_near_copies(images, console)
     for note in images.own.notes:
         console.print(f"note: {note}", style="yellow", highlight=False)
     for line in unused_in_words(images.own.unused):
@@ -78,6 +83,20 @@ def warn_of_imbalance(head: Multiclass, train: Samples, console: Console) -> Non
             f"{head.labels[rarest]}; expect the rare class to be missed more often, or give --balance auto",
             style="yellow",
             highlight=False,
+        )
+
+
+def warn_of_near_copies(images: TrainingData, console: Console) -> None:
+    """Validation images that nearly stand in training make every figure too good: frames of one flight, mostly."""
+    if images.val is None or len(images.train) + len(images.val) > MOST_COMPARED:
+        return
+    if copies := near_copies(images.train, images.val):
+        console.print(
+            f"near copies: {len(copies)} of {len(images.val)} validation images nearly stand among the training images, such as "
+            f"{copies[0].val} and {copies[0].train}, so figures on them are too good; keep frames of one flight or site together "
+            f"with --group; spatialnet-edge duplicates lists them",
+            style="yellow",
+            soft_wrap=True,
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from spatialnet_training.loop.best_epoch import LINEAR_HEAD
+from spatialnet_training.loop.experiment_trackers import Tracker
 from spatialnet_training.loop.selection import Selection
 from spatialnet_training.loop.training_run import Watcher
 from spatialnet_training.loop.verdict import HeadVerdict, Verdict
@@ -24,9 +25,11 @@ class ConsoleWatcher(Watcher):
 
     Args:
         epochs: of the whole run, at most.
+        trackers: what else takes the figures of each epoch.
     """
 
-    def __init__(self, console: Console, epochs: int) -> None:
+    def __init__(self, console: Console, epochs: int, trackers: Sequence[Tracker] = ()) -> None:
+        self.trackers = trackers
         self.console = console
         self.epochs = epochs
         self.durations: list[float] = []
@@ -47,6 +50,8 @@ class ConsoleWatcher(Watcher):
             yield lambda: progress.advance(bar)
 
     def epoch(self, figures: dict[str, float]) -> None:
+        for tracker in self.trackers:
+            tracker.epoch(figures)
         number = int(figures["epoch"])
         kinds = {"held out": listed(figures, "holdout/"), "val": listed(figures, "val/")}
         reached = [f"{name}: {text}" for name, text in kinds.items() if text]

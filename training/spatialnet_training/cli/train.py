@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,6 +24,7 @@ from spatialnet_training.data.bands import groups_named
 from spatialnet_training.data.custom_dataset import load_own
 from spatialnet_training.data.dataset_options import DatasetOptions
 from spatialnet_training.data.datasets import TrainingData, load_published
+from spatialnet_training.loop.experiment_trackers import open_trackers
 from spatialnet_training.loop.training_run import starting_point, stored_side
 from spatialnet_training.loop.training_run import train as run_training
 from spatialnet_training.networks.checkpoint_paths import NETWORK
@@ -78,6 +80,7 @@ def train(
         ),
     ] = "",
     backbone: Annotated[str, typer.Option(help="A preset, timm:NAME or timm-trunk:NAME; overrides the configuration.")] = "",
+    track: Annotated[str, typer.Option(help="Also log to tensorboard or mlflow, comma-separated; each is an extra.")] = "",
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Override the configuration: key=value or section.key=value.")
     ] = None,
@@ -107,7 +110,11 @@ def train(
     describe(images, console, chosen.flips, data)
     command = "spatialnet-edge " + " ".join(sys.argv[1:])
     try:
-        network = run_training(chosen, images, out, command, ConsoleWatcher(console, chosen.epochs))
+        with ExitStack() as open_until_the_end:
+            trackers = open_trackers(names(track), out) if first else []
+            for tracker in trackers:
+                open_until_the_end.callback(tracker.close)
+            network = run_training(chosen, images, out, command, ConsoleWatcher(console, chosen.epochs, trackers))
     except KeyboardInterrupt:
         console.print(after_interrupt(out, command))
         raise typer.Exit(130) from None

@@ -27,6 +27,7 @@ from spatialnet_training.data.file_tree import Tree, Unused
 from spatialnet_training.data.folder_layout import OBJECTS, SPLITS, folders_that_may_be_classes, place, rooted
 from spatialnet_training.data.groups import groups_of
 from spatialnet_training.data.splits import TEST, TRAIN, VAL, hold_out, split_name, val_quota
+from spatialnet_training.data.table_formats import is_table, rows_of
 from spatialnet_training.data.tables import (
     PATH,
     SPLIT,
@@ -135,7 +136,8 @@ def open_labelled(path: Path, split: str = "", options: DatasetOptions = DEFAULT
     """List labelled images without decoding them.
 
     Args:
-        path: a folder, a zip, a table, or `dataset.json`, the record of a training run, which brings options of its own.
+        path: a folder, a zip, a table (CSV, Parquet, COCO's annotations), or `dataset.json`, the record of a training run,
+            which brings options of its own.
         split: keep the images of this split; empty for all.
 
     Raises:
@@ -143,12 +145,13 @@ def open_labelled(path: Path, split: str = "", options: DatasetOptions = DEFAULT
             images could be taken for training images.
         UsageError: an option that does not fit the data.
     """
+    if is_table(path):
+        return open_table(path, rows_of(path), options).of_split(split)
     if path.suffix.lower() == ".json":
         from spatialnet_training.data.dataset_record import open_record
 
         return open_record(path).of_split(split)
-    images = open_table(path, read_table(path), options) if path.suffix.lower() == ".csv" else open_folders(path, options)
-    return images.of_split(split)
+    return open_folders(path, options).of_split(split)
 
 
 def open_folders(path: Path, options: DatasetOptions = DEFAULTS) -> LabelledImages:

@@ -70,7 +70,9 @@ class TimmBackbone(nn.Module):
         self.bands = [len(group.bands) for group in groups]
         options: dict[str, Any] = {"pretrained": weights == HUB, "num_classes": 0, "in_chans": sum(self.bands)}
         try:
-            self.network = create(timm, name, size, options)
+            self.network = create(timm, name, size, options | {"pretrained": False})  # a name that is not there comes first
+            if weights == HUB:
+                self.network = pretrained(timm, name, size, options)
         except RuntimeError as error:
             raise UsageError(f"timm has no network '{name}' ({first_line(error)}); see timm.list_models()") from error
         self.width: int = self.network.num_features
@@ -95,6 +97,21 @@ class TimmBackbone(nn.Module):
         named = dict(self.network.named_parameters())
         groups: dict[int, list[str]] = group_parameters(self.network, self.network.group_matcher())
         return [[named[each] for each in groups[layer]] for layer in sorted(groups)]
+
+
+def pretrained(timm: ModuleType, name: str, size: int, options: dict[str, Any]) -> Any:
+    """A network with the weights that timm fetches from its hub.
+
+    Raises:
+        UsageError: they cannot be fetched, as without a network connection, or timm has none for this network.
+    """
+    try:
+        return create(timm, name, size, options)
+    except Exception as error:  # whatever the hub's client raises, of many libraries
+        raise UsageError(
+            f"weights=hub: the weights of '{name}' cannot be fetched: {type(error).__name__}: {first_line(error)}; connect to the "
+            f"network, or give a local file with --set weights=FILE"
+        ) from error
 
 
 def create(timm: ModuleType, name: str, size: int, options: dict[str, Any]) -> Any:
