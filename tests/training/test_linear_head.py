@@ -12,8 +12,9 @@ from msgspec.structs import replace
 from sklearn.linear_model import LogisticRegression
 from typer.testing import CliRunner
 
+from spatialnet_edge.bundle.reader import open_bundle
 from spatialnet_edge.cli.app import app
-from spatialnet_edge.core.errors import RunError, UsageError
+from spatialnet_edge.core.errors import BundleError, RunError, UsageError
 from spatialnet_edge.core.spec import RGB, InputSpec
 from spatialnet_training.cli.configs import read_config
 from spatialnet_training.config import TrainConfig, TrainingStage
@@ -316,3 +317,12 @@ def test_weights_that_cannot_be_fetched_are_said_with_what_to_do(monkeypatch: py
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(UsageError, match=r"weights=hub: .*OSError: cannot reach the hub; .*--set weights=FILE"):
         SpatialNet("timm:resnet18", {"a": 2}, 32, weights="hub")
+
+
+def test_a_checkpoint_in_the_place_of_a_bundle_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "model.safetensors").write_bytes(b"weights")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "network.pt")
+    for name in ("run", "network.pt"):
+        with pytest.raises(BundleError, match="a training checkpoint; build it first: spatialnet-edge build"):
+            open_bundle(tmp_path / name)

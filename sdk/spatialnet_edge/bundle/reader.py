@@ -160,6 +160,8 @@ def open_bundle(name: str | Path, trust: Trust | None = None) -> Bundle:
     store = _store(path)
     sizes = store.sizes()
     if MANIFEST not in sizes:
+        if any(name.endswith((".safetensors", "data.pkl")) for name in sizes):  # as training writes it, and as it once did
+            raise BundleError(f"{path}: a training checkpoint; build it first: spatialnet-edge build {path} -o model.snb")
         raise BundleError(f"{path}: no {MANIFEST} inside; this is not a spatialnet-edge bundle")
     total = sum(sizes.values())
     if total > MAX_BUNDLE_BYTES:
