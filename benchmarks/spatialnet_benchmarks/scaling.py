@@ -31,7 +31,7 @@ from spatialnet_edge.bundle.reader import MODEL, open_bundle
 from spatialnet_edge.core.output_paths import to_be_written
 from spatialnet_edge.core.spec import ModelSpec
 from spatialnet_edge.engines.registry import Engine, load_backend
-from spatialnet_optimize.evaluation.metrics import latencies
+from spatialnet_optimize.evaluation.latency import latencies
 from spatialnet_optimize.export.graph import export_onnx
 from spatialnet_training.networks.backbones import PRESETS
 from spatialnet_training.networks.model import SpatialNet

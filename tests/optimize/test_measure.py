@@ -11,12 +11,12 @@ from conftest import SAMPLES, SHARED, TINY
 from spatialnet_edge.core.errors import DataRefused
 from spatialnet_edge.core.spec import ModelSpec
 from spatialnet_edge.engines.fake import FakeEngine
+from spatialnet_optimize.evaluation.latency import latencies
 from spatialnet_optimize.evaluation.metrics import (
     agreement,
     align,
     calibration_error,
     decode_images,
-    latencies,
     predict,
     score,
 )

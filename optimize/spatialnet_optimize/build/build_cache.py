@@ -22,9 +22,10 @@ from spatialnet_edge.bundle.trust import Trust
 from spatialnet_edge.core.atomic_io import replaced
 from spatialnet_edge.core.errors import BundleError
 from spatialnet_edge.core.hardware_info import machine
-from spatialnet_optimize.build.build import Job, Step, build, shipped_samples
+from spatialnet_optimize.build.build import Job, Step, build
 from spatialnet_optimize.cache_dir import cache_root
 from spatialnet_optimize.compilers.plan_builder import Progress, silent
+from spatialnet_optimize.shipped_samples import shipped_samples
 from spatialnet_optimize.targets.catalogue import find_target
 from spatialnet_training.data.dataset_record import RECORD, SPLITS_FILE, read_record
 from spatialnet_training.data.table_formats import is_table, rows_of

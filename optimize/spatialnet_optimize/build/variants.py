@@ -1,75 +1,108 @@
-"""From the portable graph to every form that a target may run. Done on the host; a device gets the forms and needs none of this."""
+"""The variants of a portable graph that a target may run: FP32, FP16, BF16, INT8, FP8.
+
+Made on the host. A device is sent the variants and needs none of this.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import onnx
 import onnx.utils
 
 from spatialnet_edge.bundle.manifest import LayerSensitivity
 from spatialnet_edge.core.spec import IMAGE_INPUT, ModelSpec
-from spatialnet_optimize.build.candidates import FORMS
-from spatialnet_optimize.evaluation.candidate_evaluation import Step, measure_candidates
+from spatialnet_optimize.evaluation.candidate_evaluation import Evidence, Step, measure_candidates
 from spatialnet_optimize.evaluation.gates import PARTIAL, REFERENCE, refusal
 from spatialnet_optimize.export.metadata import with_metadata
-from spatialnet_optimize.quantization.int8 import int8_static
+from spatialnet_optimize.quantization.fp8 import fp8_static
+from spatialnet_optimize.quantization.int8 import int8_dynamic, int8_static
 from spatialnet_optimize.quantization.int8_calibration import Calibration
+from spatialnet_optimize.quantization.reduced_precision import to_bf16, to_fp16
 from spatialnet_optimize.quantization.scheme import Scheme
 from spatialnet_optimize.quantization.sensitivity import most_that_pass, sensitivities
-from spatialnet_optimize.targets.catalogue import Target
-from spatialnet_training.data.labelled_dataset import LabelledImages
 
-if TYPE_CHECKING:
-    from spatialnet_optimize.build.build import Job
+Make = Callable[[bytes, Calibration], bytes]
+
+VARIANTS: dict[str, tuple[str, Make]] = {
+    REFERENCE: ("the portable graph", lambda content, calibration: content),
+    "fp16": ("cast to FP16; norms, softmax and answers stay FP32", lambda content, calibration: to_fp16(content)),
+    "bf16": ("cast to BF16; norms, softmax and answers stay FP32", lambda content, calibration: to_bf16(content)),
+    "int8-dynamic": ("dynamic INT8 of the linear layers", lambda content, calibration: int8_dynamic(content)),
+    "int8-static": (
+        "static INT8 of convolutions and linear layers",
+        lambda content, calibration: int8_static(content, calibration.images, "cpu"),
+    ),
+    "int8-qdq": (
+        "INT8 Q/DQ of convolutions and linear layers, as TensorRT wants it",
+        lambda content, calibration: int8_static(content, calibration.images, "tensorrt"),
+    ),
+    "fp8-qdq": (
+        "FP8 Q/DQ of linear layers, as TensorRT wants it",
+        lambda content, calibration: fp8_static(content, calibration.images),
+    ),
+}
+"""Name to what it is and how it is made from the portable graph, from precise to less precise."""
 
 SEARCH_IMAGES = 32
-"""Enough to rank the layers by; the gates judge what comes of it on all labelled images."""
+"""Enough to rank the layers by; the gates judge the result on all labelled images."""
 
 
-def make_forms(
-    job: Job,
-    target: Target,
-    scheme: Scheme,
-    spec: ModelSpec,
-    portable: bytes,
-    calibration: Calibration,
-    sets: list[LabelledImages],
-    step: Step,
-) -> tuple[dict[str, bytes], tuple[LayerSensitivity, ...]]:
-    """Every form that the target may run, and what a search found of the layers."""
+@dataclass(frozen=True, slots=True)
+class VariantRequest:
+    """Which variants to make, and of what.
+
+    Attributes:
+        portable: the FP32 graph.
+        precisions: names in `VARIANTS`, the reference among them.
+        calibration: for static INT8 and FP8.
+        scheme: how the search's INT8 is written: for ONNX Runtime or for TensorRT.
+        search: whether to quantise as many layers as the gates on answers allow, too.
+        budget: points of accuracy that the search may lose on any head.
+    """
+
+    portable: bytes
+    precisions: tuple[str, ...]
+    calibration: Calibration
+    scheme: Scheme
+    search: bool
+    budget: float
+
+
+@dataclass(frozen=True, slots=True)
+class Variants:
+    """Graphs by name, the FP32 reference first; and of a search, what INT8 does to each layer alone."""
+
+    contents: Mapping[str, bytes]
+    sensitivity: tuple[LayerSensitivity, ...] = ()
+
+
+def make_variants(request: VariantRequest, evidence: Evidence, step: Step) -> Variants:
+    """Make every variant that is asked for."""
     contents: dict[str, bytes] = {}
-    for form in [each for each in target.precisions if each == REFERENCE or each.startswith(job.precision)]:
-        description, make = FORMS[form]
-        step(f"{form}: {description}")
-        contents[form] = make(portable, calibration)
-    if not job.search:
-        return contents, ()
-    contents[PARTIAL], sensitivity = search(portable, spec, calibration, scheme, job, sets, step)
-    return contents, sensitivity
+    for name in request.precisions:
+        description, make = VARIANTS[name]
+        step(f"{name}: {description}")
+        contents[name] = make(request.portable, request.calibration)
+    if not request.search:
+        return Variants(contents)
+    contents[PARTIAL], sensitivity = search(request, evidence, step)
+    return Variants(contents, sensitivity)
 
 
-def search(
-    portable: bytes,
-    spec: ModelSpec,
-    calibration: Calibration,
-    scheme: Scheme,
-    job: Job,
-    sets: list[LabelledImages],
-    step: Step,
-) -> tuple[bytes, tuple[LayerSensitivity, ...]]:
+def search(request: VariantRequest, evidence: Evidence, step: Step) -> tuple[bytes, tuple[LayerSensitivity, ...]]:
     """Static INT8 of as many layers as the gates allow, the least sensitive first; and what each layer does alone."""
-    few = calibration.images[:SEARCH_IMAGES]
-    ranked = sensitivities(portable, spec, few, scheme, step)
+    portable, images = request.portable, request.calibration.images
+    ranked = sensitivities(portable, evidence.spec, images[:SEARCH_IMAGES], request.scheme, step)
 
     def quantised(layers: Sequence[str]) -> bytes:
-        return int8_static(portable, calibration.images, scheme, layers)
+        return int8_static(portable, images, request.scheme, layers)
 
     def passes(layers: Sequence[str]) -> bool:
         contents = {REFERENCE: portable, PARTIAL: quantised(layers)}
-        reference, candidate = measure_candidates(contents, spec, job.model, sets, lambda text: None)
-        verdict = refusal(candidate, reference, job.budget)
+        reference, candidate = measure_candidates(contents, evidence, lambda text: None, timed=False)
+        verdict = refusal(candidate, reference, request.budget)
         step(f"search: {len(layers)} of {len(ranked)} layers: {verdict or 'passes'}")
         return not verdict
 

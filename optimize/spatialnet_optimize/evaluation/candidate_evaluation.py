@@ -1,82 +1,136 @@
-"""Candidates on trial: accuracy, agreement, golden difference and latency of engines that run here."""
+"""Measure candidates that run here: accuracy, agreement, difference on the golden frames, latency.
+
+A build decodes its labelled images once (`decoded`) and judges every candidate by them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spatialnet_edge.bundle.reader import Bundle
 from spatialnet_edge.core.results import difference
-from spatialnet_edge.core.spec import ModelSpec
+from spatialnet_edge.core.spec import InputSpec, ModelSpec
 from spatialnet_edge.engines.onnxruntime import OnnxRuntimeBackend
 from spatialnet_edge.engines.registry import CheckedEngine, Engine
 from spatialnet_optimize.evaluation.gates import REFERENCE, ROUNDED_ON_A_CPU, Measured
-from spatialnet_optimize.evaluation.metrics import agreement, decode_images, judge, latencies, predict
+from spatialnet_optimize.evaluation.latency import latencies
+from spatialnet_optimize.evaluation.metrics import Outputs, Pixels, agreement, decode_images, judge, predict
 from spatialnet_training.data.ground_truth import truths
 from spatialnet_training.data.labelled_dataset import LabelledImages
 
 Step = Callable[[str], None]
-"""Told what is being done, once for each step."""
+"""Called with one line before each step of the work."""
 
 GATE_THREADS = 1
-"""Latency is compared on one core: what a frame costs, whatever the number of cores."""
+"""Latency is compared on one thread: what a frame costs, whatever the number of cores."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedSet:
+    """Labelled images with their pixels at the model's size."""
+
+    labelled: LabelledImages
+    pixels: Pixels
+
+    def __len__(self) -> int:
+        return len(self.labelled)
+
+
+def decoded(sets: Sequence[LabelledImages], spec: InputSpec) -> list[DecodedSet]:
+    """Decode every labelled image, once for a whole build."""
+    return [DecodedSet(images, decode_images(images, spec)) for images in sets]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What the candidates of one build are judged by.
+
+    Attributes:
+        spec: the heads that are kept.
+        golden_frames: uint8 `[N, H, W, bands]`.
+        golden_expected: head to the reference's answers, float32 `[N, width]`.
+        sets: labelled images; none where no labels fit the model.
+    """
+
+    spec: ModelSpec
+    golden_frames: NDArray[np.uint8]
+    golden_expected: Outputs
+    sets: tuple[DecodedSet, ...] = ()
+
+
+def evidence_of(model: Bundle, spec: ModelSpec, sets: Sequence[DecodedSet]) -> Evidence:
+    return Evidence(spec, *model.golden(), tuple(sets))
 
 
 def open_candidate(name: str, content: bytes, spec: ModelSpec) -> Engine:
-    """A form, to be judged on this computer's CPU."""
+    """A variant, to be judged on this computer's CPU."""
     return CheckedEngine(OnnxRuntimeBackend(fuse=name not in ROUNDED_ON_A_CPU).open(content, spec, GATE_THREADS))
 
 
-def measure_candidates(
-    contents: dict[str, bytes], spec: ModelSpec, model: Bundle, sets: list[LabelledImages], step: Step
-) -> list[Measured]:
-    """Accuracy, agreement, golden difference and latency of every candidate that ONNX Runtime can run here."""
-    engines = {name: open_candidate(name, content, spec) for name, content in contents.items()}
-    measured = measure_engines(engines, contents, spec, model, sets, step)
-    for engine in engines.values():
-        engine.close()
-    return measured
+def measure_candidates(contents: Mapping[str, bytes], evidence: Evidence, step: Step, timed: bool = True) -> list[Measured]:
+    """Measure variants with ONNX Runtime; see `measure_engines`."""
+    with ExitStack() as cleanup:
+        engines: dict[str, Engine] = {}
+        for name, content in contents.items():
+            engines[name] = open_candidate(name, content, evidence.spec)
+            cleanup.callback(engines[name].close)
+        return measure_engines(engines, contents, evidence, step, timed)
 
 
 def measure_engines(
-    engines: Mapping[str, Engine],
-    contents: Mapping[str, bytes],
-    spec: ModelSpec,
-    model: Bundle,
-    sets: list[LabelledImages],
-    step: Step,
+    engines: Mapping[str, Engine], contents: Mapping[str, bytes], evidence: Evidence, step: Step, timed: bool = True
 ) -> list[Measured]:
-    """The same of engines that are open, the FP32 reference first."""
-    golden_frames, golden_expected = model.golden()
-    accuracy: dict[str, dict[str, float]] = {name: {} for name in engines}
-    agreements: dict[str, list[float]] = {name: [] for name in engines}
-    for images in sets:
-        step(f"accuracy: {len(images)} labelled images of {images.name}, {len(engines)} candidates")
-        pixels = decode_images(images, spec.input)
-        outputs = {name: predict(engine, pixels.images) for name, engine in engines.items()}
-        for name, answers in outputs.items():
-            agreements[name].append(agreement(spec, answers, outputs[REFERENCE]))
-            for truth in truths(images, spec):
-                figure = judge(spec, truth, answers, pixels.kept).headline
-                accuracy[name][f"{truth.head} ({images.name})"] = figure
+    """Measure engines that are open.
+
+    Args:
+        engines: the FP32 reference first.
+        timed: whether latency is measured; it stays 0 otherwise, for gates that do not read it.
+    """
+    answers = labelled_answers(engines, evidence, step)
+    measured = [measured_answers(name, engines, contents, answers, evidence) for name in engines]
+    if not timed:
+        return measured
     step(f"latency: {len(engines)} candidates in turn on {GATE_THREADS} thread")
-    timed = dict(zip(engines, latencies(list(engines.values()), [golden_frames[0]] * len(engines)), strict=True))
-    measured: list[Measured] = []
-    for name, engine in engines.items():
-        answers = predict(engine, golden_frames)
-        if not agreements[name]:
-            agreements[name].append(agreement(spec, answers, golden_expected))
-        largest = max(difference(head, answers[head.name], golden_expected[head.name]) for head in spec.outputs)
-        measured.append(
-            Measured(
-                name=name,
-                content=contents[name],
-                accuracy=accuracy[name],
-                agreement=float(np.mean(agreements[name])),
-                golden_difference=largest,
-                p50_ms=timed[name].p50_ms,
-                p99_ms=timed[name].p99_ms,
-            )
-        )
-    return measured
+    times = latencies(list(engines.values()), [evidence.golden_frames[0]] * len(engines))
+    return [replace(each, p50_ms=time.p50_ms, p99_ms=time.p99_ms) for each, time in zip(measured, times, strict=True)]
+
+
+Answers = Mapping[str, Sequence[Outputs]]
+"""Candidate to its answers on each labelled set."""
+
+
+def labelled_answers(engines: Mapping[str, Engine], evidence: Evidence, step: Step) -> Answers:
+    """What every engine answers on the labelled images."""
+    found: dict[str, list[Outputs]] = {name: [] for name in engines}
+    for each in evidence.sets:
+        step(f"accuracy: {len(each)} labelled images of {each.labelled.name}, {len(engines)} candidates")
+        for name, engine in engines.items():
+            found[name].append(predict(engine, each.pixels.images))
+    return found
+
+
+def measured_answers(
+    name: str, engines: Mapping[str, Engine], contents: Mapping[str, bytes], answers: Answers, evidence: Evidence
+) -> Measured:
+    """One candidate's figures, all but its latency."""
+    spec, expected = evidence.spec, evidence.golden_expected
+    golden = predict(engines[name], evidence.golden_frames)
+    same = [agreement(spec, own, theirs) for own, theirs in zip(answers[name], answers[REFERENCE], strict=True)]
+    return Measured(
+        name=name,
+        content=contents[name],
+        accuracy={
+            f"{truth.head} ({each.labelled.name})": judge(spec, truth, own, each.pixels.kept).headline
+            for each, own in zip(evidence.sets, answers[name], strict=True)
+            for truth in truths(each.labelled, spec)
+        },
+        agreement=float(np.mean(same)) if same else agreement(spec, golden, expected),
+        golden_difference=max(difference(head, golden[head.name], expected[head.name]) for head in spec.heads),
+        p50_ms=0.0,
+        p99_ms=0.0,
+    )

@@ -1,9 +1,8 @@
-"""What a candidate is worth: accuracy on labelled images, agreement with the reference, latency on this machine."""
+"""Accuracy on labelled images and agreement with the reference; `latency.py` has the times."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -201,30 +200,3 @@ def agreement(spec: ModelSpec, outputs: Outputs, expected: Outputs) -> float:
         elif head.width > 1:
             same.append(float(((found > 0.5) == (wanted > 0.5)).mean()))
     return float(np.mean(same)) if same else 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Latency:
-    """Milliseconds for one image in the engine alone."""
-
-    p50_ms: float
-    p99_ms: float
-
-
-def latencies(
-    engines: Sequence[Engine], images: Sequence[NDArray[np.uint8]], rounds: int = 200, warm_up: int = 20
-) -> list[Latency]:
-    """Time several engines, each on its own image, in turn within each round, so that the machine's moods hit all alike."""
-    batches = [image[None] for image in images]
-    for engine, batch in zip(engines, batches, strict=True):
-        for _ in range(warm_up):
-            engine.infer(batch)
-    times = np.array([list(_one_round(engines, batches)) for _ in range(rounds)])
-    return [Latency(*(float(v) * 1e3 for v in np.percentile(times[:, column], (50, 99)))) for column in range(len(engines))]
-
-
-def _one_round(engines: Sequence[Engine], batches: Sequence[NDArray[np.uint8]]) -> Iterator[float]:
-    for engine, batch in zip(engines, batches, strict=True):
-        start = time.perf_counter()
-        engine.infer(batch)
-        yield time.perf_counter() - start

@@ -25,7 +25,7 @@ from spatialnet_edge.core.output_paths import to_be_written
 from spatialnet_edge.core.printable import plot_text
 from spatialnet_edge.core.spec import ModelSpec
 from spatialnet_edge.engines.registry import Engine, load_backend
-from spatialnet_optimize.evaluation.metrics import latencies
+from spatialnet_optimize.evaluation.latency import latencies
 from spatialnet_optimize.export.graph import export_onnx
 from spatialnet_training.data.dataset_registry import data_sets, learnt
 from spatialnet_training.data.datasets import load_split

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from spatialnet_edge.bundle.reader import Bundle
 from spatialnet_edge.core.errors import DataRefused, MissingExtra
 from spatialnet_edge.core.spec import InputSpec
-from spatialnet_optimize.build.build import shipped_samples
 from spatialnet_optimize.build.bundle_writer import TOOL, now, portable_bundle
 from spatialnet_optimize.evaluation.metrics import decode_images, pictures
 from spatialnet_optimize.quantization.int8_calibration import spread
+from spatialnet_optimize.shipped_samples import shipped_samples
 from spatialnet_training.data.labelled_dataset import open_labelled
 from spatialnet_training.networks.checkpoint_paths import run_name
 
