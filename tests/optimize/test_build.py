@@ -1,8 +1,10 @@
 """The whole build on the shipped student: candidates, gates, the bundle that comes out, and NVIDIA's own compiler."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,11 +14,17 @@ import spatialnet_edge
 from conftest import CLIP, SAMPLES, TINY, tiny_graph, write_tiny_bundle
 from spatialnet_edge.bundle.reader import Bundle, open_bundle
 from spatialnet_edge.core.errors import BuildError, DataRefused, EngineUnavailable, UsageError
-from spatialnet_optimize.build.build import Job, build, disambiguate, usable_sets
+from spatialnet_optimize.build.build import Job, build
+from spatialnet_optimize.build.labelled_data import disambiguate, usable_sets
 from spatialnet_optimize.compilers.plan_builder import RTX, PlanOptions, build_plan
-from spatialnet_optimize.evaluation.candidate_evaluation import measure_candidates
+from spatialnet_optimize.evaluation.candidate_evaluation import Evidence, decoded, evidence_of, measure_candidates
 from spatialnet_optimize.evaluation.gates import refusal
 from spatialnet_optimize.quantization.int8 import int8_dynamic
+from spatialnet_training.data.labelled_dataset import LabelledImages, open_labelled
+
+
+def judged_by(model: Bundle, sets: Sequence[LabelledImages] = ()) -> Evidence:
+    return evidence_of(model, model.spec, decoded(sets, model.spec.input))
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +68,7 @@ def test_dynamic_int8_is_smaller_and_keeps_its_answers(student: Bundle) -> None:
     kinds = [node.op_type for node in onnx.load_from_string(quantised).graph.node]
     assert kinds.count("MatMulInteger") >= 16
     assert "ConvInteger" not in kinds
-    measured = measure_candidates({"fp32": graph, "int8-dynamic": quantised}, student.spec, student, [], lambda text: None)
+    measured = measure_candidates({"fp32": graph, "int8-dynamic": quantised}, judged_by(student), lambda text: None)
     assert refusal(measured[1], measured[0], 0.5) == ""
     assert 0 < measured[1].golden_difference < 0.05
 
@@ -75,7 +83,8 @@ def test_a_ruined_candidate_is_caught_by_the_gate(student: Bundle) -> None:
     largest.CopyFrom(onnx.numpy_helper.from_array(np.round(values * 2) / 2, largest.name))  # about one bit is left
     contents = {"fp32": student.read("model.onnx"), "int8-dynamic": model.SerializeToString()}
     sets = [open_labelled(SAMPLES / "eurosat.zip")]
-    measured = measure_candidates(contents, student.spec, student, sets, lambda text: None)
+    evidence = judged_by(student, sets)
+    measured = measure_candidates(contents, evidence, lambda text: None)
     assert refusal(measured[1], measured[0], 0.5)
 
 
@@ -86,9 +95,8 @@ def test_two_sets_of_one_name_are_both_judged_by(student: Bundle, tmp_path: Path
         (tmp_path / site / "images.zip").write_bytes((SAMPLES / "ucmerced.zip").read_bytes())
     sets, _ = usable_sets([tmp_path / site / "images.zip" for site in ("north", "south")], student.spec, asked=True)
     assert len({images.name for images in disambiguate(sets)}) == 2
-    (measured,) = measure_candidates(
-        {"fp32": student.read("model.onnx")}, student.spec, student, disambiguate(sets), lambda text: None
-    )
+    evidence = judged_by(student, disambiguate(sets))
+    (measured,) = measure_candidates({"fp32": student.read("model.onnx")}, evidence, lambda text: None)
     assert {key for key in measured.accuracy if key.startswith("objects")} == {
         f"objects ({tmp_path / site / 'images.zip'})" for site in ("north", "south")
     }
@@ -240,3 +248,47 @@ def test_the_report_is_a_page_that_needs_nothing_else(built: Bundle, student: Bu
     assert "{{" not in page
     with pytest.raises(UsageError, match="has no build report"):
         write_page(student, tmp_path / "none.html")
+
+
+def test_a_build_decodes_each_labelled_image_once(student: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a search, too, whose every step judges by the same images."""
+    from spatialnet_optimize.build import variants
+    from spatialnet_optimize.evaluation import metrics
+    from spatialnet_optimize.quantization import sensitivity
+    from spatialnet_optimize.quantization.int8 import linear_layers
+
+    few = linear_layers(student.read("model.onnx"))[::20]
+    monkeypatch.setattr(sensitivity, "linear_layers", lambda content: few)
+    monkeypatch.setattr(variants, "refusal", lambda candidate, reference, budget: "never")  # the search takes every step
+    images: list[bytes] = []
+    decode = metrics.decode
+
+    def counted(content: bytes, *arguments: Any) -> Any:
+        images.append(content)
+        return decode(content, *arguments)
+
+    monkeypatch.setattr(metrics, "decode", counted)
+    samples = (SAMPLES / "ucmerced.zip",)
+    build(Job(student, "cpu", tmp_path / "out.snb", precision="fp32", labelled=samples, search=True))
+    assert len(images) == len(set(images)) == len(open_labelled(samples[0]))
+
+
+def test_candidates_are_timed_only_where_their_time_is_read(
+    student: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that prepares a bundle for a device has no use for its own CPU's latency."""
+    from spatialnet_optimize.evaluation import candidate_evaluation
+
+    timed: list[int] = []
+    latencies = candidate_evaluation.latencies
+
+    def counted(engines: Any, images: Any) -> Any:
+        timed.append(len(engines))
+        return latencies(engines, images)
+
+    monkeypatch.setattr(candidate_evaluation, "latencies", counted)
+    _, decision = build(Job(student, "orin-nano", tmp_path / "nano.snb", precision="fp16"))
+    assert timed == []
+    assert {each.latency_ms for each in decision.records} == {0}
+    build(Job(student, "cpu", tmp_path / "cpu.snb", precision="fp32"))
+    assert timed == [1]

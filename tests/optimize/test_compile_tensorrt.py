@@ -27,7 +27,7 @@ from spatialnet_optimize.compilers.plan_builder import RTX, TENSORRT, Plan, Plan
 from spatialnet_optimize.compilers.registry import COMPILERS, CompilerSettings, make_compiler, timing_cache
 from spatialnet_optimize.compilers.tensorrt import TensorRtCompiler, workspace
 from spatialnet_optimize.compilers.tensorrt_host import waiting
-from spatialnet_optimize.evaluation.candidate_evaluation import measure_engines
+from spatialnet_optimize.evaluation.candidate_evaluation import evidence_of, measure_engines
 from spatialnet_optimize.evaluation.gates import Measured
 from spatialnet_optimize.targets import catalogue
 from spatialnet_optimize.targets.catalogue import load_targets, row_here
@@ -88,8 +88,8 @@ class GraphRunner:
 def compile_student(runner: GraphRunner, builder: PlanBuilder, variants: Mapping[str, bytes]) -> Compiled:
     """Compile variants of the student; the narrower, the faster."""
 
-    def measure(engines: Mapping[str, Engine], files: Mapping[str, bytes]) -> list[Measured]:
-        found = measure_engines(engines, files, STUDENT.spec, STUDENT, [], lambda text: None)
+    def measure(engines: Mapping[str, Engine], files: Mapping[str, bytes], timed: bool = True) -> list[Measured]:
+        found = measure_engines(engines, files, evidence_of(STUDENT, STUDENT.spec, []), lambda text: None, timed)
         return [replace(each, p50_ms=1.0 / (1 + index)) for index, each in enumerate(found)]
 
     request = CompileRequest(variants, STUDENT, STUDENT.spec, 0.5, measure, lambda text: None)

@@ -1,5 +1,6 @@
 """Sixteen and eight bits: what is cast and quantised, what is not, and that the gate sees a bad one."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from conftest import SAMPLES
 from spatialnet_edge.bundle.reader import Bundle, open_bundle
 from spatialnet_edge.core.errors import BuildError, DataRefused
 from spatialnet_edge.core.spec import IMAGE_INPUT
-from spatialnet_optimize.build.build import Job, calibrate, shipped_samples, usable_sets
+from spatialnet_optimize.build.labelled_data import calibrate, usable_sets
 from spatialnet_optimize.compilers.plan_builder import RTX, build_plan
-from spatialnet_optimize.evaluation.candidate_evaluation import measure_candidates
+from spatialnet_optimize.evaluation.candidate_evaluation import Evidence, decoded, evidence_of, measure_candidates
 from spatialnet_optimize.evaluation.gates import refusal
 from spatialnet_optimize.quantization.activation_ranges import least_squares_range, squared_error
 from spatialnet_optimize.quantization.int8 import clipped_afterwards, int8_static, linear_layers, smooth
@@ -30,7 +31,12 @@ from spatialnet_optimize.quantization.int8_calibration import (
 )
 from spatialnet_optimize.quantization.reduced_precision import head_layers, to_bf16, to_fp16
 from spatialnet_optimize.quantization.sensitivity import Sensitivity, most_that_pass, sensitivities
-from spatialnet_training.data.labelled_dataset import open_labelled
+from spatialnet_optimize.shipped_samples import shipped_samples
+from spatialnet_training.data.labelled_dataset import LabelledImages, open_labelled
+
+
+def judged_by(model: Bundle, sets: Sequence[LabelledImages] = ()) -> Evidence:
+    return evidence_of(model, model.spec, decoded(sets, model.spec.input))
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +123,9 @@ def test_a_deliberately_bad_quantisation_is_caught(student: Bundle, graph: bytes
     bad = int8_static(graph, dark, "cpu", method="minmax")
     sets = [open_labelled(SAMPLES / "eurosat.zip")]
     reference, measured = measure_candidates(
-        {"fp32": graph, "int8-static": bad}, student.spec, student, sets, lambda text: None
+        {"fp32": graph, "int8-static": bad},
+        judged_by(student, sets),
+        lambda text: None,
     )
     assert "accuracy: loses" in refusal(measured, reference, 0.5)
 
@@ -134,7 +142,7 @@ def test_int8_and_fp16_keep_their_accuracy_on_a_thousand_images(
     contents = {"fp32": graph, "fp16": to_fp16(graph)}
     contents |= {"int8-static": int8_static(graph, images, "cpu")}
     contents |= {"int8-qdq": int8_static(graph, images, "tensorrt")}
-    reference, *others = measure_candidates(contents, student.spec, student, sets, lambda text: None)
+    reference, *others = measure_candidates(contents, judged_by(student, sets), lambda text: None)
     assert [refusal(each, reference, 0.5) for each in others] == ["", "", ""]
 
 
@@ -234,11 +242,11 @@ def test_a_range_that_clips_an_outlier_loses_less_than_one_that_keeps_it() -> No
 def test_ranges_of_least_error_agree_with_fp32_more_often_than_entropy(student: Bundle, graph: bytes) -> None:
     """On the shipped student and held-out images, in the form for the CPU."""
     sets, _ = usable_sets(shipped_samples(), student.spec, asked=False)
-    calibration, judged = calibrate(Job(student, "cpu", Path("unused.snb")), student.spec, sets)
+    calibration, judged = calibrate(None, student, student.spec, sets)
     contents = {"fp32": graph}
     for name, method in {"int8-static": "mse", "int8-qdq": "entropy"}.items():
         contents[name] = int8_static(graph, calibration.images, "cpu", method=method)
-    reference, least, entropy = measure_candidates(contents, student.spec, student, judged, lambda text: None)
+    reference, least, entropy = measure_candidates(contents, judged_by(student, judged), lambda text: None)
     assert least.agreement > entropy.agreement
     assert refusal(least, reference, 0.5) == ""
 
@@ -252,7 +260,7 @@ def test_a_convolution_that_is_clipped_afterwards_has_its_eight_bits_for_what_is
     assert len(clipped_afterwards(graph, linear_layers(graph))) == 6  # of nine ReLUs: three follow a sum
 
     sets, _ = usable_sets(shipped_samples(), larger.spec, asked=False)
-    calibration, judged = calibrate(Job(larger, "cpu", Path("unused.snb")), larger.spec, sets)
+    calibration, judged = calibrate(None, larger, larger.spec, sets)
     contents = {"fp32": convolutional, "int8-static": int8_static(convolutional, calibration.images, "cpu")}
-    _, quantised = measure_candidates(contents, larger.spec, larger, judged, lambda text: None)
+    _, quantised = measure_candidates(contents, judged_by(larger, judged), lambda text: None)
     assert quantised.agreement > 0.88

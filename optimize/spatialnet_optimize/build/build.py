@@ -1,38 +1,33 @@
-"""`build`: from a bundle or a checkpoint to the fastest bundle that passes the gates, in one call."""
+"""`build`: from a bundle or a checkpoint to the fastest bundle that passes the gates.
+
+Stages: load → decode the images → make variants → compile, measure and gate → package. Each stage is one function whose result is
+the next one's input.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from importlib.resources import files
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from spatialnet_edge.bundle.manifest import BuildRecord, LayerSensitivity
+from spatialnet_edge.bundle.manifest import BuildRecord
 from spatialnet_edge.bundle.reader import MODEL, Bundle
-from spatialnet_edge.core.errors import DataRefused, EngineUnavailable, MissingExtra, UsageError
+from spatialnet_edge.core.errors import EngineUnavailable, MissingExtra, UsageError
 from spatialnet_edge.core.hardware_info import machine
 from spatialnet_edge.core.output_paths import bundle_to_be_written
 from spatialnet_edge.core.spec import ModelSpec
 from spatialnet_edge.engines.registry import Engine
 from spatialnet_optimize.build.bundle_writer import built_bundle
-from spatialnet_optimize.compilers.base import Compiler, CompileRequest
+from spatialnet_optimize.build.labelled_data import BuildData, DataOptions, load_data
+from spatialnet_optimize.build.variant_set import Variants
+from spatialnet_optimize.compilers.base import Compiled, Compiler, CompileRequest
 from spatialnet_optimize.compilers.device import device_here
 from spatialnet_optimize.compilers.plan_builder import DEFAULT, PlanOptions, Progress, silent
 from spatialnet_optimize.compilers.registry import CompilerSettings, make_compiler
 from spatialnet_optimize.compilers.tensorrt_host import waiting
 from spatialnet_optimize.evaluation.candidate_evaluation import Step, measure_engines
-from spatialnet_optimize.evaluation.gates import GOLDEN_TOLERANCE, NEEDS_CALIBRATION, Decision, Measured
-from spatialnet_optimize.quantization.int8_calibration import (
-    Calibration,
-    exclude_training,
-    from_folder,
-    from_labelled,
-    split_calibration,
-)
-from spatialnet_optimize.targets.catalogue import HERE, find_target
-from spatialnet_training.data.ground_truth import truths
-from spatialnet_training.data.labelled_dataset import LabelledImages, open_labelled
+from spatialnet_optimize.evaluation.gates import GOLDEN_TOLERANCE, NEEDS_CALIBRATION, REFERENCE, Decision, Measured
+from spatialnet_optimize.targets.catalogue import HERE, Target, find_target
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +35,12 @@ class Job:
     """What to build.
 
     Attributes:
-        model: a bundle or `builtin:student`; a checkpoint is exported first (see `spatialnet_optimize.cli.build`).
+        model: a bundle or `builtin:spatialnet-s`; a checkpoint is exported first (see `spatialnet_optimize.cli.build`).
         target: a row of the table of targets, or `here`.
         labelled: folders or zips of labelled images for the accuracy gate; empty for the shipped samples.
         budget: points of accuracy that a candidate may lose on any head.
         heads: keep these alone; empty for all.
-        precision: try these forms alone besides the FP32 reference: `fp16`, `bf16` or `int8`; empty for all.
+        precision: try these variants alone besides the FP32 reference: `fp16`, `bf16` or `int8`; empty for all.
         plan: how NVIDIA's builders are to build: batches, level, stripped, for the deep-learning accelerator …
         targets: a file with rows of the user's own.
         search: also quantise as many layers as the budget allows, the least sensitive first.
@@ -69,9 +64,26 @@ class Job:
         return self.plan.dla_core is not None
 
 
-def shipped_samples() -> tuple[Path, ...]:
-    """The labelled sample sets that come with the package: held-out training images, with their licence beside them."""
-    return tuple(sorted(Path(str(files("spatialnet_optimize"))).joinpath("samples").glob("*.zip")))
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a build starts from.
+
+    Attributes:
+        name: of the target's row.
+        spec: of the heads that are kept.
+        portable: the FP32 graph with these heads.
+    """
+
+    name: str
+    target: Target
+    compiler: Compiler
+    spec: ModelSpec
+    portable: bytes
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether any of the target's variants needs calibration images."""
+        return any(variant in NEEDS_CALIBRATION for variant in self.target.precisions)
 
 
 def build(job: Job, step: Step = lambda text: None, progress: Progress = silent) -> tuple[Bundle, Decision]:
@@ -85,10 +97,23 @@ def build(job: Job, step: Step = lambda text: None, progress: Progress = silent)
         EngineUnavailable: a target that this version cannot build for, or a bundle that waits for a device which is not here.
         BuildError: the graph does not reproduce its golden vectors here, or a compiler refused it.
     """
+    loaded = load(job, progress)
+    data = load_data(DataOptions(job.labelled, job.calibration, job.budget), job.model, loaded.spec)
+    for problem in (*data.problems, *(data.calibration.warnings if loaded.calibrated else ())):
+        step(f"warning: {problem}")
+    variants = variants_of(job, loaded, data, step)
+    compiled = compile_variants(job, loaded, data, variants, step)
+    for note in compiled.notes:
+        step(note)
+    step("write: hash, golden vectors, manifest")
+    return package(job, loaded, data, variants, compiled), compiled.decision
+
+
+def load(job: Job, progress: Progress) -> Loaded:
+    """Find the target and its compiler, and keep the heads that are asked for; refuse what cannot be done before any work."""
     name, target = find_target(job.target, job.targets, job.precision, job.dla)
     check_output(job)
-    settings = CompilerSettings(job.target == HERE, target.memory_gb, job.plan, progress)
-    compiler = make_compiler(target.compile, settings)
+    compiler = make_compiler(target.compile, CompilerSettings(job.target == HERE, target.memory_gb, job.plan, progress))
     require_device(job, compiler)
     spec = keep_heads(job.model.spec, job.heads)
     portable = job.model.read(MODEL)
@@ -96,43 +121,47 @@ def build(job: Job, step: Step = lambda text: None, progress: Progress = silent)
         from spatialnet_optimize.build.variants import prune
 
         portable = prune(portable, spec)
-    sets, problems = usable_sets(job.labelled or shipped_samples(), spec, bool(job.labelled))
-    calibration, sets = calibrate(job, spec, sets)
-    sets = disambiguate(sets)
-    problems += small_set_warnings(sets, job) if job.labelled else []
-    calibrated = any(form in NEEDS_CALIBRATION for form in target.precisions)
-    for problem in (*problems, *(calibration.warnings if calibrated else ())):
-        step(f"warning: {problem}")
-    contents = waiting(job.model) if compiler.finishes_prepared and not job.heads else {}
-    sensitivity: tuple[LayerSensitivity, ...] = ()
-    if not contents:
-        # Imported here: it needs onnx and more, which a device that was sent the forms does not have.
-        from spatialnet_optimize.build.variants import make_forms
+    return Loaded(name, target, compiler, spec, portable)
 
-        contents, sensitivity = make_forms(job, target, compiler.scheme, spec, portable, calibration, sets, step)
 
-    def measure(engines: Mapping[str, Engine], files: Mapping[str, bytes]) -> list[Measured]:
-        return measure_engines(engines, files, spec, job.model, sets, step)
+def variants_of(job: Job, loaded: Loaded, data: BuildData, step: Step) -> Variants:
+    """The variants that a prepared bundle brings for its device, or new ones."""
+    if loaded.compiler.finishes_prepared and not job.heads and (contents := waiting(job.model)):
+        return Variants(contents)
+    # Imported here: it needs onnx and more, which a device that was sent the variants does not have.
+    from spatialnet_optimize.build.variants import VariantRequest, make_variants
 
-    made = compiler.compile(CompileRequest(contents, job.model, spec, job.budget, measure, step))
-    for note in made.notes:
-        step(note)
-    decision = made.decision
-    tolerance = GOLDEN_TOLERANCE[decision.winner.name]
-    step("write: hash, golden vectors, manifest")
+    precisions = tuple(each for each in loaded.target.precisions if each == REFERENCE or each.startswith(job.precision))
+    request = VariantRequest(loaded.portable, precisions, data.calibration, loaded.compiler.scheme, job.search, job.budget)
+    return make_variants(request, data.evidence, step)
+
+
+def compile_variants(job: Job, loaded: Loaded, data: BuildData, variants: Variants, step: Step) -> Compiled:
+    """Compile, measure and gate; in which order is the compiler's matter."""
+
+    def measure(engines: Mapping[str, Engine], files: Mapping[str, bytes], timed: bool = True) -> list[Measured]:
+        return measure_engines(engines, files, data.evidence, step, timed)
+
+    return loaded.compiler.compile(CompileRequest(variants.contents, job.model, loaded.spec, job.budget, measure, step))
+
+
+def package(job: Job, loaded: Loaded, data: BuildData, variants: Variants, compiled: Compiled) -> Bundle:
+    """Write the bundle with the record of its build."""
+    decision = compiled.decision
     record = BuildRecord(
-        target=name,
+        target=loaded.name,
         machine=machine(),
-        libraries=made.libraries,
+        libraries=compiled.libraries,
         budget_points=job.budget,
-        labelled_images=sum(len(each) for each in sets),
-        calibration=calibration.origin if calibrated else "none needed",
+        labelled_images=data.labelled_images,
+        calibration=data.calibration.origin if loaded.calibrated else "none needed",
         candidates=decision.records,
         reason=decision.reason,
-        sensitivity=sensitivity,
-        layers=made.layers,
+        sensitivity=variants.sensitivity,
+        layers=compiled.layers,
     )
-    return built_bundle(job.model, job.output, spec, portable, made.files, tolerance, record), decision
+    tolerance = GOLDEN_TOLERANCE[decision.winner.name]
+    return built_bundle(job.model, job.output, loaded.spec, loaded.portable, compiled.files, tolerance, record)
 
 
 def check_output(job: Job) -> None:
@@ -165,50 +194,3 @@ def keep_heads(spec: ModelSpec, heads: tuple[str, ...]) -> ModelSpec:
         return spec.keep(heads) if heads else spec
     except KeyError as error:
         raise UsageError(str(error.args[0])) from error
-
-
-def usable_sets(paths: Sequence[Path], spec: ModelSpec, asked: bool) -> tuple[list[LabelledImages], list[str]]:
-    """The labelled sets that fit a head of this model. A set that was asked for and does not fit is an error; a shipped one is
-    passed over, and the accuracy gate may then have nothing to judge by, which is said."""
-    sets: list[LabelledImages] = []
-    for path in paths:
-        images = open_labelled(path)
-        try:
-            truths(images, spec)
-        except DataRefused:
-            if asked:
-                raise
-            continue
-        sets.append(images)
-    if sets:
-        return sets, []
-    return [], [
-        "no labelled images fit this model's heads, so accuracy is not gated, only agreement on the golden frames; "
-        "give some with --labelled DIR"
-    ]
-
-
-def disambiguate(sets: list[LabelledImages]) -> list[LabelledImages]:
-    """The sets, those of one name by their paths: figures go by the name, and none may hide another's."""
-    counts = Counter(images.name for images in sets)
-    return [replace(images, name=str(images.tree.path)) if counts[images.name] > 1 else images for images in sets]
-
-
-def small_set_warnings(sets: list[LabelledImages], job: Job) -> list[str]:
-    """Where a single image is worth more than the budget: what is lost there is left to chance."""
-    return [
-        f"{len(images)} images of {images.name} judge the candidates, so that one answer more or less is "
-        f"{100 / len(images):.1f} points and the budget {job.budget:g}; more labelled images judge better"
-        for images in sets
-        if len(images) * job.budget < 100
-    ]
-
-
-def calibrate(job: Job, spec: ModelSpec, sets: list[LabelledImages]) -> tuple[Calibration, list[LabelledImages]]:
-    """The calibration images, and the labelled ones that are left to judge by."""
-    golden, _ = job.model.golden()
-    learnt = job.model.manifest.provenance.image_counts
-    if job.calibration is not None:
-        return from_folder(job.calibration, spec.input, golden), [exclude_training(each, learnt) for each in sets]
-    pairs = [split_calibration(each, learnt) for each in sets]
-    return from_labelled([aside for aside, _ in pairs], spec.input, golden), [judged for _, judged in pairs]

@@ -5,7 +5,7 @@ Made on the host. A device is sent the variants and needs none of this.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -13,6 +13,7 @@ import onnx.utils
 
 from spatialnet_edge.bundle.manifest import LayerSensitivity
 from spatialnet_edge.core.spec import IMAGE_INPUT, ModelSpec
+from spatialnet_optimize.build.variant_set import Variants
 from spatialnet_optimize.evaluation.candidate_evaluation import Evidence, Step, measure_candidates
 from spatialnet_optimize.evaluation.gates import PARTIAL, REFERENCE, refusal
 from spatialnet_optimize.export.metadata import with_metadata
@@ -68,14 +69,6 @@ class VariantRequest:
     scheme: Scheme
     search: bool
     budget: float
-
-
-@dataclass(frozen=True, slots=True)
-class Variants:
-    """Graphs by name, the FP32 reference first; and of a search, what INT8 does to each layer alone."""
-
-    contents: Mapping[str, bytes]
-    sensitivity: tuple[LayerSensitivity, ...] = ()
 
 
 def make_variants(request: VariantRequest, evidence: Evidence, step: Step) -> Variants:

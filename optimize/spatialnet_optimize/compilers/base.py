@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,8 +19,13 @@ from spatialnet_optimize.evaluation.gates import NOT_RUN_ON_A_CPU, Decision, Mea
 from spatialnet_optimize.evaluation.metrics import predict
 from spatialnet_optimize.quantization.scheme import Scheme
 
-Measure = Callable[[Mapping[str, Engine], Mapping[str, bytes]], Sequence[Measured]]
-"""Accuracy, agreement, golden difference and latency of engines, the FP32 reference first; the contents are for their sizes."""
+
+class Measure(Protocol):
+    """Measures accuracy, agreement, golden difference and latency of open engines."""
+
+    def __call__(self, engines: Mapping[str, Engine], files: Mapping[str, bytes], timed: bool = True) -> Sequence[Measured]:
+        """`engines`: the FP32 reference first; `files`: for their sizes; `timed`: whether latency is read, else it stays 0."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +98,12 @@ class Compiler(Protocol):
         ...
 
 
-def simulate(request: CompileRequest) -> Sequence[Measured]:
-    """Judge the variants that ONNX Runtime can run on this computer's CPU."""
+def simulate(request: CompileRequest, timed: bool) -> Sequence[Measured]:
+    """Judge the variants that ONNX Runtime can run on this computer's CPU; their latency only where it is that of the target."""
     runnable = {name: graph for name, graph in request.variants.items() if name not in NOT_RUN_ON_A_CPU}
     engines = {name: open_candidate(name, graph, request.spec) for name, graph in runnable.items()}
     try:
-        return request.measure(engines, runnable)
+        return request.measure(engines, runnable, timed)
     finally:
         for engine in engines.values():
             engine.close()

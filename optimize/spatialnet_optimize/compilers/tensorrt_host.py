@@ -37,7 +37,7 @@ class TensorRtHost:
 
     def compile(self, request: CompileRequest) -> Compiled:
         """Choose nothing yet but FP32, which runs everywhere; the files are the graphs that passed."""
-        measured = simulate(request)
+        measured = simulate(request, timed=False)
         reference = decide(measured[:1], request.budget).winner
         judged = {each.name: each for each in measured}
         graphs: dict[EngineRecord, bytes] = {}
@@ -56,7 +56,7 @@ class TensorRtHost:
                 verdict = f"to be compiled on the device; {how}"
             shown = unseen(name, content) if each is None else each
             records.append(record(replace(shown, p50_ms=0.0, p99_ms=0.0), reference, False, verdict))
-        reason = f"{len(graphs) + 1} forms wait for their device: run 'spatialnet-edge build BUNDLE --target here' there"
+        reason = f"{len(graphs) + 1} variants wait for their device: run 'spatialnet-edge build BUNDLE --target here' there"
         return Compiled(Decision(reference, reason, tuple(records)), graphs, {"onnxruntime": str(ort.__version__)})
 
 
