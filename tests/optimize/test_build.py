@@ -74,8 +74,6 @@ def test_dynamic_int8_is_smaller_and_keeps_its_answers(student: Bundle) -> None:
 
 
 def test_a_ruined_candidate_is_caught_by_the_gate(student: Bundle) -> None:
-    from spatialnet_training.data.labelled_dataset import open_labelled
-
     model = onnx.load_from_string(student.read("model.onnx"))
     weights = [t for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) == 2]
     largest = max(weights, key=lambda tensor: int(np.prod(tensor.dims)))
@@ -253,24 +251,23 @@ def test_the_report_is_a_page_that_needs_nothing_else(built: Bundle, student: Bu
 def test_a_build_decodes_each_labelled_image_once(student: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a search, too, whose every step judges by the same images."""
     from spatialnet_optimize.build import variants
-    from spatialnet_optimize.evaluation import metrics
     from spatialnet_optimize.quantization import sensitivity
     from spatialnet_optimize.quantization.int8 import linear_layers
 
     few = linear_layers(student.read("model.onnx"))[::20]
     monkeypatch.setattr(sensitivity, "linear_layers", lambda content: few)
     monkeypatch.setattr(variants, "refusal", lambda candidate, reference, budget: "never")  # the search takes every step
-    images: list[bytes] = []
-    decode = metrics.decode
+    files: list[str] = []
+    decode = LabelledImages.decode
 
-    def counted(content: bytes, *arguments: Any) -> Any:
-        images.append(content)
-        return decode(content, *arguments)
+    def counted(images: LabelledImages, file: str, *arguments: Any) -> Any:
+        files.append(file)
+        return decode(images, file, *arguments)
 
-    monkeypatch.setattr(metrics, "decode", counted)
+    monkeypatch.setattr(LabelledImages, "decode", counted)
     samples = (SAMPLES / "ucmerced.zip",)
     build(Job(student, "cpu", tmp_path / "out.snb", precision="fp32", labelled=samples, search=True))
-    assert len(images) == len(set(images)) == len(open_labelled(samples[0]))
+    assert len(files) == len(set(files)) == len(open_labelled(samples[0]))
 
 
 def test_candidates_are_timed_only_where_their_time_is_read(
