@@ -32,6 +32,7 @@ def standin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.fault(25)
 @pytest.mark.fault(33)
 @pytest.mark.fault(34)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("checks", CHECKS, ids=lambda path: path.stem)
 def test_on_the_standin(checks: Path, library: str, standin: Path) -> None:
@@ -45,7 +46,7 @@ def test_on_the_standin(checks: Path, library: str, standin: Path) -> None:
     }
     command = [sys.executable, "-m", "pytest", str(checks), "-o", "python_files=check_*.py", "-p", "no:cacheprovider", "-x"]
     command += ["-p", "standin_fixtures"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=880, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
 

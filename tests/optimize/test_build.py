@@ -119,7 +119,7 @@ def test_a_real_plan_is_built_without_a_gpu_and_the_graph_stands_behind_it(stude
     assert len(bundle.read(record.path)) > 1_000_000
     assert record.precision == "fp16"
     verdicts = {each.name: each.verdict for each in decision.records}
-    assert list(verdicts) == ["fp32", "fp16", "bf16", "int8-qdq"]
+    assert list(verdicts) == ["fp32", "fp16", "bf16", "int8-qdq", "int8-qdq-fp16"]
     assert "not timed: no GPU" in verdicts["fp16"]
     assert "not judged" in verdicts["bf16"]
     sizes = {each.name: each.size for each in decision.records}

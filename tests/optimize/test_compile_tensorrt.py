@@ -46,7 +46,7 @@ def test_the_host_sends_the_graphs_that_passed(prepared: Bundle) -> None:
     assert report is not None
     assert report.target == "orin-nano"
     verdicts = {each.name: each.verdict for each in report.candidates}
-    assert list(verdicts) == ["fp32", "fp16", "bf16", "int8-qdq"]
+    assert list(verdicts) == ["fp32", "fp16", "bf16", "int8-qdq", "int8-qdq-fp16"]
     compiled = {name for name, verdict in verdicts.items() if verdict.startswith("to be compiled on the device")}
     assert {"fp32", "fp16", "bf16"} <= compiled
     assert "not judged" in verdicts["bf16"]

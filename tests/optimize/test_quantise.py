@@ -110,6 +110,19 @@ def test_static_int8_is_what_its_backend_wants(graph: bytes, images: np.ndarray,
     assert int8_static(graph, images[:8], scheme, []) == graph  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_tensorrt_gets_no_rounding_behind_its_layers(graph: bytes, images: np.ndarray, half: bool) -> None:
+    """Q/DQ behind a layer keeps TensorRT from fusing what follows; scales are of the type that the layers compute in."""
+    layers = linear_layers(graph)[-4:]
+    quantised = onnx.load_from_string(int8_static(to_fp16(graph) if half else graph, images[:8], "tensorrt", layers))
+    made_by = {output: node for node in quantised.graph.node for output in node.output}
+    points = [node for node in quantised.graph.node if node.op_type == "QuantizeLinear"]
+    assert points
+    assert not [node for node in points if node.input[0] in made_by and made_by[node.input[0]].op_type in ("Conv", "MatMul")]
+    constants = {tensor.name: tensor.data_type for tensor in quantised.graph.initializer}
+    assert {constants[node.input[1]] for node in points} == {TensorProto.FLOAT16 if half else TensorProto.FLOAT}
+
+
 def test_smoothing_changes_the_weights_and_not_the_answers(student: Bundle, graph: bytes, images: np.ndarray) -> None:
     smoothed = smooth(graph, images[:16])
     assert smoothed != graph

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from spatialnet_edge.cli.app import app
 from spatialnet_edge.core.errors import EngineUnavailable, UsageError
-from spatialnet_optimize.targets.catalogue import Target, check_request, find_target, load_targets
+from spatialnet_optimize.targets.catalogue import Target, by_power_mode, check_request, find_target, load_targets
 from spatialnet_optimize.targets.roofline import LAUNCH_US, Layer, layers, predict
 
 TARGETS = load_targets()
@@ -89,6 +89,23 @@ def test_operations_are_counted_layer_by_layer() -> None:
     assert found[0].elements == 3 * 16 + 8 * 27 + 8 * 16
 
 
+def test_each_power_mode_is_predicted_by_its_own_clock() -> None:
+    nano, nx = (by_power_mode(name, TARGETS[name]) for name in ("orin-nano", "orin-nx"))
+    assert list(nano) == ["orin-nano MAXN_SUPER", "orin-nano 15W"]
+    assert nano["orin-nano MAXN_SUPER"].tera_ops == TARGETS["orin-nano"].tera_ops
+    assert nano["orin-nano 15W"].tera_ops["int8"] == pytest.approx(20, rel=0.02)  # its data sheet: 40 sparse
+    assert nano["orin-nano 15W"].bandwidth == 68
+    assert nx["orin-nx MAXN"].tera_ops["int8"] == pytest.approx(30, rel=0.02)
+    heavy = [Layer("a", "MatMul", 10**9, 1)]
+    times = [predict(heavy, name, row, "int8").ms for name, row in {**nano, **nx}.items()]
+    assert times[2] < times[0] < times[1]  # at its highest clock the NX is faster than the Nano
+    assert by_power_mode("thor", TARGETS["thor"]) == {"thor": TARGETS["thor"]}
+
+
+def test_newer_tensorrt_serves_the_boards_that_nvidia_names() -> None:
+    assert {name for name, row in TARGETS.items() if "11.4" in row.tensorrt} == {"agx-orin", "thor"}
+
+
 def test_a_layer_takes_what_it_waits_for_longest() -> None:
     device = Target(description="", compile="", tera_ops={"fp16": 1.0}, bandwidth=100)
     tiny = predict([Layer("a", "MatMul", 1, 1)] * 10, "x", device, "fp16")
@@ -106,7 +123,8 @@ def test_the_command_predicts_and_says_that_it_does(tmp_path: Path) -> None:
     predicted = {
         (each["target"], each["precision"]): each["predicted_ms"] for each in json.loads((tmp_path / "cost.json").read_text())
     }
-    assert 0.1 < predicted["orin-nano", "fp16"] < 10
-    assert predicted["agx-orin", "fp16"] <= predicted["orin-nano", "fp16"] <= predicted["orin-nano", "fp32"]
+    nano, agx = "orin-nano MAXN_SUPER", "agx-orin MAXN"
+    assert 0.1 < predicted[nano, "fp16"] < 10
+    assert predicted[agx, "fp16"] <= predicted[nano, "fp16"] <= predicted[nano, "fp32"]
     result = CliRunner().invoke(app, ["cost", "builtin:student", "--target", "cpu"])
     assert "no peaks are known of 'cpu'" in str(result.exception)

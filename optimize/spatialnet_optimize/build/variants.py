@@ -39,6 +39,10 @@ VARIANTS: dict[str, tuple[str, Make]] = {
         "INT8 Q/DQ of convolutions and linear layers, as TensorRT wants it",
         lambda content, calibration: int8_static(content, calibration.images, "tensorrt"),
     ),
+    "int8-qdq-fp16": (
+        "the same INT8 Q/DQ, with FP16 between the quantised layers instead of FP32",
+        lambda content, calibration: int8_static(to_fp16(content), calibration.images, "tensorrt"),
+    ),
     "fp8-qdq": (
         "FP8 Q/DQ of linear layers, as TensorRT wants it",
         lambda content, calibration: fp8_static(content, calibration.images),

@@ -13,7 +13,7 @@ from spatialnet_edge.bundle.reader import MODEL, open_bundle
 from spatialnet_edge.cli.printer import printer
 from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.output_paths import to_be_written
-from spatialnet_optimize.targets.catalogue import load_targets
+from spatialnet_optimize.targets.catalogue import by_power_mode, load_targets
 from spatialnet_optimize.targets.roofline import BAND, Cost, layers, predict
 
 
@@ -40,13 +40,13 @@ def cost(
     table = Table("target", "precision", "predicted", f"band (×{BAND:g} either way)", "mostly waits for", title=title)
     costs: list[Cost] = []
     for name in [target] if target else known:
-        row = table_of_targets[name]
-        for precision in row.tera_ops:
-            each = predict(found, name, row, precision)
-            costs.append(each)
-            waits = max(each.bound, key=lambda kind: each.bound[kind])
-            band = f"{each.low_ms:.2f} to {each.high_ms:.2f} ms"
-            table.add_row(name, precision, f"{each.ms:.2f} ms", band, f"{waits} ({each.bound[waits]:.0%})")
+        for mode, row in by_power_mode(name, table_of_targets[name]).items():
+            for precision in row.tera_ops:
+                each = predict(found, mode, row, precision)
+                costs.append(each)
+                waits = max(each.bound, key=lambda kind: each.bound[kind])
+                band = f"{each.low_ms:.2f} to {each.high_ms:.2f} ms"
+                table.add_row(mode, precision, f"{each.ms:.2f} ms", band, f"{waits} ({each.bound[waits]:.0%})")
     printer().print(table)
     if json is not None:
         record = [{"target": c.target, "precision": c.precision, "predicted_ms": round(c.ms, 4), "band": BAND} for c in costs]

@@ -15,10 +15,10 @@ from spatialnet_edge.core.errors import BuildError
 REFERENCE = "fp32"
 PARTIAL = "int8-partial"
 """Static INT8 of the layers that a search found harmless; see sensitivity.py."""
-NEEDS_CALIBRATION = ("int8-static", "int8-qdq", "fp8-qdq")
+NEEDS_CALIBRATION = ("int8-static", "int8-qdq", "int8-qdq-fp16", "fp8-qdq")
 NOT_RUN_ON_A_CPU = ("bf16",)
 """ONNX Runtime has no CPU kernels for these: they cannot be judged without the device."""
-ROUNDED_ON_A_CPU = ("fp8-qdq",)
+ROUNDED_ON_A_CPU = ("fp8-qdq", "int8-qdq-fp16")
 """Nor for these, but what Q/DQ makes of FP32 can be computed with; versions before 1.32 try to fuse it into kernels they have
 not."""
 WORTHWHILE = 0.95
@@ -32,6 +32,7 @@ GOLDEN_TOLERANCE = {
     "int8-dynamic": 0.05,
     "int8-static": 0.15,
     "int8-qdq": 0.15,
+    "int8-qdq-fp16": 0.15,
     "int8-partial": 0.15,
 }
 """Largest difference in probability from the FP32 reference on the golden frames, for each precision."""

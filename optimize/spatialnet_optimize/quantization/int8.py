@@ -31,6 +31,8 @@ METHODS = {
     "mse": CalibrationMethod.MinMax,  # and the ranges of `ranges.py` instead of what it finds
 }
 PERCENTILE = 99.99
+QUANTISED = ("Conv", "MatMul")
+"""Operators that run in INT8."""
 
 
 def int8_dynamic(content: bytes) -> bytes:
@@ -63,8 +65,10 @@ def int8_static(
 
     Args:
         images: real ones, uint8 `[N, H, W, bands]` at the model's size.
-        scheme: `tensorrt`: symmetric, signed, no quantised biases (its parser refuses them); `cpu`: unsigned activations, and
-            weights of 7 bits, which is what ONNX Runtime's kernels are fast and exact with.
+        scheme: `tensorrt`: symmetric, signed, no quantised biases (its parser refuses them), Q/DQ at the inputs of layers alone;
+            `cpu`: unsigned activations, and weights of 7 bits, which is what ONNX Runtime's kernels are fast and exact with, and
+            Q/DQ at the outputs too. TensorRT rather fuses what follows a layer, and rounds no output that is added to another
+            (ONNX Runtime's quantiser says the same of `OpTypesToExcludeOutputQuantization`).
         layers: of `linear_layers`; None for all. Without any, the graph comes back as it is.
         method: how the range of an activation is chosen, of `METHODS`; least squared error alone did well with every student so far
             (decision 0010).
@@ -76,16 +80,17 @@ def int8_static(
     overrides = {}
     if method == "mse":
         left = clipped_afterwards(content, chosen)
-        measured = {name: left.get(name, name) for name in activations_of(content, chosen)}
+        measured = {name: left.get(name, name) for name in activations_of(content, chosen, outputs=not symmetric)}
         ranges = least_squares_ranges(content, [*dict.fromkeys(measured.values())], images, symmetric)
-        overrides = {name: [as_override(ranges[where])] for name, where in measured.items()}
+        dtype = weight_dtype(content, chosen)
+        overrides = {name: [as_override(ranges[where], dtype)] for name, where in measured.items()}
     with forgotten_shapes(content) as (model, target):
         quantize_static(
             model,
             target,
             OneByOne(images),
             quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv", "MatMul"],
+            op_types_to_quantize=[*QUANTISED],
             nodes_to_quantize=chosen,
             per_channel=True,
             reduce_range=not symmetric,
@@ -98,6 +103,7 @@ def int8_static(
                 "QuantizeBias": not symmetric,
                 "CalibPercentile": PERCENTILE,
                 "TensorQuantOverrides": overrides,
+                "OpTypesToExcludeOutputQuantization": [*QUANTISED] if symmetric else [],
             },
         )
         return target.read_bytes()
@@ -111,14 +117,22 @@ def linear_layers(content: bytes) -> list[str]:
     return [
         node.name
         for node in model.graph.node
-        if node.op_type in ("Conv", "MatMul") and node.input[1] in weights and node.name not in heads
+        if node.op_type in QUANTISED and node.input[1] in weights and node.name not in heads
     ]
 
 
-def activations_of(content: bytes, layers: Sequence[str]) -> list[str]:
-    """The tensors that go into these layers and come out of them."""
+def activations_of(content: bytes, layers: Sequence[str], outputs: bool) -> list[str]:
+    """The tensors that go into these layers and, if `outputs`, those that come out of them."""
     nodes = [node for node in onnx.load_from_string(content).graph.node if node.name in set(layers)]
-    return sorted({name for node in nodes for name in (node.input[0], node.output[0])})
+    return sorted({name for node in nodes for name in (node.input[0], *(node.output[:1] if outputs else ()))})
+
+
+def weight_dtype(content: bytes, layers: Sequence[str]) -> type[np.floating]:
+    """The type that these layers compute in: float16 in a graph that was cast, else float32. Scales must have the same."""
+    graph = onnx.load_from_string(content).graph
+    weights = {node.input[1] for node in graph.node if node.name in set(layers)}
+    half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in graph.initializer if tensor.name in weights)
+    return np.float16 if half else np.float32
 
 
 def clipped_afterwards(content: bytes, layers: Sequence[str]) -> dict[str, str]:
@@ -143,9 +157,9 @@ def readers_of(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
     return readers
 
 
-def as_override(limits: tuple[float, float]) -> dict[str, np.float32]:
+def as_override(limits: tuple[float, float], dtype: type[np.floating]) -> dict[str, np.floating]:
     """A range as ONNX Runtime's quantiser takes it."""
-    return {"rmin": np.float32(limits[0]), "rmax": np.float32(limits[1])}
+    return {"rmin": dtype(limits[0]), "rmax": dtype(limits[1])}
 
 
 class OneByOne(CalibrationDataReader):

@@ -15,6 +15,18 @@ OLDEST_TENSORRT = (10, 3)
 """What we drive: strongly typed networks, as TensorRT 10.3 to 11.4 have them."""
 
 
+class PowerMode(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a power mode of a board allows.
+
+    Attributes:
+        gpu_mhz: highest clock of the GPU.
+        bandwidth: of the memory, 10^9 bytes a second.
+    """
+
+    gpu_mhz: float
+    bandwidth: float
+
+
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One row: see the comments in `targets.toml`."""
 
@@ -29,6 +41,7 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     dla: int = 0
     jetpack: str = ""
     tensorrt: tuple[str, ...] = ()
+    power_modes: dict[str, PowerMode] = {}
 
     @property
     def on_device(self) -> bool:
@@ -60,6 +73,24 @@ def load_targets(extra: Path | None = None) -> dict[str, Target]:
     return rows
 
 
+def by_power_mode(name: str, row: Target) -> dict[str, Target]:
+    """A row for each power mode that is known of a target: "orin-nano MAXN_SUPER", "orin-nano 15W" …; the row itself if none is.
+
+    Peaks scale with the GPU's clock.
+    """
+    if not row.power_modes:
+        return {name: row}
+    highest = next(iter(row.power_modes.values())).gpu_mhz
+    return {
+        f"{name} {mode}": msgspec.structs.replace(
+            row,
+            tera_ops={precision: peak * each.gpu_mhz / highest for precision, peak in row.tera_ops.items()},
+            bandwidth=each.bandwidth,
+        )
+        for mode, each in row.power_modes.items()
+    }
+
+
 def find_target(name: str, extra: Path | None = None, precision: str = "", dla: bool = False) -> tuple[str, Target]:
     """The row of this name; `here` is what this machine can run: its GPU where TensorRT is installed, else its CPU.
 
@@ -81,7 +112,8 @@ def find_target(name: str, extra: Path | None = None, precision: str = "", dla: 
         if target.tensorrt and version(target.tensorrt[-1]) < OLDEST_TENSORRT:
             raise EngineUnavailable(
                 f"target '{name}' ({target.description}) ends at TensorRT {target.tensorrt[-1]} (JetPack {target.jetpack}); the "
-                f"oldest that can be driven is {'.'.join(map(str, OLDEST_TENSORRT))}; build for cpu, whose bundle runs there"
+                f"oldest that can be driven is {'.'.join(map(str, OLDEST_TENSORRT))}; build for cpu, "
+                f"whose bundle runs there, or take an Orin: the oldest Jetson with a TensorRT that serves"
             )
         raise EngineUnavailable(f"target '{name}' ({target.description}) names no precisions to try; build for {possible}")
     return resolved, target
