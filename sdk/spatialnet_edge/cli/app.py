@@ -64,6 +64,7 @@ COMMANDS: dict[str, Row] = {
     "log": Row("spatialnet_edge.cli.log:log", "Print the records of a log, verified."),
     "doctor": Row("spatialnet_edge.cli.doctor:doctor", "Say what works on this machine, and how to mend what does not."),
     "bench": Row("spatialnet_benchmarks.cli:bench", "Measure latency and throughput on this machine."),
+    "accept": Row("spatialnet_benchmarks.acceptance:accept", "Accept a new device: every check, a verdict a line."),
     "targets": Row("spatialnet_optimize.cli.targets:targets", "List the devices that a bundle can be built for."),
     "cost": Row("spatialnet_optimize.cli.cost:cost", "Predict latency on devices that are not at hand.", "optimize", OPTIMIZE),
     "train": Row(

@@ -17,7 +17,7 @@ from spatialnet_edge.bundle.manifest import ExecutedLayer
 from spatialnet_edge.core.errors import EngineError, EngineUnavailable
 from spatialnet_edge.core.spec import IMAGE_INPUT, ModelSpec
 from spatialnet_edge.engines.devices.base import Buffer, Device, OutOfMemory
-from spatialnet_edge.engines.tensorrt_inspector import inspect, layer_clock, timed
+from spatialnet_edge.engines.tensorrt_inspector import inspect, inspector_json, layer_clock, timed
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +121,11 @@ class TensorRtEngine:
                 slot.launch()
                 self._device.synchronize()
             return timed(inspect(self._trt, self._engine), clock.times)
+
+    def inspector_json(self) -> str:
+        """What the library's inspector says of the engine, as it says it."""
+        with self._device.current():
+            return inspector_json(self._trt, self._engine)
 
     def close(self) -> None:
         with self._device.current():  # TensorRT frees its memory where its context is current

@@ -59,8 +59,13 @@ def executed(layer: Any) -> ExecutedLayer:
 
 def inspect(trt: Any, engine: Any) -> list[ExecutedLayer]:
     """The layers of a deserialised engine, without times."""
+    return parse_layers(inspector_json(trt, engine))
+
+
+def inspector_json(trt: Any, engine: Any) -> str:
+    """The inspector's own JSON for a whole engine."""
     inspector = engine.create_engine_inspector()
-    return parse_layers(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+    return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
 
 def layer_clock(trt: Any) -> Any:

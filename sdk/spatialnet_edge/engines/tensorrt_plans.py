@@ -76,6 +76,10 @@ class PlanBackend:
         self._trt: Any = load_library(library)
         self._open_device = device
 
+    def with_device(self, device: OpenDevice) -> PlanBackend:
+        """The same backend, which opens the device otherwise: with another kind of memory, say."""
+        return PlanBackend(self.library, device)
+
     @property
     def library_version(self) -> str:
         return str(self._trt.__version__)

@@ -1,0 +1,106 @@
+"""`accept`: the acceptance run of a new device, one verdict a line.
+
+Each check is a plain function of an `AcceptanceRun`; `CHECKS` is their order. A check that cannot be made on this computer is
+skipped with its reason: it is no pass.
+"""
+
+from __future__ import annotations
+
+import html as htmllib
+import json as jsonlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from spatialnet_benchmarks.acceptance_checks import CHECKS, AcceptanceRun, Outcome, Verdict
+from spatialnet_benchmarks.environment import environment, state
+from spatialnet_edge.bundle.reader import open_bundle
+from spatialnet_edge.core.errors import first_line
+from spatialnet_edge.core.output_paths import to_be_written
+from spatialnet_training.data.labelled_dataset import open_labelled
+
+MARKS = {Outcome.PASS: "[green]pass[/]", Outcome.FAIL: "[red]FAIL[/]", Outcome.SKIP: "[yellow]skip[/]"}
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptanceReport:
+    """Everything that an acceptance run found.
+
+    Attributes:
+        before, after: temperature, clocks and load at the start and at the end.
+    """
+
+    bundle: str
+    identity: str
+    environment: dict[str, Any]
+    before: dict[str, Any]
+    after: dict[str, Any]
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def accepted(self) -> bool:
+        return all(verdict.outcome is not Outcome.FAIL for verdict in self.verdicts)
+
+
+def accept(
+    bundle: Annotated[str, typer.Argument(help="A bundle that was built on this device.")],
+    labelled: Annotated[Path, typer.Option(help="Labelled images: a folder, a zip or a CSV; the first 1,000 are used.")],
+    json: Annotated[Path | None, typer.Option(help="Write every figure to this file.", callback=to_be_written)] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page to this file.", callback=to_be_written)] = None,
+    soak: Annotated[float, typer.Option(min=1, help="Seconds of the run that looks for leaks and throttling.")] = 3600.0,
+    runs: Annotated[int, typer.Option(min=20, help="Inferences for each latency.")] = 1000,
+    opens: Annotated[int, typer.Option(min=2, help="How often the engine is opened and closed.")] = 100,
+) -> None:
+    """Accept a device: run every check on it, and say a verdict a line. Exit status 1 if a check failed."""
+    console = Console()
+    opened = open_bundle(bundle)
+    run = AcceptanceRun(opened, open_labelled(labelled), soak, runs, opens)
+    before, verdicts = state(), []
+    for check in CHECKS:
+        verdict = judged(check, run)
+        verdicts.append(verdict)
+        console.print(f"{MARKS[verdict.outcome]} {verdict.check}: {verdict.found}", highlight=False, soft_wrap=True)
+    report = AcceptanceReport(bundle, opened.sha256, environment(), before, state(), tuple(verdicts))
+    if json is not None:
+        json.write_text(jsonlib.dumps(asdict(report) | {"accepted": report.accepted}, indent=1) + "\n", encoding="utf-8")
+    if html is not None:
+        html.write_text(page(report), encoding="utf-8")
+    console.print("accepted" if report.accepted else "not accepted", style="bold")
+    if not report.accepted:
+        raise typer.Exit(1)
+
+
+def judged(check: Any, run: AcceptanceRun) -> Verdict:
+    """A check's verdict; an error that it does not expect is a failure, and the others still run."""
+    try:
+        return check(run)
+    except Exception as error:
+        return Verdict(check.__name__, Outcome.FAIL, f"{type(error).__name__}: {first_line(error)}")
+
+
+def page(report: AcceptanceReport) -> str:
+    """The report as one HTML page without scripts."""
+
+    def rows(pairs: Sequence[tuple[str, str, str]]) -> str:
+        return "\n".join("<tr>" + "".join(f"<td>{htmllib.escape(cell)}</td>" for cell in row) + "</tr>" for row in pairs)
+
+    verdicts = rows([(each.outcome.value, each.check, each.found) for each in report.verdicts])
+    facts = rows([(name, "", str(value)) for name, value in report.environment.items()])
+    figures = htmllib.escape(jsonlib.dumps([asdict(each) for each in report.verdicts], indent=1))
+    result = "accepted" if report.accepted else "not accepted"
+    return f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Acceptance: {result}</title>
+<style>body {{ font: 15px sans-serif; margin: 2em; max-width: 70em }} td {{ padding: .2em .8em; vertical-align: top }}</style>
+<h1>{result}</h1>
+<p>{htmllib.escape(report.bundle)}, {report.identity}</p>
+<table>{verdicts}</table>
+<h2>Device</h2>
+<table>{facts}</table>
+<h2>Figures</h2>
+<pre>{figures}</pre>
+</html>
+"""

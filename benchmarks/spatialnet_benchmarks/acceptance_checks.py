@@ -1,0 +1,352 @@
+"""The checks of an acceptance run."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from functools import cached_property
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from spatialnet_benchmarks.latency import engine_alone, summary
+from spatialnet_edge.bundle.manifest import EngineRecord
+from spatialnet_edge.bundle.reader import MODEL, Bundle
+from spatialnet_edge.core.errors import EngineError
+from spatialnet_edge.engines.devices.base import Device, MemoryKind
+from spatialnet_edge.engines.devices.identity import described
+from spatialnet_edge.engines.devices.registry import open_device
+from spatialnet_edge.engines.onnxruntime import OnnxRuntimeBackend
+from spatialnet_edge.engines.output_validation import CheckedEngine
+from spatialnet_edge.engines.registry import Engine, LoadedEngine, load_backend, open_engine
+from spatialnet_edge.engines.tensorrt_plans import PlanBackend
+from spatialnet_optimize.evaluation.gates import LEAST_AGREEMENT
+from spatialnet_optimize.evaluation.metrics import agreement, decode_images, predict
+from spatialnet_training.data.labelled_dataset import LabelledImages
+
+MOST_IMAGES = 1000
+BATCHES = (1, 2, 4, 8)
+MEMORY: tuple[MemoryKind, ...] = ("mapped", "pinned", "pageable")
+CAMERAS = (2, 4)
+ROUNDS = 200
+"""Batches of each camera, with a golden frame between them."""
+SAME_ANSWER = 1e-3
+LEAK_MB = 16.0
+"""The most that a soak and a hundred openings may leave."""
+SLOWER = 1.2
+"""The last tenth of a soak may take at most this share of the first."""
+STOP_S = 5.0
+
+
+class Outcome(str, Enum):
+    PASS = "pass"
+    FAIL = "fail"
+    SKIP = "skip"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One line of the acceptance run.
+
+    Attributes:
+        figures: everything that was measured.
+    """
+
+    check: str
+    outcome: Outcome
+    found: str
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class AcceptanceRun:
+    """What is accepted, and how long it may take."""
+
+    bundle: Bundle
+    labelled: LabelledImages
+    soak_s: float
+    runs: int
+    opens: int
+
+    @cached_property
+    def images(self) -> NDArray[np.uint8]:
+        few = replace(self.labelled, files=self.labelled.files[:MOST_IMAGES])
+        return decode_images(few, self.bundle.spec.input).images
+
+    @contextmanager
+    def engine(self) -> Iterator[LoadedEngine]:
+        loaded = open_engine(self.bundle)
+        try:
+            yield loaded
+        finally:
+            loaded.engine.close()
+
+    def plan(self) -> tuple[PlanBackend, EngineRecord, bytes, bytes | None] | None:
+        """The backend, record, content and weights of the bundle's plan for this device; None if it has none that runs."""
+        for record in self.bundle.manifest.engines:
+            backend = load_backend(record.backend) if record.backend.startswith("tensorrt") else None
+            if isinstance(backend, PlanBackend) and not backend.refuses(record):
+                weights = self.bundle.read(record.weights) if record.weights else None
+                return backend, record, self.bundle.read(record.path), weights
+        return None
+
+
+def device(run: AcceptanceRun) -> Verdict:
+    """Which form of the model runs here, and on what."""
+    with run.engine() as loaded:
+        record, rejected = loaded.record, loaded.rejected
+    figures: dict[str, Any] = {"engine": record.path, "backend": record.backend, "rejected": rejected}
+    outcome = Outcome.FAIL if rejected else Outcome.PASS
+    where = "the CPU"
+    if record.backend.startswith("tensorrt"):
+        gpu = open_device()
+        where = described(gpu.identity)
+        gpu.close()
+    why = f"; rejected: {'; '.join(rejected)}" if rejected else ""
+    return Verdict("device", outcome, f"{record.path} by {record.backend} on {where}{why}", figures)
+
+
+def layers(run: AcceptanceRun) -> Verdict:
+    """What the plan's layers run in, as the library says it."""
+    if (plan := run.plan()) is None:
+        return Verdict("layers", Outcome.SKIP, "no plan of NVIDIA's runs here")
+    backend, record, content, weights = plan
+    engine = backend.open_plan(record, content, weights, run.bundle.spec)
+    try:
+        found = [msgspec.to_builtins(layer) for layer in engine.executed()]
+        raw = engine.inspector_json()
+    finally:
+        engine.close()
+    named = sorted({layer["precision"] for layer in found if layer["precision"]})
+    outcome = Outcome.PASS if named else Outcome.FAIL
+    return Verdict("layers", outcome, f"{len(found)} layers in {', '.join(named)}", {"layers": found, "inspector": raw})
+
+
+def answers(run: AcceptanceRun) -> Verdict:
+    """The answers on labelled images beside ONNX Runtime's on the portable graph."""
+    spec = run.bundle.spec
+    reference = CheckedEngine(OnnxRuntimeBackend().open(run.bundle.read(MODEL), spec, 0))
+    with run.engine() as loaded:
+        found, expected = predict(loaded.engine, run.images), predict(reference, run.images)
+    reference.close()
+    changes = {head.name: np.abs(found[head.name] - expected[head.name]) for head in spec.heads}
+    figures = {name: {"largest": float(each.max()), "mean": float(each.mean())} for name, each in changes.items()}
+    same = agreement(spec, found, expected)
+    outcome = Outcome.PASS if same >= LEAST_AGREEMENT else Outcome.FAIL
+    largest = max(each["largest"] for each in figures.values())
+    text = f"{len(run.images)} images: {same:.2%} of the answers as ONNX Runtime's, largest change {largest:.4f}"
+    return Verdict("answers", outcome, text, {"agreement": same, "heads": figures})
+
+
+def latency(run: AcceptanceRun) -> Verdict:
+    """Milliseconds by batch; of a plan also with and without graphs, in each kind of memory."""
+    figures: dict[str, dict[str, float]] = {}
+
+    def measure(name: str, engine: Engine) -> None:
+        for batch in BATCHES:
+            try:
+                figures[f"{name}, batch {batch}"] = summary(engine_alone(engine, run.images, batch, run.runs))
+            except EngineError:  # the plan has no profile for it
+                continue
+
+    if (plan := run.plan()) is None:
+        with run.engine() as loaded:
+            measure(loaded.record.backend, loaded.engine)
+    else:
+        backend, record, content, weights = plan
+        for memory in MEMORY:
+            for graphs in (True, False):
+                opened = backend.with_device(lambda memory=memory: open_device(memory=memory))
+                engine = opened.open_plan(record, content, weights, run.bundle.spec, graphs=graphs)
+                measure(f"{memory}, {'graphs' if graphs else 'layer by layer'}", engine)
+                engine.close()
+    fastest = min(figures, key=lambda name: figures[name]["p50"])
+    best = figures[fastest]
+    text = f"fastest: {fastest}: p50 {best['p50']:.3f} ms, p99 {best['p99']:.3f} ms, p99.9 {best['p99.9']:.3f} ms"
+    return Verdict("latency", Outcome.PASS, text, figures)
+
+
+def cameras(run: AcceptanceRun) -> Verdict:
+    """Two and four cameras on one engine, golden frames between: each must get its own answers."""
+    frames, _ = run.bundle.golden()
+    crossed = asked = 0
+    with run.engine() as loaded:
+        engine = loaded.engine
+        known = [engine.infer(frame[None]) for frame in frames]
+
+        def camera(index: int, wrong: list[int]) -> None:
+            for turn in range(ROUNDS):
+                which = index if turn % 2 else (index + turn) % len(frames)
+                found = engine.infer(frames[which][None])
+                wrong[index] += any(np.abs(found[name] - known[which][name]).max() > SAME_ANSWER for name in found)
+
+        for count in CAMERAS:
+            wrong = [0] * count
+            threads = [threading.Thread(target=camera, args=(index, wrong)) for index in range(count)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            crossed, asked = crossed + sum(wrong), asked + count * ROUNDS
+    outcome = Outcome.FAIL if crossed else Outcome.PASS
+    return Verdict("cameras", outcome, f"{crossed} of {asked} answers crossed cameras", {"crossed": crossed, "asked": asked})
+
+
+def reopening(run: AcceptanceRun) -> Verdict:
+    """Open and close the engine many times: memory must not grow."""
+    frame = run.images[:1]
+    sizes: list[float] = []
+    for _ in range(run.opens):
+        with run.engine() as loaded:
+            loaded.engine.infer(frame)
+        sizes.append(resident_mb())
+    grown = sizes[-1] - sizes[len(sizes) // 2]
+    outcome = Outcome.PASS if grown <= LEAK_MB else Outcome.FAIL
+    return Verdict("reopening", outcome, f"{run.opens} times; the later half left {grown:.1f} MB", {"resident_mb": sizes})
+
+
+def wrong_version(run: AcceptanceRun) -> Verdict:
+    """A plan of another release must be rejected, and the portable graph must answer."""
+    plans = [record for record in run.bundle.manifest.engines if record.backend.startswith("tensorrt")]
+    if not plans:
+        return Verdict("wrong version", Outcome.SKIP, "the bundle has no plan")
+    others = tuple(msgspec.structs.replace(record, library_version="0.0", version_compatible=False) for record in plans)
+    loaded = open_engine(replace(run.bundle, manifest=msgspec.structs.replace(run.bundle.manifest, engines=others)))
+    try:
+        loaded.engine.infer(run.images[:1])
+    finally:
+        loaded.engine.close()
+    outcome = Outcome.PASS if loaded.record.path == MODEL else Outcome.FAIL
+    return Verdict("wrong version", outcome, f"{loaded.record.path} answered; {loaded.rejected[0]}")
+
+
+def uncapturable_device() -> Device:
+    """A device on which every capture fails in the driver, since it is synchronised inside."""
+    opened: Any = open_device()
+    capture = opened.capture
+
+    def synchronised(work: Callable[[], None]) -> Callable[[], None]:
+        def both() -> None:
+            work()
+            opened.synchronize()
+
+        return capture(both)
+
+    opened.capture = synchronised
+    return opened
+
+
+def failed_capture(run: AcceptanceRun) -> Verdict:
+    """A CUDA graph that cannot be captured must cost speed alone."""
+    if (plan := run.plan()) is None:
+        return Verdict("failed capture", Outcome.SKIP, "no plan of NVIDIA's runs here")
+    backend, record, content, weights = plan
+    usual = backend.open_plan(record, content, weights, run.bundle.spec)
+    expected = {name: values.copy() for name, values in usual.infer(run.images[:1]).items()}
+    usual.close()
+    engine = backend.with_device(uncapturable_device).open_plan(record, content, weights, run.bundle.spec)
+    try:
+        found = engine.infer(run.images[:1])
+        same = all(np.abs(found[name] - expected[name]).max() <= SAME_ANSWER for name in expected)
+        why = engine.not_captured
+    finally:
+        engine.close()
+    outcome = Outcome.PASS if same and why else Outcome.FAIL
+    return Verdict("failed capture", outcome, f"{'the same answers' if same else 'other answers'}, layer by layer: {why}")
+
+
+def out_of_memory(run: AcceptanceRun) -> Verdict:
+    """With the GPU's memory taken, the bundle must still answer, by another form."""
+    if run.plan() is None:
+        return Verdict("out of memory", Outcome.SKIP, "no plan of NVIDIA's runs here")
+    gpu = open_device()
+    try:
+        if gpu.memory == "mapped":
+            return Verdict(
+                "out of memory",
+                Outcome.SKIP,
+                "the GPU shares its memory with the computer: taking it would end other programs",
+            )
+        with gpu.current():
+            take_all(gpu)
+            with run.engine() as loaded:
+                loaded.engine.infer(run.images[:1])
+    finally:
+        gpu.close()
+    refused = any("memory" in reason for reason in loaded.rejected)
+    outcome = Outcome.PASS if refused else Outcome.FAIL
+    return Verdict(
+        "out of memory", outcome, f"{loaded.record.path} answered; {'; '.join(loaded.rejected) or 'nothing refused'}"
+    )
+
+
+def take_all(gpu: Device, smallest: int = 4096) -> None:
+    """Allocate until nothing is left, in blocks that halve."""
+    size = gpu.free_bytes()
+    while size >= smallest:
+        try:
+            gpu.allocate(size)
+        except EngineError:
+            size //= 2
+
+
+def termination(run: AcceptanceRun) -> Verdict:
+    """SIGTERM while frames are in flight must end the command in time."""
+    source = f"synthetic:frames=1000000&fps=50&bands={run.bundle.spec.input.channels}"
+    command = [sys.executable, "-m", "spatialnet_edge", "run", str(run.bundle.path), source]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    time.sleep(8)
+    if process.poll() is not None:
+        said = (process.communicate()[1] or "").strip()[-200:]
+        return Verdict("termination", Outcome.FAIL, f"the command ended by itself: {said}")
+    started = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.communicate(timeout=4 * STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    took, status = time.monotonic() - started, process.wait()
+    outcome = Outcome.PASS if took <= STOP_S and status in (0, 143) else Outcome.FAIL
+    return Verdict("termination", outcome, f"exit status {status} after {took:.1f} s", {"seconds": took, "status": status})
+
+
+def soak(run: AcceptanceRun) -> Verdict:
+    """One image after the other for an hour: memory and latency must stay."""
+    times: list[float] = []
+    sizes: list[float] = []
+    with run.engine() as loaded:
+        end = time.monotonic() + run.soak_s
+        while time.monotonic() < end or len(times) < run.runs:
+            image = run.images[len(times) % len(run.images)][None]
+            started = time.perf_counter()
+            loaded.engine.infer(image)
+            times.append((time.perf_counter() - started) * 1e3)
+            if len(times) % 100 == 1:
+                sizes.append(resident_mb())
+    tenth = max(1, len(times) // 10)
+    first, last = (float(np.median(part)) for part in (times[:tenth], times[-tenth:]))
+    grown = sizes[-1] - sizes[len(sizes) // 10]
+    figures = {"first_ms": first, "last_ms": last, "frames": len(times), "grown_mb": grown} | summary(np.array(times))
+    outcome = Outcome.PASS if last <= SLOWER * first and grown <= LEAK_MB else Outcome.FAIL
+    text = f"{len(times)} frames: p50 from {first:.2f} to {last:.2f} ms, memory grew by {grown:.1f} MB"
+    return Verdict("soak", outcome, text, figures)
+
+
+def resident_mb() -> float:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * resource.getpagesize() / 1e6
+
+
+CHECKS: tuple[Callable[[AcceptanceRun], Verdict], ...] = (
+    device, layers, answers, latency, cameras, reopening, wrong_version, failed_capture, out_of_memory, termination, soak,
+)  # fmt: skip
