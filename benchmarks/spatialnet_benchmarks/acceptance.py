@@ -14,16 +14,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from spatialnet_benchmarks.acceptance_checks import CHECKS, AcceptanceRun, Outcome, Verdict
 from spatialnet_benchmarks.environment import environment, state
 from spatialnet_edge.bundle.reader import open_bundle
+from spatialnet_edge.cli.printer import printer
 from spatialnet_edge.core.errors import first_line
 from spatialnet_edge.core.output_paths import to_be_written
 from spatialnet_training.data.labelled_dataset import open_labelled
-
-MARKS = {Outcome.PASS: "[green]pass[/]", Outcome.FAIL: "[red]FAIL[/]", Outcome.SKIP: "[yellow]skip[/]"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +54,14 @@ def accept(
     opens: Annotated[int, typer.Option(min=2, help="How often the engine is opened and closed.")] = 100,
 ) -> None:
     """Accept a device: run every check on it, and say a verdict a line. Exit status 1 if a check failed."""
-    console = Console()
+    console = printer()
     opened = open_bundle(bundle)
     run = AcceptanceRun(opened, open_labelled(labelled), soak, runs, opens)
     before, verdicts = state(), []
     for check in CHECKS:
         verdict = judged(check, run)
         verdicts.append(verdict)
-        console.print(f"{MARKS[verdict.outcome]} {verdict.check}: {verdict.found}", highlight=False, soft_wrap=True)
+        console.print(f"{verdict.outcome.value} {verdict.check}: {verdict.found}", soft_wrap=True)
     report = AcceptanceReport(bundle, opened.sha256, environment(), before, state(), tuple(verdicts))
     if json is not None:
         json.write_text(jsonlib.dumps(asdict(report) | {"accepted": report.accepted}, indent=1) + "\n", encoding="utf-8")
