@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 from conftest import SAMPLES
 from spatialnet_edge.bundle.reader import open_bundle
 from spatialnet_edge.cli.app import app
-from spatialnet_optimize.build import build as build_module
+from spatialnet_optimize.build import labelled_data
 from spatialnet_optimize.build.build import Job, build
 
 
 def test_every_check_is_made_on_a_gpu(tmp_path: Path, discrete: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build_module, "shipped_samples", lambda: ())
+    monkeypatch.setattr(labelled_data, "shipped_samples", lambda: ())
     prepared = build(Job(open_bundle("builtin:student"), "orin-nano", tmp_path / "orin.snb", precision="fp16"))[0]
     finished = build(Job(prepared, "here", tmp_path / "done.snb"))[0]
     options = ["--labelled", str(next(SAMPLES.glob("*.zip"))), "--soak", "1", "--runs", "20", "--opens", "4"]

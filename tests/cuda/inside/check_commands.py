@@ -17,7 +17,7 @@ from conftest import CLIP
 from spatialnet_edge.bundle.reader import Bundle, open_bundle
 from spatialnet_edge.cli.app import app
 from spatialnet_edge.core.errors import BuildError, EngineUnavailable
-from spatialnet_optimize.build import build as build_module
+from spatialnet_optimize.build import labelled_data
 from spatialnet_optimize.build.build import Job, build
 from spatialnet_optimize.compilers.plan_builder import PlanOptions
 from spatialnet_optimize.compilers.tensorrt_host import waiting
@@ -29,7 +29,7 @@ STEPS: list[str] = []
 def judged_by_golden_frames_alone() -> Iterator[None]:
     """Accuracy is no subject here, and decoding the samples takes most of a build."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build_module, "shipped_samples", lambda: ())
+        patch.setattr(labelled_data, "shipped_samples", lambda: ())
         yield
 
 
