@@ -59,7 +59,7 @@ struct spatialnet_record {
     uint32_t age_us;      /* from capture to result */
     uint16_t flags;       /* enum spatialnet_flags */
     uint16_t answers_used;
-    int32_t latitude_e7, longitude_e7, altitude_mm; /* only with SPATIALNET_PLACED */
+    int32_t latitude_e7, longitude_e7, altitude_mm; /* only with SPATIALNET_PLACED; altitude INT32_MIN where it is unknown */
     uint8_t bundle[SPATIALNET_BUNDLE_BYTES]; /* first bytes of the bundle's sha256: whose heads and labels these are */
     uint8_t known;        /* in 1/254; SPATIALNET_KNOWN_NOT_SAID for a model that does not say it */
     uint8_t reason;       /* enum spatialnet_reason */

@@ -17,14 +17,17 @@ from spatialnet_edge.core.spec import RGB, InputSpec
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """Where the camera was. Latitude and longitude in degrees (WGS 84), altitude in metres, attitude in degrees."""
+    """Where the camera was. Latitude and longitude in degrees (WGS 84), altitude in metres, attitude in degrees.
+
+    What is not known is None, never zero: at height 0, looking north along the ground, a camera might well be.
+    """
 
     latitude: float
     longitude: float
-    altitude: float
-    roll: float = 0.0
-    pitch: float = 0.0
-    yaw: float = 0.0
+    altitude: float | None = None
+    roll: float | None = None
+    pitch: float | None = None
+    yaw: float | None = None
 
 
 PixelFormat: TypeAlias = Literal["rgb24", "bgr24"]
@@ -66,7 +69,10 @@ class Frame:
         media_time_s: seconds from the start of a recording, by the frame's presentation time stamp; None for live sources and
             stills.
         pose: where the camera was, if known.
-        footprint: the corners of what the frame shows, (longitude, latitude) in degrees (WGS 84), anticlockwise; empty if unknown.
+        footprint: the outline of what the frame shows, (longitude, latitude) in degrees (WGS 84), anticlockwise, without the
+            first corner again; empty if unknown. It is never a ring round the globe: beyond the antimeridian longitudes go on
+            past 180, and an outline round a pole runs along the pole.
+        note: what of a file was taken, such as "the first of 3 pictures in the file"; None for all of it.
         pixel_format: order of the bands of an array; without meaning for a decoder's picture, which knows its own.
     """
 
@@ -79,6 +85,7 @@ class Frame:
     pose: Pose | None = None
     footprint: tuple[tuple[float, float], ...] = ()
     pixel_format: PixelFormat = "rgb24"
+    note: str | None = None
 
     @property
     def seconds(self) -> float:

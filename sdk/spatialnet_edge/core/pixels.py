@@ -17,58 +17,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialnet_edge.core.errors import first_line
+from spatialnet_edge.core.still_decoder import FORMATS, decode_still
 
 try:
     import cv2
 except ImportError:  # not installed, or built for another NumPy, as JetPack 6 has it: `doctor` says which
     cv2 = None
 
-MAX_PIXELS = 1 << 28
-"""A still image of more pixels is refused by its header."""
-MAX_IMAGE_BYTES = 1 << 30
-"""A larger file is not read: the largest picture has fewer bytes, compressed or not."""
-IMAGE_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP")
-"""Pillow's names of the formats that are decoded, and no others."""
-SEEN_AS_COLOUR = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
-"""Modes of Pillow with 8 bits a channel or fewer: nobody knows how a 16-bit sensor wants to be seen."""
 
-
-class NotDecoded(ValueError):
-    """Bytes that are no picture for us; the message says why."""
-
-
-def decode_rgb(encoded: bytes, formats: Sequence[str] = IMAGE_FORMATS) -> NDArray[np.uint8]:
-    """A still image, turned upright as its EXIF orientation says: uint8 `[H, W, 3]`, RGB.
-
-    Args:
-        formats: of Pillow, that may be decoded. Others are not even tried: some of Pillow's readers start programs (PostScript).
-
-    Raises:
-        ValueError: no image of these formats, a truncated or damaged one, one that is too large, or one of more than 8 bits; the
-            message says which.
-    """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    try:
-        opened: Any = Image.open(io.BytesIO(encoded), formats=list(formats))
-        with opened as image:
-            refuse_large(image.width, image.height)
-            if image.mode not in SEEN_AS_COLOUR:
-                raise NotDecoded(f"pixels of type '{image.mode}'; expected 8 bits a channel")
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"), np.uint8)
-    except UnidentifiedImageError as error:
-        raise NotDecoded(f"not an image of the formats {', '.join(formats)}; it begins with {encoded[:16]!r}") from error
-    except NotDecoded:
-        raise
-    except Exception as error:  # Pillow's decoders raise whatever a damaged file brings about
-        raise NotDecoded(f"damaged: {first_line(error)}; it begins with {encoded[:16]!r}") from error
-
-
-def refuse_large(width: int, height: int) -> None:
-    """Raises NotDecoded for a header that promises too many pixels."""
-    if width * height > MAX_PIXELS:
-        raise NotDecoded(f"{width}×{height} pixels; at most {MAX_PIXELS} are decoded")
+def decode_rgb(encoded: bytes, formats: Sequence[str] = FORMATS) -> NDArray[np.uint8]:
+    """A still image, upright: uint8 `[H, W, 3]`, RGB. Raises `NotDecoded`; see `still_decoder.decode_still`."""
+    return decode_still(encoded, formats).pixels
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:

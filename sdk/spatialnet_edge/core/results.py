@@ -203,6 +203,8 @@ class FrameResult:
             record["pose"] = {name: getattr(pose, name) for name in pose.__slots__}
         if self.frame.footprint:
             record["footprint"] = self.frame.footprint
+        if self.frame.note is not None:
+            record["note"] = self.frame.note
         return record
 
 

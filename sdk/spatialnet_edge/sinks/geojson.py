@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any, final
 
+from spatialnet_edge.core.errors import MissingExtra
 from spatialnet_edge.core.results import FrameResult
 from spatialnet_edge.sinks.jsonl import JsonLines
 
@@ -39,7 +41,24 @@ def geometry_of(result: FrameResult) -> dict[str, Any] | None:
     """Longitude before latitude, as RFC 7946 section 3.1.1 has it."""
     frame = result.frame
     if frame.footprint:
-        return {"type": "Polygon", "coordinates": [[*frame.footprint, frame.footprint[0]]]}
+        return polygon(frame.footprint)
     if frame.pose is not None:
-        return {"type": "Point", "coordinates": [frame.pose.longitude, frame.pose.latitude, frame.pose.altitude]}
+        height = [] if frame.pose.altitude is None else [frame.pose.altitude]
+        return {"type": "Point", "coordinates": [frame.pose.longitude, frame.pose.latitude, *height]}
     return None
+
+
+def polygon(outline: tuple[tuple[float, float], ...]) -> dict[str, Any]:
+    """An outline as a geometry; one that goes past the antimeridian is cut there (RFC 7946 section 3.1.9).
+
+    Raises:
+        MissingExtra: it has to be cut, and the extra `geo` is not installed.
+    """
+    ring = [*outline, outline[0]]
+    if all(abs(longitude) <= 180 for longitude, _ in ring):
+        return {"type": "Polygon", "coordinates": [ring]}
+    try:
+        antimeridian: Any = import_module("antimeridian")
+    except ModuleNotFoundError as error:
+        raise MissingExtra("antimeridian", "geo") from error
+    return antimeridian.fix_geojson({"type": "Polygon", "coordinates": [ring]})

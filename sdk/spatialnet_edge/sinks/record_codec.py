@@ -11,7 +11,7 @@
 | 32 | u32 | age at emit, µs |
 | 36 | u16 | flags: 1 dark, 2 saturated, 4 late, 8 position known |
 | 38 | u16 | answers that follow |
-| 40 | i32, i32, i32 | latitude and longitude in 1e-7 degrees (WGS 84), altitude in mm |
+| 40 | i32, i32, i32 | latitude and longitude in 1e-7 degrees (WGS 84), altitude in mm, -2147483648 where it is unknown |
 | 52 | u8[8] | bundle that answered: the first bytes of its sha256; zeros for none |
 | 60 | u8 | `known` in 1/254; 255 for a model without that output |
 | 61 | u8 | why no head has a label, see `REASONS`; 0 when the heads answer |
@@ -48,6 +48,8 @@ QUALITY = {"dark": DARK, "saturated": SATURATED}
 ONE_LABEL, LABELS, QUANTITY = 0, 1, 2
 UNSURE = -1
 MOST_LABELS = 64
+UNKNOWN = -(2**31)
+"""An altitude that nobody knows."""
 MOST_PLACE = 2**15 - 1
 """The place of a label has 15 bits."""
 MOST_ANSWERS = 64
@@ -84,7 +86,7 @@ class Record:
     captured_us: int
     age_us: int
     flags: int
-    position: tuple[float, float, float] | None
+    position: tuple[float, float, float | None] | None
     answers: tuple[Answer, ...]
     bundle: str | None = None
     known: float | None = None
@@ -142,10 +144,11 @@ def reason_name(number: int) -> str | None:
 
 def _place(pose: Pose | None) -> tuple[int, ...] | None:
     """As it goes into the record, heights beyond 2,147 km as just that; None for no pose or one that is no number."""
-    if pose is None or not all(map(math.isfinite, (pose.latitude, pose.longitude, pose.altitude))):
+    if pose is None or not all(map(math.isfinite, (pose.latitude, pose.longitude, pose.altitude or 0.0))):
         return None
-    scaled = (pose.latitude * 1e7, pose.longitude * 1e7, pose.altitude * 1e3)
-    return tuple(round(max(-(2**31), min(2**31 - 1, value))) for value in scaled)
+    scaled = (pose.latitude * 1e7, pose.longitude * 1e7, (pose.altitude or 0.0) * 1e3)
+    latitude, longitude, altitude = (round(max(UNKNOWN + 1, min(2**31 - 1, value))) for value in scaled)
+    return latitude, longitude, UNKNOWN if pose.altitude is None else altitude
 
 
 def unpack(content: bytes) -> Record:
@@ -168,7 +171,8 @@ def unpack(content: bytes) -> Record:
         Answer(head, kind, label, value, tuple(bit for bit in range(MOST_LABELS) if present >> bit & 1))
         for head, kind, label, value, present in ANSWER.iter_unpack(content[HEADER.size : -CRC.size])
     ]
-    position = (place[0] / 1e7, place[1] / 1e7, place[2] / 1e3) if flags & PLACED else None
+    altitude = None if place[2] == UNKNOWN else place[2] / 1e3
+    position = (place[0] / 1e7, place[1] / 1e7, altitude) if flags & PLACED else None
     return Record(
         seq,
         captured_ns,

@@ -97,11 +97,11 @@ class Sender:
             target[...] = stored
         pose = None
         if frame.pose is not None:
-            pose = tuple(float(getattr(frame.pose, name)) for name in frame.pose.__slots__)
+            pose = tuple(getattr(frame.pose, name) for name in frame.pose.__slots__)
         height, width, bands = stored.shape
         message = FrameMessage(
             memory.generation, slot, frame.seq, (height, width, bands), frame.pixel_format,
-            frame.captured_ns, frame.captured_unix, frame.media_time_s, pose, frame.footprint,
+            frame.captured_ns, frame.captured_unix, frame.media_time_s, pose, frame.footprint, frame.note,
         )  # fmt: skip
         self._channel.send(encode(message))
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from spatialnet_edge.core.errors import SourceRefused
 from spatialnet_edge.core.frames import Frame, Skipped
-from spatialnet_edge.core.pixels import SEEN_AS_COLOUR
+from spatialnet_edge.core.still_decoder import still_of
 from spatialnet_edge.sources.stills import read_image
 
 if TYPE_CHECKING:
@@ -38,15 +38,17 @@ def frame_of(image: object, seq: int) -> Frame | Skipped:
         return Frame(cast("NDArray[np.uint8]", image), seq, ARRAY)
     if isinstance(image, str | os.PathLike):
         return read_image(Path(cast("str | os.PathLike[str]", image)), seq)
-    from PIL import Image, ImageOps  # only now: arrays need no Pillow
+    from PIL import Image  # only now: arrays need no Pillow
 
     if not isinstance(image, Image.Image):
         raise SourceRefused(
             f"image {seq} is a {type(image).__name__}; expected uint8 [height, width, bands], a Pillow image or a path"
         )
-    if image.mode not in SEEN_AS_COLOUR:
-        raise SourceRefused(f"image {seq} has Pillow's mode '{image.mode}'; expected 8 bits a channel, such as RGB")
-    return Frame(np.asarray(ImageOps.exif_transpose(image).convert("RGB"), np.uint8), seq, ARRAY)
+    try:
+        still = still_of(image)
+    except ValueError as error:
+        raise SourceRefused(f"image {seq}: {error}") from error
+    return Frame(still.pixels, seq, ARRAY, note=still.note)
 
 
 @final

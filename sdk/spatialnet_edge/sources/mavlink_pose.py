@@ -84,7 +84,7 @@ class MavlinkPose:
         except OSError as error:
             if not patient:
                 raise SourceRefused(f"mavlink:{autopilot.connection}: cannot be opened: {first_line(error)}") from error
-        self._attitude: tuple[float, float, float] = (0.0, 0.0, 0.0)
+        self._attitude: tuple[float | None, float | None, float | None] = (None, None, None)
         self._poses: deque[tuple[int, Pose]] = deque(maxlen=KEPT)
         self._lock = Lock()
         self._closed = Event()

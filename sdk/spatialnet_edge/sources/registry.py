@@ -3,7 +3,7 @@
 | URI | source |
 |---|---|
 | `clip.mp4`, `file:clip.mp4` | a video file (extra `video`) |
-| `photo.jpg` | one image |
+| `photo.jpg` | one image; by its content, whatever it is called |
 | `folder/` | every image below it, in order of name |
 | `0`, `/dev/video2`, `/dev/v4l/by-id/…` | a camera (extra `opencv`); `?size=1280x720&fps=30&format=MJPG` chooses its mode |
 | `rtsp://…`, `http://…` | a network stream (extra `video`) |
@@ -26,6 +26,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 from spatialnet_edge.core.errors import SourceRefused
 from spatialnet_edge.core.frames import Frame, Skipped
 from spatialnet_edge.core.plugins import Plugin, known
+from spatialnet_edge.core.still_decoder import SUFFIXES, is_still
 
 
 @runtime_checkable
@@ -67,7 +68,8 @@ SOURCES: dict[str, Plugin] = {
     "synthetic": Plugin("spatialnet_edge.sources.synthetic:SyntheticSource"),
 }
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+MOTION_JPEG_SUFFIXES = (".mjpeg", ".mjpg")
+"""A recording of pictures one after the other, which begins as a picture does."""
 
 
 def hidden(part: str) -> bool:
@@ -188,12 +190,23 @@ def size_of(text: str) -> tuple[int, int]:
 
 
 def _parse_path(text: str) -> SourceUri:
-    path = Path(text)
     if os.path.isdir(text):
         return SourceUri("folder", text)
-    if path.suffix.lower() in IMAGE_SUFFIXES:
+    suffix = Path(text).suffix.lower()
+    if suffix in SUFFIXES or (suffix not in MOTION_JPEG_SUFFIXES and begins_as_still(Path(text))):
         return SourceUri("image", text)
     return SourceUri("video", text)
+
+
+def begins_as_still(path: Path) -> bool:
+    """Whether a plain file begins as an image does."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return is_still(file.read(16))
+    except (OSError, ValueError):
+        return False
 
 
 def regular_file(text: str) -> Path:

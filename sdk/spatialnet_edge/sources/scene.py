@@ -176,39 +176,27 @@ class Raster:
         footprint = self._footprint(x, y, side)
         return Frame(levels(values, tiling.scale), seq, source, pose=centre(footprint), footprint=footprint)
 
-    def _footprint(self, x: int, y: int, side: int) -> tuple[tuple[float, float], ...]:
-        """Anticlockwise from the lower left, as RFC 7946 wants it; empty for a raster without georeference."""
-        if self._data.crs is None:
-            return ()
-        warp: Any = import_module("rasterio.warp")
-        transform: Any = import_module("rasterio.transform")
-        rows, columns = (y + side, y + side, y, y), (x, x + side, x + side, x)
-        eastings, northings = transform.xy(self._data.transform, rows, columns, offset="ul")
-        longitudes, latitudes = warp.transform(self._data.crs, WGS84, list(eastings), list(northings))
-        return tuple((round(lon, 7), round(lat, 7)) for lon, lat in zip(longitudes, latitudes, strict=True))
-
     def close(self) -> None:
         self._data.close()
 
 
-def levels(values: Any, scale: float) -> NDArray[np.uint8]:
-    """A masked `[bands, side, side]` as uint8 `[side, side, bands]`; no data is black."""
-    image: NDArray[Any] = np.nan_to_num(np.moveaxis(values.filled(0), 0, 2), copy=False)
-    if scale:
-        image = np.minimum(np.maximum(image.astype(np.float32) * (255 / scale), 0), 255)
-    return np.ascontiguousarray(image, np.uint8)
+def levels(values: Any, tiling: Tiling, scales: Sequence[float], offsets: Sequence[float]) -> NDArray[np.uint8]:
+    """A masked `[bands, side, side]` as uint8 `[side, side, bands]`; no data is black.
+
+    Args:
+        scales, offsets: of each band, as the raster states them: `stored * scale + offset` is the physical value. With
+            `Tiling.scale`, which is in stored units, the offset is taken into account first, so that nothing is 0.
+    """
+    image: NDArray[Any] = np.moveaxis(values.filled(0), 0, 2)
+    if tiling.scale:
+        stored = np.asarray(image, np.float32)
+        factors = np.array([scale / scales[0] for scale in scales], np.float32)
+        shifts = np.array([offset / scales[0] for offset in offsets], np.float32)
+        physical = np.where(np.moveaxis(np.ma.getmaskarray(values), 0, 2), 0, stored * factors + shifts)
+        image = np.clip(physical * (255 / tiling.scale), 0, 255)
+    return np.ascontiguousarray(np.nan_to_num(image), np.uint8)
 
 
-def starts(length: int, side: int, step: int) -> list[int]:
-    """Where tiles begin along one side: every `step` pixels, and at last so that the edge is covered."""
-    inside = list(range(0, length - side + 1, step))
-    return inside if inside[-1] + side == length else [*inside, length - side]
-
-
-def centre(footprint: tuple[tuple[float, float], ...]) -> Pose | None:
-    """The middle of a footprint, at height 0; None without one."""
-    if not footprint:
-        return None
-    longitude = sum(corner[0] for corner in footprint) / len(footprint)
-    latitude = sum(corner[1] for corner in footprint) / len(footprint)
-    return Pose(round(latitude, 7), round(longitude, 7), 0.0)
+def starts(length: int, side: int, step: int) -> range:
+    """Where tiles begin along one side, every `step` pixels; the last one, which `last_start` moves back, covers the edge."""
+    return range(0, max(1, length - side + step), step)

@@ -57,8 +57,9 @@ class FrameMessage(msgspec.Struct, tag=True, frozen=True):
     captured_ns: int
     captured_unix: float
     media_time_s: float | None
-    pose: tuple[float, ...] | None
+    pose: tuple[float | None, ...] | None
     footprint: tuple[tuple[float, float], ...] = ()
+    note: str | None = None
 
 
 class SkippedMessage(msgspec.Struct, tag=True, frozen=True):
@@ -136,8 +137,8 @@ def frame_of(message: FrameMessage, memory: Memory, channel: Channel, seq: int, 
     slot = memory.view(message.slot, message.shape)
     slot.flags.writeable = False
     pixels = lend(slot, partial(channel.release, memory.generation, message.slot))
-    pose = None if message.pose is None else Pose(*message.pose)
+    pose = None if message.pose is None else Pose(*message.pose)  # pyright: ignore[reportArgumentType]
     return Frame(
         pixels, seq, source, message.captured_ns, message.captured_unix, message.media_time_s, pose, message.footprint,
-        message.pixel_format,
+        message.pixel_format, message.note,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Still images: one file, or every image below a folder."""
+"""Still images: one file, or every image below a folder. What a file is its content says, not its name."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import final
 
 from spatialnet_edge.core.errors import SourceRefused
 from spatialnet_edge.core.frames import Frame, Skipped
-from spatialnet_edge.core.pixels import MAX_IMAGE_BYTES, decode_rgb
+from spatialnet_edge.core.still_decoder import MAX_BYTES, SUFFIXES, TILES, decode_still
 from spatialnet_edge.sources.exif import exif_pose
-from spatialnet_edge.sources.registry import IMAGE_SUFFIXES, hidden, regular_file, shown
+from spatialnet_edge.sources.registry import begins_as_still, hidden, regular_file, shown
 
 
 @final
@@ -49,9 +49,7 @@ class FolderSource:
         self.uri = shown(rest)
         self._paths = find_images(Path(rest))
         if not self._paths:
-            raise SourceRefused(
-                f"{self.uri}: no image in this folder or below; looked for {', '.join(sorted(IMAGE_SUFFIXES))}"
-            )
+            raise SourceRefused(f"{self.uri}: no image in this folder or below; looked for {', '.join(sorted(SUFFIXES))}")
         self.length = len(self._paths)
 
     def __iter__(self) -> Iterator[Frame | Skipped]:
@@ -62,22 +60,27 @@ class FolderSource:
         pass
 
 
-def find_images(folder: Path, suffixes: Set[str] = IMAGE_SUFFIXES) -> Sequence[Path]:
-    """Files below `folder` with an image's suffix, sorted; without hidden ones. Links to folders are not followed."""
+def find_images(folder: Path, suffixes: Set[str] = SUFFIXES) -> Sequence[Path]:
+    """Files below `folder` with an image's suffix, or with none and an image's content; sorted, without hidden ones.
+
+    Links to folders are not followed.
+    """
     found = (Path(top, name) for top, _, names in os.walk(folder) for name in names)
-    images = (path for path in found if path.suffix.lower() in suffixes)
-    return sorted(path for path in images if not any(map(hidden, path.relative_to(folder).parts)))
+    seen = (path for path in found if not any(map(hidden, path.relative_to(folder).parts)))
+    return sorted(path for path in seen if path.suffix.lower() in suffixes or (not path.suffix and begins_as_still(path)))
 
 
 def read_image(path: Path, seq: int) -> Frame | Skipped:
     """Decode one file to RGB; what is wrong with it comes back as `Skipped`, with the path."""
+    name = shown(path)
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            return Skipped(seq, "decode_error", f"{shown(path)}: not a plain file")
-        if (size := path.stat().st_size) > MAX_IMAGE_BYTES:
-            return Skipped(seq, "decode_error", f"{shown(path)}: has {size} bytes; at most {MAX_IMAGE_BYTES} are read")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            return Skipped(seq, "decode_error", f"{name}: not a plain file")
+        if status.st_size > MAX_BYTES:
+            return Skipped(seq, "decode_error", f"{name}: too large: {status.st_size} bytes, at most {MAX_BYTES}; {TILES}")
         encoded = path.read_bytes()
-        pixels = decode_rgb(encoded)
+        still = decode_still(encoded)
     except (OSError, ValueError) as error:
-        return Skipped(seq, "decode_error", f"{shown(path)}: {error}")
-    return Frame(pixels, seq, shown(path), pose=exif_pose(encoded))
+        return Skipped(seq, "decode_error", f"{name}: {error}")
+    return Frame(still.pixels, seq, name, pose=exif_pose(encoded), note=still.note)

@@ -14,7 +14,7 @@ import numpy as np
 
 from spatialnet_edge.core.errors import DataRefused, UsageError
 from spatialnet_edge.core.spec import RGB, BandGroup, Head, Multiclass, Multilabel, Regression
-from spatialnet_edge.sources.registry import IMAGE_SUFFIXES
+from spatialnet_edge.core.still_decoder import SUFFIXES
 from spatialnet_training.data.bands import decode
 from spatialnet_training.data.dataset_registry import TERMS
 from spatialnet_training.data.file_tree import Tree
@@ -159,7 +159,7 @@ def load_unlabelled(path: Path, longest: int, groups: tuple[BandGroup, ...] = (R
         DataRefused: none can be read, or none is as large as a tile.
     """
     tree = Tree(path)
-    files = [name for name in tree.names() if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+    files = [name for name in tree.names() if Path(name).suffix.lower() in SUFFIXES]
     collector = Collector((), (path.stem,))
     for file, encoded in zip(files, tree.read(files), strict=True):
         picture = decode(encoded, groups)

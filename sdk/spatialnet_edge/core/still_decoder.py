@@ -1,0 +1,140 @@
+"""The one decoder of still images, for the runtime's sources, bundles, training and evaluation.
+
+Pillow decodes, and only the formats of `FORMATS`: what looks like another one, such as PostScript, starts no interpreter.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "JPEG2000", "AVIF", "BMP")
+"""Pillow's names of the formats that are decoded. JPEG includes MPO."""
+SUFFIXES = frozenset(
+    {
+        ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".j2k", ".jpx",
+        ".avif", ".bmp", ".dib",
+    }
+)  # fmt: skip
+MAX_PIXELS = 89_478_485
+"""A still image of more pixels is refused by its header; it is where Pillow begins to warn. Decoding takes up to 12 bytes a pixel."""
+MAX_BYTES = 512 << 20
+"""A file of more bytes is no still image for us."""
+SEEN_AS_COLOUR = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
+"""Modes of Pillow with 8 bits a channel or fewer: nobody knows how a 16-bit sensor wants to be seen."""
+SIGNATURES = (
+    b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"GIF87a", b"GIF89a", b"\0\0\0\x0cjP  \r\n",
+    b"\xff\x4f\xff\x51",
+)  # fmt: skip
+SAMPLE_FORMATS = {1: "uint", 2: "int", 3: "float"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Still:
+    """A decoded image.
+
+    Attributes:
+        pixels: uint8 `[H, W, 3]`, RGB, upright.
+        note: what of the file was taken, where that is not all: "the first of 3 pictures in the file"; None for a single one.
+    """
+
+    pixels: NDArray[np.uint8]
+    note: str | None = None
+
+
+def is_still(begin: bytes) -> bool:
+    """Whether a file that begins with these bytes (16 are enough) is an image in one of `FORMATS`."""
+    riff = begin[:4] == b"RIFF" and begin[8:12] == b"WEBP"
+    avif = begin[4:8] == b"ftyp" and begin[8:12] in (b"avif", b"avis", b"mif1")
+    bitmap = begin[:2] == b"BM" and begin[6:10] == b"\0\0\0\0"
+    return riff or avif or bitmap or begin.startswith(SIGNATURES)
+
+
+def decode_still(encoded: bytes) -> Still:
+    """An image file, turned upright as its EXIF orientation says; of a file with several pictures the first.
+
+    Raises:
+        ValueError: no image, a damaged one, one that is too large, or one of more than 8 bits a channel; the message says which.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    if len(encoded) > MAX_BYTES:
+        raise ValueError(f"{len(encoded)} bytes; an image has at most {MAX_BYTES}; read a raster in tiles with scene:PATH")
+    refuse_deep_pixels(encoded)
+    try:
+        opened: Any = Image.open(io.BytesIO(encoded), formats=FORMATS)
+        with opened as image:
+            return still_of(image)
+    except UnidentifiedImageError as error:
+        raise ValueError(f"not an image; it begins with {encoded[:16]!r}; expected one of {', '.join(FORMATS)}") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(f"too large: {error}; {TILES}") from error
+    except ValueError:
+        raise
+    except (Exception, MemoryError) as error:  # Pillow's decoders raise whatever a damaged file leads them to
+        raise ValueError(f"damaged: {error or type(error).__name__}; it begins with {encoded[:16]!r}") from error
+
+
+TILES = f"at most {MAX_PIXELS} pixels are decoded at once; read it in tiles with scene:PATH (extra geo)"
+
+
+def still_of(image: Any) -> Still:
+    """The pixels of a picture that Pillow has opened.
+
+    Raises:
+        ValueError: too large, or of a mode that is not seen as colour.
+    """
+    from PIL import ImageOps
+
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"too large: {image.width}×{image.height} pixels; {TILES}")
+    if image.mode not in SEEN_AS_COLOUR:
+        raise ValueError(f"pixels of type '{image.mode}'; expected 8 bits a channel; scene:PATH?scale= reads other rasters")
+    count = int(getattr(image, "n_frames", 1))
+    note = f"the first of {count} pictures in the file" if count > 1 else None
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode != "RGB":
+        upright = upright.convert("RGB")
+    return Still(np.asarray(upright, np.uint8), note)
+
+
+def refuse_deep_pixels(encoded: bytes) -> None:
+    """Refuse more than 8 bits a channel by the header: of 16-bit colour Pillow shows the high byte alone, without a word.
+
+    Raises:
+        ValueError: more than 8 bits a channel, or a TIFF with bands that are no photograph's.
+    """
+    bits, bands, kind = 8, 3, "uint"
+    if encoded[:8] == b"\x89PNG\r\n\x1a\n":
+        bits = int.from_bytes(encoded[24:25], "big")
+    elif encoded[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        bits, bands, kind = tiff_layout(encoded)
+    elif (start := encoded.find(b"\xff\x4f\xff\x51", 0, 1 << 16)) >= 0 and encoded[:1] in (b"\0", b"\xff"):
+        size = encoded[start + 2 :]  # SIZ marker segment, ISO/IEC 15444-1, A.5.1
+        bits = (int.from_bytes(size[40:41], "big") & 0x7F) + 1
+    if bits > 8 or bands > 4 or kind == "float":
+        raise ValueError(
+            f"{bands} band{'s' * (bands != 1)} of {kind}{bits}; expected 1 to 4 bands of 8 bits, as a photograph has; "
+            f"scene:PATH?scale= reads rasters (extra geo)"
+        )
+
+
+def tiff_layout(encoded: bytes) -> tuple[int, int, str]:
+    """Bits of a sample, bands, and kind of sample of a TIFF's first picture (TIFF 6.0, tags 258, 277, 339)."""
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    try:
+        big = encoded[2:3] in (b"+",) or encoded[3:4] == b"+"
+        directory: Any = ImageFileDirectory_v2(encoded[: 16 if big else 8])
+        file = io.BytesIO(encoded)
+        file.seek(directory.next)
+        directory.load(file)
+        bits, bands = directory.get(258, (1,)), directory.get(277, 1)
+        kinds = directory.get(339, (1,))
+        return max(bits), int(bands), SAMPLE_FORMATS.get(max(kinds), "other")
+    except Exception as error:  # whatever a damaged directory leads Pillow to
+        raise ValueError(f"damaged: {error}; it begins with {encoded[:16]!r}") from error
