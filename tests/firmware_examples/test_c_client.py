@@ -93,7 +93,7 @@ def test_any_pose_gives_a_record(pose: Pose) -> None:
     """A satellite is higher than the field goes, and a receiver without a fix says what is no number."""
     found = unpack(pack(result(1, pose))).position
     assert (found is None) == (not all(map(math.isfinite, (pose.latitude, pose.longitude, pose.altitude))))
-    assert found is None or found[2] == pytest.approx(min(max(pose.altitude, -(2**31) / 1e3), (2**31 - 1) / 1e3), abs=1e-3)
+    assert found is None or found[2] == pytest.approx(min(max(pose.altitude, -(2**31 - 1) / 1e3), (2**31 - 1) / 1e3), abs=1e-3)
 
 
 @given(st.integers(0, 115), st.integers(1, 255))

@@ -4,8 +4,13 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
+import threading
 import time
 import tty
+import warnings
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import cv2
@@ -20,7 +25,7 @@ from spatialnet_edge.sinks.registry import open_sink
 from spatialnet_edge.sources.exif import exif_pose
 from spatialnet_edge.sources.pose import open_pose
 from spatialnet_edge.sources.registry import open_source
-from spatialnet_edge.sources.scene import starts
+from spatialnet_edge.sources.scene import count_starts, starts
 from spatialnet_edge.sources.supervised import SupervisedSource, Timeouts
 
 BRIGHTON = (699_960.0, 5_650_000.0)
@@ -147,7 +152,8 @@ def test_options_are_held_against_a_folder_at_once(scene: Path) -> None:
 
 @pytest.mark.parametrize(("length", "side", "step", "expected"), [(10, 4, 4, [0, 4, 6]), (8, 4, 4, [0, 4]), (4, 4, 1, [0])])
 def test_tiles_cover_the_edge(length: int, side: int, step: int, expected: list[int]) -> None:
-    assert starts(length, side, step) == expected
+    assert list(starts(length, side, step)) == expected
+    assert count_starts(length, side, step) == len(expected)
 
 
 def test_a_scene_goes_out_as_geojson(scene: Path, tiny_path: Path, tmp_path: Path) -> None:
@@ -182,7 +188,7 @@ def test_a_photograph_says_where_it_was_taken(tmp_path: Path) -> None:
     ("latitude", "altitude", "expected"),
     [
         ((51, 1), (100, 1), Pose(51.0, -4.0, 100.0)),
-        ((51, 1), (0, 0), Pose(51.0, -4.0, 0.0)),
+        ((51, 1), (0, 0), Pose(51.0, -4.0)),
         ((0, 0), (100, 1), None),  # what a receiver without a fix writes
         ((500, 1), (100, 1), None),
     ],
@@ -276,3 +282,229 @@ def test_a_pose_of_another_kind_is_refused() -> None:
             open_pose(uri)
     with pytest.raises(UsageError, match="baud=fast: expected a whole number"):
         open_pose("mavlink:/dev/ttyTHS1?baud=fast")
+
+
+def write_raster(path: Path, crs: object, transform: object, pixels: np.ndarray | None = None, **profile: object) -> Path:
+    rasterio = pytest.importorskip("rasterio")
+    values = np.moveaxis(clip_frames(1)[0][:256, :256], 2, 0) if pixels is None else pixels
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with rasterio.open(
+            path, "w", driver="GTiff", width=values.shape[2], height=values.shape[1], count=values.shape[0], dtype=values.dtype,
+            crs=crs, transform=transform, **profile,
+        ) as raster:  # fmt: skip
+            raster.write(values)
+    return path
+
+
+def first_tile(path: Path, options: str = "") -> Frame:
+    item = next(iter(open_source(f"scene:{path}{options}")))
+    assert isinstance(item, Frame), item
+    return item
+
+
+def area_of(ring: tuple[tuple[float, float], ...]) -> float:
+    """Twice the signed area, positive for anticlockwise."""
+    return sum(a[0] * b[1] - b[0] * a[1] for a, b in zip(ring, (*ring[1:], ring[0]), strict=True))
+
+
+def geometry_of_frame(frame: Frame) -> dict[str, object]:
+    from spatialnet_edge.sinks.geojson import polygon
+
+    return polygon(frame.footprint)
+
+
+def test_a_tile_across_the_antimeridian_is_small_and_is_cut_there(tmp_path: Path) -> None:
+    """RFC 7946 section 3.1.9."""
+    affine = pytest.importorskip("rasterio.transform")
+    shapely = pytest.importorskip("shapely.geometry")
+    frame = first_tile(write_raster(tmp_path / "x.tif", "EPSG:3832", affine.from_origin(3339584.7 - 1280, -1920000, 10, 10)))
+    longitudes = [longitude for longitude, _ in frame.footprint]
+    assert max(longitudes) - min(longitudes) < 0.1
+    assert area_of(frame.footprint) > 0
+    assert frame.pose is not None
+    assert abs(abs(frame.pose.longitude) - 180) < 0.01
+    geometry = geometry_of_frame(frame)
+    assert geometry["type"] == "MultiPolygon"
+    shape = shapely.shape(geometry)
+    assert shape.is_valid
+    assert shape.area == pytest.approx(area_of(frame.footprint) / 2, rel=1e-3)
+    assert all(abs(longitude) <= 180 for part in shape.geoms for longitude, _ in part.exterior.coords)
+
+
+@pytest.mark.parametrize(("crs", "latitude"), [("EPSG:3413", 90), ("EPSG:3031", -90)])
+def test_a_tile_round_a_pole_reaches_the_pole(tmp_path: Path, crs: str, latitude: int) -> None:
+    affine = pytest.importorskip("rasterio.transform")
+    shapely = pytest.importorskip("shapely.geometry")
+    frame = first_tile(write_raster(tmp_path / "x.tif", crs, affine.from_origin(-1280, 1280, 10, 10)))
+    assert frame.pose is not None
+    assert frame.pose.latitude == pytest.approx(latitude, abs=1e-5)
+    shape = shapely.shape(geometry_of_frame(frame))
+    assert shape.is_valid
+    assert shape.bounds[0] == -180
+    assert shape.bounds[2] == 180
+    for longitude in (-170, -45, 0, 91, 179):
+        assert shape.contains(shapely.Point(longitude, latitude * 0.99999))
+        assert not shape.contains(shapely.Point(longitude, latitude * 0.99))
+
+
+def test_a_raster_whose_first_row_lies_in_the_south_is_anticlockwise_too(tmp_path: Path) -> None:
+    affine = pytest.importorskip("affine")
+    frame = first_tile(write_raster(tmp_path / "x.tif", "EPSG:32630", affine.Affine(10, 0, 699_960, 0, 10, 5_640_000)))
+    assert area_of(frame.footprint) > 0
+
+
+def test_a_raster_that_does_not_say_where_it_lies_has_an_answer_and_no_place(tmp_path: Path) -> None:
+    affine = pytest.importorskip("affine")
+    crs = pytest.importorskip("rasterio.crs").CRS
+    local = crs.from_wkt('LOCAL_CS["x",UNIT["metre",1]]')
+    for name, system, transform in (
+        ("local", local, affine.Affine(1, 0, 100, 0, -1, 100)),
+        ("identity", "EPSG:4326", affine.Affine.identity()),
+        ("nowhere", "EPSG:32630", affine.Affine(1e9, 0, 1e15, 0, -1e9, 1e15)),
+    ):
+        frame = first_tile(write_raster(tmp_path / f"{name}.tif", system, transform))
+        assert frame.footprint == (), name
+        assert frame.pose is None, name
+        assert frame.pixels.shape == (256, 256, 3)
+
+
+def test_a_rasters_own_offset_is_added_before_the_scale(tmp_path: Path) -> None:
+    """As Sentinel-2 has it since 2022: reflectance = stored * 0.0001 - 0.1."""
+    rasterio = pytest.importorskip("rasterio")
+    affine = pytest.importorskip("affine")
+    stored = np.full((3, 64, 64), 1000, np.uint16)
+    stored[:, 32:] = 2500
+    path = write_raster(tmp_path / "x.tif", "EPSG:32633", affine.Affine(10, 0, 5e5, 0, -10, 46e5), stored)
+    plain = first_tile(path, "?scale=3000").pixels
+    with rasterio.open(path, "r+") as raster:
+        raster.scales, raster.offsets = (0.0001,) * 3, (-0.1,) * 3
+    pixels = first_tile(path, "?scale=3000").pixels
+    assert (plain[0, 0, 0], plain[-1, 0, 0]) == (85, 212)
+    assert (pixels[0, 0, 0], pixels[-1, 0, 0]) == (0, 127)
+
+
+@pytest.mark.fault(54)
+def test_a_raster_that_names_other_files_or_addresses_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("rasterio")
+    asked: list[str] = []
+
+    class Counting(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        do_HEAD = do_GET
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    band = '<VRTRasterBand dataType="Byte" band="{}" {}>{}</VRTRasterBand>'
+    with ThreadingHTTPServer(("127.0.0.1", 0), Counting) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        remote = (
+            f'<SimpleSource><SourceFilename relativeToVRT="0">/vsicurl/http://127.0.0.1:{server.server_port}/x.tif'
+            f"</SourceFilename><SourceBand>1</SourceBand></SimpleSource>"
+        )
+        local = (
+            '<SourceFilename relativeToVRT="0">/etc/passwd</SourceFilename><ImageOffset>0</ImageOffset>'
+            "<PixelOffset>1</PixelOffset><LineOffset>16</LineOffset>"
+        )
+        service = (
+            f'<GDAL_WMS><Service name="TMS"><ServerUrl>http://127.0.0.1:{server.server_port}/${{z}}.png</ServerUrl></Service>'
+            f"<DataWindow><UpperLeftX>-1</UpperLeftX><UpperLeftY>1</UpperLeftY><LowerRightX>1</LowerRightX><LowerRightY>-1"
+            f"</LowerRightY><TileLevel>1</TileLevel></DataWindow><BandsCount>3</BandsCount></GDAL_WMS>"
+        )
+        head = '<VRTDataset rasterXSize="16" rasterYSize="16">'
+        texts = {
+            "remote.tif": head + "".join(band.format(i, "", remote) for i in (1, 2, 3)) + "</VRTDataset>",
+            "raw.jpg": head
+            + "".join(band.format(i, 'subClass="VRTRawRasterBand"', local) for i in (1, 2, 3))
+            + "</VRTDataset>",
+            "wms.tif": service,
+        }
+        for name, text in texts.items():
+            (tmp_path / name).write_text(text)
+            with pytest.raises(SourceRefused, match="GDAL does not read"):
+                list(open_source(f"scene:{tmp_path / name}?tile=8"))
+        server.shutdown()
+    assert asked == []
+
+
+@pytest.mark.fault(54)
+def test_an_absurdly_large_raster_costs_no_memory(tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    sparse = {"driver": "GTiff", "width": 400_000, "height": 400_000, "count": 3, "dtype": "uint8"}
+    sparse |= {"SPARSE_OK": True, "BIGTIFF": "YES"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with rasterio.open(
+            tmp_path / "x.tif", "w", tiled=True, blockxsize=4096, blockysize=4096, compress="deflate", **sparse
+        ):
+            pass
+        sparse |= {"width": 32_000, "height": 32_000, "compress": "deflate"}
+        with rasterio.open(tmp_path / "one.tif", "w", tiled=True, blockxsize=32_000, blockysize=32_000, **sparse):
+            pass
+    program = (
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))\n"
+        "from itertools import islice\nfrom spatialnet_edge.sources.registry import open_source\n"
+        f"source = open_source('scene:{tmp_path / 'x.tif'}?tile=32')\n"
+        "print(source.length, len(list(islice(source, 3))))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == [str(12_500**2), "3"]
+    with pytest.raises(SourceRefused, match="stored in blocks of"):
+        open_source(f"scene:{tmp_path / 'one.tif'}?tile=32")
+
+
+def photograph(gps: dict[int, object], xmp: bytes = b"") -> bytes:
+    images = pytest.importorskip("PIL.Image")
+    exif = images.Exif()
+    exif[0x8825] = gps
+    encoded = io.BytesIO()
+    images.new("RGB", (32, 32)).save(encoded, "JPEG", exif=exif, xmp=xmp)
+    return encoded.getvalue()
+
+
+PLACE = {2: (33.0, 52.0, 12.0), 4: (70.0, 12.0, 36.0)}
+
+
+@pytest.mark.parametrize(("south", "west"), [("S", "W"), ("s", "w"), ("South", "West"), (" S", "W\0")])
+def test_references_are_read_in_any_spelling(south: str, west: str) -> None:
+    assert exif_pose(photograph({1: south, 3: west, **PLACE})) == Pose(pytest.approx(-33.87), pytest.approx(-70.21))
+
+
+@pytest.mark.parametrize(
+    "gps",
+    [
+        PLACE,
+        {1: "S", **PLACE},
+        {1: "X", 3: "W", **PLACE},
+        {1: "S", 3: "W", 9: "V", **PLACE},
+        {1: "N", 2: (0.0, 0.0, 0.0), 3: "E", 4: (0.0, 0.0, 0.0)},
+    ],
+)
+def test_a_position_that_is_not_known_is_none(gps: dict[int, object]) -> None:
+    assert exif_pose(photograph(gps)) is None
+
+
+def test_djis_attitude_is_the_cameras() -> None:
+    xmp = (
+        b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description drone-dji:GimbalYawDegree="+84.20"'
+        b' drone-dji:GimbalPitchDegree="-44.50"'
+        b' drone-dji:FlightYawDegree="+85.0" drone-dji:FlightRollDegree="+1.0"/></x:xmpmeta>'
+    )
+    pose = exif_pose(photograph({1: "S", 3: "E", 5: b"\x01", 6: 20.0, **PLACE}, xmp))
+    assert pose is not None
+    assert (pose.altitude, pose.roll, pose.pitch, pose.yaw) == (-20.0, 1.0, -44.5, 84.2)
+
+
+def test_what_a_pose_does_not_know_is_none_wherever_it_goes(tmp_path: Path) -> None:
+    pose = Pose(50.8, -0.1)
+    assert (pose.altitude, pose.roll, pose.pitch, pose.yaw) == (None, None, None, None)
+    (tmp_path / "x.jpg").write_bytes(photograph({1: "N", 3: "W", **PLACE}))
+    (frame,) = SupervisedSource(str(tmp_path / "x.jpg"), Timeouts(give_up="always"), live=False)
+    assert isinstance(frame, Frame)
+    assert frame.pose is not None
+    assert frame.pose.altitude is None
+    assert frame.pose.yaw is None

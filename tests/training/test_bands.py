@@ -61,13 +61,12 @@ def test_a_photograph_gives_colour_and_what_can_be_derived_from_it() -> None:
     assert decode(b"II*\0 broken", (RGB,)) is None  # tifffile warns in its log
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_a_compressed_tiff_of_colours_has_its_upper_eight_bits(dtype: type) -> None:
-    """OpenCV writes it with LZW, which tifffile alone cannot read."""
-    image = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (12, 10, 3)).astype(dtype)
-    _, encoded = cv2.imencode(".tif", image)
-    found = decode(encoded.tobytes(), (RGB,))
-    np.testing.assert_array_equal(found, (image >> (8 * (image.itemsize - 1)))[..., ::-1])
+def test_a_compressed_tiff_of_colours_is_read_as_the_runtime_reads_it() -> None:
+    """OpenCV writes it with LZW, which tifffile alone cannot read. 16 bits a channel are refused: their scale is unknown."""
+    image = np.random.default_rng(0).integers(0, 255, (12, 10, 3), np.uint8)
+    found = decode(cv2.imencode(".tif", image)[1].tobytes(), (RGB,))
+    np.testing.assert_array_equal(found, image[..., ::-1])
+    assert decode(cv2.imencode(".tif", image.astype(np.uint16) << 8)[1].tobytes(), (RGB,)) is None
 
 
 def test_thirteen_bands_give_colour_to_who_wants_no_more() -> None:

@@ -6,6 +6,7 @@ Pillow decodes, and only the formats of `FORMATS`: what looks like another one, 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ SUFFIXES = frozenset(
     }
 )  # fmt: skip
 MAX_PIXELS = 89_478_485
-"""A still image of more pixels is refused by its header; it is where Pillow begins to warn. Decoding takes up to 12 bytes a pixel."""
+"""A still image of more pixels is refused by its header. Pillow begins to warn here; decoding takes up to 12 bytes a pixel."""
 MAX_BYTES = 512 << 20
 """A file of more bytes is no still image for us."""
 SEEN_AS_COLOUR = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
@@ -31,6 +32,10 @@ SIGNATURES = (
     b"\xff\x4f\xff\x51",
 )  # fmt: skip
 SAMPLE_FORMATS = {1: "uint", 2: "int", 3: "float"}
+
+
+class NotDecoded(ValueError):
+    """Bytes that are no picture for us; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,29 +59,32 @@ def is_still(begin: bytes) -> bool:
     return riff or avif or bitmap or begin.startswith(SIGNATURES)
 
 
-def decode_still(encoded: bytes) -> Still:
+def decode_still(encoded: bytes, formats: Sequence[str] = FORMATS) -> Still:
     """An image file, turned upright as its EXIF orientation says; of a file with several pictures the first.
 
+    Args:
+        formats: Pillow's names of those that may be decoded; others are not even tried.
+
     Raises:
-        ValueError: no image, a damaged one, one that is too large, or one of more than 8 bits a channel; the message says which.
+        NotDecoded: no image, a damaged one, one that is too large, or one of more than 8 bits a channel; the message says which.
     """
     from PIL import Image, UnidentifiedImageError
 
     if len(encoded) > MAX_BYTES:
-        raise ValueError(f"{len(encoded)} bytes; an image has at most {MAX_BYTES}; read a raster in tiles with scene:PATH")
+        raise NotDecoded(f"{len(encoded)} bytes; an image has at most {MAX_BYTES}; read a raster in tiles with scene:PATH")
     refuse_deep_pixels(encoded)
     try:
-        opened: Any = Image.open(io.BytesIO(encoded), formats=FORMATS)
+        opened: Any = Image.open(io.BytesIO(encoded), formats=list(formats))
         with opened as image:
             return still_of(image)
     except UnidentifiedImageError as error:
-        raise ValueError(f"not an image; it begins with {encoded[:16]!r}; expected one of {', '.join(FORMATS)}") from error
+        raise NotDecoded(f"not an image; it begins with {encoded[:16]!r}; expected one of {', '.join(formats)}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"too large: {error}; {TILES}") from error
-    except ValueError:
+        raise NotDecoded(f"too large: {error}; {TILES}") from error
+    except NotDecoded:
         raise
     except (Exception, MemoryError) as error:  # Pillow's decoders raise whatever a damaged file leads them to
-        raise ValueError(f"damaged: {error or type(error).__name__}; it begins with {encoded[:16]!r}") from error
+        raise NotDecoded(f"damaged: {error or type(error).__name__}; it begins with {encoded[:16]!r}") from error
 
 
 TILES = f"at most {MAX_PIXELS} pixels are decoded at once; read it in tiles with scene:PATH (extra geo)"
@@ -86,14 +94,14 @@ def still_of(image: Any) -> Still:
     """The pixels of a picture that Pillow has opened.
 
     Raises:
-        ValueError: too large, or of a mode that is not seen as colour.
+        NotDecoded: too large, or of a mode that is not seen as colour.
     """
     from PIL import ImageOps
 
     if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"too large: {image.width}×{image.height} pixels; {TILES}")
+        raise NotDecoded(f"too large: {image.width}×{image.height} pixels; {TILES}")
     if image.mode not in SEEN_AS_COLOUR:
-        raise ValueError(f"pixels of type '{image.mode}'; expected 8 bits a channel; scene:PATH?scale= reads other rasters")
+        raise NotDecoded(f"pixels of type '{image.mode}'; expected 8 bits a channel; scene:PATH?scale= reads other rasters")
     count = int(getattr(image, "n_frames", 1))
     note = f"the first of {count} pictures in the file" if count > 1 else None
     upright = ImageOps.exif_transpose(image)
@@ -106,7 +114,7 @@ def refuse_deep_pixels(encoded: bytes) -> None:
     """Refuse more than 8 bits a channel by the header: of 16-bit colour Pillow shows the high byte alone, without a word.
 
     Raises:
-        ValueError: more than 8 bits a channel, or a TIFF with bands that are no photograph's.
+        NotDecoded: more than 8 bits a channel, or a TIFF with bands that are no photograph's.
     """
     bits, bands, kind = 8, 3, "uint"
     if encoded[:8] == b"\x89PNG\r\n\x1a\n":
@@ -117,7 +125,7 @@ def refuse_deep_pixels(encoded: bytes) -> None:
         size = encoded[start + 2 :]  # SIZ marker segment, ISO/IEC 15444-1, A.5.1
         bits = (int.from_bytes(size[40:41], "big") & 0x7F) + 1
     if bits > 8 or bands > 4 or kind == "float":
-        raise ValueError(
+        raise NotDecoded(
             f"{bands} band{'s' * (bands != 1)} of {kind}{bits}; expected 1 to 4 bands of 8 bits, as a photograph has; "
             f"scene:PATH?scale= reads rasters (extra geo)"
         )
@@ -137,4 +145,4 @@ def tiff_layout(encoded: bytes) -> tuple[int, int, str]:
         kinds = directory.get(339, (1,))
         return max(bits), int(bands), SAMPLE_FORMATS.get(max(kinds), "other")
     except Exception as error:  # whatever a damaged directory leads Pillow to
-        raise ValueError(f"damaged: {error}; it begins with {encoded[:16]!r}") from error
+        raise NotDecoded(f"damaged: {error}; it begins with {encoded[:16]!r}") from error

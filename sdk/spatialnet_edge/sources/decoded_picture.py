@@ -23,14 +23,17 @@ _threads = local()
 class DecodedPicture:
     """One picture that FFmpeg decoded.
 
+    Args:
+        upright: quarter turns anticlockwise, then whether to mirror left to right; see `OrientationReader`.
+
     Colour matrix (BT.601, BT.709, BT.2020), range (limited or full), bit depth and chroma sampling are those that the decoder
     stated. The display matrix (ISO/IEC 14496-12, section 8.5.2) turns or mirrors the picture after scaling. The two fields of an
     interlaced picture stay woven: a mean over areas blends them. An alpha channel is dropped.
     """
 
-    def __init__(self, picture: av.VideoFrame) -> None:
+    def __init__(self, picture: av.VideoFrame, upright: tuple[int, bool] = (0, False)) -> None:
         self._picture = picture
-        self._turn, self._mirror = orientation_of(picture)
+        self._turn, self._mirror = upright
         self._rgb: NDArray[np.uint8] | None = None
         self._lock = Lock()  # PyAV changes a picture's colour tags while it converts it
 
@@ -84,6 +87,25 @@ def packed_view(picture: av.VideoFrame) -> NDArray[np.uint8]:
     memory: NDArray[np.uint8] = np.frombuffer(memoryview(plane), np.uint8)
     rows = np.reshape(memory, (-1, plane.line_size))[: picture.height, : picture.width * 3]
     return np.reshape(rows, (picture.height, picture.width, 3))
+
+
+@final
+class OrientationReader:
+    """The orientation of a stream's pictures, read anew only when their rotation changes.
+
+    PyAV's side data and their picture hold each other, so that a picture whose side data were looked at stays in memory until the
+    garbage collector comes by: hundreds of megabytes of pictures.
+    """
+
+    def __init__(self) -> None:
+        self._rotation: int | None = None
+        self._upright = (0, False)
+
+    def upright(self, picture: av.VideoFrame) -> DecodedPicture:
+        """A picture that knows how it is made upright."""
+        if picture.rotation != self._rotation:
+            self._rotation, self._upright = picture.rotation, orientation_of(picture)
+        return DecodedPicture(picture, self._upright)
 
 
 def orientation_of(picture: av.VideoFrame) -> tuple[int, bool]:

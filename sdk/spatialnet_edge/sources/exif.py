@@ -1,33 +1,94 @@
-"""Where a photograph was taken, from the file itself (EXIF 2.32, GPS IFD, tags 1 to 6)."""
+"""Where a photograph was taken and how its camera was turned, from the file itself.
+
+Position: EXIF 2.32, GPS IFD, tags 1 to 6 and 9. Attitude: DJI's XMP (`drone-dji:GimbalYawDegree` and the like), since EXIF knows
+none.
+"""
 
 from __future__ import annotations
 
 import io
 import math
-from importlib import import_module
+import re
 from typing import Any
 
 from spatialnet_edge.core.frames import Pose
+from spatialnet_edge.core.still_decoder import FORMATS
 
 GPS_IFD = 0x8825
 LATITUDE_REF, LATITUDE, LONGITUDE_REF, LONGITUDE, ALTITUDE_REF, ALTITUDE = range(1, 7)
-BELOW_SEA = 1
+STATUS = 9
+BELOW = (1, 3)
+"""Altitude references below sea level, and below the ellipsoid (EXIF 3.0)."""
+XMP_ANGLE = rb"drone-dji:%s%sDegree\s*(?:=\s*[\"']|>)\s*([+-]?[0-9.]+)"
 
 
 def exif_pose(encoded: bytes) -> Pose | None:
-    """The pose in an image file's EXIF data; None when there is none."""
-    images: Any = import_module("PIL.Image")
+    """The pose in an image file's metadata; None where its position is missing, void or impossible.
+
+    A position needs both references: without them nobody knows which quarter of the globe is meant. What is missing beside the
+    position is None.
+    """
+    from PIL import Image
+
     try:
-        with images.open(io.BytesIO(encoded)) as image:
+        opened: Any = Image.open(io.BytesIO(encoded), formats=FORMATS)
+        with opened as image:
             gps: dict[int, Any] = image.getexif().get_ifd(GPS_IFD)
-        latitude = degrees(gps[LATITUDE]) * (-1 if gps.get(LATITUDE_REF) == "S" else 1)
-        longitude = degrees(gps[LONGITUDE]) * (-1 if gps.get(LONGITUDE_REF) == "W" else 1)
-        altitude = number(gps.get(ALTITUDE, 0.0)) * (-1 if gps.get(ALTITUDE_REF) in (BELOW_SEA, b"\x01") else 1)
+            xmp = image.info.get("xmp", b"")
+        latitude = degrees(gps[LATITUDE]) * sign(gps[LATITUDE_REF], "N", "S")
+        longitude = degrees(gps[LONGITUDE]) * sign(gps[LONGITUDE_REF], "E", "W")
+        void = text_of(gps.get(STATUS, "A")).upper().startswith("V")
     except Exception:  # a position is extra: whatever is wrong with it must not cost the picture
         return None
-    if not (abs(latitude) <= 90 and abs(longitude) <= 180):  # a receiver without a fix writes 0/0, which is no number
+    # a receiver without a fix writes 0/0, which is no number, or zeros
+    if void or not (abs(latitude) <= 90 and abs(longitude) <= 180) or latitude == longitude == 0:
         return None
-    return Pose(latitude, longitude, altitude if math.isfinite(altitude) else 0.0)
+    roll, pitch, yaw = attitude(xmp if isinstance(xmp, bytes) else str(xmp).encode())
+    return Pose(latitude, longitude, altitude_of(gps), roll, pitch, yaw)
+
+
+def altitude_of(gps: dict[int, Any]) -> float | None:
+    """Metres above sea level; None where the file does not say, or says no number."""
+    try:
+        reference = gps.get(ALTITUDE_REF, 0)
+        below = (reference[0] if isinstance(reference, bytes) else int(reference)) in BELOW
+        metres = number(gps[ALTITUDE]) * (-1 if below else 1)
+    except Exception:  # as above
+        return None
+    return metres if math.isfinite(metres) else None
+
+
+def attitude(xmp: bytes) -> tuple[float | None, float | None, float | None]:
+    """Roll, pitch and yaw in degrees: the gimbal's, which is the camera's, else the aircraft's; None for what is not said."""
+    return angle(xmp, b"Roll"), angle(xmp, b"Pitch"), angle(xmp, b"Yaw")
+
+
+def angle(xmp: bytes, name: bytes) -> float | None:
+    for whose in (b"Gimbal", b"Flight"):
+        found = re.search(XMP_ANGLE % (whose, name), xmp)
+        if found is not None:
+            try:
+                value = float(found[1])
+            except ValueError:
+                continue
+            return value if abs(value) <= 360 else None
+    return None
+
+
+def sign(reference: Any, positive: str, negative: str) -> int:
+    """Of a reference such as `N`, `s` or `South`.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    first = text_of(reference)[:1].upper()
+    if first not in (positive, negative):
+        raise ValueError(f"a reference of {reference!r}; expected {positive} or {negative}")
+    return 1 if first == positive else -1
+
+
+def text_of(value: Any) -> str:
+    return (value.decode("ascii", "replace") if isinstance(value, bytes) else str(value)).strip("\0 ")
 
 
 def degrees(parts: Any) -> float:

@@ -68,6 +68,7 @@ SOURCES: dict[str, Plugin] = {
     "synthetic": Plugin("spatialnet_edge.sources.synthetic:SyntheticSource"),
 }
 
+IMAGE_SUFFIXES = SUFFIXES
 MOTION_JPEG_SUFFIXES = (".mjpeg", ".mjpg")
 """A recording of pictures one after the other, which begins as a picture does."""
 

@@ -6,8 +6,9 @@ fits into memory. `scene:chips/?scale=4000&bands=…` reads every raster below a
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from importlib import import_module
@@ -19,15 +20,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatialnet_edge.core.errors import MissingExtra, SourceRefused, first_line
-from spatialnet_edge.core.frames import Frame, Pose, Skipped
-from spatialnet_edge.sources.registry import IMAGE_SUFFIXES, options_of, regular_file, shown, split_options
+from spatialnet_edge.core.frames import Frame, Skipped
+from spatialnet_edge.core.still_decoder import SUFFIXES
+from spatialnet_edge.sources.footprint import place_of
+from spatialnet_edge.sources.registry import options_of, regular_file, shown, split_options
 from spatialnet_edge.sources.stills import find_images
 
 DEFAULTS = {"tile": "256", "overlap": "0", "bands": "", "scale": "0"}
-WGS84 = "EPSG:4326"
 LARGEST_TILE = 8192
-RASTER_SUFFIXES = IMAGE_SUFFIXES | {".jp2", ".vrt", ".img"}
-"""What is read below a folder; a single file may have any that GDAL knows."""
+RASTER_SUFFIXES = SUFFIXES | {".img"}
+"""What is read below a folder; a single file may have any name."""
+DRIVERS = ("GTiff", "JP2OpenJPEG", "JPEG", "PNG", "WEBP", "GIF", "BMP", "HFA")
+"""GDAL's drivers that are used. Those that name further files or addresses, such as VRT and WMS, are not among them."""
+LARGEST_BLOCK = 512 << 20
+"""Bytes that GDAL may have to decode for one pixel."""
 
 
 @final
@@ -40,7 +46,8 @@ class SceneSource:
     Args:
         rest: path and options. `tile`: side in pixels; `overlap`: pixels that neighbours share; `bands`: which become red, green
             and blue, or, for a model of several groups of bands, its bands in their order (from 1; the first three by default);
-            `scale`: the value that becomes 255, for rasters of more than 8 bits.
+            `scale`: the stored value that becomes 255, for rasters of more than 8 bits; an offset that the raster states (such as
+            -1000 of Sentinel-2 since 2022) is added before.
 
     Raises:
         MissingExtra: rasterio is not installed.
@@ -66,7 +73,7 @@ class SceneSource:
             raise MissingExtra("rasterio", "geo") from error
         with closing(self._first_readable()) as first:
             first.check(self._tiling)
-            self.length = None if folder else len(first.corners(self._tiling))
+            self.length = None if folder else first.tiles(self._tiling)
 
     def _first_readable(self) -> Raster:
         for path in self._paths[:-1]:
@@ -129,13 +136,18 @@ class Raster:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._descriptor: int | None = None
         self._rasterio: Any = import_module("rasterio")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", self._rasterio.errors.NotGeoreferencedWarning)
             try:
-                self._data: Any = self._rasterio.open(path)
-            except self._rasterio.errors.RasterioIOError as error:
-                raise SourceRefused(f"{shown(path)}: GDAL does not read this raster: {first_line(error)}") from error
+                with self._rasterio.Env():  # GDAL's drivers are registered in one
+                    self._data: Any = self._rasterio.DatasetReader(self._gdal_name(), driver=list(DRIVERS))
+            except self._rasterio.errors.RasterioError as error:
+                self._release()
+                raise SourceRefused(
+                    f"{shown(path)}: GDAL does not read this raster: {first_line(error)}; read are {', '.join(DRIVERS)}"
+                ) from error
 
     def check(self, tiling: Tiling) -> None:
         """Find options that do not fit this raster.
@@ -143,6 +155,13 @@ class Raster:
         Raises:
             SourceRefused: bands that it does not have, or levels of more than 8 bits and no scale.
         """
+        value = np.dtype(self._data.dtypes[0]).itemsize
+        block = max(height * width for height, width in self._data.block_shapes) * self._data.count * value
+        if block > LARGEST_BLOCK:
+            raise SourceRefused(
+                f"{shown(self._path)}: is stored in blocks of {self._data.block_shapes[0]} pixels; one of them would take more "
+                f"than {LARGEST_BLOCK >> 20} MiB; write it anew in tiles: gdal_translate -co TILED=YES"
+            )
         if not all(1 <= band <= self._data.count for band in tiling.bands):
             asked = ",".join(map(str, tiling.bands))
             raise SourceRefused(f"{shown(self._path)}: has {self._data.count} bands; bands={asked} names others")
@@ -156,12 +175,17 @@ class Raster:
         """Of a tile, in pixels: a raster that is smaller is one tile, or several squares of its shorter side."""
         return min(tiling.tile, self._data.width, self._data.height)
 
-    def corners(self, tiling: Tiling) -> list[tuple[int, int]]:
-        """Where tiles begin, `(x, y)` in pixels, row by row."""
+    def corners(self, tiling: Tiling) -> Iterator[tuple[int, int]]:
+        """Where tiles begin, `(x, y)` in pixels, row by row; one after the other, since there may be very many."""
         side = self.side(tiling)
         step = max(1, side - tiling.overlap)
-        rows, columns = starts(self._data.height, side, step), starts(self._data.width, side, step)
-        return [(x, y) for y in rows for x in columns]
+        return ((x, y) for y in starts(self._data.height, side, step) for x in starts(self._data.width, side, step))
+
+    def tiles(self, tiling: Tiling) -> int:
+        """How many corners there are."""
+        side = self.side(tiling)
+        step = max(1, side - tiling.overlap)
+        return count_starts(self._data.height, side, step) * count_starts(self._data.width, side, step)
 
     def tile(self, corner: tuple[int, int], tiling: Tiling, seq: int, source: str) -> Frame | Skipped:
         """The frame at a corner."""
@@ -173,11 +197,27 @@ class Raster:
             return Skipped(seq, "decode_error", f"{shown(self._path)}: tile at {x}, {y}: {first_line(error)}")
         if np.ma.getmaskarray(values).all():
             return Skipped(seq, "no_data", f"{shown(self._path)}: tile at {x}, {y} is outside the scene")
-        footprint = self._footprint(x, y, side)
-        return Frame(levels(values, tiling.scale), seq, source, pose=centre(footprint), footprint=footprint)
+        scales = [self._data.scales[band - 1] for band in tiling.bands]
+        offsets = [self._data.offsets[band - 1] for band in tiling.bands]
+        footprint, middle = place_of(self._data, x, y, side)
+        return Frame(levels(values, tiling, scales, offsets), seq, source, pose=middle, footprint=footprint)
+
+    def _gdal_name(self) -> str:
+        """The file's absolute name, which is no URI of GDAL's. One that is not UTF-8 is opened by its descriptor."""
+        name = str(self._path.absolute())
+        if name.encode("utf-8", "ignore").decode() == name:
+            return name
+        self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        return f"/proc/self/fd/{self._descriptor}"
+
+    def _release(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
     def close(self) -> None:
         self._data.close()
+        self._release()
 
 
 def levels(values: Any, tiling: Tiling, scales: Sequence[float], offsets: Sequence[float]) -> NDArray[np.uint8]:
@@ -193,10 +233,15 @@ def levels(values: Any, tiling: Tiling, scales: Sequence[float], offsets: Sequen
         factors = np.array([scale / scales[0] for scale in scales], np.float32)
         shifts = np.array([offset / scales[0] for offset in offsets], np.float32)
         physical = np.where(np.moveaxis(np.ma.getmaskarray(values), 0, 2), 0, stored * factors + shifts)
-        image = np.clip(physical * (255 / tiling.scale), 0, 255)
+        image = np.minimum(np.maximum(physical * (255 / tiling.scale), 0), 255)
     return np.ascontiguousarray(np.nan_to_num(image), np.uint8)
 
 
-def starts(length: int, side: int, step: int) -> range:
-    """Where tiles begin along one side, every `step` pixels; the last one, which `last_start` moves back, covers the edge."""
-    return range(0, max(1, length - side + step), step)
+def starts(length: int, side: int, step: int) -> Iterator[int]:
+    """Where tiles begin along one side: every `step` pixels, and at last so that the edge is covered."""
+    return (min(start, length - side) for start in range(0, length - side + step, step))
+
+
+def count_starts(length: int, side: int, step: int) -> int:
+    """How many `starts` there are, without making them: a header may claim two thousand million pixels a side."""
+    return len(range(0, length - side + step, step))

@@ -13,7 +13,7 @@ from av.video.stream import VideoStream
 from spatialnet_edge.core.errors import SourceLost, SourceRefused
 from spatialnet_edge.core.frames import Frame, Skipped
 from spatialnet_edge.core.redaction import redacted
-from spatialnet_edge.sources.decoded_picture import DecodedPicture
+from spatialnet_edge.sources.decoded_picture import OrientationReader
 from spatialnet_edge.sources.ffmpeg import STREAM_TIMEOUT_S, Decoder, Undecodable, open_file, open_stream, words_of
 from spatialnet_edge.sources.registry import first_bytes, regular_file, shown
 
@@ -40,6 +40,7 @@ class VideoSource:
             raise SourceRefused(
                 f"{self.uri}: not a video that FFmpeg decodes ({words_of(error)}); it begins with {first_bytes(self._path)}"
             ) from error
+        self._orientation = OrientationReader()
         stream = self._decoder.stream
         rate = stream.average_rate or stream.guessed_rate
         self.fps = float(rate) if rate else None
@@ -70,7 +71,7 @@ class VideoSource:
     def _frame(self, item: av.VideoFrame | Undecodable, seq: int, clock: MediaClock) -> Frame | Skipped:
         if isinstance(item, Undecodable):
             return Skipped(seq, "decode_error", f"{self.uri}: frame {seq}: {item.reason}")
-        return Frame(DecodedPicture(item), seq, self.uri, media_time_s=clock.time_of(item))
+        return Frame(self._orientation.upright(item), seq, self.uri, media_time_s=clock.time_of(item))
 
     def close(self) -> None:
         self._decoder.close()
@@ -126,12 +127,13 @@ class StreamSource:
         self.fps = float(rate) if rate else None
 
     def __iter__(self) -> Iterator[Frame | Skipped]:
+        orientation = OrientationReader()
         try:
             for seq, item in enumerate(self._decoder.pictures()):
                 if isinstance(item, Undecodable):
                     yield Skipped(seq, "decode_error", f"{self.uri}: frame {seq}: {item.reason}")
                 else:
-                    yield Frame(DecodedPicture(item), seq, self.uri)
+                    yield Frame(orientation.upright(item), seq, self.uri)
         except FFmpegError as error:
             raise SourceLost(f"{self.uri}: the stream broke off: {words_of(error)}; results up to here are kept") from error
         raise SourceLost(f"{self.uri}: the stream ended; results up to here are kept")
