@@ -32,7 +32,7 @@ from spatialnet_optimize.build.build import Job
 from spatialnet_optimize.build.build import build as run_build
 from spatialnet_optimize.build.build_cache import remembered
 from spatialnet_optimize.compilers.plan_builder import RTX, TENSORRT, PlanOptions, trtexec
-from spatialnet_optimize.evaluation.metrics import Score
+from spatialnet_optimize.evaluation.metrics import Score, figures
 from spatialnet_optimize.targets.catalogue import find_target
 
 BUILD_STEPS = {"here": 8, "cpu": 8}
@@ -205,17 +205,6 @@ def evaluate(
             "heads": [figures(each) for each in found.scores],
         }
         json.write_text(jsonlib.dumps(record, indent=1) + "\n", encoding="utf-8")
-
-
-def figures(each: Score) -> dict[str, Any]:
-    return {
-        "head": each.head,
-        "images": each.images,
-        **{name: round(value, 5) for name, value in each.metrics.items()},
-        "per_label": {name: round(value, 5) for name, value in each.per_label.items()},
-        "labels": list(each.labels),
-        "confusion": each.confusion,
-    }
 
 
 def score_table(scores: Sequence[Score], title: str) -> Table:

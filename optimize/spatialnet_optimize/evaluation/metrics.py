@@ -157,6 +157,18 @@ def score(spec: ModelSpec, truth: Truth, probabilities: NDArray[np.float32]) -> 
     return Score(truth.head, len(answers), metrics["mean_average_precision"], metrics, labels, per_label=per_label)
 
 
+def figures(each: Score) -> dict[str, Any]:
+    """A score as JSON has it, rounded."""
+    return {
+        "head": each.head,
+        "images": each.images,
+        **{name: round(value, 5) for name, value in each.metrics.items()},
+        "per_label": {name: round(value, 5) for name, value in each.per_label.items()},
+        "labels": list(each.labels),
+        "confusion": each.confusion,
+    }
+
+
 def judge(spec: ModelSpec, truth: Truth, outputs: Outputs, kept: NDArray[np.int64]) -> Score:
     """Score a head on those of its images that could be decoded.
 

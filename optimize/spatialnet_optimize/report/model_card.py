@@ -20,8 +20,7 @@ from rich.progress import track
 from spatialnet_edge.api import Model, load
 from spatialnet_edge.core.output_paths import to_be_written
 from spatialnet_edge.core.spec import ModelSpec, Multiclass
-from spatialnet_optimize.cli.build import figures
-from spatialnet_optimize.evaluation.metrics import Score, decode_images, judge, predict
+from spatialnet_optimize.evaluation.metrics import Score, decode_images, figures, judge, predict
 from spatialnet_optimize.report.hub_metadata import commercial_use, metadata_block
 from spatialnet_training.data.dataset_registry import data_sets, learnt
 from spatialnet_training.data.ground_truth import Truth, truths
