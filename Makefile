@@ -8,7 +8,7 @@ OUT := demo_output
 .PHONY: demo test test-cuda test-machine test-oldest test-peers lint bench bench-peers footprint schema clean
 
 demo: $(DEMO)/.installed
-	$(DEMO)/bin/spatialnet-edge build builtin:student --target here -o $(OUT)/landuse.snb --report $(OUT)/report.html
+	$(DEMO)/bin/spatialnet-edge build builtin:spatialnet-s --target here -o $(OUT)/landuse.snb --report $(OUT)/report.html
 	$(DEMO)/bin/spatialnet-edge run $(OUT)/landuse.snb samples/brighton_beach.mp4 --smooth 0.3 \
 		--json $(OUT)/results.jsonl --video $(OUT)/annotated.mp4
 	@echo "wrote $(OUT)/: landuse.snb report.html results.jsonl annotated.mp4"
@@ -52,7 +52,7 @@ lint: $(TEST)/.installed
 	$(TEST)/bin/pyright --pythonpath $(TEST)/bin/python
 
 bench: $(DEMO)/.installed
-	$(DEMO)/bin/spatialnet-edge bench builtin:student samples/brighton_beach.mp4
+	$(DEMO)/bin/spatialnet-edge bench builtin:spatialnet-s samples/brighton_beach.mp4
 
 # Others' runtimes on the same work, in an environment of its own; several gigabytes, since two of them need torch.
 bench-peers:

@@ -34,7 +34,9 @@ LOAD = 0.7
 
 
 def bench(
-    bundle: Annotated[str, typer.Argument(help="A .snb file, a bundle directory, or builtin:student.")] = "builtin:student",
+    bundle: Annotated[
+        str, typer.Argument(help="A .snb file, a bundle directory, or builtin:spatialnet-s.")
+    ] = "builtin:spatialnet-s",
     source: Annotated[
         str,
         typer.Argument(help="What to stream, such as a recording; by default made frames of 720p, of all the model's bands."),

@@ -14,7 +14,7 @@ TOOLS = frozenset({"pip", "setuptools", "wheel"})
 IMPORT = "import time; a = time.perf_counter(); import {}; print(time.perf_counter() - a)"
 STREAM = """
 import spatialnet_edge, sys
-for _ in spatialnet_edge.stream("builtin:student", sys.argv[1]): pass
+for _ in spatialnet_edge.stream("builtin:spatialnet-s", sys.argv[1]): pass
 print(dict(line.split(":") for line in open("/proc/self/status"))["VmHWM"].split()[0])
 """
 

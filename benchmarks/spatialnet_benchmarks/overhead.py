@@ -71,7 +71,7 @@ def ages(sinks: Sequence[QueuedSink]) -> np.ndarray:
     """Age at emit in milliseconds of frames of a 30 Hz source below capacity; the first second is left out."""
     found: list[float] = []
     source = open_source(PACED)
-    with load("builtin:student") as model:
+    with load("builtin:spatialnet-s") as model:
         for result in model.stream(source, policy="latest"):
             for sink in sinks:
                 sink.write(result)
@@ -91,7 +91,7 @@ def ages_with_dead_sink() -> np.ndarray:
 def bare_ages() -> np.ndarray:
     """The same work at the same pace in a plain loop: what this machine's tail is without us."""
     found: list[float] = []
-    with load("builtin:student") as model:
+    with load("builtin:spatialnet-s") as model:
         spec, engine = model.bundle.spec.input, model.opened.engine
         for frame in open_source(PACED):
             assert isinstance(frame, Frame)
@@ -136,7 +136,7 @@ def sdk_ms() -> float:
 def first_ms() -> float:
     """From the capture of a camera's first frame, in its own process, to its result, without the time in the engine."""
     with (
-        load("builtin:student") as model,
+        load("builtin:spatialnet-s") as model,
         model.stream("synthetic:frames=30&size=1280x720&fps=30", own_process=True) as results,
     ):
         first = next(results)
@@ -149,7 +149,7 @@ def ready_seconds() -> float:
         config = Path(folder) / "payload.toml"
         health = Path(folder) / "health.json"
         config.write_text(
-            f'root = "{folder}/root"\nbundle = "builtin:student"\nallow_unsigned = true\n'
+            f'root = "{folder}/root"\nbundle = "builtin:spatialnet-s"\nallow_unsigned = true\n'
             f'[[sources]]\nuri = "synthetic:frames=9000&size=640x480&fps=30"\nsinks = ["log:{folder}/results"]\n'
             f'[health]\nfile = "{health}"\n'
         )

@@ -52,7 +52,7 @@ def ultralytics_stream() -> tuple[str, Peer]:
     os.environ.setdefault("YOLO_OFFLINE", "true")
     import ultralytics  # pyright: ignore[reportMissingImports]
 
-    bundle = open_bundle("builtin:student")
+    bundle = open_bundle("builtin:spatialnet-s")
     head = bundle.spec.head(HEAD)
     assert isinstance(head, Multiclass)
     side = bundle.spec.input.height
@@ -72,7 +72,7 @@ def roboflow_pipeline() -> tuple[str, Peer]:
     import onnxruntime as ort
     from inference import InferencePipeline  # pyright: ignore[reportMissingImports]
 
-    bundle = open_bundle("builtin:student")
+    bundle = open_bundle("builtin:spatialnet-s")
     session: Any = ort.InferenceSession(bundle.read(MODEL), providers=["CPUExecutionProvider"])
     spec = bundle.spec.input
 

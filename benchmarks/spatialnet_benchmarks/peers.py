@@ -76,13 +76,13 @@ def streamed(model: Model) -> Peer:
 
 
 def ours() -> tuple[str, Peer]:
-    return f"spatialnet-edge {spatialnet_edge.__version__}", streamed(spatialnet_edge.load("builtin:student", threads=1))
+    return f"spatialnet-edge {spatialnet_edge.__version__}", streamed(spatialnet_edge.load("builtin:spatialnet-s", threads=1))
 
 
 def ours_built() -> tuple[str, Peer]:
     """What `spatialnet-edge build` makes of the same graph for this machine: not the same arithmetic, but what its user flies."""
     with TemporaryDirectory() as folder:
-        bundle, _ = build(Job(open_bundle("builtin:student"), HERE, Path(folder) / "built.snb"))
+        bundle, _ = build(Job(open_bundle("builtin:spatialnet-s"), HERE, Path(folder) / "built.snb"))
         model = spatialnet_edge.load(bundle.path, threads=1)
     return f"spatialnet-edge, built for this machine ({model.opened.record.precision})", streamed(model)
 
@@ -90,7 +90,7 @@ def ours_built() -> tuple[str, Peer]:
 def plain_onnxruntime() -> tuple[str, Peer]:
     import onnxruntime as ort
 
-    bundle = open_bundle("builtin:student")
+    bundle = open_bundle("builtin:spatialnet-s")
     session: Any = ort.InferenceSession(bundle.read(MODEL), providers=["CPUExecutionProvider"])
 
     def run(clip: str) -> list[int]:
@@ -103,7 +103,7 @@ def openvino_queue() -> tuple[str, Peer]:
     """OpenVINO as its documentation has it for throughput: an asynchronous queue of requests."""
     import openvino as ov
 
-    bundle = open_bundle("builtin:student")
+    bundle = open_bundle("builtin:spatialnet-s")
     core = ov.Core()
     model = core.read_model(model=bundle.read(MODEL))
     model.reshape({IMAGE_INPUT: [1, *bundle.spec.input.shape]})
@@ -129,7 +129,7 @@ def torch_network(compiled: bool) -> tuple[str, Peer]:
 
     network, _, _ = load_network(WEIGHTS / "spatialnet-s")
     network.eval()
-    spec = open_bundle("builtin:student").spec.input
+    spec = open_bundle("builtin:spatialnet-s").spec.input
     call: Any = torch.compile(network, dynamic=False) if compiled else network
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) * 255 for values in (IMAGENET_MEAN, IMAGENET_STD))
 

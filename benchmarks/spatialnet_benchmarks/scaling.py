@@ -97,7 +97,7 @@ def by_batch(engine: Engine, side: int) -> Series:
 
 
 def by_streams() -> Series:
-    with load("builtin:student", threads=1) as model:
+    with load("builtin:spatialnet-s", threads=1) as model:
         found = streams(model, STREAMS)
     cost = [1e3 * count / found[str(count)]["frames_per_second"] for count in STREAMS]
     return fitted("streams on one engine (a frame of each)", STREAMS, cost)
@@ -136,7 +136,7 @@ def main(
     plot: Annotated[Path | None, typer.Option(help="Write the plots to this PNG.", callback=to_be_written)] = None,
 ) -> None:
     """Measure how cost grows."""
-    bundle = open_bundle("builtin:student")
+    bundle = open_bundle("builtin:spatialnet-s")
     spec, side = bundle.spec, bundle.spec.input.height
     student = load_backend("onnxruntime").open(bundle.read(MODEL), spec, 1)
     series = [by_side(spec), by_preset(spec, side), by_batch(student, side), by_streams()]

@@ -2,7 +2,7 @@
 
 from spatialnet_optimize.api import build, evaluate
 
-bundle = build("builtin:student", "landuse.snb", target="here", precision="int8")
+bundle = build("builtin:spatialnet-s", "landuse.snb", target="here", precision="int8")
 for score in evaluate(bundle.path, "images.zip").scores:
     print(score.head, score.headline)
 """
@@ -43,7 +43,7 @@ def build(
     """Build the fastest bundle that passes the gates.
 
     Args:
-        model: a bundle, a checkpoint, or `builtin:student`.
+        model: a bundle, a checkpoint, or `builtin:spatialnet-s`.
         output: the bundle to write: a `.snb` file or a directory.
         target: a device of `spatialnet-edge targets`; `here` is this machine.
         labelled: labelled images for the accuracy gate: folders, zips or CSV files; empty for the shipped samples.
@@ -123,7 +123,7 @@ def evaluate(
     """Measure accuracy, macro F1, mean average precision and calibration error on labelled images.
 
     Args:
-        bundle: a `.snb` file, a bundle directory, or `builtin:student`.
+        bundle: a `.snb` file, a bundle directory, or `builtin:spatialnet-s`.
         data: a folder or zip with `<class>/<image>`, or a CSV.
         head: judge this head; empty for every head whose labels fit.
         split: use this split alone, such as `val`.

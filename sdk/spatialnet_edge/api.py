@@ -2,7 +2,7 @@
 
 import spatialnet_edge
 
-model = spatialnet_edge.load("builtin:student")
+model = spatialnet_edge.load("builtin:spatialnet-s")
 print(model("photo.jpg"))
 for result in model.stream("video.mp4", smoothing_s=0.3):
     print(result.seq, result["land_use"])
@@ -163,7 +163,7 @@ def load(
     """Open a bundle, verify it, start the best engine for this machine and run the golden test.
 
     Args:
-        bundle: a `.snb` file, a bundle directory, or `builtin:student`.
+        bundle: a `.snb` file, a bundle directory, or `builtin:spatialnet-s`.
         backend: force one, such as `onnxruntime`.
         threads: for one inference on a CPU; 0 for one a core. For recordings 1 is faster: several frames share the cores.
         trust: who may sign; None for the keys of this computer, if it has any.

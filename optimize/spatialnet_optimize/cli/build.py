@@ -165,7 +165,7 @@ def report_of(bundle: Bundle) -> dict[str, Any]:
 
 
 def evaluate(
-    bundle: Annotated[str, typer.Argument(help="A .snb file, a bundle directory, or builtin:student.")],
+    bundle: Annotated[str, typer.Argument(help="A .snb file, a bundle directory, or builtin:spatialnet-s.")],
     data: Annotated[Path, typer.Argument(help="Labelled images: a folder or zip with <class>/<image>, or a CSV.")],
     head: Annotated[str, typer.Option(help="Judge this head; by default every head whose labels fit.")] = "",
     split: Annotated[

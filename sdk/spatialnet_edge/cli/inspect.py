@@ -17,7 +17,7 @@ from spatialnet_edge.core.spec import Head, Multiclass, Multilabel, Regression
 
 
 def inspect(
-    bundle: Annotated[str, typer.Argument(help="A .snb file, a bundle directory, or builtin:student.")] = "",
+    bundle: Annotated[str, typer.Argument(help="A .snb file, a bundle directory, or builtin:spatialnet-s.")] = "",
     json: Annotated[bool, typer.Option("--json", help="Print the verified manifest as JSON.")] = False,
     schema: Annotated[bool, typer.Option("--schema", help="Print the manifest's JSON Schema and stop.")] = False,
 ) -> None:

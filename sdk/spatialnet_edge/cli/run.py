@@ -27,7 +27,7 @@ from spatialnet_edge.sources.supervised import Report
 
 
 def run(
-    bundle: Annotated[str, typer.Argument(help="A .snb file, a bundle directory, or builtin:student.")],
+    bundle: Annotated[str, typer.Argument(help="A .snb file, a bundle directory, or builtin:spatialnet-s.")],
     source: Annotated[str, typer.Argument(help="clip.mp4, photo.jpg, folder/, 0, rtsp://…, gst:…, synthetic:…")],
     json: Annotated[str, typer.Option(help="Write one JSON object a frame to this file, anew; - for standard output.")] = "",
     video: Annotated[Path | None, typer.Option(help="Write the frames with the answers drawn on them (.mp4), anew.")] = None,
