@@ -119,7 +119,7 @@ def train(
     torch.manual_seed(config.seed)
     outputs = {head.name: head.width for head in data.heads}
     network = SpatialNet(config.backbone, outputs, config.size, groups, config.weights)
-    inherited = transfer(network, data.heads, start).licence if start else ""
+    inherited = transfer(network, data.heads, start).licence if start else None
     settings = config.distillation
     teachers = [load_teacher(each, data) for each in other_teachers(config)]
     unlabelled, seen, terms = None, data.summary, [*data.terms]

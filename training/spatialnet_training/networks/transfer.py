@@ -1,4 +1,4 @@
-"""Start a network from another one's weights."""
+"""Start a network from the weights of another (transfer learning)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from spatialnet_training.networks.model import SpatialNet
 
 
 def transfer(network: SpatialNet, heads: tuple[Head, ...], start: Path) -> Provenance:
-    """Take over the backbone and the pooling, and the query and head of each head that has the same name and labels.
+    """Copy the backbone and the pooling, and the query and the linear layer of each head that has the same name and labels.
 
-    A network that is deeper, and otherwise of the same shape, starts as the one that it takes over: its further blocks are silent.
-    A trunk (`timm-trunk:NAME`) takes over the stages of the whole network (`timm:NAME`), whose pooling and heads are wider.
+    A deeper network of otherwise the same shape computes the same as the source at first: its further blocks output zero.
+    A trunk (`timm-trunk:NAME`) copies the stages of the whole network (`timm:NAME`), whose pooling and heads are wider.
 
     Args:
-        heads: of `network`, in the order of its heads.
+        heads: of `network`, in its order.
+        start: the checkpoint; see `load_network`.
 
     Returns:
         Where the checkpoint comes from.
