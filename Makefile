@@ -5,7 +5,7 @@ TEST := .venv-test
 PIP := -m pip install --quiet --disable-pip-version-check
 OUT := demo_output
 
-.PHONY: demo test test-cuda test-machine test-oldest test-peers lint bench bench-peers footprint schema clean
+.PHONY: demo test docs test-cuda test-machine test-oldest test-peers lint bench bench-peers footprint schema clean
 
 demo: $(DEMO)/.installed
 	$(DEMO)/bin/spatialnet-edge build builtin:spatialnet-s --target here -o $(OUT)/landuse.snb --report $(OUT)/report.html
@@ -13,12 +13,16 @@ demo: $(DEMO)/.installed
 		--json $(OUT)/results.jsonl --video $(OUT)/annotated.mp4
 	@echo "wrote $(OUT)/: landuse.snb report.html results.jsonl annotated.mp4"
 
-test: $(TEST)/.installed lint
+test: $(TEST)/.installed lint docs
 	$(TEST)/bin/pytest
 
 # pycuda, compiled without a GPU, for the tests that run it on a stand-in of NVIDIA's driver; a few minutes the first time.
 test-cuda: $(TEST)/.installed
 	sh tests/cuda/install_pycuda.sh $(TEST)/bin/python
+
+# The documentation as a site, in site/; a broken link or an undocumented public name fails.
+docs: $(TEST)/.installed
+	NO_MKDOCS_2_WARNING=1 $(TEST)/bin/mkdocs build --quiet --strict
 
 # Real peers for the tests that skip without them: a broker, a browser, GStreamer with its bindings, systemd. Debian, as root.
 test-peers: $(TEST)/.installed
