@@ -71,7 +71,7 @@ footprint:
 	$(PYTHON) -m venv .venv-bare
 	.venv-bare/bin/python $(PIP) .
 	.venv-bare/bin/python -m spatialnet_benchmarks.footprint 'synthetic:frames=300&size=1280x720'
-	.venv-bare/bin/python $(PIP) '.[opencv]'
+	.venv-bare/bin/python $(PIP) '.[opencv,video]'
 	.venv-bare/bin/python -m spatialnet_benchmarks.footprint samples/brighton_beach.mp4
 
 schema: $(TEST)/.installed
@@ -80,7 +80,7 @@ schema: $(TEST)/.installed
 # The runtime, video, and what building needs; no torch.
 $(DEMO)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(DEMO)
-	$(DEMO)/bin/python $(PIP) -e '.[opencv,optimize]'
+	$(DEMO)/bin/python $(PIP) -e '.[opencv,optimize,video]'
 	touch $@
 
 # Everything, at versions that are known to pass together.
