@@ -17,13 +17,23 @@ from spatialnet_edge.api import load
 from spatialnet_edge.bundle.manifest import EngineRecord
 from spatialnet_edge.bundle.reader import Bundle, open_bundle
 from spatialnet_edge.core.errors import UsageError
+from spatialnet_edge.engines.registry import Engine
 from spatialnet_optimize.build.build import Job
 from spatialnet_optimize.build.build import build as run_build
 from spatialnet_optimize.build.build_cache import remembered
 from spatialnet_optimize.evaluation.metrics import Score, decode_images, judge, predict
+from spatialnet_optimize.evaluation.robustness import (
+    NotLand,
+    Robustness,
+    can_be_corrupted,
+    judge_not_land,
+    judge_robustness,
+    not_land_pictures,
+    unlabelled,
+)
 from spatialnet_optimize.quantization.int8_calibration import exclude_training
-from spatialnet_training.data.ground_truth import truths
-from spatialnet_training.data.labelled_dataset import open_labelled
+from spatialnet_training.data.ground_truth import Truth, truths
+from spatialnet_training.data.labelled_dataset import LabelledImages, open_labelled
 from spatialnet_training.networks.checkpoint_paths import is_checkpoint, run_name
 
 
@@ -102,6 +112,9 @@ class Evaluation:
         engine: which form of the model answered.
         broken: files that are no images.
         contains_training: whether images that are for training are among these.
+        withheld: share of the images that get no label, 0 to 1.
+        robustness: of each multiclass head that the labels judge, on corrupted images; empty where none were asked for.
+        not_land: on generated pictures without land; None where no corrupted images were asked for.
     """
 
     bundle: Bundle
@@ -109,6 +122,9 @@ class Evaluation:
     engine: EngineRecord
     broken: tuple[str, ...]
     contains_training: bool
+    withheld: float
+    robustness: tuple[Robustness, ...]
+    not_land: NotLand | None
 
 
 def evaluate(
@@ -118,9 +134,10 @@ def evaluate(
     head: str = "",
     split: str = "",
     backend: str = "",
+    corrupted: int = 0,
     progress: Callable[[int, int], None] = lambda done, images: None,
 ) -> Evaluation:
-    """Measure accuracy, macro F1, mean average precision and calibration error on labelled images.
+    """Measure accuracy, calibration and robustness on labelled images, and confidence on pictures without land.
 
     Args:
         bundle: a `.snb` file, a bundle directory, or `builtin:spatialnet-s`.
@@ -128,6 +145,7 @@ def evaluate(
         head: judge this head; empty for every head whose labels fit.
         split: use this split alone, such as `val`.
         backend: use this backend alone.
+        corrupted: how many of the images are also judged with each corruption at each severity; 0 for none.
         progress: told how many images of how many are decoded.
 
     Raises:
@@ -144,6 +162,19 @@ def evaluate(
     with load(bundle, backend, threads=1) as model:
         outputs = predict(model.opened.engine, pixels.images)
         engine = model.opened.record
+        robust, not_land = doubts(model.opened.engine, images, known, corrupted)
+    withheld = float(unlabelled(opened.spec, outputs, pixels.images).mean())
     scores = tuple(judge(opened.spec, truth, outputs, pixels.kept) for truth in known)
     training = not split and len(exclude_training(images, opened.manifest.provenance.image_counts)) < len(images)
-    return Evaluation(opened, scores, engine, tuple(pixels.broken), training)
+    return Evaluation(opened, scores, engine, tuple(pixels.broken), training, withheld, robust, not_land)
+
+
+def doubts(
+    engine: Engine, images: LabelledImages, known: Sequence[Truth], corrupted: int
+) -> tuple[tuple[Robustness, ...], NotLand | None]:
+    """What a model is worth on corrupted images and on pictures without land; nothing where no corrupted ones are asked for."""
+    if not corrupted or not can_be_corrupted(engine.spec.input):
+        return (), None
+    empty = not_land_pictures(engine.spec.input)
+    not_land = judge_not_land(engine.spec, predict(engine, empty), empty)
+    return tuple(judge_robustness(engine, images, known, corrupted)), not_land

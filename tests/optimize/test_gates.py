@@ -65,3 +65,24 @@ def test_a_loss_of_exactly_the_budget_passes() -> None:
     reference = replace(FP32, accuracy={"a": 194 / 200})
     assert refusal(replace(INT8, accuracy={"a": 193 / 200}), reference, 0.5) == ""
     assert "loses 1.00" in refusal(replace(INT8, accuracy={"a": 192 / 200}), reference, 0.5)
+
+
+def test_a_candidate_that_nothing_judged_is_not_chosen() -> None:
+    unjudged = replace(FP32, accuracy={})
+    assert decide([unjudged, replace(INT8, accuracy={})], 0.5).winner is unjudged
+    assert "not judged: no labelled image fits" in verdicts(unjudged, replace(INT8, accuracy={}))["int8-dynamic"]
+
+
+@pytest.mark.parametrize(
+    ("corrupted", "withheld", "says"),
+    [
+        (0.695, 0.95, "chosen"),
+        (0.69, 0.95, "corrupted images: loses 1.00 points; the budget is 0.50"),
+        (0.70, 0.92, "known: labels 3.0 points more of the pictures without land than FP32"),
+        (None, None, "chosen"),
+    ],
+)
+def test_a_candidate_may_not_be_worse_on_poor_pictures(corrupted: float | None, withheld: float | None, says: str) -> None:
+    reference = replace(FP32, corrupted_accuracy=0.70, not_land_withheld=0.95)
+    found = verdicts(reference, replace(INT8, corrupted_accuracy=corrupted, not_land_withheld=withheld))
+    assert says in found["int8-dynamic"]

@@ -80,7 +80,7 @@ def test_zip_and_folder_give_the_same(image_folder: Path, tmp_path: Path) -> Non
 
 def test_objects_come_from_their_table(student_spec: ModelSpec) -> None:
     found = {truth.head: truth for truth in truths(open_labelled(SAMPLES / "ucmerced.zip"), student_spec)}
-    assert set(found) == {"land_use_ucmerced", "objects"}
+    assert set(found) == {"land_use", "land_use_ucmerced", "objects", "settlement", "object_kinds"}
     assert found["objects"].values.shape == (60, 17)
     assert 0 < found["objects"].values.mean() < 1
 
@@ -90,7 +90,12 @@ def test_objects_of_which_none_is_there_judge_nothing(student_spec: ModelSpec) -
     images = open_labelled(SAMPLES / "ucmerced.zip")
     objects = {name: dict.fromkeys(labels, 0.0) for name, labels in images.objects.items()}
     empty = replace(images, objects=objects)
-    assert [truth.head for truth in truths(empty, student_spec)] == ["land_use_ucmerced"]
+    assert [truth.head for truth in truths(empty, student_spec)] == [
+        "land_use",
+        "land_use_ucmerced",
+        "settlement",
+        "object_kinds",
+    ]
     with pytest.raises(DataRefused, match="'objects': none of its labels is on any of these images"):
         truths(empty, student_spec, "objects")
     columns = {name: {label.replace("-", "_"): "0" for label in labels} for name, labels in objects.items()}

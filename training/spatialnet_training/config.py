@@ -113,6 +113,7 @@ class TrainConfig(Section, frozen=True):
         sampling_power: a data set's share of an epoch is its size to this power.
         flips: which symmetries the images have: `all` eight of the square, as seen from above; `horizontal`: left and right alone,
             as seen from the side; `none`, where left and right differ too.
+        degraded_share: of the views that `degradation.degrade` spoils. Teachers see the views before that.
         least_crop: side of the smallest crop over that of the image, at full augmentation: the range of scales.
         balance: of the heads' losses: `fixed` weights, `uncertainty` (Kendall et al. 2018, arXiv 1705.07115) or `pcgrad` (Yu et
             al. 2020, arXiv 2001.06782).
@@ -154,6 +155,7 @@ class TrainConfig(Section, frozen=True):
     warmup_share: Share = 0.05
     label_smoothing: Share = 0.1
     flips: Literal["all", "horizontal", "none"] = "all"
+    degraded_share: Share = 0.0
     least_crop: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.6
     mixup_alpha: Above0 = 0.2
     mixup_share: Share = 0.5

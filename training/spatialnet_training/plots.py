@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -118,4 +118,27 @@ def plot_curves(path: Path, log: Path) -> None:
                 place = (before["epoch"] + 0.7, 0.02)
                 axis.annotate(f"{after['size']:.0f} px", place, xycoords=axis.get_xaxis_transform(), fontsize=8, color="grey")
     made.savefig(path, dpi=80)
+    pyplot.close(made)
+
+
+def plot_robustness(path: Path, accuracy: Mapping[str, Mapping[tuple[str, int], float]]) -> None:
+    """Accuracy under each corruption, one line for each severity.
+
+    Args:
+        accuracy: title of a plot to (corruption, severity) to accuracy, 0 to 1.
+    """
+    columns = min(3, max(1, len(accuracy)))
+    rows = ceil(max(1, len(accuracy)) / columns)
+    pyplot, made, axes = figure(rows, columns, (5 * columns, 3.6 * rows))
+    for axis in axes.flat[len(accuracy) :]:
+        axis.axis("off")
+    for axis, (title, figures) in zip(axes.flat, accuracy.items(), strict=False):
+        names = list(dict.fromkeys(name for name, _ in figures))
+        for severity in sorted({severity for _, severity in figures}):
+            axis.plot(names, [100 * figures[name, severity] for name in names], marker="o", label=f"severity {severity}")
+        axis.tick_params(axis="x", rotation=40)
+        axis.set(title=title, ylim=(0, 101), ylabel="accuracy, %")
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    made.savefig(path, dpi=70)
     pyplot.close(made)

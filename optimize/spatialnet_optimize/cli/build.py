@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as jsonlib
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,13 +27,15 @@ from spatialnet_edge.cli.inspect import candidates
 from spatialnet_edge.cli.printer import printer
 from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.output_paths import bundle_to_be_written, to_be_written
+from spatialnet_optimize.api import Evaluation, open_model
 from spatialnet_optimize.api import evaluate as run_evaluation
-from spatialnet_optimize.api import open_model
 from spatialnet_optimize.build.build import Job
 from spatialnet_optimize.build.build import build as run_build
 from spatialnet_optimize.build.build_cache import remembered
 from spatialnet_optimize.compilers.plan_builder import RTX, TENSORRT, PlanOptions, trtexec
+from spatialnet_optimize.evaluation.corruptions import SEVERITIES
 from spatialnet_optimize.evaluation.metrics import Score, figures
+from spatialnet_optimize.evaluation.robustness import CONFIDENT, JPEG_QUALITY, Robustness
 from spatialnet_optimize.targets.catalogue import find_target
 
 BUILD_STEPS = {"here": 8, "cpu": 8}
@@ -175,8 +178,11 @@ def evaluate(
         Path | None, typer.Option(help="Write every figure, with the confusion matrix, to this file.", callback=to_be_written)
     ] = None,
     backend: Annotated[str, typer.Option(help="Use this backend alone.")] = "",
+    corrupted: Annotated[
+        int, typer.Option(min=0, help="Images that are also judged with 8 corruptions at 3 severities; 0 for none.")
+    ] = 60,
 ) -> None:
-    """Measure accuracy, macro F1, mean average precision and calibration error on labelled images."""
+    """Measure accuracy, calibration and robustness on labelled images, and confidence on pictures without land."""
     console = printer(stderr=True)
     columns = (TextColumn("decode"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -187,12 +193,14 @@ def evaluate(
             head=head,
             split=split,
             backend=backend,
+            corrupted=corrupted,
             progress=lambda done, images: progress.update(bar, completed=done, total=images),
         )
     if found.contains_training:
         console.print("images that are for training are among these; --split val judges by others", style="yellow")
     engine = found.engine
     printer().print(score_table(found.scores, f"{found.bundle.spec.name} ({engine.precision} on {engine.backend}), {data}"))
+    print_doubts(found)
     for path in found.broken:
         console.print(f"skipped {path}: not an image", style="yellow")
     if json is not None:
@@ -203,16 +211,55 @@ def evaluate(
             "split": split,
             "broken": list(found.broken),
             "heads": [figures(each) for each in found.scores],
+            "withheld": round(found.withheld, 5),
+            "robustness": [robustness_figures(each) for each in found.robustness],
+            "not_land": None if found.not_land is None else asdict(found.not_land),
         }
         json.write_text(jsonlib.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
+def robustness_figures(each: Robustness) -> dict[str, Any]:
+    return asdict(each) | {"accuracy": {f"{name} {severity}": value for (name, severity), value in each.accuracy.items()}}
+
+
+def print_doubts(found: Evaluation) -> None:
+    """What is withheld, what corruption costs, and what is said of pictures without land."""
+    console = printer()
+    console.print(f"no label: {found.withheld:.1%} of these images")
+    if found.robustness:
+        console.print(robustness_table(found.robustness))
+    if found.not_land is not None:
+        console.print(
+            f"pictures without land: {found.not_land.withheld:.1%} of {found.not_land.images} generated ones get no label, "
+            f"{found.not_land.confident:.1%} one with a confidence of {CONFIDENT} or more"
+        )
+
+
+def robustness_table(found: Sequence[Robustness]) -> Table:
+    """Accuracy of each head under corruption: the mean over the corruptions at each severity."""
+    table = Table(
+        "head", "images", "clean", f"JPEG {JPEG_QUALITY}", *(f"severity {each}" for each in SEVERITIES),
+        "calibration error", f"right of ≥ {CONFIDENT}", "no label", title="accuracy on corrupted images",
+    )  # fmt: skip
+    for each in found:
+        shown = [each.clean, each.jpeg_75, *(each.mean(severity) for severity in SEVERITIES)]
+        cells = [f"{value:.1%}" for value in shown]
+        table.add_row(
+            each.head, str(each.images), *cells, f"{each.calibration_error:.3f}", f"{each.confident_right:.1%}",
+            f"{each.withheld:.1%}",
+        )  # fmt: skip
+    return table
+
+
 def score_table(scores: Sequence[Score], title: str) -> Table:
-    table = Table("head", "images", "accuracy", "macro F1", "mAP", "calibration error", "mean error", title=title)
+    table = Table(
+        "head", "images", "accuracy", "macro F1", "mAP", "calibration error", "mean error", "risk-coverage", title=title
+    )
+    wanted = ("expected_calibration_error", "mean_absolute_error", "area_under_risk_coverage")
     for each in scores:
         m = each.metrics
         shown = [m.get(name, np.nan) for name in ("accuracy", "macro_f1", "mean_average_precision")]
         cells = ["—" if np.isnan(value) else f"{value:.2%}" for value in shown]
-        errors = [f"{m[key]:.3f}" if key in m else "—" for key in ("expected_calibration_error", "mean_absolute_error")]
+        errors = [f"{m[key]:.3f}" if key in m else "—" for key in wanted]
         table.add_row(each.head, str(each.images), *cells, *errors)
     return table

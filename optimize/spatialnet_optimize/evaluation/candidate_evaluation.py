@@ -20,6 +20,14 @@ from spatialnet_edge.engines.registry import CheckedEngine, Engine
 from spatialnet_optimize.evaluation.gates import REFERENCE, ROUNDED_ON_A_CPU, Measured
 from spatialnet_optimize.evaluation.latency import latencies
 from spatialnet_optimize.evaluation.metrics import Outputs, Pixels, agreement, decode_images, judge, predict
+from spatialnet_optimize.evaluation.robustness import (
+    CorruptedSet,
+    can_be_corrupted,
+    gated_accuracy,
+    gated_sets,
+    judge_not_land,
+    not_land_pictures,
+)
 from spatialnet_training.data.ground_truth import truths
 from spatialnet_training.data.labelled_dataset import LabelledImages
 
@@ -55,16 +63,43 @@ class Evidence:
         golden_frames: uint8 `[N, H, W, bands]`.
         golden_expected: head to the reference's answers, float32 `[N, width]`.
         sets: labelled images; none where no labels fit the model.
+        corrupted: of each set, some of its images with each gated corruption; none for what is no colour picture.
+        not_land: pictures without land, uint8 `[N, H, W, 3]`; None for a model without an output `known`.
     """
 
     spec: ModelSpec
     golden_frames: NDArray[np.uint8]
     golden_expected: Outputs
     sets: tuple[DecodedSet, ...] = ()
+    corrupted: tuple[tuple[CorruptedSet, ...], ...] = ()
+    not_land: NDArray[np.uint8] | None = None
 
 
 def evidence_of(model: Bundle, spec: ModelSpec, sets: Sequence[DecodedSet]) -> Evidence:
-    return Evidence(spec, *model.golden(), tuple(sets))
+    colour = can_be_corrupted(spec.input)
+    corrupted = [tuple(gated_sets(each.labelled, spec.input, CORRUPTED_IMAGES)) for each in sets] if colour else []
+    not_land = not_land_pictures(spec.input) if colour and spec.known is not None else None
+    return Evidence(spec, *model.golden(), tuple(sets), tuple(corrupted), not_land)
+
+
+CORRUPTED_IMAGES = 48
+"""Images of each set that are corrupted, each in four ways."""
+
+
+def corrupted_accuracy(engine: Engine, evidence: Evidence) -> float | None:
+    """Mean figure over the heads, the labelled sets and their corruptions, 0 to 1; None where nothing is corrupted."""
+    figures = [
+        gated_accuracy(evidence.spec, each.labelled, poor, [predict(engine, one.images) for one in poor])
+        for each, poor in zip(evidence.sets, evidence.corrupted, strict=False)
+    ]
+    return float(np.mean(figures)) if figures else None
+
+
+def not_land_withheld(engine: Engine, evidence: Evidence) -> float | None:
+    """Share of the pictures without land that gets no label, 0 to 1; None for a model without an output `known`."""
+    if evidence.not_land is None:
+        return None
+    return judge_not_land(evidence.spec, predict(engine, evidence.not_land), evidence.not_land).withheld
 
 
 def open_candidate(name: str, content: bytes, spec: ModelSpec) -> Engine:
@@ -130,7 +165,9 @@ def measured_answers(
             for truth in truths(each.labelled, spec)
         },
         agreement=float(np.mean(same)) if same else agreement(spec, golden, expected),
-        golden_difference=max(difference(head, golden[head.name], expected[head.name]) for head in spec.heads),
+        golden_difference=max(difference(head, golden[head.name], expected[head.name]) for head in spec.outputs),
         p50_ms=0.0,
         p99_ms=0.0,
+        corrupted_accuracy=corrupted_accuracy(engines[name], evidence),
+        not_land_withheld=not_land_withheld(engines[name], evidence),
     )

@@ -42,6 +42,10 @@ LEAST_AGREEMENT = 0.97
 the heads that none of them has a label for; changed answers show it (decision 0016)."""
 
 
+NOT_LAND_POINTS = 2.0
+"""Points of the pictures without land that a candidate may label and FP32 does not."""
+
+
 @dataclass(frozen=True, slots=True)
 class Measured:
     """A candidate with everything that was measured of it.
@@ -53,7 +57,7 @@ class Measured:
         golden_difference: largest difference in probability on the golden frames.
         p50_ms, p99_ms: engine alone; 0 when it cannot run here.
         runs_here: whether accuracy and latency were measured at all.
-        executed, stripped_size: as `CandidateRecord` has them.
+        executed, stripped_size, corrupted_accuracy, not_land_withheld: as `CandidateRecord` has them.
     """
 
     name: str
@@ -66,6 +70,8 @@ class Measured:
     runs_here: bool = True
     executed: dict[str, int] = field(default_factory=dict)
     stripped_size: int = 0
+    corrupted_accuracy: float | None = None
+    not_land_withheld: float | None = None
 
 
 def unseen(name: str, content: bytes) -> Measured:
@@ -91,6 +97,10 @@ def refusal(candidate: Measured, reference: Measured, budget: float) -> str:
     if lost > budget + 1e-6:  # one image of 200 is half a point, but for the last bit
         head = max(reference.accuracy, key=lambda key: reference.accuracy[key] - candidate.accuracy[key])
         return f"accuracy: loses {lost:.2f} points in {head}; the budget is {budget:.2f}"
+    if not reference.accuracy:
+        return "not judged: no labelled image fits a head of this model; give some with --labelled"
+    if verdict := robustness_refusal(candidate, reference, budget):
+        return verdict
     if candidate.agreement < LEAST_AGREEMENT:
         return (
             f"agreement: {candidate.agreement:.1%} of all heads' answers are as before, {LEAST_AGREEMENT:.0%} must be; leave out "
@@ -99,6 +109,19 @@ def refusal(candidate: Measured, reference: Measured, budget: float) -> str:
     allowed = GOLDEN_TOLERANCE[candidate.name]
     if candidate.golden_difference > allowed:
         return f"golden: probabilities differ by {candidate.golden_difference:.3f} on the golden frames; allowed {allowed:.3f}"
+    return ""
+
+
+def robustness_refusal(candidate: Measured, reference: Measured, budget: float) -> str:
+    """Why a candidate may not fly by what it does with poor pictures; empty when it may, or was not judged by them."""
+    if candidate.corrupted_accuracy is not None and reference.corrupted_accuracy is not None:
+        lost = 100 * (reference.corrupted_accuracy - candidate.corrupted_accuracy)
+        if lost > budget + 1e-6:
+            return f"corrupted images: loses {lost:.2f} points; the budget is {budget:.2f}"
+    if candidate.not_land_withheld is not None and reference.not_land_withheld is not None:
+        lost = 100 * (reference.not_land_withheld - candidate.not_land_withheld)
+        if lost > NOT_LAND_POINTS:
+            return f"known: labels {lost:.1f} points more of the pictures without land than FP32; allowed {NOT_LAND_POINTS:g}"
     return ""
 
 
@@ -163,4 +186,6 @@ def record(each: Measured, reference: Measured, chosen: bool, verdict: str) -> C
         verdict=verdict,
         executed=each.executed,
         stripped_size=each.stripped_size,
+        corrupted_accuracy=None if each.corrupted_accuracy is None else round(each.corrupted_accuracy, 5),
+        not_land_withheld=None if each.not_land_withheld is None else round(each.not_land_withheld, 5),
     )

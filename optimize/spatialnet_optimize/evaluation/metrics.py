@@ -139,6 +139,7 @@ def score(spec: ModelSpec, truth: Truth, probabilities: NDArray[np.float32]) -> 
             "expected_calibration_error": calibration_error(probabilities.max(axis=1), right),
             "answered": float(answered.mean()),
             "accuracy_of_answered": float(right[answered].mean()) if answered.any() else 0.0,
+            "area_under_risk_coverage": area_under_risk_coverage(probabilities.max(axis=1), right),
         }
         table = confusion_matrix(truth.values, answers, labels=np.arange(len(labels)))
         per_label = {labels[i]: float(right[truth.values == i].mean()) for i in present}
@@ -200,6 +201,13 @@ def calibration_error(confidence: NDArray[np.float32], right: NDArray[np.bool_],
         for b in np.unique(bins)
     ]
     return float(sum(gaps))
+
+
+def area_under_risk_coverage(confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> float:
+    """Mean share of wrong answers over every coverage, the most confident answers first (Geifman and El-Yaniv 2017); lower is
+    better, 0 where every wrong answer is less confident than all right ones and there is none."""
+    order = np.argsort(-confidence, kind="stable")
+    return float((np.cumsum(~right[order]) / np.arange(1, len(right) + 1)).mean())
 
 
 def agreement(spec: ModelSpec, outputs: Outputs, expected: Outputs) -> float:

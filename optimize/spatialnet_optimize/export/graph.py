@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from spatialnet_edge.core.errors import BuildError
 from spatialnet_edge.core.results import difference
-from spatialnet_edge.core.spec import IMAGE_INPUT, Head, ModelSpec, Multiclass, Multilabel, Regression
+from spatialnet_edge.core.spec import IMAGE_INPUT, Known, ModelSpec, Multiclass, Multilabel, Output, Regression
 from spatialnet_training.data.augmentation import band_statistics
 
 OPSET = 20
@@ -49,22 +49,24 @@ class DeployedGraph(nn.Module):
         self.register_buffer("offset", (-mean / std).view(1, -1, 1, 1))
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """`image`: uint8 `[N, H, W, bands]`. Returns one float32 `[N, width]` for each head, in the spec's order."""
+        """`image`: uint8 `[N, H, W, bands]`. Returns one float32 `[N, width]` for each of `spec.outputs`, in that order."""
         x = image.to(torch.float32).permute(0, 3, 1, 2)  # cast first: TensorRT refuses to transpose uint8
         if len(self.bands) > 1:
             present = torch.stack([(group.amax(dim=(1, 2, 3)) > 0).float() for group in x.split(self.bands, dim=1)], dim=1)
             logits = self.network(x * self.gain + self.offset, present)
         else:
             logits = self.network(x * self.gain + self.offset)
-        return tuple(answer(head, logits[head.name]) for head in self.spec.heads)
+        return tuple(answer(each, logits[each.name]) for each in self.spec.outputs)
 
 
-def answer(head: Head, logits: Tensor) -> Tensor:
+def answer(head: Output, logits: Tensor) -> Tensor:
     """From logits to what the graph gives: calibrated probabilities, or a quantity in its unit."""
     if isinstance(head, Multiclass):
         return torch.softmax(logits / head.temperature, dim=-1)
     if isinstance(head, Multilabel):
         return torch.sigmoid(logits / head.temperature)
+    if isinstance(head, Known):
+        return torch.sigmoid(logits)
     assert isinstance(head, Regression)
     return head.low + (head.high - head.low) * torch.sigmoid(logits)  # trained as a share of its range
 
@@ -82,7 +84,7 @@ def export_onnx(network: nn.Module, spec: ModelSpec) -> bytes:
             dynamo=True,
             opset_version=OPSET,
             input_names=[IMAGE_INPUT],
-            output_names=[head.name for head in spec.heads],
+            output_names=[output.name for output in spec.outputs],
             dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},),
             verbose=False,
         )
@@ -108,7 +110,7 @@ def reference(network: nn.Module, spec: ModelSpec, images: NDArray[np.uint8]) ->
     """What torch answers: head name to float32 `[N, width]`, for uint8 `[N, H, W, 3]`."""
     with torch.inference_mode():
         outputs = DeployedGraph(network, spec).eval()(torch.from_numpy(images))
-    return {head.name: values.numpy() for head, values in zip(spec.heads, outputs, strict=True)}
+    return {head.name: values.numpy() for head, values in zip(spec.outputs, outputs, strict=True)}
 
 
 def check_parity(
@@ -121,7 +123,7 @@ def check_parity(
     """
     session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
     outputs = dict(zip(expected, session.run(list(expected), {IMAGE_INPUT: images}), strict=True))
-    differences = {head.name: difference(head, np.asarray(outputs[head.name]), expected[head.name]) for head in spec.heads}
+    differences = {head.name: difference(head, np.asarray(outputs[head.name]), expected[head.name]) for head in spec.outputs}
     worst = max(differences, key=lambda name: differences[name])
     if not differences[worst] <= PARITY:
         raise BuildError(

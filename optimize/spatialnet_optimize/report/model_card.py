@@ -19,16 +19,26 @@ from rich.progress import track
 
 from spatialnet_edge.api import Model, load
 from spatialnet_edge.core.output_paths import to_be_written
-from spatialnet_edge.core.spec import ModelSpec, Multiclass
+from spatialnet_optimize.evaluation.corruptions import CORRUPTIONS, SEVERITIES
 from spatialnet_optimize.evaluation.metrics import Score, decode_images, figures, judge, predict
+from spatialnet_optimize.evaluation.robustness import (
+    JPEG_QUALITY,
+    NotLand,
+    Robustness,
+    can_be_corrupted,
+    judge_not_land,
+    judge_robustness,
+    not_land_pictures,
+)
 from spatialnet_optimize.report.hub_metadata import commercial_use, metadata_block
 from spatialnet_training.data.dataset_registry import data_sets, learnt
-from spatialnet_training.data.ground_truth import Truth, truths
-from spatialnet_training.data.labelled_dataset import LabelledImages, open_labelled
-from spatialnet_training.data.taxonomy import Taxonomy, load_taxonomy
-from spatialnet_training.plots import Confusion, plot_confusions, plot_curves
+from spatialnet_training.data.ground_truth import truths
+from spatialnet_training.data.labelled_dataset import open_labelled
+from spatialnet_training.plots import Confusion, plot_confusions, plot_curves, plot_robustness
 
 SPLIT = "val"
+CORRUPTED_IMAGES = 150
+"""Images of each data set that are corrupted; each of them 24 times."""
 
 
 def card(
@@ -41,35 +51,23 @@ def card(
     ] = Path("card.md"),
 ) -> None:
     """Measure every head on the validation images of every data set that the model has a head for, and write its card."""
-    taxonomy = load_taxonomy()
     results: dict[str, list[Score]] = {}
+    robust: dict[str, list[Robustness]] = {}
     with load(bundle, threads=1) as model:
         paths = data_sets(data_root, ",".join(learnt([model.bundle.spec])))  # of one that learnt none, all: it is told why
         for name, path in track(paths.items(), "evaluate", console=Console(stderr=True)):
             images = open_labelled(path, SPLIT)
             pixels = decode_images(images, model.bundle.spec.input)
             outputs = predict(model.opened.engine, pixels.images)
-            known = [*truths(images, model.bundle.spec), *mapped(images, model.bundle.spec, taxonomy, name)]
+            known = truths(images, model.bundle.spec)
             results[name] = [judge(model.bundle.spec, truth, outputs, pixels.kept) for truth in known]
-        write(output, model, results, log, notes)
+            robust[name] = judge_robustness(model.opened.engine, images, known, CORRUPTED_IMAGES)
+        not_land = None
+        if can_be_corrupted(model.bundle.spec.input):
+            pictures = not_land_pictures(model.bundle.spec.input)
+            not_land = judge_not_land(model.bundle.spec, predict(model.opened.engine, pictures), pictures)
+        write(output, model, results, poor_pictures(output, robust, not_land), log, notes)
     print(output)
-
-
-def mapped(images: LabelledImages, spec: ModelSpec, taxonomy: Taxonomy, data_set: str) -> list[Truth]:
-    """What the taxonomy says of each image for the heads that all data sets share."""
-    tables = {"land_use": taxonomy.land_use, "settlement": taxonomy.settlement}
-    rows = np.arange(len(images), dtype=np.int64)
-    found: list[Truth] = []
-    for head in spec.heads:
-        if head.name in tables and isinstance(head, Multiclass):
-            answers = [head.labels.index(tables[head.name][data_set, kind]) for kind in images.classes]
-            found.append(Truth(head.name, rows, np.array(answers, np.int64)))
-        elif head.name == "object_kinds":
-            labelled = [row for row in rows if images.files[row] in images.objects]
-            counts = [[sum(images.objects[images.files[row]].values())] for row in labelled]
-            if labelled:
-                found.append(Truth(head.name, np.array(labelled, np.int64), np.array(counts, np.float32)))
-    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +87,42 @@ class Line:
         return f"| {self.data_set} | `{self.head}` | {self.images} | {' | '.join([*cells, answered, *errors])} |"
 
 
-def write(output: Path, model: Model, results: dict[str, list[Score]], log: Path | None, notes: Path | None) -> None:
+def poor_pictures(output: Path, robust: dict[str, list[Robustness]], not_land: NotLand | None) -> str:
+    """The card's chapter on corrupted pictures and pictures without land, with its plot beside the card."""
+    if not_land is None:
+        return ""
+    plot = output.with_name(f"{output.stem}.robustness.png")
+    plot_robustness(plot, {f"{name}: {each.head}": each.accuracy for name, found in robust.items() for each in found})
+    rows = [
+        f"| {name} | `{each.head}` | {each.images} | {100 * each.clean:.1f} | {100 * each.jpeg_75:.1f} | "
+        + " | ".join(f"{100 * each.mean(severity):.1f}" for severity in SEVERITIES)
+        + f" | {each.calibration_error:.3f} | {100 * each.confident_right:.1f} | {100 * each.withheld:.1f} |"
+        for name, found in robust.items()
+        for each in found
+    ]
+    columns = ["data set", "head", "images", "clean", "JPEG", *(f"severity {each}" for each in SEVERITIES)]
+    columns += ["calibration error", "confident right", "withheld"]
+    table = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *rows]
+    return f"""## On poor pictures
+
+Accuracy in per cent on evenly chosen `{SPLIT}` images: as they are, after JPEG of quality {JPEG_QUALITY}, and with each of
+{len(CORRUPTIONS)} corruptions of ImageNet-C (Hendrycks and Dietterich 2019), the mean over the corruptions at each severity.
+Every answer counts there, also those that the runtime withholds because `known` is below its threshold. Calibration error, and how
+many of the answers with a confidence of 0.9 or more are right, are over all corrupted images; "withheld" is the share of these that
+gets no label.
+
+{chr(10).join(table)}
+
+Of {not_land.images} generated pictures without land (black, saturated, flat, gradients, static, text, sky, bands, clutter),
+{100 * not_land.withheld:.1f} % get no label, and {100 * not_land.confident:.1f} % get one with a confidence of 0.9 or more.
+
+![Accuracy under corruption]({plot.name})
+"""
+
+
+def write(
+    output: Path, model: Model, results: dict[str, list[Score]], poor: str, log: Path | None, notes: Path | None
+) -> None:
     name, bundle, engine = output.stem, model.bundle, model.opened.record
     record = {
         "bundle_sha256": bundle.sha256,
@@ -138,7 +171,8 @@ the share of images that it answers.
 Per-label figures and every confusion matrix: [{name}.json]({name}.json).
 
 ![Confusion matrices]({name}.confusion.png)
-{curves}"""
+
+{poor}{curves}"""
     output.write_text(text, encoding="utf-8")
 
 

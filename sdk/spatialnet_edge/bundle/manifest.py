@@ -136,6 +136,8 @@ class CandidateRecord(Contract, frozen=True):
         latency_ms: p50 of the engine alone on the building machine; 0 if it did not run there.
         executed: precision to how many of the plan's layers run in it, as the library itself says; empty if it was not asked.
         stripped_size: bytes of the plan without its weights; 0 if none was made.
+        corrupted_accuracy: mean figure over the heads and sets on corrupted images, 0 to 1; None if it was not judged by them.
+        not_land_withheld: share of pictures without land that get no label, 0 to 1; None if it was not judged by them.
         verdict: `chosen`, `slower`, `accuracy`, `golden`, `not run here` … and why, in one line.
     """
 
@@ -150,6 +152,8 @@ class CandidateRecord(Contract, frozen=True):
     verdict: str
     executed: dict[str, int] = msgspec.field(default_factory=dict[str, int])
     stripped_size: int = 0
+    corrupted_accuracy: float | None = None
+    not_land_withheld: float | None = None
 
 
 class ExecutedLayer(Contract, frozen=True):

@@ -94,6 +94,9 @@ COMMANDS: dict[str, Row] = {
         "training",
         TRAINING,
     ),
+    "teach-known": Row(
+        "spatialnet_training.studies.known:teach_known", "Teach a network when not to answer.", "training", TRAINING
+    ),
     "soup": Row("spatialnet_training.studies.soup:soup", "Average the weights of two related networks.", "training", TRAINING),
     "export": Row("spatialnet_optimize.cli.export:export", "Turn a checkpoint into a portable bundle.", "training", TRAINING),
 }

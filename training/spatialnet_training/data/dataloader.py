@@ -24,6 +24,7 @@ from spatialnet_training.data.augmentation import (
     standardise,
     warp,
 )
+from spatialnet_training.data.degradation import degrade
 from spatialnet_training.data.device_cache import Resident
 from spatialnet_training.data.samples import Samples
 from spatialnet_training.losses.class_balance import draw_balanced
@@ -36,7 +37,8 @@ class Batch:
 
     Attributes:
         x: float32 `[N, bands, H, W]`, augmented and mixed.
-        others: the same views at other sizes, by their side in pixels, for teachers that were trained for these.
+        others: the same views at other sizes, by their side in pixels, for teachers that were trained for these; at the student's
+            size as well where the student's views are degraded.
         present: float32 `[N, groups]` of 0 and 1; None when nothing is withheld.
         targets: head to the labels of each image before mixing.
         data_set: int64 `[N]`, index of each image's data set before mixing; `UNLABELLED` for a picture without labels.
@@ -58,8 +60,8 @@ class Batch:
         return Batch(x, others, present, targets, self.data_set.to(device, non_blocking=True), self.mix)
 
     def at(self, size: int | None) -> Tensor:
-        """The views at a size; None for that of the student."""
-        return self.x if size is None or size == self.x.shape[-1] else self.others[size]
+        """The views that a teacher sees at a size, not degraded; None for those of the student as they are."""
+        return self.x if size is None or (size == self.x.shape[-1] and size not in self.others) else self.others[size]
 
 
 def draw_epoch(data_set: NDArray[np.int64], data_sets: int, count: int, power: float, rng: Generator) -> NDArray[np.int64]:
@@ -148,26 +150,38 @@ class Loader:
         shared = default_rng([config.seed, epoch, first])
         rows = self._with_unlabelled(rows, shared)[own]
 
-        def seen(size: int) -> tuple[Tensor, Mix | None, Tensor | None]:
+        def seen(size: int, degradation: Sequence[Generator] = ()) -> tuple[Tensor, Mix | None, Tensor | None]:
             """The images at one size, how they were mixed, and which groups they have: the same draws at every size."""
             rngs = [default_rng([config.seed, epoch, index, 1]) for index in indices]
-            x, mix = self._mixed(self._augmented(rows, size, rngs, stage.augmentation), deepcopy(shared), stage)
+            x, mix = self._mixed(self._augmented(rows, size, rngs, stage.augmentation, degradation), deepcopy(shared), stage)
             present = drop_groups(len(config.groups), rngs, config.group_dropout) if config.group_dropout else None
             return x.contiguous(memory_format=torch.channels_last), mix, present
 
-        x, mix, present = seen(stage.size)
-        others = {size: seen(size)[0] for size in self.sizes - {stage.size}}
+        spoilt = [default_rng([config.seed, epoch, index, 2]) for index in indices] if config.degraded_share else ()
+        x, mix, present = seen(stage.size, spoilt)
+        others = {size: seen(size)[0] for size in (self.sizes if spoilt else self.sizes - {stage.size})}
         targets = {head: self._known(values, rows) for head, values in self.samples.targets.items()}
         return Batch(x, others, present, targets, self._known(self.samples.data_set, rows), mix)
 
-    def _augmented(self, rows: NDArray[np.int64], size: int, rngs: Sequence[Generator], strength: float) -> Tensor:
+    def _augmented(
+        self, rows: NDArray[np.int64], size: int, rngs: Sequence[Generator], strength: float, degradation: Sequence[Generator]
+    ) -> Tensor:
         images = [self.images[row] for row in rows]
         views = [
             random_view(image.shape[0], image.shape[1], size, rng, strength, self.config.least_crop, self.config.flips)
             for image, rng in zip(images, rngs, strict=True)
         ]
-        x = standardise(self.pictures.warp(rows, np.stack(views), size))
+        shown = self.pictures.warp(rows, np.stack(views), size)
+        x = standardise(self._degraded(shown, degradation) if degradation else shown)
         return erase(recolour(x, rngs, strength), rngs, strength)
+
+    def _degraded(self, shown: Tensor, rngs: Sequence[Generator]) -> Tensor:
+        """Grey levels `[N, 3, H, W]`, a share of the pictures degraded."""
+        for index, rng in enumerate(rngs):
+            if rng.random() < self.config.degraded_share:
+                picture = shown[index].permute(1, 2, 0).round().to(torch.uint8).cpu().numpy()
+                shown[index] = torch.from_numpy(degrade(picture, rng)).permute(2, 0, 1)
+        return shown
 
     def _with_unlabelled(self, rows: NDArray[np.int64], rng: Generator) -> NDArray[np.int64]:
         """The images of a batch, some of them replaced by unlabelled ones, which come after all that have labels."""

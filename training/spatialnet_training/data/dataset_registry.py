@@ -16,6 +16,7 @@ TERMS = {
     "ucmerced": "UC Merced (public domain)",
     "rsscn7": "RSSCN7 (for research)",
     "aid": "AID (for research)",
+    "nwpu_resisc45": "NWPU-RESISC45 (for research)",
 }
 """Data set to its title and the terms of its images."""
 

@@ -21,7 +21,7 @@ from spatialnet_training.data.file_tree import Tree
 from spatialnet_training.data.labelled_dataset import OBJECTS as OBJECTS_FILE
 from spatialnet_training.data.labelled_dataset import SPLITS, TRAIN, LabelledImages, class_of
 from spatialnet_training.data.samples import Collector, Samples, load_image, part_of, shrunk
-from spatialnet_training.data.taxonomy import OBJECTS, SETTLEMENT, Taxonomy, load_taxonomy
+from spatialnet_training.data.taxonomy import OBJECTS, SETTLEMENT, SHARED_HEADS_ONLY, Taxonomy, load_taxonomy
 from spatialnet_training.data.tiles import pyramid, structured
 from spatialnet_training.losses.multitask import UNLABELLED
 
@@ -73,7 +73,11 @@ def published_heads(taxonomy: Taxonomy, data_sets: Sequence[str]) -> tuple[Head,
     """The heads that a model trained on these data sets may have."""
     return (
         Multiclass(name="land_use", labels=taxonomy.land_use_labels),
-        *(Multiclass(name=f"land_use_{name}", labels=taxonomy.classes(name)) for name in data_sets),
+        *(
+            Multiclass(name=f"land_use_{name}", labels=taxonomy.classes(name))
+            for name in data_sets
+            if name not in SHARED_HEADS_ONLY
+        ),
         Multilabel(name="objects", labels=OBJECTS, thresholds=(0.5,) * len(OBJECTS)),
         Multiclass(name="settlement", labels=SETTLEMENT),
         # how many kinds of object an image shows: the count that these labels hold
@@ -126,7 +130,8 @@ def load_split(
         files = tree.names()
         published = {row["path"]: row["split"] for row in tree.table(SPLITS, ["split"], files)}
         objects = {row["path"]: row for row in (tree.table(OBJECTS_FILE, OBJECTS, files) if OBJECTS_FILE in files else [])}
-        chosen = [file for file in files if file in published and part_of(file, published[file]) == split]
+        of_split = [file for file in files if file in published and part_of(file, published[file]) == split]
+        chosen = [file for file in of_split if taxonomy.land_use[name, class_of(file)]]
         for file, encoded in zip(chosen, tree.read(chosen), strict=True):
             image = load_image(encoded, longest, groups)
             if image is None:

@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 from spatialnet_edge.core.errors import DataRefused
 from spatialnet_edge.core.spec import Head, ModelSpec, Multiclass, Multilabel
 from spatialnet_training.data.labelled_dataset import OBJECTS, LabelledImages, head_name
+from spatialnet_training.data.taxonomy import load_taxonomy
+
+OBJECT_COUNT = "object_kinds"
+"""The head that counts how many of the columns of `objects.csv` an image has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +32,9 @@ class Truth:
 def truths(images: LabelledImages, spec: ModelSpec, name: str = "") -> list[Truth]:
     """The heads of a model that these labels can judge.
 
-    A multiclass head fits when the class folders are among its labels, a multilabel head when `objects.csv` has its labels; any
-    head when a table has its column, or its labels' columns.
+    A multiclass head fits when the class folders are among its labels, or are classes of a data set that the taxonomy maps to them
+    (`land_use`, `settlement`); a multilabel head when `objects.csv` has its labels; any head when a table has its column, or its
+    labels' columns.
 
     Args:
         name: this head alone; empty for every head that fits.
@@ -59,6 +64,8 @@ def from_folders(images: LabelledImages, head: Head) -> Truth | str:
     """What class folders and `objects.csv` say of one head; else why they say nothing."""
     if isinstance(head, Multiclass):
         if unknown := [name for name in images.class_names if name not in head.labels]:
+            if (mapped := from_taxonomy(images, head)) is not None:
+                return mapped
             return f"'{head.name}' has no label {', '.join(repr(name) for name in unknown[:3])}"
         index = {label: position for position, label in enumerate(head.labels)}
         values = np.array([index[kind] for kind in images.classes], np.int64)
@@ -69,7 +76,29 @@ def from_folders(images: LabelledImages, head: Head) -> Truth | str:
             return f"'{head.name}' needs {OBJECTS} with its {head.width} labels as columns"
         table = [[images.objects[images.files[i]][label] for label in head.labels] for i in rows]
         return Truth(head.name, np.array(rows, np.int64), np.array(table, np.float32))
+    counted = [(i, sum(images.objects[name].values())) for i, name in enumerate(images.files) if name in images.objects]
+    if head.name == OBJECT_COUNT and counted:
+        return Truth(head.name, np.array([i for i, _ in counted]), np.array([[count] for _, count in counted], np.float32))
     return f"'{head.name}' is a regression, which class folders cannot judge"
+
+
+def from_taxonomy(images: LabelledImages, head: Multiclass) -> Truth | None:
+    """What the taxonomy says of a head that data sets share; None when no data set of it has all these class folders.
+
+    Where several data sets have them all, each class must mean the same in all of these. Images of classes that are mapped to
+    nothing are left out.
+    """
+    taxonomy = load_taxonomy()
+    table = {"land_use": taxonomy.land_use, "settlement": taxonomy.settlement}.get(head.name)
+    if table is None:
+        return None
+    owners = [name for name in taxonomy.data_sets if set(images.class_names) <= set(taxonomy.classes(name))]
+    meanings = [{kind: table[owner, kind] for kind in images.class_names} for owner in owners]
+    if not meanings or any(each != meanings[0] for each in meanings) or not set(meanings[0].values()) <= {*head.labels, ""}:
+        return None
+    rows = [row for row, kind in enumerate(images.classes) if meanings[0][kind]]
+    values = [head.labels.index(meanings[0][images.classes[row]]) for row in rows]
+    return Truth(head.name, np.array(rows, np.int64), np.array(values, np.int64)) if rows else None
 
 
 def from_columns(images: LabelledImages, head: Head) -> Truth | str:

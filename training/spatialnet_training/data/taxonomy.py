@@ -1,7 +1,8 @@
 """What the labels mean: one table from every data set's classes to the unified land use and the settlement type.
 
 The table itself is `taxonomy.csv`, one row a class, so that it can be read, reviewed and corrected without Python. Merged
-classes are those that cannot be told apart across sensors: RSSCN7 has rivers and lakes as one class, hence `water`.
+classes are those that cannot be told apart across sensors: RSSCN7 has rivers and lakes as one class, hence `water`. A class that
+is none of them (a cloud, sea ice) has empty cells.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ OBJECTS = (
     "pavement", "sand", "sea", "ship", "tanks", "trees", "water",
 )  # fmt: skip
 """The 17 object labels that UC Merced (Chaudhuri et al. 2018) and AID (Hua et al. 2019) share."""
+
+
+SHARED_HEADS_ONLY = frozenset({"nwpu_resisc45"})
+"""Data sets that teach the heads that all sets share, and have no head of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,7 @@ class Taxonomy:
 
     @property
     def land_use_labels(self) -> tuple[str, ...]:
-        return tuple(sorted(set(self.land_use.values())))
+        return tuple(sorted(set(self.land_use.values()) - {""}))
 
     def classes(self, data_set: str) -> tuple[str, ...]:
         """The class names of one data set, in alphabetical order, which is the order of its head's outputs."""

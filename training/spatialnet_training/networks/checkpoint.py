@@ -89,9 +89,9 @@ def load_network(path: Path) -> tuple[SpatialNet, ModelSpec, Provenance]:
     """
     checkpoint = read(path)
     spec = checkpoint.config.spec
-    network = SpatialNet(
-        checkpoint.config.backbone, {head.name: head.width for head in spec.heads}, spec.input.height, spec.input.groups
-    )
+    outputs = {head.name: head.width for head in spec.heads}
+    known = spec.known is not None
+    network = SpatialNet(checkpoint.config.backbone, outputs, spec.input.height, spec.input.groups, known=known)
     try:
         network.load_state_dict(checkpoint.weights)
     except RuntimeError as error:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from spatialnet_edge.core.spec import RGB, BandGroup
+from spatialnet_edge.core.spec import KNOWN, RGB, BandGroup
 from spatialnet_training.networks.backbones import build_backbone
+from spatialnet_training.networks.known import KnownHead
 from spatialnet_training.networks.layers import HeadPooling
 
 
@@ -20,10 +21,19 @@ class SpatialNet(nn.Module):
         size: side of the square input in pixels; a multiple of 16.
         groups: the bands of the input, in channel order.
         weights: pretrained ones for the backbone; see `build_backbone`.
+        known: whether it has a `KnownHead`, whose logit then stands beside the heads' as `known`.
     """
 
+    known: KnownHead | None
+
     def __init__(
-        self, backbone: str, heads: Mapping[str, int], size: int, groups: tuple[BandGroup, ...] = (RGB,), weights: str = ""
+        self,
+        backbone: str,
+        heads: Mapping[str, int],
+        size: int,
+        groups: tuple[BandGroup, ...] = (RGB,),
+        weights: str = "",
+        known: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = build_backbone(backbone, groups, size, weights)
@@ -32,13 +42,17 @@ class SpatialNet(nn.Module):
         if not self.backbone.head_queries:
             self.pooling.requires_grad_(False)  # its zero queries are the mean over the tokens
         self.heads = nn.ModuleDict({name: nn.Linear(width, outputs) for name, outputs in heads.items()})
+        self.known = KnownHead(len(heads), width) if known else None
 
     def forward(self, x: Tensor, present: Tensor | None = None) -> dict[str, Tensor]:
         """`x`: float `[N, bands, H, W]`, mean 0 and deviation 1 for each band; H and W multiples of 16.
 
         `present`: float `[N, groups]` of 0 and 1; None when every group of bands is there.
         """
-        return self.answer(self.pool(x, present))
+        tokens = self.backbone(x, present)
+        pooled = self.pooling(tokens)
+        logits = self.answer(pooled)
+        return logits if self.known is None else logits | {KNOWN: self.known(pooled, tokens)}
 
     def pool(self, x: Tensor, present: Tensor | None = None) -> Tensor:
         """What each head sees of the image: `[N, heads, width]`."""

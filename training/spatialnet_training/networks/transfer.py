@@ -33,7 +33,8 @@ def transfer(network: SpatialNet, heads: tuple[Head, ...], start: Path) -> Prove
         UsageError: the checkpoint has another backbone.
     """
     source, spec, provenance = load_network(start)
-    kept = {k: v for k, v in source.state_dict().items() if not k.startswith("heads.") and k != "pooling.query"}
+    left = ("heads.", "known.", "pooling.query")  # a further trained network has other features, so `known` is taught anew
+    kept = {k: v for k, v in source.state_dict().items() if not k.startswith(left)}
     own = network.state_dict()
     if is_trunk_of(network, source):
         kept = {k: v for k, v in kept.items() if k in own and k.startswith("backbone.")}

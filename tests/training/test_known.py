@@ -1,0 +1,107 @@
+"""Degraded views, pictures without land, and the head that knows what the network was taught."""
+
+import numpy as np
+import pytest
+import torch
+from msgspec.structs import replace
+
+from conftest import SIDE, TINY, clip_frames
+from spatialnet_edge.core.spec import Known
+from spatialnet_optimize.export.graph import check_parity, export_onnx, reference
+from spatialnet_training.data.degradation import STEPS, degrade
+from spatialnet_training.data.not_land import KINDS, generated
+from spatialnet_training.networks.checkpoint import load_network, save_network
+from spatialnet_training.networks.known import KnownHead
+from spatialnet_training.networks.model import SpatialNet
+from spatialnet_training.studies.known import FILES, Pictures, balanced, choose_threshold, emphasised, fit, scores_of
+
+PICTURE = clip_frames(1)[0][:96, :96]
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.__name__)
+def test_each_degradation_keeps_the_shape_and_is_the_same_for_the_same_seed(step) -> None:
+    made = step(PICTURE, np.random.default_rng(5))
+    assert made.shape == PICTURE.shape
+    assert made.dtype == np.uint8
+    assert (made != PICTURE).any()
+    np.testing.assert_array_equal(made, step(PICTURE, np.random.default_rng(5)))
+
+
+def test_a_degraded_picture_can_become_a_tensor() -> None:
+    for seed in range(20):
+        assert torch.from_numpy(degrade(PICTURE, np.random.default_rng(seed))).shape == (96, 96, 3)
+
+
+def test_pictures_without_land_are_of_every_kind_and_the_same_for_the_same_seed() -> None:
+    made = generated(2, 64, 7, [PICTURE])
+    assert [kind for kind, _ in made] == [kind for kind in (*KINDS, "defocused") for _ in range(2)]
+    again, other = generated(2, 64, 7, [PICTURE]), generated(2, 64, 8, [PICTURE])
+    assert all((a == b).all() for (_, a), (_, b) in zip(made, again, strict=True))
+    assert all((a != b).any() for (_, a), (_, b) in zip(made, other, strict=True))
+    by_kind = dict(made)
+    assert by_kind["black"].mean() < 40 < 180 < by_kind["saturated"].mean()
+
+
+def network(known: bool) -> SpatialNet:
+    torch.manual_seed(3)
+    return SpatialNet("student-1m", {head.name: head.width for head in TINY.heads}, SIDE, known=known).eval()
+
+
+def test_the_exported_graph_gives_known_and_the_other_answers_stay(tmp_path) -> None:
+    knowing, plain = network(known=True), network(known=False)
+    plain.load_state_dict({name: value for name, value in knowing.state_dict().items() if not name.startswith("known.")})
+    spec = replace(TINY, known=Known(threshold=0.5))
+    images = np.stack([clip_frames(8)[i][: 4 * SIDE : 4, : 4 * SIDE : 4] for i in range(8)])
+    expected = reference(knowing, spec, images)
+    assert expected["known"].shape == (8, 1)
+    assert check_parity(export_onnx(knowing, spec), spec, expected, images) < 1e-4
+    before = reference(plain, TINY, images)
+    assert all((before[name] == expected[name]).all() for name in before)
+    save_network(tmp_path / "run", knowing, "student-1m", spec, provenance())
+    read, read_spec, _ = load_network(tmp_path / "run")
+    assert read_spec.known == spec.known
+    np.testing.assert_array_equal(reference(read, read_spec, images)["known"], expected["known"])
+
+
+def provenance():
+    from spatialnet_edge.bundle.manifest import Provenance
+
+    return Provenance(created="2026-01-01T00:00:00+00:00", tool="tests", source="tests")
+
+
+def test_the_head_learns_to_tell_features_apart() -> None:
+    generator = torch.Generator().manual_seed(0)
+    found = torch.randn(600, 7 * 8, generator=generator)
+    known = np.arange(600) < 300
+    found[300:] += 1.5
+    names = ["eurosat"] * 300 + ["cloud"] * 300
+    pictures = Pictures([], names, names, known.astype(np.float32), np.full(600, 1 / 300, np.float32))
+    torch.manual_seed(0)
+    head = KnownHead(4, 8)
+    fit(head, found, pictures, 0)
+    scores = scores_of(head, found)
+    assert scores[:300].mean() > 0.9 > 0.1 > scores[300:].mean()
+
+
+def test_no_data_set_has_more_refused_than_allowed() -> None:
+    rng = np.random.default_rng(0)
+    groups = [name for name in FILES for _ in range(100)]
+    scores = rng.uniform(0.2, 1, len(groups)).astype(np.float32)
+    threshold = choose_threshold(scores, groups)
+    refused = [(scores[[group == name for group in groups]] < threshold).mean() for name in FILES]
+    assert max(refused) == pytest.approx(0.03)
+
+
+def test_classes_that_are_refused_weigh_more_and_the_known_ones_as_much_as_before() -> None:
+    names = ["a"] * 100 + ["cloud"] * 20
+    classes = ["a sea"] * 10 + ["a town"] * 90 + ["cloud"] * 20
+    pictures = Pictures([], names, classes, np.float32([1] * 100 + [0] * 20), np.full(120, 0.01, np.float32))
+    scores = np.float32([0.1] * 3 + [0.9] * 97 + [0.2] * 20)
+    weights = emphasised(pictures, scores).weights
+    assert weights[0] > 2 * weights[50]
+    assert weights[:100].sum() == pytest.approx(1.0)
+    assert weights[100:] == pytest.approx(0.01)
+
+
+def test_rows_of_every_class_in_turn() -> None:
+    assert balanced([0, 0, 0, 1, 2, 2], 4) == [0, 3, 4, 1]

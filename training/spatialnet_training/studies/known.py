@@ -1,0 +1,276 @@
+"""Teach a finished network when not to answer: a small head on its features (`networks.known`), everything else as it is.
+
+Known are the training images of every data set, as they are and degraded as cameras, weather and transmission do it, each set and
+each class with the same weight: a set must not be told by its sharpness, nor flat water be taken for nothing. Not known are real
+pictures without land (`not_land.zip`, the clouds of NWPU-RESISC45) and generated ones. The threshold is the highest that refuses no
+more than `REFUSED` of the held-out training images of any data set.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from dataclasses import replace as replace_weights
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import typer
+from msgspec.structs import replace
+from numpy.random import default_rng
+from numpy.typing import NDArray
+from rich.table import Table
+from torch import Tensor
+
+from spatialnet_edge.cli.printer import printer
+from spatialnet_edge.core.errors import DataRefused
+from spatialnet_edge.core.frames import preprocess
+from spatialnet_edge.core.spec import RGB, InputSpec, Known
+from spatialnet_training.data.augmentation import normalise
+from spatialnet_training.data.dataset_registry import FILES, TERMS
+from spatialnet_training.data.datasets import load_split
+from spatialnet_training.data.degradation import degrade
+from spatialnet_training.data.labelled_dataset import TRAIN, open_labelled
+from spatialnet_training.data.not_land import generated
+from spatialnet_training.data.samples import Samples, judging_side, load_image, part_of
+from spatialnet_training.data.taxonomy import load_taxonomy
+from spatialnet_training.networks.checkpoint import load_checkpoint_config, load_network, save_network
+from spatialnet_training.networks.checkpoint_paths import checkpoint_to_be_written, located
+from spatialnet_training.networks.known import KnownHead, features
+from spatialnet_training.networks.model import SpatialNet
+
+Image = NDArray[np.uint8]
+REFUSED = 0.03
+NOT_LAND, NWPU = "not_land.zip", "nwpu_resisc45"
+NOT_LAND_TERMS = "clouds of RSI-CB256 (for research), frames of CubeSats (MIT, C. T. Doloriel 2021)"
+WIDER = {**FILES, NWPU: "nwpu_resisc45.zip"}
+PER_SET, PER_KIND = 1400, 150
+"""Ordinary images of a data set, and generated pictures of a kind, at most."""
+EPOCHS, BATCH, RATE, DECAY = 40, 256, 1e-3, 0.05
+EMPHASIS = 6.0
+DROPPED = 0.3
+"""Share of the features that a training step does not see: thousands of them stand beside some thousand pictures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """What the head learns from or is judged by.
+
+    Attributes:
+        groups: of each picture, its data set or its kind.
+        classes: of each, its data set and class, or its kind: pictures that are balanced and judged together.
+        known: of each, 1 or 0.
+        weights: of each in the loss; of the known ones and of the others they sum to the same.
+    """
+
+    images: list[Image]
+    groups: list[str]
+    classes: list[str]
+    known: NDArray[np.float32]
+    weights: NDArray[np.float32]
+
+
+def ordinary(root: Path, split: str, side: int) -> dict[str, tuple[list[Image], list[int]]]:
+    """Each data set's images of a split, with the index of each one's class; at most `PER_SET`, of all classes alike."""
+    found: dict[str, tuple[list[Image], list[int]]] = {}
+    for name, file in WIDER.items():
+        samples = load_split({name: root / file}, load_taxonomy(), split, side)
+        chosen = balanced(class_indices(samples, name), PER_SET if split == TRAIN else len(samples))
+        classes = class_indices(samples, name)
+        found[name] = ([samples.images[row] for row in chosen], [classes[row] for row in chosen])
+    return found
+
+
+def class_indices(samples: Samples, name: str) -> list[int]:
+    """Of each image its class in its own data set, or its land use where the set has no head of its own."""
+    own = samples.targets.get(f"land_use_{name}")
+    return (samples.targets["land_use"] if own is None else own).astype(int).tolist()
+
+
+def balanced(classes: Sequence[int], count: int) -> list[int]:
+    """At most `count` rows, a further one of every class in turn."""
+    seen: dict[int, int] = {}
+    order: list[tuple[int, int]] = []
+    for row, kind in enumerate(classes):
+        seen[kind] = seen.get(kind, 0) + 1
+        order.append((seen[kind], row))
+    return [row for _, row in sorted(order)[:count]]
+
+
+def real_not_land(root: Path, split: str, side: int) -> list[tuple[str, Image]]:
+    """Real pictures without land: kind and image.
+
+    Raises:
+        DataRefused: the file is not there.
+    """
+    pairs: list[tuple[str, Image]] = []
+    for file, kinds in ((NOT_LAND, None), (WIDER[NWPU], {"cloud"})):
+        labelled = open_labelled(root / file)
+        rows = [
+            row
+            for row, (path, said) in enumerate(zip(labelled.files, labelled.splits, strict=True))
+            if part_of(path, said) == split and (kinds is None or labelled.classes[row] in kinds)
+        ]
+        chosen = labelled.chosen(rows)
+        for kind, encoded in zip(chosen.classes, labelled.tree.read(chosen.files), strict=True):
+            if (image := load_image(encoded, side)) is not None:
+                pairs.append((kind, image))
+    return pairs
+
+
+def gather(root: Path, split: str, side: int, seed: int) -> Pictures:
+    """Everything of one split, each picture as it is and degraded."""
+    known = ordinary(root, split, side)
+    images: list[Image] = []
+    groups: list[str] = []
+    labels: list[str] = []
+    weights: list[float] = []
+
+    def add(image: Image, group: str, label: str, weight: float) -> None:
+        rng = default_rng([seed, len(images)])
+        images.extend((image, degrade(image, rng)))
+        groups.extend((group, f"{group} degraded"))
+        labels.extend((label, label))
+        weights.extend((0.6 * weight, 0.4 * weight))
+
+    for name, (chosen, classes) in known.items():
+        sizes = np.bincount(classes)
+        for image, kind in zip(chosen, classes, strict=True):
+            add(image, name, f"{name} {kind}", 1 / (len(known) * (sizes > 0).sum() * sizes[kind]))
+    first_unknown = len(images)
+    backdrop = [image for chosen, _ in known.values() for image in chosen[:60]]
+    real = real_not_land(root, split, side)
+    made = generated(PER_KIND if split == TRAIN else PER_KIND // 4, side, seed, backdrop)
+    kinds = [kind for kind, _ in (*real, *made)]
+    for kind, image in (*real, *made):
+        add(image, kind, kind, 1 / (len(set(kinds)) * kinds.count(kind)))
+    flags = np.arange(len(images)) < first_unknown
+    return Pictures(images, groups, labels, flags.astype(np.float32), np.array(weights, np.float32))
+
+
+def emphasised(pictures: Pictures, scores: NDArray[np.float32]) -> Pictures:
+    """The same pictures with more weight on the classes that a first head refuses: open water is nearly flat, and is land cover.
+
+    A class counts up to `EMPHASIS` times as much as before, in proportion to the share of its pictures, as they are, that lie below
+    the threshold which `REFUSED` of all known ones do.
+    """
+    plain = np.array([not group.endswith("degraded") for group in pictures.groups])
+    known = pictures.known > 0
+    refused = scores < np.quantile(scores[plain & known], REFUSED)
+    labels = np.array(pictures.classes)
+    weights = pictures.weights.copy()
+    for label in np.unique(labels[known]):
+        of_class = labels == label
+        weights[of_class] *= 1 + (EMPHASIS - 1) * min(1.0, 4 * float(refused[of_class & plain].mean()))
+    weights[known] *= pictures.weights[known].sum() / weights[known].sum()
+    return replace_weights(pictures, weights=weights)
+
+
+@torch.inference_mode()
+def extract(network: SpatialNet, images: Sequence[Image], size: int, batch: int = 64) -> Tensor:
+    """`networks.known.features` of every image, with the deployed resize: float32 `[N, features]`."""
+    given = InputSpec(height=size, width=size, groups=(RGB,))
+    parts: list[Tensor] = []
+    for start in range(0, len(images), batch):
+        pixels = np.stack([preprocess(image, given) for image in images[start : start + batch]])
+        tokens = network.backbone(normalise(pixels).contiguous(memory_format=torch.channels_last))
+        parts.append(features(network.pooling(tokens), tokens))
+    return torch.cat(parts)
+
+
+def fit(head: KnownHead, found: Tensor, pictures: Pictures, seed: int) -> None:
+    """Train the head on features, with binary cross-entropy."""
+    torch.manual_seed(seed)
+    head.centre.copy_(found.mean(dim=0))
+    head.scale.copy_(1 / found.std(dim=0).clamp(min=1e-3))
+    target, weight = torch.from_numpy(pictures.known), torch.from_numpy(pictures.weights)
+    weight = weight / weight.mean()
+    steps = EPOCHS * (len(found) // BATCH)
+    optimiser = torch.optim.AdamW(head.layers.parameters(), lr=RATE, weight_decay=DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3 * RATE, total_steps=steps)
+    for _ in range(steps):
+        rows = torch.randint(len(found), (BATCH,))
+        seen = F.dropout((found[rows] - head.centre) * head.scale, DROPPED)
+        loss = F.binary_cross_entropy_with_logits(head.layers(seen)[:, 0], 0.98 * target[rows] + 0.01, weight[rows])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+
+
+def choose_threshold(scores: NDArray[np.float32], groups: Sequence[str]) -> float:
+    """The highest threshold at which no data set (of `FILES`, as it is) has more than `REFUSED` of its pictures below it."""
+    of_group = {name: np.sort(scores[[group == name for group in groups]]) for name in FILES}
+    return float(min(each[int(REFUSED * len(each))] for each in of_group.values()))
+
+
+def refusals(scores: NDArray[np.float32], groups: Sequence[str], threshold: float) -> dict[str, float]:
+    """Of each group, the share below the threshold."""
+    names = np.array(groups)
+    return {name: float((scores[names == name] < threshold).mean()) for name in dict.fromkeys(groups)}
+
+
+@torch.inference_mode()
+def scores_of(head: KnownHead, found: Tensor) -> NDArray[np.float32]:
+    """How much each picture is known, 0 to 1: float32 `[N]`."""
+    return head.score(found)[:, 0].sigmoid().numpy()
+
+
+def teach_known(
+    checkpoint: Annotated[Path, typer.Argument(help="The folder of a training run, or the name of a shipped checkpoint.")],
+    data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets and not_land.zip.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder to write the checkpoint to.", callback=checkpoint_to_be_written)
+    ] = Path("known"),
+    seed: Annotated[int, typer.Option(help="Of the generated pictures, the degradations and the head's weights.")] = 0,
+) -> None:
+    """Teach a network when not to answer; its other answers stay as they are."""
+    threshold, refused = with_known_head(located(str(checkpoint)), data_root, output, seed)
+    table = Table("pictures", "refused", title=f"held-out pictures below {threshold:.3f}")
+    for name, share in refused.items():
+        table.add_row(name, f"{share:.1%}")
+    printer().print(table)
+    print(output)
+
+
+def with_known_head(checkpoint: Path, root: Path, output: Path, seed: int) -> tuple[float, Mapping[str, float]]:
+    """Write the checkpoint with a known head.
+
+    Returns:
+        The threshold, and the share of each held-out group that lies below it.
+
+    Raises:
+        DataRefused: a data set is not there.
+    """
+    if missing := [file for file in (*WIDER.values(), NOT_LAND) if not (root / file).exists()]:
+        raise DataRefused(f"{root / missing[0]}: not there; give the folder that holds the data sets with --data-root")
+    old, spec, provenance = load_network(checkpoint)
+    size, side = spec.input.height, judging_side(spec.input)
+    outputs = {head.name: head.width for head in spec.heads}
+    backbone = load_checkpoint_config(checkpoint).backbone
+    torch.manual_seed(seed)
+    network = SpatialNet(backbone, outputs, size, spec.input.groups, known=True).eval()
+    network.load_state_dict({k: v for k, v in old.state_dict().items() if not k.startswith("known.")}, strict=False)
+    assert network.known is not None
+    pictures = gather(root, TRAIN, side, seed)
+    found = extract(network, pictures.images, size)
+    fit(network.known, found, pictures, seed)
+    fit(network.known, found, emphasised(pictures, scores_of(network.known, found)), seed)
+    held_out = gather(root, "holdout", side, seed + 1)
+    scores = scores_of(network.known, extract(network, held_out.images, size))
+    threshold = round(choose_threshold(scores, held_out.groups), 4)
+    command = "spatialnet-edge " + " ".join(sys.argv[1:])
+    unknown = int((pictures.known == 0).sum())
+    provenance = replace(
+        provenance,
+        source=f"{provenance.source}; output 'known' taught on its features",
+        command=f"{provenance.command}; {command}",
+        data=(*provenance.data, f"pictures without land, real and generated, for 'known' alone: {unknown}"),
+        licence=f"{provenance.licence}; for 'known' alone: {TERMS[NWPU]}, {NOT_LAND_TERMS}",
+    )
+    spec = replace(spec, known=Known(threshold=threshold))
+    save_network(output, network, backbone, spec, provenance)
+    return threshold, refusals(scores, held_out.groups, threshold)
