@@ -18,6 +18,7 @@ import torch
 
 from spatialnet_edge.bundle.reader import open_bundle
 from spatialnet_edge.core.errors import BuildError, EngineUnavailable, MissingExtra, UsageError
+from spatialnet_edge.core.installation import install_command
 from spatialnet_edge.engines import tensorrt as runtime
 from spatialnet_edge.engines import tensorrt_inspector as plan_layers
 from spatialnet_edge.engines import tensorrt_plans
@@ -230,7 +231,7 @@ def test_what_nvidias_own_program_would_be_asked() -> None:
     ("board", "error", "says"),
     [
         ("NVIDIA Jetson Orin Nano Developer Kit", EngineUnavailable, "comes with JetPack .* --system-site-packages"),
-        (None, MissingExtra, r"\[tensorrt\]"),
+        (None, MissingExtra, f"it comes with: {re.escape(install_command('tensorrt'))}$"),
     ],
 )
 def test_an_absent_library_says_where_it_comes_from(

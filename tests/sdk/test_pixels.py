@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from conftest import SAMPLES, clip_frames
+from spatialnet_edge.core.installation import install_command
 from spatialnet_edge.core.pixels import decode_png, decode_rgb, encode_png, resize, resize_by_numpy
 
 WITHOUT_OPENCV = "import sys; sys.modules['cv2'] = None; from spatialnet_edge.cli.app import main; main()"
@@ -109,4 +110,4 @@ def test_what_needs_an_extra_names_it(library: str, source: str, extra: str) -> 
     program = f"import sys; sys.modules[{library!r}] = None; from spatialnet_edge.sources.registry import open_source as o"
     ran = subprocess.run([sys.executable, "-c", f"{program}; o({source!r})"], capture_output=True, text=True, timeout=120)
     assert f"MissingExtra: the library '{library}' is not installed" in ran.stderr
-    assert f"[{extra}]" in ran.stderr
+    assert f"it comes with: {install_command(extra)}\n" in ran.stderr

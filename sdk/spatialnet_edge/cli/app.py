@@ -105,8 +105,21 @@ COMMANDS: dict[str, Row] = {
 PANELS: dict[str, tuple[str, ...]] = {
     "Everyday": ("run", "evaluate", "inspect", "bench", "doctor"),
     "Build": ("build", "export", "targets", "cost"),
-    "Fly": ("serve", "health", "install", "rollback", "status", "log", "keygen", "sign", "verify", "revoke", "distrust"),
-    "Train": ("train", "teach-known", "soup"),
+    "Fly": (
+        "accept",
+        "serve",
+        "health",
+        "install",
+        "rollback",
+        "status",
+        "log",
+        "keygen",
+        "sign",
+        "verify",
+        "revoke",
+        "distrust",
+    ),
+    "Train": ("train", "soup"),
     "Study": ("card", "front", "baseline", "duplicates", "ablate", "modalities"),
 }
 """The panels of `--help`, in order; a command of another package stands in the last one."""

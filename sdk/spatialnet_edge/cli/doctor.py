@@ -105,10 +105,10 @@ def video_decoding() -> Check:
     try:
         from spatialnet_edge.sources.ffmpeg import hardware, version_of_ffmpeg
     except ImportError as error:
-        mend = "pip install 'spatialnet-edge[video]'"
-        return Check("video decoding", False, f"no recordings, no network streams: {first_line(error)}", mend)
-    found = hardware()
-    where = f"in hardware ({', '.join(found)}) where the codec allows, else" if found else "in"
+        found = f"no recordings, no network streams: {first_line(error)}"
+        return Check("video decoding", False, found, install_command("video"))
+    decoders = hardware()
+    where = f"in hardware ({', '.join(decoders)}) where the codec allows, else" if decoders else "in"
     return Check("video decoding", True, f"{version_of_ffmpeg()}, {where} software")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from urllib.parse import unquote, urlparse
@@ -26,19 +27,20 @@ class DirectUrl(msgspec.Struct):
 def install_command(extra: str = "") -> str:
     """The `pip install` command that brings an extra, or the package itself again, from where this installation came from.
 
-    A checkout is named by its folder and a wheel by its file. Where neither is known, the command names the wheel as a build
-    calls it, since no package index has this package.
+    The command names a checkout by its folder and a wheel by its file. Where neither is known, it names the wheel file with
+    VERSION in place of the version, because no package index has this package.
     """
     wanted = f"[{extra}]" if extra else ""
     editable, source = origin()
     option = "-e " if editable else ""
-    return f"pip install {option}'{source}{wanted}'"
+    return f"pip install {option}{shlex.quote(source + wanted)}"
 
 
 def origin() -> tuple[bool, str]:
     """Whether the installation is editable, and the folder or wheel that it was made from.
 
-    pip records that in `direct_url.json` (PEP 610); a checkout that is merely on the path is found from this file.
+    pip records the origin in `direct_url.json` (PEP 610), except for a wheel that it found by `--find-links` or in an index. A
+    checkout that is on `PYTHONPATH` without an installation is found from the path of this module.
     """
     try:
         record = msgspec.json.decode(distribution(DISTRIBUTION).read_text("direct_url.json") or "{}", type=DirectUrl)
