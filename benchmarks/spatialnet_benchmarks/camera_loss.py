@@ -1,8 +1,8 @@
-"""A camera that is lost a thousand times: how soon that is seen, how soon frames are back, and what is left behind.
+"""Lose a camera a thousand times: time to detect the loss, time to recover, leaked memory, descriptors and threads.
 
     python -m spatialnet_benchmarks.camera_loss [CYCLES]
 
-Every other loss is a hang, the rest are ends.
+Losses alternate between a hang and an end of the stream.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def bench(
         tuple[Path, Path] | None, typer.Option(help="Compare two results of --json instead of measuring: A B.")
     ] = None,
 ) -> None:
-    """Measure what each stage costs, what the machine could do at best, and how much of that the pipeline reaches."""
+    """Measure each stage, the work bound of this machine, and the share of it that the pipeline reaches."""
     if compare is not None:
         show_comparison(*compare)
         return
@@ -87,7 +87,7 @@ def require_end(source: str) -> None:
 def take(
     model: Model, bundle: str, source: str, rounds: int, kept: int, runs: int, rate: float, seconds: float, backend: str
 ) -> dict[str, Any]:
-    """Everything, and what is needed to judge the figures and to repeat them."""
+    """All measurements, with the facts that are needed to judge and repeat them."""
     start = state()
     passes = [
         measure(model, source, kept) for _ in track(range(rounds), "measure", console=printer(stderr=True), transient=True)
@@ -152,7 +152,7 @@ def throughput(middle: Measurement, passes: list[Measurement]) -> dict[str, Any]
 
 
 def thinned(milliseconds: np.ndarray) -> list[float]:
-    """At most so many of them, evenly, in order."""
+    """At most `most` values, evenly spaced, in order."""
     step = -(-len(milliseconds) // KEPT_SAMPLES)
     return [round(float(value), 4) for value in milliseconds[:: max(1, step)]]
 

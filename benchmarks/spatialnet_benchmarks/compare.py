@@ -1,4 +1,4 @@
-"""Is b faster than a? The ratio of medians with a bootstrap interval, and a verdict that does not claim more than that."""
+"""Compare two results of `bench`: the ratio of medians with a bootstrap interval, and a verdict."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from spatialnet_edge.core.errors import DataRefused
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
-MOODS = 0.05
-"""What two runs of the same thing may differ by, one after the other: an interval knows nothing of a machine that was slower in
-the meantime."""
+DRIFT = 0.05
+"""Two equal runs, one after the other, may differ by this share, since a machine's speed changes."""
 SERIES = {"engine": "engine alone, ms", "paced": "from due to result, ms", "end_to_end": "between results at full speed, ms"}
 MUST_AGREE = ("device", "machine", "power_mode", "clock_governor")
 
@@ -38,11 +37,11 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        if self.high < 1 - MOODS:
+        if self.high < 1 - DRIFT:
             return f"b is faster, by {1 - self.high:.0%} at least"
-        if self.low > 1 + MOODS:
+        if self.low > 1 + DRIFT:
             return f"b is slower, by {self.low - 1:.0%} at least"
-        return f"no difference beyond {MOODS:.0%}"
+        return f"no difference beyond {DRIFT:.0%}"
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -61,7 +60,7 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def compare(a: dict[str, Any], b: dict[str, Any]) -> tuple[list[Comparison], list[str]]:
-    """Every series of which both have two samples or more, and what makes them hard to compare."""
+    """Compare every series with two samples or more in both results. Also returns differences of the environments."""
     found = [
         compare_series(title, np.array(a["samples"][name]), np.array(b["samples"][name]))
         for name, title in SERIES.items()

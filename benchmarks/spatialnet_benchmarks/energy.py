@@ -1,7 +1,7 @@
-"""What a frame costs in energy, from whatever this device can measure: NVML, RAPL, or a Jetson's tegrastats.
+"""Energy per frame, measured by NVML, RAPL or a Jetson's tegrastats.
 
-Each meter counts joules since some moment; it is read before and after the work, and what it counted in between is shared among the
-frames. That is the energy of the whole package, board or module, with whatever else it did in the meantime.
+Each meter counts joules. It is read before and after the work; the difference is divided by the number of frames. The figure is the
+energy of the whole package, board or module, other work included.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ RAPL = Path("/sys/class/powercap")
 TEGRASTATS_MS = 100
 MEASURED_S = 5.0
 BOARD_POWER = re.compile(r"(?:VDD_IN|POM_5V_IN) (\d+)(?:mW)?/")
-"""The rail of the whole module in milliwatts, where tegrastats has one (Orin Nano and NX, Xavier NX; Nano and TX2). An AGX tells
-its parts alone, and a part passed off as the whole would be a lie: there it is not measurable."""
+"""The power rail of the whole module in milliwatts, where tegrastats prints one (Orin Nano and NX, Xavier NX, Nano, TX2). An AGX
+prints single rails only, so its module power is not measurable."""
 
 
 class Meter(Protocol):
@@ -41,7 +41,7 @@ class Meter(Protocol):
 
 @final
 class Rapl:
-    """The processor packages (Linux powercap, intel-rapl, which AMD's share)."""
+    """The processor packages (Linux powercap, driver intel-rapl, also on AMD)."""
 
     of = "the processor packages (RAPL)"
 
@@ -97,7 +97,7 @@ class Nvml:
 
 @final
 class Tegrastats:
-    """A Jetson's module: its power every tenth of a second, summed up."""
+    """A Jetson's module: power sampled ten times per second and integrated."""
 
     of = "the whole module (tegrastats)"
 
@@ -114,7 +114,7 @@ class Tegrastats:
         self._thread.start()
         if not self._first.wait(10 * TEGRASTATS_MS / 1e3):
             self.close()
-            raise OSError("tegrastats tells no power of the module")
+            raise OSError("tegrastats prints no power of the whole module")
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -148,7 +148,7 @@ def open_meters() -> Generator[list[Meter], None, None]:
     for make in METERS:
         try:
             found.append(make())
-        except Exception:  # NVML has errors of its own, a missing file is another: what cannot be read is not measurable here
+        except Exception:  # NVML raises its own errors, a missing file raises OSError
             continue
     try:
         yield found
@@ -158,11 +158,11 @@ def open_meters() -> Generator[list[Meter], None, None]:
 
 
 def energy_a_frame(work: Callable[[], int], seconds: float = MEASURED_S) -> dict[str, float]:
-    """Joules that every meter here counts for a frame.
+    """Joules per frame, for every meter of this device.
 
     Args:
-        work: done again and again; returns its number of frames.
-        seconds: for so long at least: tegrastats tells ten times a second.
+        work: called repeatedly; returns the number of frames that it processed.
+        seconds: minimum duration; tegrastats prints ten values per second.
     """
     with open_meters() as meters:
         if not meters:
@@ -175,12 +175,12 @@ def energy_a_frame(work: Callable[[], int], seconds: float = MEASURED_S) -> dict
 
 
 def in_words(energy: Mapping[str, float] | str) -> str:
-    """Joules of each meter, or why there are none, as a result of `bench` has them."""
+    """The energy entry of a `bench` result as text."""
     return energy if isinstance(energy, str) else ", ".join(f"{joules:.3f} J of {of}" for of, joules in energy.items())
 
 
 def gpu_memory_mb() -> float | None:
-    """Memory of the first GPU that is in use, by everybody; None without NVML."""
+    """Memory in use on the first GPU by all processes, in megabytes; None without NVML."""
     try:
         nvml, device = first_gpu()
         return nvml.nvmlDeviceGetMemoryInfo(device).used / 1e6

@@ -1,4 +1,4 @@
-"""On what it was measured: device, power mode, clocks, temperatures, versions. A latency without these is hearsay."""
+"""The measurement environment: device, power mode, clocks, temperatures, versions."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from spatialnet_edge.service.throttle import conditions
 BOARD = Path("/proc/device-tree/model")
 CLOCKS = Path("/sys/devices/system/cpu")
 LIBRARIES = ("onnxruntime", "opencv-python-headless", "numpy", "openvino", "torch", "tensorrt", "tensorrt-rtx-cu13")
-UNKNOWN = "not told here"
+UNKNOWN = "unknown"
 
 
 def environment() -> dict[str, Any]:
-    """What does not change during a run."""
+    """Facts that do not change during a run."""
     versions = {"spatialnet-edge": __version__, "python": platform.python_version()}
     for name in LIBRARIES:
         try:
@@ -38,7 +38,7 @@ def environment() -> dict[str, Any]:
 
 
 def state() -> dict[str, Any]:
-    """What does: asked at the start and at the end."""
+    """Facts that change during a run; recorded at its start and at its end."""
     clocks = [first_line(path) for path in sorted(CLOCKS.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))]
     load = first_line(Path("/proc/loadavg")).split(" ")[0]
     return {
@@ -49,7 +49,7 @@ def state() -> dict[str, Any]:
 
 
 def power_mode() -> str:
-    """A Jetson's power mode, as `nvpmodel -q` says it."""
+    """A Jetson's power mode, as `nvpmodel -q` prints it."""
     program = shutil.which("nvpmodel")
     if program is None:
         return UNKNOWN

@@ -1,4 +1,4 @@
-"""What the runtime costs before it does anything useful: disk, import time, memory while streaming.
+"""Footprint of the runtime: disk, import time, peak memory while streaming.
 
 make footprint        (a fresh environment with the runtime alone, then `python -m spatialnet_benchmarks.footprint CLIP`)
 """

@@ -24,7 +24,7 @@ def write_page(record: dict[str, Any], path: Path) -> None:
 
 
 def plots(record: dict[str, Any]) -> str:
-    """Latency, over time, its tail, jitter, stages stacked and energy, as a base64 PNG."""
+    """Latency, latency over time, tail, jitter, stages and energy, as a base64 PNG."""
     pyplot, made, axes = figure(3, 2, (14, 13))
     made.get_layout_engine().set(h_pad=0.15, w_pad=0.1)
     histogram, timeline, tail, jitter, stages, energy = axes.ravel()
@@ -39,8 +39,8 @@ def plots(record: dict[str, Any]) -> str:
         changes = np.abs(np.diff(values))
         jitter.hist(most(changes), bins=60, alpha=0.65, color=colour, label=f"{name} (mean {changes.mean():.2f} ms)")
     histogram.set(title="Latency", xlabel="ms", ylabel="frames")
-    timeline.set(title="Over time: throttling would rise to the right", xlabel="% of the run", ylabel="ms")
-    tail.set(title="The tail: share of frames slower than …", xlabel="ms", ylabel="share")
+    timeline.set(title="Latency over the run (throttling rises to the right)", xlabel="% of the run", ylabel="ms")
+    tail.set(title="Tail: share of frames slower than x", xlabel="ms", ylabel="share")
     jitter.set(title="Jitter: change from one frame to the next", xlabel="ms", ylabel="frames")
     for axis in (histogram, timeline, tail, jitter):
         axis.legend(frameon=False, markerscale=6 if axis is timeline else 1)
@@ -55,7 +55,7 @@ def plots(record: dict[str, Any]) -> str:
 
 
 def most(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Without the largest half per cent, which would squeeze the others into a corner of a histogram; the tail shows them."""
+    """The values without the largest 0.5 %, so that a histogram shows the rest; the tail plot shows all."""
     return values[values <= np.percentile(values, 99.5)]
 
 

@@ -1,4 +1,4 @@
-"""Latency in the three ways that matter: the engine alone, a stream at a fixed rate, and the first answer of a new process."""
+"""Latency of the engine alone, of a stream at a fixed rate, and of a new process's first result."""
 
 from __future__ import annotations
 

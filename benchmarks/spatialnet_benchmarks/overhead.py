@@ -1,4 +1,4 @@
-"""The limits of the runtime: what it adds to an engine, and what a sink, a camera or a start may cost.
+"""Overhead of the runtime: time outside engine and resize, age with a stalled sink, jitter, start-up time.
 
     python -m spatialnet_benchmarks.overhead [ROUNDS]
 
@@ -40,7 +40,7 @@ READY_WITHIN_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One line: what was measured in each round, and what it may be at most, in the median."""
+    """One measurement: its value in each round, and the largest median that is allowed."""
 
     what: str
     unit: str
@@ -53,7 +53,7 @@ class Limit:
 
 
 class DeadSink:
-    """Takes the first result and never comes back: a peer that is half open."""
+    """A sink that blocks forever at its first result, like a half-open connection."""
 
     wants_pixels = False
 
@@ -89,7 +89,7 @@ def ages_with_dead_sink() -> np.ndarray:
 
 
 def bare_ages() -> np.ndarray:
-    """The same work at the same pace in a plain loop: what this machine's tail is without us."""
+    """The same work at the same rate in a plain loop: the tail latency of this machine without the runtime."""
     found: list[float] = []
     with load("builtin:spatialnet-s") as model:
         spec, engine = model.bundle.spec.input, model.opened.engine
@@ -101,13 +101,13 @@ def bare_ages() -> np.ndarray:
 
 
 def tail(values: Sequence[np.ndarray]) -> tuple[float, float]:
-    """p50 and p99 over all rounds together: a p99 needs hundreds of frames."""
+    """p50 and p99 over the frames of all rounds; a p99 needs hundreds of frames."""
     p50, p99 = np.percentile(np.concatenate(values), (50, 99))
     return float(p50), float(p99)
 
 
 def sdk_ms() -> float:
-    """Wall time a frame that is neither engine nor resize: an engine that answers at once, frames that need no resize."""
+    """Wall time per frame outside engine and resize, measured with an instant engine on frames of the input's size."""
     spec = ModelSpec(
         name="limits",
         input=InputSpec(height=96, width=96, groups=(RGB,)),

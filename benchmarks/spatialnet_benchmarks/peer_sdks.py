@@ -1,4 +1,4 @@
-"""SDKs that bring a pipeline of their own, on the shipped student: Ultralytics and Roboflow Inference."""
+"""SDKs with a pipeline of their own, run on the shipped model: Ultralytics and Roboflow Inference."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from spatialnet_edge.core.spec import IMAGE_INPUT, Multiclass
 
 HEAD = "land_use"
 Peer = Callable[[str], list[int]]
-"""Clip to the place of the likeliest label of each frame."""
+"""From a clip to the index of the likeliest label of each frame."""
 
 
 def for_ultralytics(content: bytes, side: int, labels: Sequence[str]) -> onnx.ModelProto:
@@ -68,7 +68,7 @@ def ultralytics_stream() -> tuple[str, Peer]:
 
 
 def roboflow_pipeline() -> tuple[str, Peer]:
-    """Its `InferencePipeline` for video, with the student in ONNX Runtime as the custom logic: its own models need its hub."""
+    """Its `InferencePipeline` for video, with our graph in ONNX Runtime as custom logic, because its own models need its hub."""
     import onnxruntime as ort
     from inference import InferencePipeline  # pyright: ignore[reportMissingImports]
 

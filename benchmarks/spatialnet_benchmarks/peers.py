@@ -1,4 +1,4 @@
-"""The same clip through others' runtimes and ours, turn about, on the same cores: `make bench-peers`.
+"""The same clip through several runtimes, alternating, on the same cores: `make bench-peers`.
 
     python -m spatialnet_benchmarks.peers [CLIP] [--rounds 9] [--plot peers.png]
 
@@ -80,7 +80,7 @@ def ours() -> tuple[str, Peer]:
 
 
 def ours_built() -> tuple[str, Peer]:
-    """What `spatialnet-edge build` makes of the same graph for this machine: not the same arithmetic, but what its user flies."""
+    """Our runtime with the bundle that `spatialnet-edge build` makes of the same graph for this computer."""
     with TemporaryDirectory() as folder:
         bundle, _ = build(Job(open_bundle("builtin:spatialnet-s"), HERE, Path(folder) / "built.snb"))
         model = spatialnet_edge.load(bundle.path, threads=1)
@@ -100,7 +100,7 @@ def plain_onnxruntime() -> tuple[str, Peer]:
 
 
 def openvino_queue() -> tuple[str, Peer]:
-    """OpenVINO as its documentation has it for throughput: an asynchronous queue of requests."""
+    """OpenVINO with `AsyncInferQueue`, as its documentation advises for throughput."""
     import openvino as ov
 
     bundle = open_bundle("builtin:spatialnet-s")
@@ -157,7 +157,7 @@ PEERS: tuple[Callable[[], tuple[str, Peer]], ...] = (
 
 
 def measure(clip: str, rounds: int, console: Console) -> list[Figures]:
-    """Every peer once a round, in another order each time."""
+    """Run every peer once per round, in a new order each round."""
     peers: list[tuple[str, Peer]] = []
     for make in PEERS:
         try:
@@ -181,7 +181,7 @@ def measure(clip: str, rounds: int, console: Console) -> list[Figures]:
 
 
 def interval(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Median over rounds of the ratio within a round, with a 95 % bootstrap interval: a round's mood hits all peers."""
+    """Median over rounds of the ratio within a round, with a 95 % bootstrap interval. A slow round slows every peer."""
     ratios = numerator / denominator
     if np.ptp(ratios) == 0:
         return float(ratios[0]), float(ratios[0]), float(ratios[0])
@@ -192,7 +192,7 @@ def interval(numerator: NDArray[np.float64], denominator: NDArray[np.float64]) -
 
 
 def draw(measured: list[Figures], path: Path) -> None:
-    """Frames a second of every peer, each round a dot, as a PNG."""
+    """Frames per second of every peer, one dot per round, as a PNG."""
     pyplot, made, axes = figure(1, 1, (9, 0.6 * len(measured) + 1.2))
     axis = np.ravel(axes)[0]
     for row, each in enumerate(reversed(measured)):

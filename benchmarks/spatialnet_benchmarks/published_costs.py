@@ -1,4 +1,4 @@
-"""How far predicted costs are from latencies that others measured: `python -m spatialnet_benchmarks.published_costs`.
+"""Predicted latency against published measurements: `python -m spatialnet_benchmarks.published_costs`.
 
 Sources: ViT-B/16 and MobileNetV2 on an Orin Nano, EfficientViT-B1 on an AGX Orin (its README); batch 1, 224×224, FP16, TensorRT.
 """

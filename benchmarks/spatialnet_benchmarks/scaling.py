@@ -1,4 +1,4 @@
-"""How cost grows: with the side of the input, the batch, the streams and the size of the network, each alone.
+"""Latency against input size, batch, number of streams and number of parameters, one varied at a time.
 
     python -m spatialnet_benchmarks.scaling [--plot scaling.png]
 
@@ -135,7 +135,7 @@ def draw(series: Sequence[Series], path: Path) -> None:
 def main(
     plot: Annotated[Path | None, typer.Option(help="Write the plots to this PNG.", callback=to_be_written)] = None,
 ) -> None:
-    """Measure how cost grows."""
+    """Measure how latency grows."""
     bundle = open_bundle("builtin:spatialnet-s")
     spec, side = bundle.spec, bundle.spec.input.height
     student = load_backend("onnxruntime").open(bundle.read(MODEL), spec, 1)

@@ -1,4 +1,4 @@
-"""What a frame costs: each stage alone, then all of them together, in one run on one machine.
+"""Time per frame of each stage alone, then of the whole pipeline, in one run.
 
 **Work bound.** With the core-seconds that decoding, resizing and the bare engine each take for a frame when measured alone, no
 program can do more than `cores ÷ their sum` frames a second. **Pipeline efficiency** is the end-to-end rate over that bound: what
@@ -49,7 +49,7 @@ class Stage:
 
 
 def timed(steps: Iterator[object]) -> Stage:
-    """Exhaust an iterator whose every step is one frame's work."""
+    """Run an iterator to its end; each step does one frame's work."""
     times: list[float] = []
     core = time.process_time()
     mark = time.perf_counter()
@@ -93,7 +93,7 @@ class Measurement:
 
     @property
     def work_bound(self) -> float:
-        """Frames a second that no program can exceed on these cores."""
+        """The work bound: frames per second if every core did decode, resize, engine and decode of answers without a gap."""
         return cores() / (sum(self.stages[name].core_ms for name in ("decode", "resize", "engine")) / 1e3)
 
     @property

@@ -22,7 +22,7 @@ FRAMES = 400
 
 @dataclass(slots=True)
 class InMemory:
-    """A recording that is decoded already: the same pictures again and again."""
+    """A source of decoded pictures, repeated."""
 
     pictures: Sequence[NDArray[np.uint8]]
     length: int | None
