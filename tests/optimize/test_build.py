@@ -108,7 +108,7 @@ def test_heads_that_are_not_asked_for_are_removed(student: Bundle, tmp_path: Pat
     bundle, _ = build(job)
     assert [head.name for head in bundle.spec.heads] == ["settlement", "land_use"]
     outputs = onnx.load_from_string(bundle.read("model.onnx")).graph.output
-    assert [value.name for value in outputs] == ["settlement", "land_use"]
+    assert [value.name for value in outputs] == ["settlement", "land_use", "known"]
     result = next(iter(spatialnet_edge.stream(bundle.path, str(CLIP))))
     assert set(result.predictions) == {"settlement", "land_use"}
 

@@ -130,7 +130,7 @@ def activations_of(content: bytes, layers: Sequence[str], outputs: bool) -> list
 def weight_dtype(content: bytes, layers: Sequence[str]) -> type[np.floating]:
     """The type that these layers compute in: float16 in a graph that was cast, else float32. Scales must have the same."""
     graph = onnx.load_from_string(content).graph
-    weights = {node.input[1] for node in graph.node if node.name in set(layers)}
+    weights = {node.input[1] for node in graph.node if node.name in set(layers) and node.op_type in QUANTISED}
     half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in graph.initializer if tensor.name in weights)
     return np.float16 if half else np.float32
 
