@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from spatialnet_edge.api import load
+from spatialnet_edge.cli.printer import printer
 from spatialnet_edge.core.frames import Frame, preprocess
 from spatialnet_edge.core.results import FrameResult
 from spatialnet_edge.core.spec import RGB, InputSpec, ModelSpec, Multilabel
@@ -200,7 +200,7 @@ def main() -> None:
         table.add_row(
             each.what, f"{each.median:.3g} {each.unit}", spread, f"{each.most:g}" if each.most < float("inf") else ""
         )
-    Console().print(table)
+    printer().print(table)
     print(json.dumps({each.what: [round(value, 4) for value in each.rounds] for each in limits}))
 
 

@@ -31,6 +31,7 @@ import spatialnet_edge
 from spatialnet_benchmarks.peer_sdks import HEAD, Peer, roboflow_pipeline, ultralytics_stream
 from spatialnet_edge.api import Model
 from spatialnet_edge.bundle.reader import MODEL, open_bundle
+from spatialnet_edge.cli.printer import printer
 from spatialnet_edge.core.frames import preprocess
 from spatialnet_edge.core.hardware_info import cores
 from spatialnet_edge.core.output_paths import to_be_written
@@ -163,7 +164,7 @@ def measure(clip: str, rounds: int, console: Console) -> list[Figures]:
         try:
             peers.append(make())
         except ImportError as error:
-            console.print(f"not measured: {error}", style="yellow", highlight=False)
+            console.print(f"not measured: {error}", style="yellow")
     answers = {name: run(clip) for name, run in peers}  # warm-up
     reference = answers[peers[0][0]]
     rates: dict[str, list[float]] = {name: [] for name, _ in peers}
@@ -211,7 +212,7 @@ def main(
     plot: Annotated[Path | None, typer.Option(help="Write a plot to this PNG.", callback=to_be_written)] = None,
 ) -> None:
     """Measure every runtime that is installed."""
-    console = Console()
+    console = printer()
     measured = measure(clip, rounds, console)
     title = f"{clip}, {rounds} rounds, {cores()} cores"
     table = Table("runtime", "frames/s", "ours ÷ this", "95 % interval", "same answers", title=title)

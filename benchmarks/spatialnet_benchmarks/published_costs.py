@@ -6,9 +6,9 @@ Sources: ViT-B/16 and MobileNetV2 on an Orin Nano, EfficientViT-B1 on an AGX Ori
 from __future__ import annotations
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
+from spatialnet_edge.cli.printer import printer
 from spatialnet_optimize.targets.catalogue import load_targets
 from spatialnet_optimize.targets.roofline import BAND, layers, predict
 from spatialnet_training.networks.timm_backbone import import_timm
@@ -30,7 +30,7 @@ def main() -> None:
         assert program is not None
         found = predict(layers(program.model_proto.SerializeToString()), target, targets[target], "fp16")
         table.add_row(name, target, f"{published} ms", f"{found.ms:.2f} ms", f"{found.ms / published:.2f}")
-    Console().print(table)
+    printer().print(table)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 import typer
 from msgspec.structs import replace
-from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
@@ -28,6 +27,7 @@ from spatialnet_benchmarks.latency import engine_alone
 from spatialnet_benchmarks.streams import streams
 from spatialnet_edge.api import load
 from spatialnet_edge.bundle.reader import MODEL, open_bundle
+from spatialnet_edge.cli.printer import printer
 from spatialnet_edge.core.output_paths import to_be_written
 from spatialnet_edge.core.spec import ModelSpec
 from spatialnet_edge.engines.registry import Engine, load_backend
@@ -145,12 +145,12 @@ def main(
         sizes = ", ".join(f"{size:g}" if size < 1e5 else f"{size / 1e6:.1f} M" for size in each.sizes)
         cost = ", ".join(f"{value:.2f}" for value in each.cost)
         table.add_row(each.what, sizes, cost, f"{each.exponent:.2f} ± {each.error:.2f}")
-    console = Console()
+    console = printer()
     console.print(table)
     rivals = against_rival(spec, student, side)
     ours = next(iter(rivals.values()))
     for name, cost in rivals.items():
-        console.print(f"{name}: {cost:.2f} ms, {cost / ours:.2f} times the student's", highlight=False)
+        console.print(f"{name}: {cost:.2f} ms, {cost / ours:.2f} times the student's")
     if plot is not None:
         draw(series, plot)
     print(json.dumps({"series": [[s.what, s.sizes, s.cost, s.exponent, s.error] for s in series], "rivals": dict(rivals)}))

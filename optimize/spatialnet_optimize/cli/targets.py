@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.console import Group
 from rich.table import Column, Table
+from rich.text import Text
 
+from spatialnet_edge.cli.printer import printer
+from spatialnet_edge.core.printable import printable
 from spatialnet_optimize.targets.catalogue import HERE, Target, load_targets
 
 
@@ -16,11 +19,11 @@ def targets(
     targets_file: Annotated[Path | None, typer.Option(help="A TOML file with devices of your own.")] = None,
 ) -> None:
     """List the devices that a bundle can be built for."""
-    table = Table(Column("target", no_wrap=True), "device", box=None, pad_edge=False)
-    table.add_row(f"[bold]{HERE}[/]", "This machine: its GPU where TensorRT is installed, else its CPU")
+    table = Table(Column("target", style="bold", no_wrap=True), "device", box=None, pad_edge=False)
+    table.add_row(HERE, "This machine: its GPU where TensorRT is installed, else its CPU")
     for name, row in load_targets(targets_file).items():
-        table.add_row(f"[bold]{name}[/]", "\n".join((row.description, *(f"[dim]{line}[/]" for line in details(row)))))
-    Console().print(table)
+        table.add_row(name, Group(row.description, *(Text(printable(line), style="dim") for line in details(row))))
+    printer().print(table)
 
 
 def details(row: Target) -> list[str]:

@@ -15,10 +15,10 @@ from typing import Annotated
 import numpy as np
 import typer
 from msgspec import structs
-from rich.console import Console
 from rich.table import Table
 
 from spatialnet_edge.bundle.manifest import Provenance
+from spatialnet_edge.cli.printer import printer
 from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.frames import preprocess
 from spatialnet_edge.core.output_paths import to_be_written
@@ -148,7 +148,7 @@ def front(
         raise UsageError(f"--sizes {sizes}: {odd[0]} is not a multiple of 16")
     networks = {checkpoint: load_network(checkpoint) for checkpoint in checkpoints}
     samples = load_split(data_sets(data_root, ",".join(judged(networks))), load_taxonomy(), "holdout", STORED_SIDE)
-    with Console(stderr=True).status(f"{len(checkpoints)} networks at {len(sides)} sizes, {len(samples)} held-out images"):
+    with printer(stderr=True).status(f"{len(checkpoints)} networks at {len(sides)} sizes, {len(samples)} held-out images"):
         points = on_front(measure(networks, sides, samples))
     table = Table(
         "network, size", "parameters", "accuracy", "log-loss", "p50", "", title=f"{len(samples)} held-out training images"
@@ -156,7 +156,7 @@ def front(
     for p in points:
         figures = (f"{p.parameters / 1e6:.2f} M", f"{p.accuracy:.2%}", f"{p.loss:.4f}", f"{p.p50_ms:.2f} ms")
         table.add_row(p.name, *figures, "front" if p.best else "")
-    Console().print(table)
+    printer().print(table)
     plot(output, points)
     record = [
         {

@@ -14,10 +14,10 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.progress import track
 
 from spatialnet_edge.api import Model, load
+from spatialnet_edge.cli.printer import echo, printer
 from spatialnet_edge.core.output_paths import to_be_written
 from spatialnet_optimize.evaluation.corruptions import CORRUPTIONS, SEVERITIES
 from spatialnet_optimize.evaluation.metrics import Score, decode_images, figures, judge, predict
@@ -55,7 +55,7 @@ def card(
     robust: dict[str, list[Robustness]] = {}
     with load(bundle, threads=1) as model:
         paths = data_sets(data_root, ",".join(learnt([model.bundle.spec])))  # of one that learnt none, all: it is told why
-        for name, path in track(paths.items(), "evaluate", console=Console(stderr=True)):
+        for name, path in track(paths.items(), "evaluate", console=printer(stderr=True)):
             images = open_labelled(path, SPLIT)
             pixels = decode_images(images, model.bundle.spec.input)
             outputs = predict(model.opened.engine, pixels.images)
@@ -67,7 +67,7 @@ def card(
             pictures = not_land_pictures(model.bundle.spec.input)
             not_land = judge_not_land(model.bundle.spec, predict(model.opened.engine, pictures), pictures)
         write(output, model, results, poor_pictures(output, robust, not_land), log, notes)
-    print(output)
+    echo(output)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,17 +10,18 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
 from spatialnet_edge.api import load
 from spatialnet_edge.bundle.manifest import EngineRecord
 from spatialnet_edge.bundle.reader import MODEL
+from spatialnet_edge.cli.printer import printer
 from spatialnet_edge.core.errors import EngineUnavailable, MissingExtra, SpatialNetError, first_line
 from spatialnet_edge.core.hardware_info import cores, power_mode
 from spatialnet_edge.core.installation import install_command
 from spatialnet_edge.core.plugins import known
+from spatialnet_edge.core.printable import printable
 from spatialnet_edge.engines.devices.identity import described
 from spatialnet_edge.engines.devices.registry import DEVICES, open_device
 from spatialnet_edge.engines.registry import BACKENDS, Backend, load_backend
@@ -50,15 +51,15 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print the diagnosi
     if json:
         typer.echo(msgspec.json.format(msgspec.json.encode([asdict(check) for check in checks])))
         return
-    console = Console()
-    console.print(
-        f"Python {sys.version.split()[0]} on {platform.system()} {platform.machine()}, {cores()} cores", highlight=False
-    )
+    console = printer()
+    console.print(f"Python {sys.version.split()[0]} on {platform.system()} {platform.machine()}, {cores()} cores")
     # Two columns of text, long words folded: at 80 columns a command that is cut short helps nobody.
     table = Table("", Column("what", no_wrap=True), Column("found", overflow="fold"), box=None, pad_edge=False)
     for check in checks:
-        mend = f"\n[cyan]mend: {escape(check.mend)}[/]" if check.mend else ""
-        table.add_row("[green]✓[/]" if check.works else "[yellow]—[/]", check.what, escape(check.found) + mend)
+        mark = Text("✓", style="green") if check.works else Text("—", style="yellow")
+        lines = [Text(printable(check.found, keep="\n"))] if check.found else []
+        lines += [Text(f"mend: {printable(check.mend)}", style="cyan")] if check.mend else []
+        table.add_row(mark, check.what, Text("\n").join(lines))
     console.print(table)
 
 

@@ -39,7 +39,11 @@ class LiveView:
         self._next = 0.0
         self._last: FrameResult | None = None
         self._progress = Progress(
-            TextColumn("{task.fields[rate]:>6.1f} frames/s"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+            TextColumn("{task.fields[rate]:>6.1f} frames/s"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
         )
         self._task = self._progress.add_task("", total=length, rate=0.0)
         self._live = Live(console=console, refresh_per_second=REFRESH_HZ)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from spatialnet_edge.cli.printer import echo
 from spatialnet_edge.core.errors import Refused, SpatialNetError, UsageError
 from spatialnet_edge.core.printable import printable
 from spatialnet_edge.service.config import load_service_config
@@ -24,7 +25,7 @@ def serve(
     """Run unattended: cameras that come back, self-tests, bundles on trial, a health file. SIGTERM drains and ends it."""
     if check:
         settings = load_service_config(config)
-        typer.echo(f"{config}: {len(settings.sources)} source(s); the configuration is sound")
+        echo(f"{config}: {len(settings.sources)} source(s); the configuration is sound")
         return
     unblock_standard_error()
     stop = Event()

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 from msgspec.structs import replace
 
-from spatialnet_edge.cli.printer import printer
+from spatialnet_edge.cli.printer import echo, printer
 from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.output_paths import to_be_written
 from spatialnet_training.cli.configs import read_config
@@ -121,7 +121,7 @@ def train(
     for line in next_commands(out, images):
         console.print(line, soft_wrap=True)
     if first:
-        print(network)
+        echo(network)
 
 
 def load_images(config: TrainConfig, data: Path | None, data_root: Path, options: DatasetOptions) -> TrainingData:

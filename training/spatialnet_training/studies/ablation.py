@@ -14,9 +14,9 @@ from typing import Annotated
 import numpy as np
 import typer
 from msgspec.structs import replace
-from rich.console import Console
 from rich.table import Table
 
+from spatialnet_edge.cli.printer import printer
 from spatialnet_training.cli.configs import read_config
 from spatialnet_training.config import TrainConfig
 from spatialnet_training.data.bands import groups_named
@@ -88,16 +88,16 @@ def ablate(
 ) -> None:
     """Train short runs with one thing changed at a time, and print what each is worth."""
     base = read_config(config, tuple(set_ or ()))
-    console = Console(stderr=True)
+    console = printer(stderr=True)
     paths = data_sets(data_root, ",".join(base.data))
     data = load_published(paths, stored_side(base), groups_named(base.groups))
     outcomes: list[Outcome] = []
     for outcome in compare(base, data, out, seeds):
         outcomes.append(outcome)
-        console.print(f"{outcome.name}: {outcome.mean:.1%}", highlight=False)
+        console.print(f"{outcome.name}: {outcome.mean:.1%}")
     table = Table("variant", "accuracy", "against the first line", title=f"{seeds} seeds, held-out training images")
     for each in outcomes:
         table.add_row(each.name, f"{each.mean:.1%}", f"{100 * (each.mean - outcomes[0].mean):+.1f}")
-    Console().print(table)
+    printer().print(table)
     (out / "ablation.md").write_text(markdown(outcomes), encoding="utf-8")
     (out / "ablation.json").write_text(jsonlib.dumps({e.name: e.accuracies for e in outcomes}) + "\n", encoding="utf-8")

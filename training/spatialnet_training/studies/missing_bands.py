@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from spatialnet_edge.cli.printer import printer
 from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.spec import BandGroup
 from spatialnet_training.data.dataset_registry import data_sets
@@ -55,4 +55,4 @@ def modalities(
     table = Table("withheld", f"{head}, accuracy", title=f"{spec.name} on {len(own)} validation images of {data_set}")
     for missing, figures in judge(checkpoint, own, spec.input.height):
         table.add_row(" + ".join(missing) or "nothing", f"{figures[head]:.1%}")
-    Console().print(table)
+    printer().print(table)

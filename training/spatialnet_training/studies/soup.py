@@ -16,11 +16,11 @@ from typing import Annotated
 
 import torch
 import typer
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from spatialnet_edge.bundle.manifest import Provenance
+from spatialnet_edge.cli.printer import echo, printer
 from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.spec import ModelSpec
 from spatialnet_training.data.custom_dataset import load_own
@@ -135,7 +135,7 @@ def soup(
         mark = " ←" if each is best else ""
         figures = (f"{each.reached.figures[name]:.1%}" for name in heads)
         table.add_row(f"{each.share:.2f}{mark}", f"{each.reached.loss:.4f}", *figures)
-    Console().print(table)
+    printer().print(table)
     config = load_checkpoint_config(second)
     before = config.provenance
     provenance = Provenance(
@@ -147,4 +147,4 @@ def soup(
         licence=before.licence,
     )
     save_network(output, best.network, config.backbone, best.reached.spec, provenance)
-    print(output)
+    echo(output)
