@@ -119,7 +119,7 @@ PANELS: dict[str, tuple[str, ...]] = {
         "revoke",
         "distrust",
     ),
-    "Train": ("train", "soup"),
+    "Train": ("train", "teach-known", "soup"),
     "Study": ("card", "front", "baseline", "duplicates", "ablate", "modalities"),
 }
 """The panels of `--help`, in order; a command of another package stands in the last one."""
