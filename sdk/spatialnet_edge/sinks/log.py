@@ -60,7 +60,7 @@ class LogSink:
         return self.journal.report
 
     @report.setter
-    def report(self, report: Callable[[str, str], None]) -> None:
+    def report(self, report: Callable[[str, str], None] | None) -> None:
         self.journal.report = report
 
     def write(self, result: FrameResult) -> None:

@@ -14,7 +14,15 @@ import numpy as np
 from spatialnet_edge.core.errors import SinkError, SpatialNetError, first_line
 from spatialnet_edge.core.frame_queue import FrameQueue
 from spatialnet_edge.core.results import FrameResult
-from spatialnet_edge.sinks.registry import Sink
+from spatialnet_edge.sinks.registry import (
+    CountsClients,
+    CountsLost,
+    CountsOverBudget,
+    Flushable,
+    PixelChoice,
+    Reporting,
+    Sink,
+)
 
 CAPACITY = 64
 CAPACITY_WITH_PIXELS = 8
@@ -55,7 +63,7 @@ class QueuedSink:
         self.refused_since: float | None = None
         self.name = name
         self._sink: Sink | None = sink
-        self._wants_pixels = sink is not None and bool(getattr(sink, "wants_pixels", True))
+        self._wants_pixels = sink is not None and (not isinstance(sink, PixelChoice) or sink.wants_pixels)
         size = capacity or (CAPACITY_WITH_PIXELS if self._wants_pixels and not wait else CAPACITY)
         self._inbox: FrameQueue[FrameResult] = FrameQueue(size, drop_oldest=not wait)
         self._reopen = reopen
@@ -127,7 +135,7 @@ class QueuedSink:
 
     def _lost(self) -> int:
         """Results that the sink itself could not deliver."""
-        return int(getattr(self._sink, "lost", 0))
+        return self._sink.lost if isinstance(self._sink, CountsLost) else 0
 
     def _flush(self) -> None:
         self._attempt(flush, losing=0)
@@ -165,17 +173,18 @@ class QueuedSink:
 
     def figures(self) -> dict[str, int]:
         """What did not arrive: dropped here, and what the sink itself counts."""
-        counts = {"dropped": self.dropped}
-        for name in ("lost", "missed", "over_budget", "turned_away"):
-            count = getattr(self._sink, name, 0)
-            if count:
-                counts[name] = int(count)
-        return counts
+        sink = self._sink
+        counts = {"lost": self._lost()}
+        if isinstance(sink, CountsClients):
+            counts |= {"missed": sink.missed, "turned_away": sink.turned_away}
+        if isinstance(sink, CountsOverBudget):
+            counts["over_budget"] = sink.over_budget
+        return {"dropped": self.dropped, **{name: count for name, count in counts.items() if count}}
 
     def _introduce(self, sink: Sink | None) -> None:
-        """A sink that has something to report is told to whom."""
-        if sink is not None and self._report is not None and hasattr(sink, "report"):
-            sink.report = self._report  # pyright: ignore[reportAttributeAccessIssue]
+        """Pass our `report` on to a sink that reports events."""
+        if self._report is not None and isinstance(sink, Reporting):
+            sink.report = self._report
 
     def _tell(self, kind: str, detail: str) -> None:
         if self._report is not None:
@@ -188,6 +197,6 @@ class QueuedSink:
 
 
 def flush(sink: Sink) -> None:
-    """What a sink does while there is nothing to write, if it does anything."""
-    if (idle := getattr(sink, "flush", None)) is not None:
-        idle()
+    """Call the sink's `flush`, if it has one."""
+    if isinstance(sink, Flushable):
+        sink.flush()

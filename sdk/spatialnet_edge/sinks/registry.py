@@ -21,8 +21,8 @@ Each sink works behind a bounded queue and a thread of its own (`QueuedSink`).
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.plugins import Plugin, known
@@ -32,14 +32,66 @@ from spatialnet_edge.core.results import FrameResult
 class Sink(Protocol):
     """Takes results one by one; `close` flushes and may be called twice.
 
-    A sink may have an attribute `wants_pixels`: False lets the frames' memory go before they are queued. It may have a method
-    `flush`, which is called about twice a second while there is nothing to write. All but `video:`, `log:` (which has caps
-    of its own) and `null:` take `?budget=BYTES_A_SECOND`.
+    The Protocols below are optional: a sink that has their attributes or methods has that ability. All sinks but `video:`,
+    `log:` (which has caps of its own) and `null:` take `?budget=BYTES_A_SECOND`.
     """
 
     def write(self, result: FrameResult) -> None: ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class PixelChoice(Protocol):
+    """A sink that says whether it reads pixels. With False, frames are queued without their pixels; the default is True."""
+
+    wants_pixels: bool
+
+
+@runtime_checkable
+class Flushable(Protocol):
+    """A sink with work to do between results. `flush` is called about twice a second while there is nothing to write."""
+
+    def flush(self) -> None: ...
+
+
+@runtime_checkable
+class Reporting(Protocol):
+    """A sink that reports events. `report` takes the name of an event and one line; it is set after the sink is opened."""
+
+    report: Callable[[str, str], None] | None
+
+
+@runtime_checkable
+class CountsLost(Protocol):
+    """A sink that counts the results that it could not deliver, rather than raise an error for each."""
+
+    @property
+    def lost(self) -> int: ...
+
+
+@runtime_checkable
+class CountsOverBudget(Protocol):
+    """A sink that counts the results that its budget of bytes a second did not allow."""
+
+    @property
+    def over_budget(self) -> int: ...
+
+
+@runtime_checkable
+class CountsClients(Protocol):
+    """A sink that serves several clients.
+
+    Attributes:
+        missed: results that one client did not get, counted for each client.
+        turned_away: clients that were refused because the sink serves as many as it can.
+    """
+
+    @property
+    def missed(self) -> int: ...
+
+    @property
+    def turned_away(self) -> int: ...
 
 
 SINKS: Mapping[str, Plugin] = {

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from spatialnet_edge.core.errors import MissingExtra, Refused, SpatialNetError, UsageError
 from spatialnet_edge.core.frames import Frame, Skipped
-from spatialnet_edge.sources.registry import Source, open_source
+from spatialnet_edge.sources.registry import DecodesInPlace, Source, open_source
 from spatialnet_edge.sources.shm_transport import (
     MAX_MESSAGE,
     SLOTS,
@@ -165,8 +165,8 @@ def main(descriptor: int) -> None:
     try:
         source = open_source(os.fsdecode(decode_open(channel.recv(MAX_MESSAGE)).uri))
         sender = Sender(channel, wait=not source.live)
-        if hasattr(source, "place"):
-            source.place = sender.place  # pyright: ignore[reportAttributeAccessIssue]
+        if isinstance(source, DecodesInPlace):
+            source.place = sender.place
         channel.send(encode(OpenedMessage(source.fps, source.length)))
         end = deliver(source, sender)
     except BrokenPipeError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import final
+from typing import Protocol, final, runtime_checkable
 from urllib.parse import parse_qsl
 
 from spatialnet_edge.core.errors import UsageError
@@ -14,6 +14,14 @@ from spatialnet_edge.sources.registry import Source
 
 PoseAt = Callable[[int], Pose | None]
 """The pose at a moment of the monotonic clock, in nanoseconds; None when it is not known."""
+
+
+@runtime_checkable
+class Closeable(Protocol):
+    """A `PoseAt` that holds a connection. `close` is called together with the source's."""
+
+    def close(self) -> None: ...
+
 
 CONNECTION = re.compile(r"^(?:(?:udp|udpin|udpout|udpbcast|tcp|tcpin):[^:/]+:[0-9]{1,5}|/.+)$")
 """As pymavlink has it: a link over a network, or the path of a serial line."""
@@ -57,9 +65,8 @@ class PosedSource:
 
     def close(self) -> None:
         self._source.close()
-        close = getattr(self._pose_at, "close", None)
-        if close is not None:
-            close()
+        if isinstance(self._pose_at, Closeable):
+            self._pose_at.close()
 
 
 def parse_pose(uri: str) -> Autopilot:

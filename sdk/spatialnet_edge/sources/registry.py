@@ -17,11 +17,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 from urllib.parse import parse_qsl, unquote_to_bytes
+
+import numpy as np
+from numpy.typing import NDArray
 
 from spatialnet_edge.core.errors import SourceRefused
 from spatialnet_edge.core.frames import Frame, Skipped
@@ -54,6 +57,18 @@ class Source(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class DecodesInPlace(Protocol):
+    """A source that can decode into memory of its reader, so that pictures need not be copied.
+
+    Attributes:
+        place: takes the shape (height, width, channels) of the next picture and returns uint8 memory of that shape, or None
+            where there is none.
+    """
+
+    place: Callable[[tuple[int, ...]], NDArray[np.uint8] | None] | None
 
 
 SOURCES: dict[str, Plugin] = {
