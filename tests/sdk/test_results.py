@@ -190,3 +190,14 @@ def test_answers_differ_by_probability_or_by_a_share_of_the_range() -> None:
     assert difference(shade, np.float32([0.2, 0.8]), np.float32([0.3, 0.7])) == pytest.approx(0.1)
     assert difference(level, np.float32([100]), np.float32([151])) == pytest.approx(0.2)
     assert difference(level, np.float32([np.nan]), np.float32([1])) == float("inf")
+
+
+def test_people_are_shown_the_shared_heads_and_not_those_of_single_data_sets() -> None:
+    from spatialnet_edge.core.spec import Multiclass
+    from spatialnet_edge.sinks.video import readable
+
+    labels = ("water", "forest")
+    heads = tuple(Multiclass(name=name, labels=labels) for name in ("land_use", "land_use_eurosat", "settlement"))
+    spec = msgspec.structs.replace(TINY, heads=heads)
+    given_rows = {head.name: np.float32([0.9, 0.1]) for head in heads}
+    assert list(readable(assemble(spec, Frame(BLANK, 0, ""), given_rows, 0, ()))) == ["land_use", "settlement"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import final
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from spatialnet_edge.core.errors import SinkError, SinkRefused
 from spatialnet_edge.core.frames import to_rgb
-from spatialnet_edge.core.results import NO_ANSWER, Classification, FrameResult
+from spatialnet_edge.core.results import NO_ANSWER, Classification, FrameResult, Prediction
 from spatialnet_edge.sinks.file_errors import not_opened
 
 DEFAULT_FPS = 30.0
@@ -94,19 +95,31 @@ def free_name(path: Path) -> Path:
     return next(name for name in names if not name.exists())
 
 
+def readable(result: FrameResult) -> Mapping[str, Prediction]:
+    """The answers that people are shown: without the heads of single data sets (`land_use_eurosat` beside `land_use`)."""
+    names = result.predictions.keys()
+    return {
+        name: answer for name, answer in result.predictions.items() if not any(name.startswith(f"{each}_") for each in names)
+    }
+
+
 def draw(image: NDArray[np.uint8], result: FrameResult) -> NDArray[np.uint8]:
     """Draw a panel with each head's answer and confidence into `image` (uint8 BGR), which is returned."""
     height, width = image.shape[:2]
     scale = max(0.35, min(width / 1280, height / 360))
     row, margin = int(30 * scale), int(12 * scale)
     panel_width = min(width, int(520 * scale))
-    rows = len(result.predictions) + 1
+    shown = readable(result)
+    rows = len(shown) + 1
     panel = image[: min(height, row * rows + margin), :panel_width]
     panel[:] = (panel * 0.35 + np.array(PANEL) * 0.65).astype(np.uint8)
     thickness = max(1, round(1.4 * scale))
-    header = f"frame {result.seq}   age {result.age_ms:.0f} ms" + (f"   no label: {result.reason}" if result.reason else "")
+    known = "" if result.known is None else f"   known {result.known:.0%}"
+    header = f"frame {result.seq}   age {result.age_ms:.0f} ms{known}" + (
+        f"   no label: {result.reason}" if result.reason else ""
+    )
     cv2.putText(image, header, (margin, int(row * 0.75)), FONT, 0.5 * scale, FAINT, thickness, cv2.LINE_AA)
-    for index, (name, answer) in enumerate(result.predictions.items(), start=1):
+    for index, (name, answer) in enumerate(shown.items(), start=1):
         baseline = int(row * (index + 0.75))
         if isinstance(answer, Classification) and result.reason is None:
             length = int((panel_width * 0.98 - margin) * answer.confidence)
