@@ -12,10 +12,11 @@ from typer.testing import CliRunner
 import spatialnet_edge
 from spatialnet_edge.bundle.reader import Bundle, open_bundle
 from spatialnet_edge.cli.app import app
+from spatialnet_edge.core.bands import SENTINEL_2
 from spatialnet_edge.core.errors import DataRefused
 from spatialnet_edge.core.spec import InputSpec
 from spatialnet_optimize.export.from_checkpoint import golden_images
-from spatialnet_training.data.bands import FULL_SCALE, SENTINEL_2, groups_named
+from spatialnet_training.data.bands import groups_named
 
 GROUPS = ("rgb", "nir", "swir")
 

@@ -18,7 +18,7 @@ from spatialnet_training.data.augmentation import (
     recolour,
     warp,
 )
-from spatialnet_training.data.dataloader import OnHost
+from spatialnet_training.data.dataloader import OnHost, alike_in_pairs
 from spatialnet_training.data.device_cache import Resident
 
 
@@ -101,12 +101,24 @@ def test_mixup_blends_each_image_with_its_neighbour() -> None:
     assert Mix.partner(torch.tensor([1, 2, 3, 4])).tolist() == [2, 1, 4, 3]
 
 
-def test_at_least_one_group_of_bands_is_left() -> None:
+def test_groups_are_withheld_at_random_and_one_that_the_image_has_is_left() -> None:
     rngs = [np.random.default_rng(index) for index in range(200)]
-    present = drop_groups(3, rngs, 0.9)
+    own = np.tile(np.array([[1, 1, 0], [0, 0, 1]], np.float32), (100, 1))
+    present = drop_groups(own, rngs, 0.9)
     assert (present.sum(dim=1) >= 1).all()
     assert present.mean() < 0.6
-    assert (drop_groups(2, rngs, 0.0) == 1).all()
+    assert (present.numpy() <= own).all()  # what an image lacks is never called present
+    assert np.array_equal(drop_groups(own, rngs, 0.0).numpy(), own)
+    assert (drop_groups(np.zeros((2, 3), np.float32), rngs[:2], 0.5) == 0).all()  # a black image
+
+
+def test_the_two_images_of_a_pair_have_the_same_bands() -> None:
+    groups_of = np.array([[1, 0], [0, 1], [1, 0], [0, 1], [1, 0], [1, 1]], np.float32)
+    rows = np.arange(6)
+    paired = alike_in_pairs(rows, groups_of)
+    assert len(paired) == 6
+    assert all(np.array_equal(groups_of[a], groups_of[b]) for a, b in paired.reshape(-1, 2))
+    assert {0, 2, 1, 3} <= set(paired.tolist())
 
 
 @pytest.mark.parametrize("size", [16, 64])

@@ -9,12 +9,13 @@ import pytest
 import tifffile
 
 from conftest import SAMPLES
+from spatialnet_edge.core.bands import RANGES, SENTINEL_2, band_of, quantise, slope
 from spatialnet_edge.core.errors import SourceRefused
 from spatialnet_edge.core.frames import preprocess
 from spatialnet_edge.core.spec import RGB, InputSpec
-from spatialnet_training.data.bands import SENTINEL_2, decode, groups_named, synthetic_thermal
 from spatialnet_training.data.file_tree import Tree
 from spatialnet_training.data.labelled_dataset import open_labelled
+from spatialnet_training.data.bands import decode, groups_named, synthetic_thermal
 from spatialnet_training.data.samples import load_image
 
 
@@ -36,8 +37,8 @@ def test_thirteen_bands_are_named_scaled_and_grouped(planar: bool) -> None:
     image = load_image(geotiff(levels, planar), 64, groups)
     assert image is not None
     assert image.shape == (20, 24, 7)
-    expected = [400, 300, 200, 1200, 1300, 800]
-    np.testing.assert_array_equal(image[5, 5, :6], np.round(np.array(expected) * 255 / 4000))
+    visible, infrared = np.array([400, 300, 200]) / 4000, np.array([1200, 1300, 800]) / 6000
+    np.testing.assert_allclose(image[5, 5, :6], 255 * np.concatenate([visible, infrared]), atol=0.51)
     assert image[0, 0, 0] == 255
     assert (image[..., 6] == 0).all()  # no thermal band: absent
 
@@ -74,7 +75,7 @@ def test_thirteen_bands_give_colour_to_who_wants_no_more() -> None:
     levels[..., SENTINEL_2.index("red")] = 4000
     found = decode(geotiff(levels), (RGB,))
     assert found is not None
-    assert found[0, 0].tolist() == [255, 0, 0]
+    assert found[0, 0].tolist() == [255, 1, 1]  # 0 is kept for "no data"
 
 
 def test_the_synthetic_thermal_band_is_cool_over_vegetation_and_warm_over_roofs() -> None:
@@ -108,3 +109,36 @@ def test_a_tiff_beside_photographs_is_found(tmp_path: Path) -> None:
     (tmp_path / "Forest").mkdir()
     (tmp_path / "Forest" / "1.tif").write_bytes(geotiff(np.zeros((8, 8, 13), np.uint16)))
     assert open_labelled(tmp_path).files == ("Forest/1.tif",)
+
+
+@pytest.mark.parametrize(
+    ("description", "band"),
+    [("B04", "red"), ("B8A", "red_edge_4"), ("Band 3", "green"), ("VV", "vv"), ("NIR", "nir"), ("DEM", "elevation"),
+     ("SWIR 1", "swir_1"), ("swir22", "swir_2"), ("B2, 490 nm", "blue"), ("quality", None), ("", None)],
+)  # fmt: skip
+def test_bands_go_by_the_names_that_sensors_give_them(description: str, band: str | None) -> None:
+    assert band_of(description) == band
+
+
+def test_levels_stand_for_the_range_of_the_band_and_zero_for_no_data() -> None:
+    values = np.array([[-40.0, -30.0, -12.5, 5.0, np.nan, 9.0]])
+    assert quantise(values, "vv").tolist() == [[1, 1, 128, 255, 0, 255]]
+    assert quantise(values, "vv", np.array([[True, False, True, True, True, True]]))[0, 1] == 0
+    back = RANGES["elevation"].low + quantise(np.array([[1234.0]]), "elevation") / 255 * (4100)
+    assert abs(float(back[0, 0]) - 1234) < 8.1  # half a level
+
+
+def test_a_layout_names_the_bands_of_a_raster_and_elevation_brings_its_slope() -> None:
+    levels = np.zeros((16, 16, 3), np.int16)
+    levels[..., 0], levels[..., 1] = 3000, -1500
+    levels[..., 2] = 30 * np.arange(16)  # one metre up for each metre east, at 30 m per pixel
+    image = decode(
+        geotiff(levels), groups_named(("nir", "sar", "elevation")), {"nir": 1e-4, "vv": 0.01, "elevation": 1.0}, 30.0
+    )
+    assert image is not None
+    nir, vv, vh, elevation, steep = image[8, 8].tolist()
+    assert (nir, vh, steep) == (127, 0, 255)  # VH is not in the raster
+    assert vv == round((-15 + 30) / 35 * 255)
+    assert elevation == round((240 + 100) / 4100 * 255)
+    assert slope(levels[..., 2].astype(np.float32), 30.0)[3, 3] == pytest.approx(1.0)
+    assert decode(geotiff(levels), groups_named(("nir",)), {"nir": 1e-4}) is None  # one band was promised

@@ -6,6 +6,7 @@ that makes sense.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, TypeAlias
 
 import msgspec
@@ -146,11 +147,36 @@ Output: TypeAlias = Head | Known
 """One output tensor of the deployed graph: float32 `[N, width]`, named as the head is."""
 
 
-class BandGroup(Contract, frozen=True):
-    """Bands that one sensor gives together, in channel order: `rgb` has red, green and blue."""
+class PhysicalRange(Contract, frozen=True):
+    """What the 256 levels of a band stand for: level 0 is `low`, level 255 is `high`, in `unit`; in between it is linear."""
+
+    unit: str
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not -math.inf < self.low < self.high < math.inf:
+            raise ValueError(
+                f"a band's range goes from {self.low} to {self.high}; expected two finite numbers, the lower one first"
+            )
+
+
+class BandGroup(Contract, frozen=True, omit_defaults=True):
+    """Bands that one sensor gives together, in channel order: `rgb` has red, green and blue.
+
+    Attributes:
+        ranges: the physical range of each band; empty for levels of a camera, which have no unit.
+    """
 
     name: Name
     bands: tuple[Name, ...]
+    ranges: tuple[PhysicalRange, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.ranges and len(self.ranges) != len(self.bands):
+            raise ValueError(
+                f"group '{self.name}' has {len(self.bands)} bands and {len(self.ranges)} ranges; give one for each"
+            )
 
 
 class InputSpec(Contract, frozen=True):

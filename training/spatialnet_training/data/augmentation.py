@@ -141,10 +141,17 @@ def cutmix(x: Tensor, rng: Generator) -> tuple[Tensor, Mix]:
     return mixed, Mix(1 - side * side / (size * size))
 
 
-def drop_groups(groups: int, rngs: Sequence[Generator], probability: float) -> Tensor:
-    """Which band groups each image has: float `[N, groups]` of 0 and 1, at least one in each row."""
-    present = np.ones((len(rngs), groups), np.float32)
-    for row, rng in zip(present, rngs, strict=True):
-        row[rng.random(groups) < probability] = 0
-        row[rng.integers(groups)] = 1
-    return torch.from_numpy(present)
+def drop_groups(present: NDArray[np.float32], rngs: Sequence[Generator], probability: float) -> Tensor:
+    """Withhold band groups at random: float `[N, groups]` of 0 and 1. An image keeps at least one of its groups.
+
+    Args:
+        present: which groups each image has, `[N, groups]`.
+        probability: with which each group is withheld.
+    """
+    kept = present.copy()
+    for row, own, rng in zip(kept, present, rngs, strict=True):
+        row[rng.random(len(row)) < probability] = 0
+        there = np.flatnonzero(own)
+        if len(there):  # a black image has no group at all
+            row[there[rng.integers(len(there))]] = 1
+    return torch.from_numpy(kept)

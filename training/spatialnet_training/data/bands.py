@@ -3,38 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spatialnet_edge.core.bands import GROUPS, RANGES, SENTINEL_2, compose, quantise, slope
 from spatialnet_edge.core.errors import MissingExtra, UsageError
 from spatialnet_edge.core.pixels import decode_rgb
 from spatialnet_edge.core.spec import RGB, BandGroup
-
-GROUPS: dict[str, BandGroup] = {
-    "rgb": RGB,
-    "red": BandGroup(name="red", bands=("red",)),
-    "green": BandGroup(name="green", bands=("green",)),
-    "blue": BandGroup(name="blue", bands=("blue",)),
-    "nir": BandGroup(name="nir", bands=("nir",)),
-    "red_edge": BandGroup(name="red_edge", bands=("red_edge_1", "red_edge_2", "red_edge_3", "red_edge_4")),
-    "swir": BandGroup(name="swir", bands=("swir_1", "swir_2")),
-    "atmosphere": BandGroup(name="atmosphere", bands=("aerosol", "water_vapour", "cirrus")),
-    "thermal": BandGroup(name="thermal", bands=("thermal",)),
-    "sar": BandGroup(name="sar", bands=("vv", "vh")),
-    "synthetic_thermal": BandGroup(name="synthetic_thermal", bands=("synthetic_thermal",)),
-}
-"""The groups that a configuration may name."""
-
-SENTINEL_2 = (
-    "aerosol", "blue", "green", "red", "red_edge_1", "red_edge_2", "red_edge_3", "nir", "red_edge_4", "water_vapour",
-    "cirrus", "swir_1", "swir_2",
-)  # fmt: skip
-"""Band order of a 13-band Sentinel-2 level-1C GeoTIFF (B1 to B8, B8A, B9 to B12), as in EuroSAT's multispectral edition."""
-
-FULL_SCALE = 4000
-"""Sentinel-2 digital number (reflectance × 10,000) that becomes 255: bright soil and roofs are below, clouds saturate."""
 
 
 def synthetic_thermal(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -66,7 +44,15 @@ def groups_named(names: tuple[str, ...]) -> tuple[BandGroup, ...]:
     return tuple(GROUPS[name] for name in names)
 
 
-def decode(encoded: bytes, groups: tuple[BandGroup, ...]) -> NDArray[np.uint8] | None:
+Layout = Mapping[str, float]
+"""Bands of a raster in their order, each with the factor that makes its stored integers physical values."""
+
+SENTINEL_2_LAYOUT: Layout = dict.fromkeys(SENTINEL_2, 1e-4)
+
+
+def decode(
+    encoded: bytes, groups: tuple[BandGroup, ...], layout: Layout | None = None, metres_per_pixel: float | None = None
+) -> NDArray[np.uint8] | None:
     """Decode a file to the bands of `groups`: uint8 `[H, W, bands]`; None if it is no image.
 
     A photograph gives red, green and blue; a TIFF of 13 bands is Sentinel-2's. A group that the file does not hold is derived
@@ -74,22 +60,23 @@ def decode(encoded: bytes, groups: tuple[BandGroup, ...]) -> NDArray[np.uint8] |
 
     Where colour is enough OpenCV reads first, as the runtime's own sources do: it knows every compression of TIFF, but no more
     than four bands.
+
+    Args:
+        layout: of a TIFF with measured bands; None to go by the number of bands.
+        metres_per_pixel: of a TIFF with elevation, for the slope.
     """
-    colour_is_enough = all(group.name in DERIVED or set(group.bands) <= set(RGB.bands) for group in groups)
-    first, second = (read_colour, read_tiff) if colour_is_enough else (read_tiff, read_colour)
-    bands = first(encoded) or second(encoded)
+    if layout is not None:
+        bands = read_measured(encoded, layout, metres_per_pixel)
+    else:
+        colour_is_enough = all(group.name in DERIVED or set(group.bands) <= set(RGB.bands) for group in groups)
+        first, second = (read_colour, read_tiff) if colour_is_enough else (read_tiff, read_colour)
+        bands = first(encoded) or second(encoded)
     if not bands:
         return None
-    shape = next(iter(bands.values())).shape
-    parts: list[NDArray[np.uint8]] = []
-    for group in groups:
-        if all(band in bands for band in group.bands):
-            parts.append(np.dstack([bands[band] for band in group.bands]).astype(np.uint8))
-        elif group.name in DERIVED and "red" in bands:
-            parts.append(DERIVED[group.name](np.dstack([bands[band] for band in RGB.bands]).astype(np.uint8)))
-        else:
-            parts.append(np.zeros((*shape, len(group.bands)), np.uint8))
-    return np.concatenate(parts, axis=2)
+    if "red" in bands:
+        colour = np.dstack([bands[band] for band in RGB.bands])
+        bands |= {name: make(colour)[..., 0] for name, make in DERIVED.items() if any(group.name == name for group in groups)}
+    return compose(bands, groups)
 
 
 def read_colour(encoded: bytes) -> dict[str, NDArray[np.uint8]] | None:
@@ -106,7 +93,32 @@ def is_tiff(encoded: bytes) -> bool:
 
 
 def read_tiff(encoded: bytes) -> dict[str, NDArray[np.uint8]] | None:
-    """The bands of a TIFF by name: 13 are Sentinel-2's, three or four are red, green, blue and near infrared; None for others.
+    """The bands of a TIFF by name: 13 are Sentinel-2's, three or four are red, green, blue and near infrared; None for others."""
+    image = tiff_array(encoded)
+    if image is None:
+        return None
+    names = {13: SENTINEL_2, 4: (*RGB.bands, "nir"), 3: RGB.bands}.get(image.shape[2])
+    if names is None:
+        return None
+    bands = {name: image[..., index] for index, name in enumerate(names)}
+    if image.dtype == np.uint8:
+        return {name: values.astype(np.uint8) for name, values in bands.items()}
+    return {name: quantise(values * np.float32(SENTINEL_2_LAYOUT[name]), name) for name, values in bands.items()}
+
+
+def read_measured(encoded: bytes, layout: Layout, metres_per_pixel: float | None) -> dict[str, NDArray[np.uint8]] | None:
+    """The bands of a TIFF whose layout is known, and the slope where it holds elevation; None for another number of bands."""
+    image = tiff_array(encoded)
+    if image is None or image.shape[2] != len(layout):
+        return None
+    physical = {name: image[..., index] * np.float32(factor) for index, (name, factor) in enumerate(layout.items())}
+    if "elevation" in physical and metres_per_pixel is not None:
+        physical["slope"] = slope(physical["elevation"], metres_per_pixel)
+    return {name: quantise(values, name) for name, values in physical.items() if name in RANGES}
+
+
+def tiff_array(encoded: bytes) -> NDArray[Any] | None:
+    """The pixels of a TIFF, `[H, W, bands]`; None if it is none, or has another number of dimensions.
 
     Raises:
         MissingExtra: tifffile is not installed.
@@ -127,7 +139,4 @@ def read_tiff(encoded: bytes) -> dict[str, NDArray[np.uint8]] | None:
         return None
     if image.shape[0] in (3, 4, 13) and image.shape[2] not in (3, 4, 13):
         image = image.transpose(1, 2, 0)  # planar: bands first
-    if image.dtype != np.uint8:
-        image = np.clip(image.astype(np.float32) * (255 / FULL_SCALE), 0, 255).round().astype(np.uint8)
-    names = {13: SENTINEL_2, 4: (*RGB.bands, "nir"), 3: RGB.bands}.get(image.shape[2])
-    return None if names is None else {name: image[..., index] for index, name in enumerate(names)}
+    return image

@@ -12,6 +12,7 @@ from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spatialnet_edge.core.bands import present_groups
 from spatialnet_training.config import TrainConfig, TrainingStage
 from spatialnet_training.data.augmentation import (
     Mix,
@@ -24,6 +25,7 @@ from spatialnet_training.data.augmentation import (
     standardise,
     warp,
 )
+from spatialnet_training.data.bands import groups_named
 from spatialnet_training.data.degradation import degrade
 from spatialnet_training.data.device_cache import Resident
 from spatialnet_training.data.samples import Samples
@@ -39,7 +41,8 @@ class Batch:
         x: float32 `[N, bands, H, W]`, augmented and mixed.
         others: the same views at other sizes, by their side in pixels, for teachers that were trained for these; at the student's
             size as well where the student's views are degraded.
-        present: float32 `[N, groups]` of 0 and 1; None when nothing is withheld.
+        present: float32 `[N, groups]` of 0 and 1: the band groups that each image has and that are not withheld; None for a
+            network of a single group.
         targets: head to the labels of each image before mixing.
         data_set: int64 `[N]`, index of each image's data set before mixing; `UNLABELLED` for a picture without labels.
         mix: how the images were mixed; None when they were not.
@@ -84,6 +87,28 @@ def draw_epoch(data_set: NDArray[np.int64], data_sets: int, count: int, power: f
     return rng.permutation(np.concatenate(drawn))
 
 
+def alike_in_pairs(rows: NDArray[np.int64], groups_of: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The images of a batch, ordered so that the two of a pair have the same band groups: pairs are mixed.
+
+    An image without a partner stands beside itself.
+
+    Args:
+        rows: indices of images; an even number.
+        groups_of: float `[images, groups]` of 0 and 1.
+    """
+    keys = [tuple(groups_of[row]) for row in rows]
+    singles: dict[tuple[float, ...], int] = {}
+    pairs: list[int] = []
+    for row, key in zip(rows.tolist(), keys, strict=True):
+        if key in singles:
+            pairs += [singles.pop(key), row]
+        else:
+            singles[key] = row
+    for row in [*singles.values()][: (len(rows) - len(pairs)) // 2]:
+        pairs += [row, row]
+    return np.array(pairs, np.int64)
+
+
 @dataclass(frozen=True, slots=True)
 class OnHost:
     """Training images that wait in the computer's memory; views of them are made there, by OpenCV."""
@@ -118,6 +143,10 @@ class Loader:
     ) -> None:
         self.config, self.samples, self.rank, self.processes, self.sizes = config, samples, rank, processes, sizes
         self.images = [*samples.images, *(unlabelled.images if unlabelled else ())]
+        bands = groups_named(config.groups)
+        self.groups_of = (
+            None if len(bands) == 1 else np.concatenate([present_groups(each[None], bands) for each in self.images])
+        )
         place = device or torch.device("cpu")
         self.pictures = Resident.on(place, self.images) if config.images_on_device else OnHost(self.images)
 
@@ -149,19 +178,26 @@ class Loader:
         config, indices = self.config, range(first + own.start, first + own.stop)
         shared = default_rng([config.seed, epoch, first])
         rows = self._with_unlabelled(rows, shared)[own]
+        if self.groups_of is not None:
+            rows = alike_in_pairs(rows, self.groups_of)
 
         def seen(size: int, degradation: Sequence[Generator] = ()) -> tuple[Tensor, Mix | None, Tensor | None]:
             """The images at one size, how they were mixed, and which groups they have: the same draws at every size."""
             rngs = [default_rng([config.seed, epoch, index, 1]) for index in indices]
             x, mix = self._mixed(self._augmented(rows, size, rngs, stage.augmentation, degradation), deepcopy(shared), stage)
-            present = drop_groups(len(config.groups), rngs, config.group_dropout) if config.group_dropout else None
-            return x.contiguous(memory_format=torch.channels_last), mix, present
+            return x.contiguous(memory_format=torch.channels_last), mix, self._present(rows, rngs)
 
         spoilt = [default_rng([config.seed, epoch, index, 2]) for index in indices] if config.degraded_share else ()
         x, mix, present = seen(stage.size, spoilt)
         others = {size: seen(size)[0] for size in (self.sizes if spoilt else self.sizes - {stage.size})}
         targets = {head: self._known(values, rows) for head, values in self.samples.targets.items()}
         return Batch(x, others, present, targets, self._known(self.samples.data_set, rows), mix)
+
+    def _present(self, rows: NDArray[np.int64], rngs: Sequence[Generator]) -> Tensor | None:
+        """Which band groups each image has, less those that are withheld: float `[N, groups]`; None for a single group."""
+        if self.groups_of is None:
+            return None
+        return drop_groups(self.groups_of[rows], rngs, self.config.group_dropout)
 
     def _augmented(
         self, rows: NDArray[np.int64], size: int, rngs: Sequence[Generator], strength: float, degradation: Sequence[Generator]

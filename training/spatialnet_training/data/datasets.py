@@ -20,6 +20,7 @@ from spatialnet_training.data.dataset_registry import TERMS
 from spatialnet_training.data.file_tree import Tree
 from spatialnet_training.data.labelled_dataset import OBJECTS as OBJECTS_FILE
 from spatialnet_training.data.labelled_dataset import SPLITS, TRAIN, LabelledImages, class_of
+from spatialnet_training.data.measured_sets import MEASURED, scene_of
 from spatialnet_training.data.samples import Collector, Samples, load_image, part_of, shrunk
 from spatialnet_training.data.taxonomy import OBJECTS, SETTLEMENT, SHARED_HEADS_ONLY, Taxonomy, load_taxonomy
 from spatialnet_training.data.tiles import pyramid, structured
@@ -71,18 +72,31 @@ class TrainingData:
 
 def published_heads(taxonomy: Taxonomy, data_sets: Sequence[str]) -> tuple[Head, ...]:
     """The heads that a model trained on these data sets may have."""
+    named = [taxonomy_name(name) for name in data_sets if name not in MEASURED or MEASURED[name].head is None]
     return (
         Multiclass(name="land_use", labels=taxonomy.land_use_labels),
         *(
             Multiclass(name=f"land_use_{name}", labels=taxonomy.classes(name))
-            for name in data_sets
+            for name in dict.fromkeys(named)
             if name not in SHARED_HEADS_ONLY
         ),
+        *(row.head for name, row in MEASURED.items() if name in data_sets and row.head is not None),
         Multilabel(name="objects", labels=OBJECTS, thresholds=(0.5,) * len(OBJECTS)),
         Multiclass(name="settlement", labels=SETTLEMENT),
         # how many kinds of object an image shows: the count that these labels hold
         Regression(name="object_kinds", unit="kinds of object", low=0, high=len(OBJECTS)),
     )
+
+
+def terms_of(data_set: str) -> str:
+    """Whose images these are, and under which licence."""
+    return MEASURED[data_set].terms if data_set in MEASURED else TERMS[data_set]
+
+
+def taxonomy_name(data_set: str) -> str:
+    """Under which name the taxonomy has a data set's classes."""
+    row = MEASURED.get(data_set)
+    return row.taxonomy if row is not None and row.taxonomy is not None else data_set
 
 
 def load_published(sources: Mapping[str, Path], longest: int, groups: tuple[BandGroup, ...] = (RGB,)) -> TrainingData:
@@ -99,8 +113,9 @@ def load_published(sources: Mapping[str, Path], longest: int, groups: tuple[Band
         DataRefused: a file is missing.
     """
     taxonomy = load_taxonomy()
-    if unknown := sorted(set(sources) - set(taxonomy.data_sets)):
-        raise UsageError(f"the taxonomy has no data set '{unknown[0]}'; it has {', '.join(taxonomy.data_sets)}")
+    if unknown := sorted(set(sources) - set(taxonomy.data_sets) - set(MEASURED)):
+        known = ", ".join((*taxonomy.data_sets, *MEASURED))
+        raise UsageError(f"no data set '{unknown[0]}'; there are {known}")
     for path in sources.values():
         if not path.exists():
             raise DataRefused(f"{path}: no such data set; give the folder that holds it with --data-root")
@@ -108,7 +123,13 @@ def load_published(sources: Mapping[str, Path], longest: int, groups: tuple[Band
     taught = {name for name, values in parts[0].targets.items() if (values != UNLABELLED).any()}
     heads = tuple(head for head in published_heads(taxonomy, tuple(sources)) if head.name in taught)
     train, holdout = (replace(p, targets={name: p.targets[name] for name in p.targets if name in taught}) for p in parts)
-    return TrainingData(heads, train, holdout, "Apache-2.0", tuple(TERMS[name] for name in sources))
+    return TrainingData(
+        heads,
+        train,
+        holdout,
+        "Apache-2.0",
+        tuple(terms_of(name) for name in sources),
+    )
 
 
 def load_split(
@@ -130,24 +151,33 @@ def load_split(
         files = tree.names()
         published = {row["path"]: row["split"] for row in tree.table(SPLITS, ["split"], files)}
         objects = {row["path"]: row for row in (tree.table(OBJECTS_FILE, OBJECTS, files) if OBJECTS_FILE in files else [])}
-        of_split = [file for file in files if file in published and part_of(file, published[file]) == split]
-        chosen = [file for file in of_split if taxonomy.land_use[name, class_of(file)]]
+        row, known_as = MEASURED.get(name), taxonomy_name(name)
+        unit = scene_of if row is not None else str  # what is held out as a whole
+        chosen = [file for file in files if file in published and part_of(unit(file), published[file]) == split]
+        if row is None or row.head is None:
+            chosen = [file for file in chosen if taxonomy.land_use[known_as, class_of(file)]]
         for file, encoded in zip(chosen, tree.read(chosen), strict=True):
-            image = load_image(encoded, longest, groups)
+            if row is None:
+                image = load_image(encoded, longest, groups)
+            else:
+                image = decode(encoded, groups, row.layout, row.metres_per_pixel)
             if image is None:
                 collector.broken.append(f"{path}: {file}")
                 continue
             kind = class_of(file)
+            if row is not None and row.head is not None:
+                collector.add(image, {row.head.name: kind}, owner)
+                continue
             labels: dict[str, object] = {
-                "land_use": taxonomy.land_use[name, kind],
-                f"land_use_{name}": kind,
-                "settlement": taxonomy.settlement[name, kind],
+                "land_use": taxonomy.land_use[known_as, kind],
+                f"land_use_{known_as}": kind,
+                "settlement": taxonomy.settlement[known_as, kind],
             }
             if file in objects:
                 present = {label: float(objects[file][label]) for label in OBJECTS}
                 labels |= {"objects": present, "object_kinds": sum(present.values())}
-            elif split == TRAIN and (name, kind) in taxonomy.objects:
-                labels["objects"] = taxonomy.objects[name, kind]
+            elif split == TRAIN and (known_as, kind) in taxonomy.objects:
+                labels["objects"] = taxonomy.objects[known_as, kind]
             collector.add(image, labels, owner)
     return collector.samples()
 

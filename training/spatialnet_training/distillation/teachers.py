@@ -4,16 +4,55 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from numpy.random import Generator
 from torch import Tensor, nn
 
 from spatialnet_edge.core.errors import UsageError
+from spatialnet_edge.core.spec import BandGroup
 from spatialnet_training.config import Distillation, TaughtBy
 from spatialnet_training.data.augmentation import Mix, oriented
 from spatialnet_training.data.dataloader import Batch
 from spatialnet_training.losses.multitask import UNLABELLED, labelled_rows, partly_labelled_rows, relation_loss, soft_loss
+
+
+@dataclass(frozen=True, slots=True)
+class TakenBands:
+    """The part of a student's input that a teacher takes.
+
+    Attributes:
+        channels: indices of bands, in the teacher's order.
+        groups: indices of band groups, in the teacher's order.
+    """
+
+    channels: tuple[int, ...]
+    groups: tuple[int, ...]
+
+    def of(self, x: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """`x` `[N, bands, H, W]` and `present` `[N, groups]` as the teacher takes them."""
+        views = x[:, list(self.channels)]
+        if present is None or len(self.groups) == 1:
+            return views, None
+        return views, present[:, list(self.groups)]
+
+
+def taken_bands(own: Sequence[BandGroup], student: Sequence[BandGroup]) -> TakenBands | None:
+    """Which bands of the student's input a teacher takes; None where both take the same.
+
+    Raises:
+        UsageError: the teacher takes a group that the student lacks.
+    """
+    names = [group.name for group in student]
+    if [group.name for group in own] == names:
+        return None
+    if missing := [group.name for group in own if group.name not in names]:
+        raise UsageError(f"the teacher takes the bands '{missing[0]}'; the student has {', '.join(names)}")
+    starts = [0, *accumulate(len(group.bands) for group in student)]
+    groups = tuple(names.index(group.name) for group in own)
+    channels = tuple(starts[g] + band for g in groups for band in range(len(student[g].bands)))
+    return TakenBands(channels, groups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +62,11 @@ class Teacher:
     Attributes:
         network: in evaluation mode.
         size: side in pixels of the views that it was trained for; None for what the student sees.
-        of: indices of the data sets whose images it knows; None for all.
+        datasets: indices of the data sets whose images it knows; None for all.
         use_on_unlabelled: whether it knows pictures without labels.
         weight: of its word beside those of the others that know the same view.
         random_orientation: whether it sees views in an orientation drawn for each batch.
+        bands: which bands and groups of the student's input it takes; None for all of them.
     """
 
     network: nn.Module
@@ -35,6 +75,7 @@ class Teacher:
     use_on_unlabelled: bool = True
     weight: float = 1.0
     random_orientation: bool = False
+    bands: TakenBands | None = None
 
     def knows(self, batch: Batch) -> Tensor:
         """The views of a batch that show nothing but what it knows: bool `[N]`."""
@@ -72,13 +113,17 @@ def known_sets(teacher: TaughtBy, data_sets: Sequence[str]) -> tuple[int, ...] |
     return tuple(data_sets.index(name) for name in teacher.datasets) or None
 
 
-def as_teacher(network: nn.Module, size: int | None, told: TaughtBy, data_sets: Sequence[str]) -> Teacher:
-    """A network that speaks of what the configuration says.
+def as_teacher(
+    network: nn.Module, size: int | None, told: TaughtBy, data_sets: Sequence[str], bands: TakenBands | None = None
+) -> Teacher:
+    """A teacher as the configuration describes it.
 
     Raises:
         UsageError: it is to know a data set that is not there.
     """
-    return Teacher(network, size, known_sets(told, data_sets), told.use_on_unlabelled, told.weight, told.random_orientation)
+    return Teacher(
+        network, size, known_sets(told, data_sets), told.use_on_unlabelled, told.weight, told.random_orientation, bands
+    )
 
 
 def partly_labelled(batch: Batch, head: str) -> Tensor:
@@ -108,7 +153,10 @@ def teach(
         # also over what it does not know: every step has the same shapes, which a compiled network needs
         views = batch.at(teacher.size)
         views = oriented(views, int(rng.integers(8))) if teacher.random_orientation else views
-        pooled, logits = teacher.network(views, batch.present)
+        present = batch.present
+        if teacher.bands is not None:
+            views, present = teacher.bands.of(views, present)
+        pooled, logits = teacher.network(views, present)
         features.append((known, pooled.float()))
         for head, single in single_label.items():
             if head not in logits:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from spatialnet_edge.core.errors import RunError
+from spatialnet_edge.core.bands import present_groups
 from spatialnet_edge.core.frames import preprocess
 from spatialnet_edge.core.spec import RGB, BandGroup, InputSpec
 from spatialnet_training.config import SELF, TrainConfig
@@ -48,15 +49,16 @@ class WithFeatures(nn.Module):
 
 
 class WithPresence(nn.Module):
-    """A network that is told, for every image, which groups of bands are there."""
+    """A network from which some groups of bands are withheld, whatever the images have."""
 
     def __init__(self, network: SpatialNet, present: Sequence[bool]) -> None:
         super().__init__()
         self.network = network
         self.present = torch.tensor(present, dtype=torch.float32)
 
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        return self.network(x, self.present.to(x.device).expand(len(x), -1))
+    def forward(self, x: Tensor, present: Tensor | None = None) -> dict[str, Tensor]:
+        allowed = self.present.to(x.device).expand(len(x), -1)
+        return self.network(x, allowed if present is None else allowed * present)
 
 
 def make_fabric(precision: str) -> Fabric:
@@ -122,7 +124,8 @@ def predict(
     parts: list[dict[str, Tensor]] = []
     for start in range(0, len(samples), batch):
         pixels = np.stack([preprocess(image, given) for image in samples.images[start : start + batch]])
-        logits = network(normalise(pixels).contiguous(memory_format=torch.channels_last).to(device))
+        x = normalise(pixels).contiguous(memory_format=torch.channels_last).to(device)
+        logits = network(x) if len(groups) == 1 else network(x, torch.from_numpy(present_groups(pixels, groups)).to(device))
         parts.append({head: values.float().cpu() for head, values in logits.items()})
     return {head: torch.cat([part[head] for part in parts]) for head in parts[0]} if parts else {}
 

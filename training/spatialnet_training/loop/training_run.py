@@ -23,8 +23,8 @@ from spatialnet_training.data.bands import groups_named
 from spatialnet_training.data.dataset_record import write_record
 from spatialnet_training.data.datasets import TrainingData, load_unlabelled
 from spatialnet_training.data.samples import Samples
-from spatialnet_training.distillation.teachers import Teacher, as_teacher
 from spatialnet_training.loop.best_epoch import BEST, LINEAR_HEAD, BestEpoch, Candidate, held_out_loss
+from spatialnet_training.distillation.teachers import Teacher, as_teacher, taken_bands
 from spatialnet_training.loop.licensing import licence
 from spatialnet_training.loop.linear_head import LinearFit, fit_linear_heads
 from spatialnet_training.loop.run_card import Outcome, write_card
@@ -121,7 +121,7 @@ def train(
     network = SpatialNet(config.backbone, outputs, config.size, groups, config.weights)
     inherited = transfer(network, data.heads, start).licence if start else None
     settings = config.distillation
-    teachers = [load_teacher(each, data) for each in other_teachers(config)]
+    teachers = [load_teacher(each, data, groups) for each in other_teachers(config)]
     unlabelled, seen, terms = None, data.summary, [*data.terms]
     if settings and settings.unlabelled:
         unlabelled = load_unlabelled(Path(settings.unlabelled), stored_side(config), groups, settings.unlabelled_tile)
@@ -312,8 +312,11 @@ def named(teacher: TaughtBy) -> str:
     return f"{name} (of {' and '.join(teacher.datasets)})" if teacher.datasets else name
 
 
-def load_teacher(teacher: TaughtBy, data: TrainingData) -> Teacher:
-    """A checkpoint whose heads mean what the student's mean.
+def load_teacher(teacher: TaughtBy, data: TrainingData, groups: tuple[BandGroup, ...]) -> Teacher:
+    """A checkpoint whose heads mean what the student's mean, and which takes bands that the student has.
+
+    Args:
+        groups: the student's.
 
     Raises:
         UsageError: it is not there; it has no head in common, or one with other labels; or it is to know a data set that is not
@@ -328,7 +331,8 @@ def load_teacher(teacher: TaughtBy, data: TrainingData) -> Teacher:
         raise UsageError(f"{path}: teaches {', '.join(t.name for t in spec.heads)}; the student learns {', '.join(wanted)}")
     if other := [head.name for head in shared if wanted[head.name] != answers(head)[1]]:
         raise UsageError(f"{path}: its labels of '{other[0]}' are not the student's, or in another order")
-    return as_teacher(network, teacher.size or spec.input.height, teacher, data.train.data_sets)
+    bands = taken_bands(spec.input.groups, groups)
+    return as_teacher(network, teacher.size or spec.input.height, teacher, data.train.data_sets, bands)
 
 
 def write_log(log: Path, history: Sequence[dict[str, float]]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from spatialnet_edge.bundle.manifest import Provenance
 from spatialnet_edge.core.errors import UsageError, first_line
@@ -41,6 +43,7 @@ def transfer(network: SpatialNet, heads: tuple[Head, ...], start: Path) -> Prove
     place = "backbone.positions"
     if place in kept and place in own and kept[place].shape[-2:] != own[place].shape[-2:]:
         kept[place] = F.interpolate(kept[place], own[place].shape[-2:], mode="bicubic", align_corners=False)
+    kept |= inflated(source, own)
     query = torch.zeros_like(own["pooling.query"])
     before = {answers(head): index for index, head in enumerate(spec.heads)}
     for index, head in enumerate(heads):
@@ -64,6 +67,24 @@ def transfer(network: SpatialNet, heads: tuple[Head, ...], start: Path) -> Prove
             if isinstance(block, Block):
                 block.silence()
     return provenance
+
+
+def inflated(source: SpatialNet, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """First convolutions for band groups that the source lacks: the mean of its colour filters over each group's bands.
+
+    A new band then begins by looking for the edges and textures that colours have (inflation, Carreira and Zisserman 2017, arXiv
+    1705.07750). Each group adds as much as one colour does.
+    """
+    place = "backbone.embedding.convolutions."
+    colour = source.state_dict().get(f"{place}rgb.weight")
+    if colour is None:
+        return {}
+    before = source.state_dict().keys()
+    return {
+        key: (colour.mean(dim=1, keepdim=True) / value.shape[1]).expand_as(value).clone()
+        for key, value in own.items()
+        if key.startswith(place) and key.endswith(".weight") and key not in before and value.shape[0] == colour.shape[0]
+    }
 
 
 def is_trunk_of(network: SpatialNet, source: SpatialNet) -> bool:

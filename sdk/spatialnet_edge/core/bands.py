@@ -1,0 +1,126 @@
+"""Bands: their names, and the physical range that the 256 levels of the input stand for.
+
+Level 0 stands for the lower end of a band's range and level 255 for the upper end. A valid pixel never becomes 0 in every band of
+a group: zeros alone mean that the group is absent (decision 0008). So valid pixels take levels 1 to 255.
+
+Reflectance is a fraction (Sentinel-2's and HLS's integers × 0.0001), radar backscatter is in decibels, elevation in metres.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spatialnet_edge.core.spec import RGB, BandGroup, PhysicalRange
+
+REFLECTANCE = PhysicalRange(unit="reflectance", low=0.0, high=0.4)
+"""Visible bands: bright soil and roofs lie below the upper end, clouds saturate."""
+INFRARED = PhysicalRange(unit="reflectance", low=0.0, high=0.6)
+VV = PhysicalRange(unit="dB", low=-30.0, high=5.0)
+VH = PhysicalRange(unit="dB", low=-35.0, high=0.0)
+ELEVATION = PhysicalRange(unit="m", low=-100.0, high=4000.0)
+SLOPE = PhysicalRange(unit="m/m", low=0.0, high=1.0)
+THERMAL = PhysicalRange(unit="K", low=240.0, high=340.0)
+
+
+def _group(name: str, **bands: PhysicalRange) -> BandGroup:
+    return BandGroup(name=name, bands=tuple(bands), ranges=tuple(bands.values()))
+
+
+GROUPS: dict[str, BandGroup] = {
+    "rgb": RGB,
+    "red": BandGroup(name="red", bands=("red",)),
+    "green": BandGroup(name="green", bands=("green",)),
+    "blue": BandGroup(name="blue", bands=("blue",)),
+    "nir": _group("nir", nir=INFRARED),
+    "red_edge": _group("red_edge", red_edge_1=INFRARED, red_edge_2=INFRARED, red_edge_3=INFRARED, red_edge_4=INFRARED),
+    "swir": _group("swir", swir_1=INFRARED, swir_2=INFRARED),
+    "atmosphere": _group("atmosphere", aerosol=REFLECTANCE, water_vapour=INFRARED, cirrus=INFRARED),
+    "thermal": _group("thermal", thermal=THERMAL),
+    "sar": _group("sar", vv=VV, vh=VH),
+    "elevation": _group("elevation", elevation=ELEVATION, slope=SLOPE),
+    "synthetic_thermal": BandGroup(name="synthetic_thermal", bands=("synthetic_thermal",)),
+}
+"""The groups that a configuration may name. A group without ranges holds camera levels."""
+
+RANGES: dict[str, PhysicalRange] = {
+    **dict.fromkeys(RGB.bands, REFLECTANCE),
+    **{band: each for group in GROUPS.values() for band, each in zip(group.bands, group.ranges, strict=False)},
+}
+"""The range of each band where an instrument measured it. Colours of a camera are levels already and need none."""
+
+SENTINEL_2 = (
+    "aerosol", "blue", "green", "red", "red_edge_1", "red_edge_2", "red_edge_3", "nir", "red_edge_4", "water_vapour",
+    "cirrus", "swir_1", "swir_2",
+)  # fmt: skip
+"""Band order of a 13-band Sentinel-2 level-1C GeoTIFF (B1 to B8, B8A, B9 to B12), as in EuroSAT's multispectral edition."""
+
+_DESCRIPTIONS: dict[str, str] = {
+    # Sentinel-2 MSI (ESA, Sentinel-2 Products Specification Document)
+    "b1": "aerosol", "b2": "blue", "b3": "green", "b4": "red", "b5": "red_edge_1", "b6": "red_edge_2", "b7": "red_edge_3",
+    "b8": "nir", "b8a": "red_edge_4", "b9": "water_vapour", "b10": "cirrus", "b11": "swir_1", "b12": "swir_2",
+    # what people write
+    "coastal": "aerosol", "nir08": "nir", "nir1": "nir", "near infrared": "nir", "near-infrared": "nir", "nir narrow": "red_edge_4",
+    "swir16": "swir_1", "swir1": "swir_1", "swir22": "swir_2", "swir2": "swir_2", "dem": "elevation", "height": "elevation",
+    "altitude": "elevation", "sigma0_vv": "vv", "sigma0_vh": "vh", "gamma0_vv": "vv", "gamma0_vh": "vh", "lwir": "thermal",
+}  # fmt: skip
+
+
+def band_of(description: str) -> str | None:
+    """The band that a raster's description means, such as `B04`, `Red` or `VV`; None for an unknown one."""
+    text = description.strip().casefold().replace("band ", "b").replace("band_", "b")
+    if text.startswith("b0"):
+        text = "b" + text[2:]
+    text = text.partition(" (")[0].partition(",")[0].strip()
+    name = _DESCRIPTIONS.get(text, text.replace(" ", "_").replace("-", "_"))
+    return name if name in RANGES else None
+
+
+def quantise(values: NDArray[Any], band: str, valid: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
+    """Physical values of one band as input levels.
+
+    Args:
+        values: `[H, W]` in the unit of the band's range.
+        band: a key of `RANGES`.
+        valid: bool `[H, W]`; False where there is no data. None: every finite value is valid.
+
+    Returns:
+        uint8 `[H, W]`: 1 to 255 where there is data, 0 where there is none.
+    """
+    span = RANGES[band]
+    known = np.isfinite(values) if valid is None else valid & np.isfinite(values)
+    share = (np.where(known, values, span.low).astype(np.float32) - span.low) / (span.high - span.low)
+    levels = np.clip(np.round(share * 255), 1, 255).astype(np.uint8)
+    return np.where(known, levels, 0).astype(np.uint8)
+
+
+def slope(elevation: NDArray[Any], metres_per_pixel: float) -> NDArray[np.float32]:
+    """Metres of height per metre of distance, float32 `[H, W]`: the length of the elevation's gradient."""
+    gradient: Any = np.gradient(elevation.astype(np.float32), metres_per_pixel)  # one array for each axis
+    return np.hypot(*gradient).astype(np.float32)
+
+
+def compose(bands: Mapping[str, NDArray[np.uint8]], groups: Sequence[BandGroup]) -> NDArray[np.uint8]:
+    """The input of a model: uint8 `[H, W, channels]` of the groups' bands, in order.
+
+    A missing band is zero. A group whose bands are all missing is zero everywhere, which means "absent".
+
+    Args:
+        bands: band name to uint8 `[H, W]`, all of one shape; at least one.
+    """
+    empty = np.zeros_like(next(iter(bands.values())))
+    return np.ascontiguousarray(np.dstack([bands.get(band, empty) for group in groups for band in group.bands]))
+
+
+def present_groups(images: NDArray[np.uint8], groups: Sequence[BandGroup]) -> NDArray[np.float32]:
+    """Which groups each image has: float32 `[N, groups]` of 0 and 1, by the rule of the deployed graph.
+
+    Args:
+        images: uint8 `[N, H, W, channels]`.
+    """
+    ends = np.cumsum([len(group.bands) for group in groups])[:-1]
+    parts = np.split(images, ends, axis=3)
+    return np.stack([(part.max(axis=(1, 2, 3)) > 0) for part in parts], axis=1).astype(np.float32)

@@ -1,0 +1,88 @@
+"""Sets with measured bands: partial labels and partial modalities in one run."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from msgspec.structs import replace
+
+from conftest import SHARED
+from spatialnet_edge.core.bands import present_groups
+from spatialnet_training.data.bands import groups_named
+from spatialnet_training.data.datasets import load_published, load_split
+from spatialnet_training.data.measured_sets import MEASURED, scene_of
+from spatialnet_training.data.taxonomy import load_taxonomy
+from spatialnet_training.loop.training_run import train
+from spatialnet_training.networks.checkpoint import load_network
+from training_fixtures import TINY_RUN
+
+GROUPS = ("rgb", "nir", "swir", "elevation", "sar")
+
+
+def write_set(folder: Path, name: str, classes: Mapping[str, int], bands: int, side: int = 24) -> Path:
+    """A small copy of a set's layout: class k is brighter in every band; 20 scenes of two tiles each."""
+    chance = np.random.default_rng(0)
+    rows: list[tuple[str, str]] = []
+    for kind, level in classes.items():
+        (folder / name / "images" / kind).mkdir(parents=True)
+        for scene in range(20):
+            for tile in range(2):
+                path = f"images/{kind}/{name}{kind}{scene}_0_{16 * tile}.tif"
+                image = (level + chance.integers(-100, 100, (side, side, bands))).astype(np.int16)
+                tifffile.imwrite(folder / name / path, image, photometric="minisblack", planarconfig="contig")
+                rows.append((path, "train" if scene < 18 else "val"))
+    with (folder / name / "splits.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "split"), *rows])
+    return folder / name
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> dict[str, Path]:
+    return {
+        "burned": write_set(tmp_path, "burned", {"Burned": 800, "Unburned": 2500}, 5),
+        "flood": write_set(tmp_path, "flood", {"Land": -800, "Water": -2200}, 2),
+    }
+
+
+def test_each_set_brings_the_bands_and_the_labels_that_it_has(sources: dict[str, Path]) -> None:
+    groups = groups_named(GROUPS)
+    data = load_published(sources, 64, groups)
+    assert [head.name for head in data.heads] == ["burned", "flood"]
+    burned = np.flatnonzero(data.train.data_set == 0)
+    assert (data.train.targets["burned"][burned] >= 0).all()
+    assert (data.train.targets["flood"][burned] == -1).all()
+    present = present_groups(np.stack(data.train.images), groups)
+    assert {tuple(row) for row in present[burned]} == {(1, 1, 1, 0, 0)}
+    assert {tuple(row) for row in np.delete(present, burned, axis=0)} == {(0, 0, 0, 0, 1)}
+
+
+def test_a_scene_is_held_out_whole(sources: dict[str, Path]) -> None:
+    taxonomy = load_taxonomy()
+    nir, path = groups_named(("nir",)), sources["burned"]
+    parts = {split: load_split({"burned": path}, taxonomy, split, 64, nir) for split in ("train", "holdout")}
+    assert len(parts["train"]) + len(parts["holdout"]) == 72
+    assert len(parts["train"]) % 2 == len(parts["holdout"]) % 2 == 0
+    assert scene_of("images/Land/Ghana_53713_0_224.tif") == "Ghana_53713"
+
+
+def test_one_network_learns_from_sets_that_share_no_band(sources: dict[str, Path], tmp_path: Path) -> None:
+    config = replace(
+        TINY_RUN, groups=GROUPS, group_dropout=0.2, data={name: str(path) for name, path in sources.items()}, mixup_share=0.5
+    )
+    network, spec, _ = load_network(train(config, load_published(sources, 64, groups_named(GROUPS)), tmp_path / "run", "test"))
+    assert [head.name for head in spec.heads] == ["burned", "flood"]
+    assert spec.input.channels == 10
+    assert spec.input.groups[4].ranges[0].unit == "dB"
+    assert network is not None
+
+
+@pytest.mark.skipif(not (SHARED / "hls_landcover.zip").exists(), reason="the full data sets are not here")
+@pytest.mark.parametrize("name", MEASURED)
+def test_the_real_sets_have_the_layout_and_the_classes_that_the_table_says(name: str) -> None:
+    samples = load_split({name: SHARED / MEASURED[name].file}, load_taxonomy(), "val", 64, groups_named(GROUPS))
+    assert len(samples) > 0
+    assert not samples.broken
+    assert all(image.max() > 1 for image in samples.images[:20])

@@ -1,0 +1,76 @@
+"""Data sets with measured bands: near and short-wave infrared, elevation, radar. Each labels one head of its own.
+
+The integers of a file become physical values by the factors of the set's layout, and input levels by the ranges of
+`spatialnet_edge.core.bands`. Tiles of one scene overlap, so a whole scene is held out or none of it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from spatialnet_edge.core.spec import Multiclass
+from spatialnet_training.data.bands import SENTINEL_2_LAYOUT, Layout
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredSet:
+    """One data set.
+
+    Attributes:
+        file: its zip below the data root.
+        head: what its classes label; None for a set whose classes are those of `taxonomy` instead.
+        layout: its bands in order.
+        metres_per_pixel: ground sampling distance.
+        terms: title and licence.
+        taxonomy: the data set of the taxonomy whose classes it shares.
+    """
+
+    file: str
+    head: Multiclass | None
+    layout: Layout
+    metres_per_pixel: float
+    terms: str
+    taxonomy: str | None = None
+
+
+HLS_BANDS = ("aerosol", "blue", "green", "red", "nir", "swir_1", "swir_2")
+LAND_COVER = ("Bare", "Built", "Cropland", "Flooded", "Forest", "Grassland", "Shrubland", "Water")
+
+MEASURED: dict[str, MeasuredSet] = {
+    "hls": MeasuredSet(
+        file="hls_landcover.zip",
+        head=Multiclass(name="land_cover", labels=LAND_COVER),
+        layout={**dict.fromkeys(HLS_BANDS, 1e-4), "elevation": 1.0},
+        metres_per_pixel=30.0,
+        terms="HLS, ESA WorldCover, Copernicus DEM (CC BY 4.0 and attribution)",
+    ),
+    "burned": MeasuredSet(
+        file="s2_burned_area.zip",
+        head=Multiclass(name="burned", labels=("Burned", "Unburned")),
+        layout=dict.fromkeys(("blue", "green", "red", "nir", "swir_2"), 1e-4),
+        metres_per_pixel=10.0,
+        terms="Sentinel-2 with perimeters of CAL FIRE",
+    ),
+    "flood": MeasuredSet(
+        file="s1_flood.zip",
+        head=Multiclass(name="flood", labels=("Land", "Mixed", "Water")),
+        layout=dict.fromkeys(("vv", "vh"), 0.01),
+        metres_per_pixel=10.0,
+        terms="Sen1Floods11 (Bonafilia et al. 2020)",
+    ),
+    "eurosat_ms": MeasuredSet(
+        file="eurosat_ms_sample.zip",
+        head=None,
+        layout=SENTINEL_2_LAYOUT,
+        metres_per_pixel=10.0,
+        terms="EuroSAT (MIT)",
+        taxonomy="eurosat",
+    ),
+}
+
+
+def scene_of(path: str) -> str:
+    """The scene that a tile was cut from: its file name without row and column, `hls138_0_16.tif` → `hls138`."""
+    return re.sub(r"_\d+_\d+$", "", PurePosixPath(path).stem)
