@@ -92,15 +92,17 @@ def quantise(values: NDArray[Any], band: str, valid: NDArray[np.bool_] | None = 
     """
     span = RANGES[band]
     known = np.isfinite(values) if valid is None else valid & np.isfinite(values)
-    share = (np.where(known, values, span.low).astype(np.float32) - span.low) / (span.high - span.low)
-    levels = np.clip(np.round(share * 255), 1, 255).astype(np.uint8)
-    return np.where(known, levels, 0).astype(np.uint8)
+    physical: NDArray[np.float32] = np.where(known, values, span.low).astype(np.float32)
+    levels = np.round((physical - span.low) * np.float32(255 / (span.high - span.low)))
+    return np.where(known, np.minimum(np.maximum(levels, 1), 255), 0).astype(np.uint8)
 
 
 def slope(elevation: NDArray[Any], metres_per_pixel: float) -> NDArray[np.float32]:
-    """Metres of height per metre of distance, float32 `[H, W]`: the length of the elevation's gradient."""
-    gradient: Any = np.gradient(elevation.astype(np.float32), metres_per_pixel)  # one array for each axis
-    return np.hypot(*gradient).astype(np.float32)
+    """Metres of height per metre of distance, float32 `[H, W]`: central differences."""
+    around: NDArray[np.float32] = np.pad(elevation.astype(np.float32), 1, mode="edge")
+    rows = (around[2:, 1:-1] - around[:-2, 1:-1]) / np.float32(2 * metres_per_pixel)
+    columns = (around[1:-1, 2:] - around[1:-1, :-2]) / np.float32(2 * metres_per_pixel)
+    return np.sqrt(rows**2 + columns**2)
 
 
 def compose(bands: Mapping[str, NDArray[np.uint8]], groups: Sequence[BandGroup]) -> NDArray[np.uint8]:
