@@ -19,6 +19,8 @@ from spatialnet_optimize.export.from_checkpoint import golden_images
 from spatialnet_training.data.bands import groups_named
 
 GROUPS = ("rgb", "nir", "swir")
+FULL_SCALE = 4000
+"""Sentinel-2's integer for a reflectance of 0.4, the upper end of an optical band's range."""
 
 
 def multispectral(folder: Path, count: int = 60) -> Path:

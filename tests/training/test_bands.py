@@ -13,9 +13,9 @@ from spatialnet_edge.core.bands import RANGES, SENTINEL_2, band_of, quantise, sl
 from spatialnet_edge.core.errors import SourceRefused
 from spatialnet_edge.core.frames import preprocess
 from spatialnet_edge.core.spec import RGB, InputSpec
+from spatialnet_training.data.bands import decode, groups_named, synthetic_thermal
 from spatialnet_training.data.file_tree import Tree
 from spatialnet_training.data.labelled_dataset import open_labelled
-from spatialnet_training.data.bands import decode, groups_named, synthetic_thermal
 from spatialnet_training.data.samples import load_image
 
 
@@ -37,7 +37,7 @@ def test_thirteen_bands_are_named_scaled_and_grouped(planar: bool) -> None:
     image = load_image(geotiff(levels, planar), 64, groups)
     assert image is not None
     assert image.shape == (20, 24, 7)
-    visible, infrared = np.array([400, 300, 200]) / 4000, np.array([1200, 1300, 800]) / 6000
+    visible, infrared = np.array([400, 300, 200]) / 4000, np.array([1200, 1300, 800]) / 4000
     np.testing.assert_allclose(image[5, 5, :6], 255 * np.concatenate([visible, infrared]), atol=0.51)
     assert image[0, 0, 0] == 255
     assert (image[..., 6] == 0).all()  # no thermal band: absent
@@ -137,7 +137,7 @@ def test_a_layout_names_the_bands_of_a_raster_and_elevation_brings_its_slope() -
     )
     assert image is not None
     nir, vv, vh, elevation, steep = image[8, 8].tolist()
-    assert (nir, vh, steep) == (127, 0, 255)  # VH is not in the raster
+    assert (nir, vh, steep) == (191, 0, 255)  # VH is not in the raster
     assert vv == round((-15 + 30) / 35 * 255)
     assert elevation == round((240 + 100) / 4100 * 255)
     assert slope(levels[..., 2].astype(np.float32), 30.0)[3, 3] == pytest.approx(1.0)

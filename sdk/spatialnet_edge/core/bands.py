@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from spatialnet_edge.core.spec import RGB, BandGroup, PhysicalRange
 
 REFLECTANCE = PhysicalRange(unit="reflectance", low=0.0, high=0.4)
-"""Visible bands: bright soil and roofs lie below the upper end, clouds saturate."""
-INFRARED = PhysicalRange(unit="reflectance", low=0.0, high=0.6)
+"""Optical bands: bright soil and roofs lie below the upper end; clouds saturate, and so do a few per cent of bright vegetation in
+near infrared. `scene:` with `scale=4000` gives the same levels from Sentinel-2's integers."""
+INFRARED = REFLECTANCE
 VV = PhysicalRange(unit="dB", low=-30.0, high=5.0)
 VH = PhysicalRange(unit="dB", low=-35.0, high=0.0)
 ELEVATION = PhysicalRange(unit="m", low=-100.0, high=4000.0)

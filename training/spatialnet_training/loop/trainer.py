@@ -20,8 +20,8 @@ from numpy.random import default_rng
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from spatialnet_edge.core.errors import RunError
 from spatialnet_edge.core.bands import present_groups
+from spatialnet_edge.core.errors import RunError
 from spatialnet_edge.core.frames import preprocess
 from spatialnet_edge.core.spec import RGB, BandGroup, InputSpec
 from spatialnet_training.config import SELF, TrainConfig

@@ -23,8 +23,8 @@ from spatialnet_training.data.bands import groups_named
 from spatialnet_training.data.dataset_record import write_record
 from spatialnet_training.data.datasets import TrainingData, load_unlabelled
 from spatialnet_training.data.samples import Samples
-from spatialnet_training.loop.best_epoch import BEST, LINEAR_HEAD, BestEpoch, Candidate, held_out_loss
 from spatialnet_training.distillation.teachers import Teacher, as_teacher, taken_bands
+from spatialnet_training.loop.best_epoch import BEST, LINEAR_HEAD, BestEpoch, Candidate, held_out_loss
 from spatialnet_training.loop.licensing import licence
 from spatialnet_training.loop.linear_head import LinearFit, fit_linear_heads
 from spatialnet_training.loop.run_card import Outcome, write_card
