@@ -20,6 +20,7 @@ from rich.table import Table
 
 from spatialnet_edge.cli.printer import echo, printer
 from spatialnet_edge.core.errors import MissingExtra
+from spatialnet_edge.core.frames import to_rgb
 from spatialnet_edge.core.output_paths import to_be_written
 from spatialnet_training.data.samples import STORED_SIDE, Samples
 from spatialnet_training.data.tiles import structured
@@ -34,7 +35,7 @@ MOST_SHOWN = 30
 
 
 def hashes(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint64]:
-    """The perceptual hash of each image, uint8 `[H, W, 3]`: uint64 `[N]`.
+    """The perceptual hash of each image, uint8 `[H, W, bands]`, by what people are shown of it: uint64 `[N]`.
 
     Raises:
         MissingExtra: imagehash is not installed.
@@ -46,7 +47,7 @@ def hashes(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint64]:
         if error.name not in ("imagehash", "PIL"):
             raise
         raise MissingExtra(error.name, "training") from error
-    bits = [imagehash.phash(Image.fromarray(image)).hash.ravel() for image in images]
+    bits = [imagehash.phash(Image.fromarray(np.ascontiguousarray(to_rgb(image)))).hash.ravel() for image in images]
     packed = np.packbits(np.array(bits, bool).reshape(len(bits), -1), axis=1)
     return packed.view(np.uint64).ravel()
 
