@@ -204,9 +204,9 @@ def test_a_golden_frame_is_a_png(tiny_copy: Bundle, frame: bytes, monkeypatch: p
 
 
 @pytest.mark.fault(52)
-@pytest.mark.parametrize("kind", ["EPS", "GIF", "PCX", "TGA", "ICO", "PPM"])
+@pytest.mark.parametrize("kind", ["EPS", "PCX", "TGA", "ICO", "PPM"])
 def test_a_still_of_another_format_is_refused_by_its_first_bytes(kind: str) -> None:
-    with pytest.raises(ValueError, match="not an image of the formats JPEG, PNG, TIFF, BMP, WEBP"):
+    with pytest.raises(ValueError, match="not an image; it begins with .* expected one of JPEG, PNG, TIFF"):
         decode_rgb(picture(kind))
 
 
