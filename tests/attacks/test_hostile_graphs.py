@@ -206,7 +206,7 @@ def test_a_golden_frame_is_a_png(tiny_copy: Bundle, frame: bytes, monkeypatch: p
 @pytest.mark.fault(52)
 @pytest.mark.parametrize("kind", ["EPS", "PCX", "TGA", "ICO", "PPM"])
 def test_a_still_of_another_format_is_refused_by_its_first_bytes(kind: str) -> None:
-    with pytest.raises(ValueError, match="not an image; it begins with .* expected one of JPEG, PNG, TIFF"):
+    with pytest.raises(ValueError, match=r"not an image; it begins with .* expected one of JPEG, PNG, TIFF"):
         decode_rgb(picture(kind))
 
 
