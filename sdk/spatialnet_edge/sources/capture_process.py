@@ -1,6 +1,7 @@
 """The process that reads a camera, so that a driver that hangs or crashes takes nothing else with it.
 
-Started by `supervised.py` as `python -m spatialnet_edge.sources.capture_process DESCRIPTOR`; the URI comes over the socket.
+Started by `supervised.py` as `python -m spatialnet_edge.sources.capture_process DESCRIPTOR PARENT`, with a socket and the
+process number of the runtime; the URI comes over the socket.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import socket
 import sys
 import time
 import zlib
-from typing import final
+from typing import Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,10 @@ from spatialnet_edge.core.errors import MissingExtra, Refused, SpatialNetError, 
 from spatialnet_edge.core.frames import Frame, Skipped
 from spatialnet_edge.sources.registry import DecodesInPlace, Source, open_source
 from spatialnet_edge.sources.shm_transport import (
+    FPS_RANGE,
+    MAX_DETAIL,
     MAX_MESSAGE,
+    MAX_SLOT_BYTES,
     SLOTS,
     Ended,
     FrameMessage,
@@ -84,6 +88,12 @@ class Sender:
 
     def send(self, frame: Frame) -> None:
         stored = frame.image if isinstance(frame.image, np.ndarray) else frame.image.rgb()
+        if stored.dtype != np.uint8 or stored.ndim != 3 or not 0 < stored.nbytes <= MAX_SLOT_BYTES:
+            expected = f"uint8 (H, W, bands) of 1 to {MAX_SLOT_BYTES} bytes"
+            self.give_up(
+                Skipped(frame.seq, "format", f"frame {frame.seq} is {stored.dtype} {stored.shape}; expected {expected}")
+            )
+            return
         memory = self._memory
         if memory is None or stored.nbytes > memory.slot_bytes:
             memory = self._new_ring(stored.nbytes)
@@ -101,12 +111,13 @@ class Sender:
         height, width, bands = stored.shape
         message = FrameMessage(
             memory.generation, slot, frame.seq, (height, width, bands), frame.pixel_format,
-            frame.captured_ns, frame.captured_unix, frame.media_time_s, pose, frame.footprint, frame.note,
+            frame.captured_ns, frame.captured_unix, frame.media_time_s, pose, frame.footprint,
+            frame.note and frame.note[:MAX_DETAIL],
         )  # fmt: skip
         self._channel.send(encode(message))
 
     def give_up(self, skipped: Skipped) -> None:
-        self._channel.send(encode(SkippedMessage(skipped.seq, skipped.reason, skipped.detail[:2000])))
+        self._channel.send(encode(SkippedMessage(skipped.seq, skipped.reason, skipped.detail[:MAX_DETAIL])))
 
     def _new_ring(self, slot_bytes: int) -> Memory:
         generation = 0 if self._memory is None else self._memory.generation + 1
@@ -146,20 +157,32 @@ def deliver(source: Source, sender: Sender) -> Ended:
     return Ended()
 
 
-def die_with_parent() -> None:
-    """Let the kernel end this process when the runtime dies, however that happens (prctl(2), PR_SET_PDEATHSIG)."""
+def die_with_parent(parent: int) -> None:
+    """Let the kernel end this process when the runtime dies, however that happens (prctl(2), PR_SET_PDEATHSIG).
+
+    Args:
+        parent: the runtime's process number. If it died before this call, no signal comes any more; this process has another
+            parent by then, and ends here.
+    """
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(1)
 
 
-def reason_of(error: SpatialNetError) -> str:
+def believable(fps: float | None) -> float | None:
+    """A driver's frames per second; None for what cannot be meant, such as NaN."""
+    return fps if fps is not None and FPS_RANGE[0] <= fps <= FPS_RANGE[1] else None
+
+
+def reason_of(error: SpatialNetError) -> Literal["lost", "refused", "unusable"]:
     """How an error ends the source; see `Ended`."""
     if isinstance(error, MissingExtra | UsageError):
         return "unusable"
     return "refused" if isinstance(error, Refused) else "lost"
 
 
-def main(descriptor: int) -> None:
-    die_with_parent()
+def main(descriptor: int, parent: int) -> None:
+    die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the runtime, which then ends us
     channel = socket.socket(fileno=descriptor)
     try:
@@ -167,14 +190,14 @@ def main(descriptor: int) -> None:
         sender = Sender(channel, wait=not source.live)
         if isinstance(source, DecodesInPlace):
             source.place = sender.place
-        channel.send(encode(OpenedMessage(source.fps, source.length)))
+        channel.send(encode(OpenedMessage(believable(source.fps), source.length)))
         end = deliver(source, sender)
     except BrokenPipeError:
         return
     except SpatialNetError as error:
-        end = Ended(reason_of(error), str(error)[:4000])
+        end = Ended(reason_of(error), str(error)[:MAX_DETAIL])
     channel.send(encode(end))
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -3,19 +3,25 @@
 The capture process makes a ring of slots (`memfd_create(2)`) and passes it over a socket (SCM_RIGHTS); it writes a frame into a
 free slot and sends a message. The runtime sees the slot as an array, without copying; when the last array on it is gone, the slot
 goes back. Nothing has a name in the file system, so nothing is left over when either process is killed.
+
+The runtime does not trust the capture process, which runs drivers and decoders on whatever a camera or a network sends. Types and
+ranges of a message are checked when it is decoded, the memory when it is mapped, and the place of a frame before it is looked at.
 """
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import socket
+import time
 from contextlib import suppress
 from functools import partial
-from typing import TypeAlias, final
+from typing import Annotated, Literal, TypeAlias, final
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from spatialnet_edge.core.frames import Frame, PixelFormat, Pose
@@ -24,6 +30,29 @@ from spatialnet_edge.sources.buffer_lease import lend
 SLOTS = 24
 """Frames that may be on their way at once: in the queue, in the engine and in the sinks that draw on them."""
 MAX_MESSAGE = 65536
+MAX_SLOT_BYTES = 512 << 20
+"""Of one frame. The largest picture that is decoded at once takes half of it."""
+MAX_DETAIL = 4000
+"""Characters of a line for people."""
+FPS_RANGE = (1 / 3600, 1e6)
+"""Drivers are known to say 0, -1 or NaN; what lies outside is not believed."""
+
+Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Number: TypeAlias = Annotated[int, Meta(ge=0, lt=2**32)]
+Slot: TypeAlias = Annotated[int, Meta(ge=0, lt=SLOTS)]
+Side: TypeAlias = Annotated[int, Meta(ge=1, lt=2**31)]
+Finite: TypeAlias = Annotated[float, Meta(ge=-1e12, le=1e12)]
+"""A range refuses NaN and infinities, which msgpack can carry."""
+Latitude: TypeAlias = Annotated[float, Meta(ge=-90, le=90)]
+Longitude: TypeAlias = Annotated[float, Meta(ge=-180, le=180)]
+OutlineLongitude: TypeAlias = Annotated[float, Meta(ge=-720, le=720)]
+UnixTime: TypeAlias = Annotated[float, Meta(ge=0, le=1e11)]
+Detail: TypeAlias = Annotated[str, Meta(max_length=MAX_DETAIL)]
+SkipReason: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}\Z")]
+
+
+class BadMessage(Exception):
+    """The other process broke the protocol; the text says what was found and what was expected."""
 
 
 class OpenMessage(msgspec.Struct, tag=True, frozen=True):
@@ -35,53 +64,53 @@ class OpenMessage(msgspec.Struct, tag=True, frozen=True):
 class OpenedMessage(msgspec.Struct, tag=True, frozen=True):
     """The source is open."""
 
-    fps: float | None
-    length: int | None
+    fps: Annotated[float, Meta(ge=FPS_RANGE[0], le=FPS_RANGE[1])] | None
+    length: Count | None
 
 
 class RingMade(msgspec.Struct, tag=True, frozen=True):
     """A new ring, because there was none or its slots were too small; its descriptor travels along."""
 
-    generation: int
-    slot_bytes: int
+    generation: Number
+    slot_bytes: Annotated[int, Meta(ge=1, le=MAX_SLOT_BYTES)]
 
 
 class FrameMessage(msgspec.Struct, tag=True, frozen=True):
     """A frame lies in a slot."""
 
-    generation: int
-    slot: int
-    seq: int
-    shape: tuple[int, int, int]
+    generation: Number
+    slot: Slot
+    seq: Number
+    shape: tuple[Side, Side, Side]
     pixel_format: PixelFormat
-    captured_ns: int
-    captured_unix: float
-    media_time_s: float | None
-    pose: tuple[float | None, ...] | None
-    footprint: tuple[tuple[float, float], ...] = ()
-    note: str | None = None
+    captured_ns: Count
+    captured_unix: UnixTime
+    media_time_s: Finite | None
+    pose: tuple[Latitude, Longitude, Finite | None, Finite | None, Finite | None, Finite | None] | None
+    footprint: tuple[tuple[OutlineLongitude, Latitude], ...] = ()
+    note: Detail | None = None
 
 
 class SkippedMessage(msgspec.Struct, tag=True, frozen=True):
     """A frame that could not be used."""
 
-    seq: int
-    reason: str
-    detail: str
+    seq: Number
+    reason: SkipReason
+    detail: Detail
 
 
 class Ended(msgspec.Struct, tag=True, frozen=True):
     """The source ended: by itself (`reason` empty), `lost`, `refused`, or `unusable`: trying again would not help."""
 
-    reason: str = ""
-    detail: str = ""
+    reason: Literal["", "lost", "refused", "unusable"] = ""
+    detail: Detail = ""
 
 
 class Release(msgspec.Struct, tag=True, frozen=True):
     """To the capture process: this slot is free again."""
 
-    generation: int
-    slot: int
+    generation: Number
+    slot: Slot
 
 
 Message: TypeAlias = OpenedMessage | RingMade | FrameMessage | SkippedMessage | Ended
@@ -100,31 +129,66 @@ def socket_pair() -> tuple[socket.socket, socket.socket]:
 class Memory:
     """The bytes of a ring, mapped until the last slot on it is gone."""
 
-    def __init__(self, descriptor: int, slot_bytes: int, generation: int) -> None:
+    def __init__(self, descriptor: int, slot_bytes: int, generation: int, access: int = mmap.ACCESS_WRITE) -> None:
         self.slot_bytes = slot_bytes
         self.generation = generation
-        self.map = mmap.mmap(descriptor, SLOTS * slot_bytes)
+        self.map = mmap.mmap(descriptor, SLOTS * slot_bytes, access=access)
 
     def view(self, slot: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """A slot as an array that may be written."""
+        """A slot as an array; it may be written where the memory may."""
         return np.ndarray(shape, np.uint8, self.map, slot * self.slot_bytes)
+
+
+def seals() -> int:
+    """What fixes the size of a memory for good, so that reading what is mapped cannot end in SIGBUS (fcntl(2), file sealing)."""
+    return fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 def make_memory(slot_bytes: int, generation: int) -> tuple[Memory, int]:
     """A new ring and the descriptor by which the other process maps it."""
-    descriptor = os.memfd_create("spatialnet-frames", os.MFD_CLOEXEC)
+    descriptor = os.memfd_create("spatialnet-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(descriptor, SLOTS * slot_bytes)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals())
     return Memory(descriptor, slot_bytes, generation), descriptor
+
+
+def map_memory(descriptor: int, made: RingMade) -> Memory:
+    """The ring that another process made, for reading.
+
+    Raises:
+        BadMessage: no descriptor, no sealed memory of pages of the usual size, another size, or it cannot be mapped.
+    """
+    if descriptor < 0:
+        raise BadMessage("a ring without the descriptor of its memory")
+    wanted = SLOTS * made.slot_bytes
+    try:
+        sealed = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & seals() == seals()
+        page, size = os.fstatvfs(descriptor).f_bsize, os.fstat(descriptor).st_size
+        if not sealed:
+            raise BadMessage("a ring whose memory is not sealed: it could shrink while it is read")
+        if page != mmap.PAGESIZE:  # huge pages may be lacking when a hole is read, which is a SIGBUS again
+            raise BadMessage(f"a ring on pages of {page} bytes; expected {mmap.PAGESIZE}")
+        if size != wanted:
+            raise BadMessage(f"a ring of {size} bytes; expected {wanted}, {SLOTS} slots of {made.slot_bytes}")
+        return Memory(descriptor, made.slot_bytes, made.generation, mmap.ACCESS_READ)
+    except (OSError, ValueError, OverflowError) as error:
+        raise BadMessage(f"a ring whose memory cannot be mapped: {error}") from error
 
 
 @final
 class Channel:
-    """Our end of the connection; open as long as the stream or any frame needs it."""
+    """Our end of the connection; open as long as the stream or any frame needs it.
+
+    Attributes:
+        lent: (generation, slot) of every frame that is still in use here.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
+        self.lent: set[tuple[int, int]] = set()
 
     def release(self, generation: int, slot: int) -> None:
+        self.lent.discard((generation, slot))
         with suppress(OSError):  # the capture process may be gone, and its ring with it
             self.connection.send(encode(Release(generation, slot)), socket.MSG_DONTWAIT)
 
@@ -132,12 +196,33 @@ class Channel:
         self.connection.close()
 
 
+def check_place(message: FrameMessage, memory: Memory | None, channel: Channel) -> Memory:
+    """The memory that a frame lies in.
+
+    Raises:
+        BadMessage: it does not fit a slot, lies in one that is still in use, or was captured in the future.
+    """
+    if memory is None or message.generation != memory.generation:
+        found = "none" if memory is None else memory.generation
+        raise BadMessage(f"a frame in ring {message.generation}; the ring is {found}")
+    height, width, bands = message.shape
+    if height * width * bands > memory.slot_bytes:
+        raise BadMessage(f"a frame of shape {message.shape} in a slot of {memory.slot_bytes} bytes")
+    if message.pixel_format == "bgr24" and bands != 3:
+        raise BadMessage(f"a frame of shape {message.shape} as bgr24, which has 3 bands")
+    if message.captured_ns > time.monotonic_ns():
+        raise BadMessage(f"a frame captured in the future, at {message.captured_ns} ns of the monotonic clock")
+    if (message.generation, message.slot) in channel.lent:
+        raise BadMessage(f"a frame in slot {message.slot}, which is still in use")
+    return memory
+
+
 def frame_of(message: FrameMessage, memory: Memory, channel: Channel, seq: int, source: str) -> Frame:
-    """The frame that a message speaks of, on shared memory."""
-    slot = memory.view(message.slot, message.shape)
-    slot.flags.writeable = False
-    pixels = lend(slot, partial(channel.release, memory.generation, message.slot))
-    pose = None if message.pose is None else Pose(*message.pose)  # pyright: ignore[reportArgumentType]
+    """The frame that a message speaks of, on shared memory; see `check_place` first."""
+    place = (message.generation, message.slot)
+    channel.lent.add(place)
+    pixels = lend(memory.view(message.slot, message.shape), partial(channel.release, *place))
+    pose = None if message.pose is None else Pose(*message.pose)
     return Frame(
         pixels, seq, source, message.captured_ns, message.captured_unix, message.media_time_s, pose, message.footprint,
         message.pixel_format, message.note,

@@ -1,7 +1,8 @@
 """A source that comes back: its capture process is killed when it hangs, started again when it dies, and waited for.
 
 OpenCV's `read()` can block for ever inside a driver, and nothing in the same process can end that (OpenCV issues 4780, 18116). So
-cameras and streams are read in a process of their own (`capture_process.py`), whose silence is the alarm.
+cameras and streams are read in a process of their own (`capture_process.py`), whose silence is the alarm. A message that breaks
+the protocol is one too: that process may have been taken over by what it decodes.
 """
 
 from __future__ import annotations
@@ -20,14 +21,16 @@ from dataclasses import dataclass
 from threading import Event, Lock
 from typing import Literal, TypeAlias, final
 
+import msgspec
 from typing_extensions import assert_never
 
-from spatialnet_edge.core.errors import SourceLost, SourceRefused, SpatialNetError
+from spatialnet_edge.core.errors import SourceLost, SourceRefused, SpatialNetError, first_line
 from spatialnet_edge.core.frames import Frame, Skipped
 from spatialnet_edge.core.redaction import redacted
 from spatialnet_edge.sources.registry import camera_node
 from spatialnet_edge.sources.shm_transport import (
     MAX_MESSAGE,
+    BadMessage,
     Channel,
     Ended,
     FrameMessage,
@@ -37,11 +40,16 @@ from spatialnet_edge.sources.shm_transport import (
     OpenMessage,
     RingMade,
     SkippedMessage,
+    check_place,
     decode_message,
     encode,
     frame_of,
+    map_memory,
     socket_pair,
 )
+
+MAX_REASONS = 32
+"""Each reason of skipped frames is counted by itself; a capture process may not invent them without end."""
 
 Report = Callable[[str, str], None]
 """Called with an event's name and one line about it."""
@@ -99,6 +107,8 @@ class SupervisedSource:
         self._process: subprocess.Popen[bytes] | None = None
         self._seq = 0
         self._open = False
+        self._was_open = False
+        self._reasons: set[str] = set()
 
     @property
     def delivering(self) -> bool:
@@ -148,16 +158,21 @@ class SupervisedSource:
         """One capture process from start to end; returns None at a source's own end, else what happened."""
         ours, theirs = socket_pair()
         channel = Channel(ours)
-        command = [sys.executable, "-m", "spatialnet_edge.sources.capture_process", str(theirs.fileno())]
+        command = capture_command(theirs.fileno())
         with self._lock:
             if self._closed.is_set():
                 return None
-            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+            self._process = subprocess.Popen(  # standard output is for results, which a driver's chatter would spoil
+                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+            )
         theirs.close()
         with suppress(OSError):  # it may have died already, which is seen below
             ours.send(encode(OpenMessage(os.fsencode(self._address))))
         try:
             return (yield from self._listen(channel))
+        except BadMessage as error:
+            what = f"{self.uri}: its capture process sent {self._named(str(error))}; it was ended and is started again"
+            return "camera_lost", SourceLost(what)
         finally:
             self._process.kill()
             self._process.wait()
@@ -174,53 +189,107 @@ class SupervisedSource:
                 return "camera_hung", SourceLost(f"{self.uri}: {what}; its capture process was ended and is started again")
             message, descriptor = received
             match message:
-                case OpenedMessage(fps, length):
-                    self.fps, self.length, self._open = fps, length, True
-                    self._report("camera_open", self.uri)
+                case OpenedMessage(fps, _):
+                    self._opened(message)
                     limit = max(self._patience.silence, 3 / fps if fps else 0.0)
-                case RingMade(generation, slot_bytes):
-                    memory = mapped(descriptor, slot_bytes, generation)
-                case FrameMessage():
-                    assert memory is not None
-                    self._seq = base + message.seq + 1
-                    yield frame_of(message, memory, channel, base + message.seq, self.uri)
+                case RingMade():
+                    memory = mapped(descriptor, message)
+                case FrameMessage(seq=seq):
+                    memory = check_place(message, memory, channel)
+                    self._seq = max(self._seq, base + seq + 1)
+                    yield frame_of(message, memory, channel, base + seq, self.uri)
                 case SkippedMessage(seq, reason, detail):
-                    self._seq = base + seq + 1
+                    self._check_reason(reason)
+                    self._seq = max(self._seq, base + seq + 1)
                     yield Skipped(base + seq, reason, self._named(detail))
-                case Ended("", _):
-                    return None
-                case Ended("unusable", detail):  # waiting for the source would not help
-                    raise SourceRefused(self._named(detail))
-                case Ended("refused", detail):
-                    return "camera_absent", SourceRefused(self._named(detail))
-                case Ended(_, detail):
-                    return "camera_lost", SourceLost(self._named(detail) or f"{self.uri}: its capture process died")
+                case Ended():
+                    return self._ended(message)
                 case _:
                     assert_never(message)
 
+    def _opened(self, message: OpenedMessage) -> None:
+        if self._open:
+            raise BadMessage("twice that the source is open")
+        self.fps, self.length, self._open, self._was_open = message.fps, message.length, True, True
+        self._report("camera_open", self.uri)
+
+    def _check_reason(self, reason: str) -> None:
+        self._reasons.add(reason)
+        if len(self._reasons) > MAX_REASONS:
+            self._reasons.discard(reason)
+            raise BadMessage(f"'{reason}', one reason more than the {MAX_REASONS} for which frames may be skipped")
+
+    def _ended(self, message: Ended) -> tuple[str, SpatialNetError] | None:
+        """What the end of a source means; None at its own end.
+
+        Raises:
+            SourceRefused: it can never be opened here. That is not believed of a source that was open before.
+        """
+        detail = self._named(message.detail)
+        match message.reason:
+            case "":
+                return None
+            case "unusable" if not self._was_open:
+                raise SourceRefused(detail)
+            case "refused":
+                return "camera_absent", SourceRefused(detail)
+            case "lost" | "unusable":
+                return "camera_lost", SourceLost(detail or f"{self.uri}: its capture process died")
+
+
+def capture_command(descriptor: int) -> list[str]:
+    """How a capture process is started that is given this end of the connection."""
+    return [sys.executable, "-m", "spatialnet_edge.sources.capture_process", str(descriptor), str(os.getpid())]
+
 
 def receive(channel: socket.socket, limit: float) -> tuple[Message, int] | None:
-    """The next message and the descriptor that came with it (-1 for none); None after `limit` seconds of silence."""
+    """The next message and the descriptor that came with a `RingMade` (else -1); None after `limit` seconds of silence.
+
+    Raises:
+        BadMessage: it is too long, is no message of the protocol, or brought descriptors that do not belong to it; all are closed.
+    """
     ready = select.poll()  # select(2) knows no descriptor above 1023
     ready.register(channel, select.POLLIN)
     if not ready.poll(limit * 1000):
         return None
+    try:
+        content, descriptors, flags = receive_whole(channel)
+    except OSError:
+        return Ended("lost"), -1
+    try:
+        if flags & socket.MSG_TRUNC:
+            raise BadMessage(f"a message of more than {MAX_MESSAGE} bytes")
+        message = decode_message(content) if content else Ended("lost")
+        if flags & socket.MSG_CTRUNC or len(descriptors) != isinstance(message, RingMade):
+            raise BadMessage(
+                f"{len(descriptors)} descriptors with a {type(message).__name__}; a ring has one, others have none"
+            )
+    except (BadMessage, msgspec.DecodeError, RecursionError) as error:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if isinstance(error, BadMessage):
+            raise
+        raise BadMessage(f"what is no message of the protocol ({first_line(error)})") from error
+    return message, descriptors[0] if descriptors else -1
+
+
+def receive_whole(channel: socket.socket) -> tuple[bytes, list[int], int]:
+    """One message with its descriptors and the flags of recvmsg(2)."""
     space = socket.CMSG_SPACE(array.array("i").itemsize)
     try:
-        content, ancillary, _, _ = channel.recvmsg(MAX_MESSAGE, space)
+        content, ancillary, flags, _ = channel.recvmsg(MAX_MESSAGE, space, socket.MSG_CMSG_CLOEXEC)
     except ConnectionResetError:  # it went with a word of ours unread, which is said once; what it sent before is still there
-        content, ancillary, _, _ = channel.recvmsg(MAX_MESSAGE, space)
-    if not content:
-        return Ended("lost"), -1
+        content, ancillary, flags, _ = channel.recvmsg(MAX_MESSAGE, space, socket.MSG_CMSG_CLOEXEC)
     descriptors = array.array("i")
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
-    return decode_message(content), descriptors[0] if descriptors else -1
+    return content, list(descriptors), flags
 
 
-def mapped(descriptor: int, slot_bytes: int, generation: int) -> Memory:
+def mapped(descriptor: int, made: RingMade) -> Memory:
+    """The ring that a message brought; its descriptor is closed."""
     try:
-        return Memory(descriptor, slot_bytes, generation)
+        return map_memory(descriptor, made)
     finally:
         os.close(descriptor)
