@@ -18,9 +18,10 @@ from PIL import Image
 
 from conftest import TINY, tiny_graph
 from spatialnet_edge.api import load
-from spatialnet_edge.bundle.manifest import decode_manifest, encode_manifest, strict_json
+from spatialnet_edge.bundle.manifest import decode_manifest, encode_manifest
 from spatialnet_edge.bundle.onnx_structure import refuse_unsafe_graph
 from spatialnet_edge.bundle.reader import Bundle, open_bundle
+from spatialnet_edge.bundle.strict_json import strict_json
 from spatialnet_edge.bundle.trust import Trust
 from spatialnet_edge.bundle.writer import file_records
 from spatialnet_edge.core.errors import BundleError

@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialnet_edge.bundle.manifest import MAX_MANIFEST_BYTES, FileRecord, Manifest, decode_manifest, strict_json
+from spatialnet_edge.bundle.manifest import MAX_MANIFEST_BYTES, FileRecord, Manifest, decode_manifest
 from spatialnet_edge.bundle.onnx_structure import refuse_unsafe_graph
 from spatialnet_edge.bundle.storage import ZIP_MAGIC, DirectoryStore, Store, ZipStore
+from spatialnet_edge.bundle.strict_json import strict_json
 from spatialnet_edge.bundle.trust import MAX_SIGNATURE_BYTES, Trust, trust_here
 from spatialnet_edge.core.errors import BundleError, first_line
 from spatialnet_edge.core.pixels import decode_png
