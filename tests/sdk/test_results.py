@@ -150,10 +150,8 @@ KNOWING = msgspec.structs.replace(TINY, known=Known(threshold=0.3))
         (TINY, None, ("dark",), "dark"),
         (TINY, None, ("saturated",), "saturated"),
         (TINY, None, ("featureless",), "featureless"),
-        (TINY, None, ("blurred",), None),
-        (KNOWING, 0.31, ("blurred",), None),
+        (KNOWING, 0.31, (), None),
         (KNOWING, 0.29, (), "unknown"),
-        (KNOWING, 0.29, ("blurred",), "blurred"),
         (KNOWING, 0.99, ("dark",), "dark"),
     ],
 )

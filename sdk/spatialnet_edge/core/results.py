@@ -18,10 +18,10 @@ from spatialnet_edge.core.spec import KNOWN, Head, ModelSpec, Multiclass, Multil
 Probabilities: TypeAlias = Mapping[str, NDArray[np.float32]]
 """For each output, one row: float32 `[width]`."""
 
-UNKNOWN, BLURRED = "unknown", "blurred"
-REASONS = (UNKNOWN, *NO_PICTURE, BLURRED)
-"""Why a frame has no label. `dark`, `saturated`, `featureless`: it carries no picture, whatever the model says. `blurred`: the
-model does not know it, and it has no detail. `unknown`: the model does not know it."""
+UNKNOWN = "unknown"
+REASONS = (UNKNOWN, *NO_PICTURE)
+"""Why a frame has no label. `dark`, `saturated`, `featureless`: it carries no picture, whatever the model says. `unknown`: it
+does not resemble what the model was taught."""
 
 
 NO_ANSWER = "—"
@@ -290,4 +290,4 @@ def no_label_reason(spec: ModelSpec, rows: Probabilities, quality: tuple[str, ..
         return no_picture[0]
     if spec.known is None or rows[KNOWN][0] >= spec.known.threshold:
         return None
-    return BLURRED if BLURRED in quality else UNKNOWN
+    return UNKNOWN

@@ -56,7 +56,7 @@ MOST_ANSWERS = 64
 """As many as the C header takes."""
 NO_BUNDLE = bytes(8)
 KNOWN_STEPS, KNOWN_NOT_SAID = 254, 255
-REASONS: tuple[str, ...] = ("unknown", "dark", "saturated", "featureless", "blurred")
+REASONS: tuple[str, ...] = ("unknown", "dark", "saturated", "featureless")
 """A record has the place of the reason here plus one. New reasons are added at the end."""
 
 
