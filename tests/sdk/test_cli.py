@@ -11,10 +11,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from conftest import CLIP, ROOT, SAMPLES, TINY, write_tiny_bundle
 from spatialnet_benchmarks.latency import paced
 from spatialnet_edge.bundle.reader import open_bundle
+from spatialnet_edge.cli.app import app
+from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.engines.fake import FakeEngine
 
 SYNTHETIC = "synthetic:frames=20&size=64x64"
@@ -290,3 +293,15 @@ def test_a_first_frame_that_comes_late_is_late_and_makes_no_other_early(monkeypa
     assert milliseconds[0] > 190
     assert milliseconds.min() > 0
     assert np.median(milliseconds) < 50
+
+
+def test_a_shipped_model_is_signed_into_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(app, ["keygen", "keys"]).exit_code == 0
+    arguments = ["sign", "builtin:spatialnet-s", "--key", "keys/operations.key"]
+    refused = CliRunner().invoke(app, arguments)
+    assert isinstance(refused.exception, UsageError)
+    assert "name the signed bundle with -o" in str(refused.exception)
+    assert {path.name for path in tmp_path.iterdir()} == {"keys"}
+    assert CliRunner().invoke(app, [*arguments, "-o", "signed.snb"]).exit_code == 0
+    assert (tmp_path / "signed.snb").exists()

@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from spatialnet_edge.bundle.keys import read_private, write_key_pair
-from spatialnet_edge.bundle.reader import MANIFEST, SIGNATURE, contents, open_bundle
+from spatialnet_edge.bundle.reader import BUILTIN_PREFIX, MANIFEST, SIGNATURE, contents, open_bundle
 from spatialnet_edge.bundle.revocation import FILE, RevocationList, sign_list, take_list
 from spatialnet_edge.bundle.signature import sign
 from spatialnet_edge.bundle.trust import STORE_VARIABLE, SYSTEM_STORE, Trust, open_trust
@@ -46,7 +46,7 @@ def keygen(
         echo(f"{public}  key {identity}{'  may revoke' if may_revoke else ''}")
     echo(
         f"Copy the .pub files to {SYSTEM_STORE} on the payload (or set {STORE_VARIABLE}); keep the .key files off it, "
-        f"and the last one in a safe."
+        f"and {wanted[-1]}.key in a safe."
     )
 
 
@@ -55,7 +55,13 @@ def sign_command(
     key: Annotated[Path, typer.Option(help="A private key of 'spatialnet-edge keygen'.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the signed bundle here instead.")] = None,
 ) -> None:
-    """Sign a bundle, after checking all of it."""
+    """Sign a bundle, after checking all of it.
+
+    Raises:
+        UsageError: a shipped model without `--output`: it cannot be replaced where it lies.
+    """
+    if output is None and str(bundle).startswith(BUILTIN_PREFIX):
+        raise UsageError(f"{bundle} is shipped with this version and stays as it is; name the signed bundle with -o FILE.snb")
     opened = open_bundle(bundle, Trust(allow_unsigned=True))
     files = contents(opened)
     files[SIGNATURE] = sign(files[MANIFEST], read_private(key, passphrase_of(key)))
