@@ -20,7 +20,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
 from spatialnet_edge.bundle.reader import Bundle
 from spatialnet_edge.cli.inspect import candidates
@@ -235,12 +235,18 @@ def print_doubts(found: Evaluation) -> None:
         )
 
 
+def folded_table(headers: Sequence[str], title: str) -> Table:
+    """A table whose words are folded rather than cut where the terminal is narrow."""
+    return Table(*(Column(header, overflow="fold") for header in headers), title=title)
+
+
 def robustness_table(found: Sequence[Robustness]) -> Table:
     """Accuracy of each head under corruption: the mean over the corruptions at each severity."""
-    table = Table(
+    headers = (
         "head", "images", "clean", f"JPEG {JPEG_QUALITY}", *(f"severity {each}" for each in SEVERITIES),
-        "calibration error", f"right of ≥ {CONFIDENT}", "no label", title="accuracy on corrupted images",
+        "ECE", f"right of ≥ {CONFIDENT}", "no label",
     )  # fmt: skip
+    table = folded_table(headers, "accuracy on corrupted images")
     for each in found:
         shown = [each.clean, each.jpeg_75, *(each.mean(severity) for severity in SEVERITIES)]
         cells = [f"{value:.1%}" for value in shown]
@@ -252,9 +258,8 @@ def robustness_table(found: Sequence[Robustness]) -> Table:
 
 
 def score_table(scores: Sequence[Score], title: str) -> Table:
-    table = Table(
-        "head", "images", "accuracy", "macro F1", "mAP", "calibration error", "mean error", "risk-coverage", title=title
-    )
+    headers = ("head", "images", "accuracy", "macro F1", "mAP", "ECE", "MAE", "AURC")
+    table = folded_table(headers, title)
     wanted = ("expected_calibration_error", "mean_absolute_error", "area_under_risk_coverage")
     for each in scores:
         m = each.metrics

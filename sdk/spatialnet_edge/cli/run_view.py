@@ -13,10 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from spatialnet_edge.core.results import Classification, FrameResult
+from spatialnet_edge.core.results import Classification, FrameResult, Prediction
 from spatialnet_edge.runtime.frame_stats import FrameStats
 
 REFRESH_HZ = 8
+HEADS_ON_A_LINE = 3
 KEPT = 20_000
 """The summary's percentiles are over the last so many frames: a run may last for months."""
 
@@ -106,13 +107,19 @@ def answers(result: FrameResult, top: int = 0) -> Table:
 
 
 def line(result: FrameResult, top: int = 0) -> str:
-    """The answer of the first head on one line."""
+    """The answers of up to `HEADS_ON_A_LINE` heads on one line; of more heads the first alone."""
     if result.reason is not None:
         return f"no label ({result.reason})"
-    name, answer = next(iter(result.predictions.items()))
+    answers = list(result.predictions.items())
+    shown = answers if len(answers) <= HEADS_ON_A_LINE else answers[:1]
+    return "; ".join(f"{name} {in_words(answer, top)}" for name, answer in shown)
+
+
+def in_words(answer: Prediction, top: int) -> str:
+    """An answer, or the likeliest labels of a multiclass head with their confidences."""
     if top and isinstance(answer, Classification):
-        return f"{name} " + ", ".join(f"{label} {share:.0%}" for label, share in answer.top(top))
-    return f"{name} {answer}"
+        return ", ".join(f"{label} {share:.0%}" for label, share in answer.top(top))
+    return str(answer)
 
 
 def bar(share: float) -> str:
