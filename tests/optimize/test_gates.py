@@ -73,6 +73,13 @@ def test_a_candidate_that_nothing_judged_is_not_chosen() -> None:
     assert "not judged: no labelled image fits" in verdicts(unjudged, replace(INT8, accuracy={}))["int8-dynamic"]
 
 
+def test_what_passed_on_the_host_needs_no_labelled_images_on_the_device() -> None:
+    unjudged, prepared = replace(FP32, accuracy={}), replace(INT8, accuracy={})
+    assert decide([unjudged, prepared], 0.5, passed_before=True).winner is prepared
+    strange = replace(prepared, golden_difference=GOLDEN_TOLERANCE["int8-dynamic"] * 2)
+    assert decide([unjudged, strange], 0.5, passed_before=True).winner is unjudged
+
+
 @pytest.mark.parametrize(
     ("corrupted", "withheld", "says"),
     [

@@ -142,7 +142,9 @@ def compile_variants(job: Job, loaded: Loaded, data: BuildData, variants: Varian
     def measure(engines: Mapping[str, Engine], files: Mapping[str, bytes], timed: bool = True) -> list[Measured]:
         return measure_engines(engines, files, data.evidence, step, timed)
 
-    return loaded.compiler.compile(CompileRequest(variants.contents, job.model, loaded.spec, job.budget, measure, step))
+    prepared = loaded.compiler.finishes_prepared and variants.contents == waiting(job.model)
+    request = CompileRequest(variants.contents, job.model, loaded.spec, job.budget, measure, step, prepared)
+    return loaded.compiler.compile(request)
 
 
 def package(job: Job, loaded: Loaded, data: BuildData, variants: Variants, compiled: Compiled) -> Bundle:

@@ -39,6 +39,7 @@ class CompileRequest:
         budget: points of accuracy that a candidate may lose.
         measure: judges engines that are open.
         step: told what is being done.
+        prepared: the variants passed the gates on the computer that prepared the bundle.
     """
 
     variants: Mapping[str, bytes]
@@ -47,6 +48,7 @@ class CompileRequest:
     budget: float
     measure: Measure
     step: Step
+    prepared: bool = False
 
 
 @dataclass(frozen=True, slots=True)

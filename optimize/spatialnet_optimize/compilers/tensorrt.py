@@ -148,7 +148,7 @@ class TensorRtCompiler:
             replace(each, executed=variants[each.name].executed, stripped_size=len(variants[each.name].stripped or b""))
             for each in judged
         ]
-        decision = decide(measured, request.budget)
+        decision = decide(measured, request.budget, request.prepared)
         lost = [record(unseen(each.name, each.graph), measured[0], False, f"does not compile: {each.why}") for each in failed]
         chosen = variants[decision.winner.name]
         files = self._files(chosen)

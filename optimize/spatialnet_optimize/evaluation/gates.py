@@ -85,8 +85,13 @@ def loss_points(candidate: Measured, reference: Measured) -> float:
     return max(losses, default=0.0)
 
 
-def refusal(candidate: Measured, reference: Measured, budget: float) -> str:
-    """Why a candidate may not fly; empty when it may."""
+def refusal(candidate: Measured, reference: Measured, budget: float, passed_before: bool = False) -> str:
+    """Why a candidate may not fly; empty when it may.
+
+    Args:
+        passed_before: the candidate's graph passed the accuracy gate on the computer that prepared the bundle. Without labelled
+            images here, agreement and golden frames are enough.
+    """
     if candidate.name == REFERENCE or not candidate.runs_here:
         return ""
     asked = candidate.name.partition("-")[0]
@@ -97,7 +102,7 @@ def refusal(candidate: Measured, reference: Measured, budget: float) -> str:
     if lost > budget + 1e-6:  # one image of 200 is half a point, but for the last bit
         head = max(reference.accuracy, key=lambda key: reference.accuracy[key] - candidate.accuracy[key])
         return f"accuracy: loses {lost:.2f} points in {head}; the budget is {budget:.2f}"
-    if not reference.accuracy:
+    if not reference.accuracy and not passed_before:
         return "not judged: no labelled image fits a head of this model; give some with --labelled"
     if verdict := robustness_refusal(candidate, reference, budget):
         return verdict
@@ -134,12 +139,13 @@ class Decision:
     records: tuple[CandidateRecord, ...]
 
 
-def decide(candidates: Sequence[Measured], budget: float) -> Decision:
+def decide(candidates: Sequence[Measured], budget: float, passed_before: bool = False) -> Decision:
     """Choose the fastest candidate that passes.
 
     Args:
         candidates: the FP32 reference first, then from precise to less precise.
         budget: points of accuracy that a candidate may lose.
+        passed_before: see `refusal`.
 
     Raises:
         BuildError: there is no FP32 reference, or it does not reproduce the golden vectors on this machine.
@@ -154,7 +160,7 @@ def decide(candidates: Sequence[Measured], budget: float) -> Decision:
         )
     verdicts = {reference.name: ""}
     for candidate in candidates[1:]:
-        verdict = refusal(candidate, reference, budget)
+        verdict = refusal(candidate, reference, budget, passed_before)
         if not verdict and candidate.runs_here:
             ratio = candidate.p50_ms / winner.p50_ms
             if ratio <= WORTHWHILE:

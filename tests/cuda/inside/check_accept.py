@@ -18,7 +18,9 @@ from spatialnet_optimize.build.build import Job, build
 
 def test_every_check_is_made_on_a_gpu(tmp_path: Path, discrete: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(labelled_data, "shipped_samples", lambda: ())
-    prepared = build(Job(open_bundle("builtin:student"), "orin-nano", tmp_path / "orin.snb", precision="fp16"))[0]
+    labelled = (SAMPLES / "ucmerced.zip",)
+    job = Job(open_bundle("builtin:student"), "orin-nano", tmp_path / "orin.snb", labelled=labelled, precision="fp16")
+    prepared = build(job)[0]
     finished = build(Job(prepared, "here", tmp_path / "done.snb"))[0]
     options = ["--labelled", str(next(SAMPLES.glob("*.zip"))), "--soak", "1", "--runs", "20", "--opens", "4"]
     done = CliRunner().invoke(app, ["accept", str(finished.path), *options, "--json", str(tmp_path / "a.json")])

@@ -13,7 +13,7 @@ from standin_fixtures import CUDA_LIBRARY, Driver
 from typer.testing import CliRunner
 
 import spatialnet_edge
-from conftest import CLIP
+from conftest import CLIP, SAMPLES
 from spatialnet_edge.bundle.reader import Bundle, open_bundle
 from spatialnet_edge.cli.app import app
 from spatialnet_edge.core.errors import BuildError, EngineUnavailable
@@ -27,7 +27,7 @@ STEPS: list[str] = []
 
 @pytest.fixture(scope="module", autouse=True)
 def judged_by_golden_frames_alone() -> Iterator[None]:
-    """Accuracy is no subject here, and decoding the samples takes most of a build."""
+    """On the device nothing is labelled: what passed on the host is held against the golden frames."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(labelled_data, "shipped_samples", lambda: ())
         yield
@@ -37,7 +37,8 @@ def judged_by_golden_frames_alone() -> Iterator[None]:
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle that waits for its device, with FP32 and FP16 alone."""
     path = tmp_path_factory.mktemp("prepared") / "orin.snb"
-    bundle = build(Job(open_bundle("builtin:student"), "orin-nano", path, precision="fp16"))[0]
+    labelled = (SAMPLES / "ucmerced.zip",)
+    bundle = build(Job(open_bundle("builtin:student"), "orin-nano", path, labelled=labelled, precision="fp16"))[0]
     assert list(waiting(bundle)) == ["fp32", "fp16"]
     return bundle
 
