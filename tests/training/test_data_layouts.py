@@ -99,7 +99,7 @@ def test_images_that_splits_csv_does_not_name_are_not_trained_on(tmp_path: Path)
 
 def test_links_are_followed_and_what_is_not_used_is_named(tmp_path: Path) -> None:
     elsewhere = tree(tmp_path / "elsewhere", "1.jpg", "2.jpg")
-    folder = tree(tmp_path / "set", "road/1.jpg", "road/2.heic", "road/3.jp2", "road/4.gif", "road/notes.txt", "alone.jpg")
+    folder = tree(tmp_path / "set", "road/1.jpg", "road/2.heic", "road/3.psd", "road/4.nef", "road/notes.txt", "alone.jpg")
     (folder / "roof").symlink_to(elsewhere)
     (folder / "road" / "lost.jpg").symlink_to(tmp_path / "nowhere")
     (folder / "road" / "again").symlink_to(folder)
@@ -107,7 +107,7 @@ def test_links_are_followed_and_what_is_not_used_is_named(tmp_path: Path) -> Non
     assert open_labelled(folder).files == ("road/1.jpg", "roof/1.jpg", "roof/2.jpg")
     found = reasons(folder)
     assert set(found) == {
-        "road/2.heic", "road/3.jp2", "road/4.gif", "road/notes.txt", "alone.jpg", "road/lost.jpg", "road/again", "road/pipe.jpg",
+        "road/2.heic", "road/3.psd", "road/4.nef", "road/notes.txt", "alone.jpg", "road/lost.jpg", "road/again", "road/pipe.jpg",
     }  # fmt: skip
     assert found["road/2.heic"] == "the format .heic is not read; convert it to JPEG, PNG or TIFF"
     assert found["road/lost.jpg"] == "a link that leads nowhere"

@@ -17,7 +17,7 @@ import torch
 from msgspec.structs import replace
 
 from spatialnet_edge.core.errors import DataRefused, UsageError
-from spatialnet_edge.core.spec import Multiclass, Multilabel, Regression
+from spatialnet_edge.core.spec import RGB, Multiclass, Multilabel, Regression
 from spatialnet_training.cli.configs import read_config
 from spatialnet_training.config import Distillation, TaughtBy, TrainingStage, load_config
 from spatialnet_training.data.custom_dataset import load_own
@@ -36,7 +36,7 @@ from spatialnet_training.plots import read_log
 from training_fixtures import TINY_RUN, own_images
 
 TAXONOMY = load_taxonomy()
-SHIPPED = ("ablation", "bands", "distillation", "folder", "folder-s", "student", "teacher")
+SHIPPED = ("ablation", "distillation", "folder", "folder-s", "robust", "spatialnet-ms", "student", "teacher")
 
 
 @pytest.fixture(scope="module")
@@ -267,9 +267,9 @@ def test_a_teacher_sees_its_students_views_at_its_own_size(data: TrainingData, t
         assert difference.abs().mean() < 0.1 * large.std()  # the same view, colour, rectangle and mixture
     assert stored_side(config) == 128
     assert stored_side(replace(config, stored_side=160)) == 160
-    assert load_teacher(TaughtBy(str(teacher)), data).size == 48  # as its run's last stage
+    assert load_teacher(TaughtBy(str(teacher)), data, (RGB,)).size == 48  # as its run's last stage
     enlarged = TaughtBy(str(teacher), size=192)
-    assert load_teacher(enlarged, data).size == 192
+    assert load_teacher(enlarged, data, (RGB,)).size == 192
     assert stored_side(replace(config, distillation=Distillation(teachers=(enlarged,)))) == 192
 
 
