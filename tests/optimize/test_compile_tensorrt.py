@@ -92,7 +92,7 @@ def compile_student(runner: GraphRunner, builder: PlanBuilder, variants: Mapping
         found = measure_engines(engines, files, evidence_of(STUDENT, STUDENT.spec, []), lambda text: None, timed)
         return [replace(each, p50_ms=1.0 / (1 + index)) for index, each in enumerate(found)]
 
-    request = CompileRequest(variants, STUDENT, STUDENT.spec, 0.5, measure, lambda text: None)
+    request = CompileRequest(variants, STUDENT, STUDENT.spec, 0.5, measure, lambda text: None, prepared=True)
     return TensorRtCompiler(builder, NANO, runner).compile(request)
 
 

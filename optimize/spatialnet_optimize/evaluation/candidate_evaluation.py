@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatialnet_edge.bundle.reader import Bundle
+from spatialnet_edge.core.errors import MissingExtra
 from spatialnet_edge.core.results import difference
 from spatialnet_edge.core.spec import InputSpec, ModelSpec
 from spatialnet_edge.engines.onnxruntime import OnnxRuntimeBackend
@@ -75,10 +76,19 @@ class Evidence:
     not_land: NDArray[np.uint8] | None = None
 
 
+def drawn_pictures(spec: ModelSpec) -> NDArray[np.uint8] | None:
+    """Pictures without land; None where OpenCV, which draws them, is absent: a device that finishes a prepared bundle, whose
+    variants were judged by them on the host."""
+    try:
+        return not_land_pictures(spec.input)
+    except MissingExtra:
+        return None
+
+
 def evidence_of(model: Bundle, spec: ModelSpec, sets: Sequence[DecodedSet]) -> Evidence:
     colour = can_be_corrupted(spec.input)
     corrupted = [tuple(gated_sets(each.labelled, spec.input, CORRUPTED_IMAGES)) for each in sets] if colour else []
-    not_land = not_land_pictures(spec.input) if colour and spec.known is not None else None
+    not_land = drawn_pictures(spec) if colour and spec.known is not None else None
     return Evidence(spec, *model.golden(), tuple(sets), tuple(corrupted), not_land)
 
 
