@@ -148,7 +148,7 @@ def test_a_model_classifies_images_in_every_form(tiny_path: Path, tmp_path: Path
         assert several[-1].source == "mine"
         with pytest.raises(SourceRefused, match=r"missing\.png"):
             model(tmp_path / "missing.png")
-        with pytest.raises(SourceRefused, match="mode 'I;16'"):
+        with pytest.raises(SourceRefused, match="type 'I;16'"):
             model(Image.fromarray(np.zeros((8, 8), np.uint16)))
 
 
