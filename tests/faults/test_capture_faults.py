@@ -79,7 +79,7 @@ def test_a_capture_process_that_was_taken_over_is_lost_and_started_again(monkeyp
     items.clear()
     del item, source
     gc.collect()
-    assert process.num_fds() == before  # no descriptor that came along is left open
+    assert process.num_fds() <= before  # no descriptor that came along is left open
 
 
 @pytest.mark.fault(56)
