@@ -26,9 +26,8 @@ from spatialnet_optimize.evaluation.robustness import (
     NotLand,
     Robustness,
     can_be_corrupted,
-    judge_not_land,
     judge_robustness,
-    not_land_pictures,
+    measure_not_land,
     unlabelled,
 )
 from spatialnet_optimize.quantization.int8_calibration import exclude_training
@@ -62,7 +61,7 @@ def build(
         precision: quantise to this alone (`fp16`, `bf16`, `int8`, `fp8`), besides the FP32 reference; empty to try all.
         calibration: a folder of real images for static INT8; None to set some of the labelled ones aside.
         fresh: build again even if the same build was done before.
-        step: told what is being done, a line each.
+        step: called with one line of text for each step.
 
     Returns:
         The bundle that was written. `bundle.manifest.build` says why this variant won and every other one lost.
@@ -146,7 +145,7 @@ def evaluate(
         split: use this split alone, such as `val`.
         backend: use this backend alone.
         corrupted: how many of the images are also judged with each corruption at each severity; 0 for none.
-        progress: told how many images of how many are decoded.
+        progress: called with the number of decoded images and their total.
 
     Raises:
         UsageError: no such head.
@@ -175,6 +174,4 @@ def doubts(
     """What a model is worth on corrupted images and on pictures without land; nothing where no corrupted ones are asked for."""
     if not corrupted or not can_be_corrupted(engine.spec.input):
         return (), None
-    empty = not_land_pictures(engine.spec.input)
-    not_land = judge_not_land(engine.spec, predict(engine, empty), empty)
-    return tuple(judge_robustness(engine, images, known, corrupted)), not_land
+    return tuple(judge_robustness(engine, images, known, corrupted)), measure_not_land(engine)

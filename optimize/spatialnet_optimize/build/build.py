@@ -90,7 +90,7 @@ def build(job: Job, step: Step = lambda text: None, progress: Progress = silent)
     """Make the bundle, and say why it is the one.
 
     Args:
-        progress: told how far NVIDIA's builder is, where one works.
+        progress: called with the progress of NVIDIA's builder, if one runs.
 
     Raises:
         UsageError: an unknown target or head.
@@ -127,7 +127,7 @@ def load(job: Job, progress: Progress) -> Loaded:
 def variants_of(job: Job, loaded: Loaded, data: BuildData, step: Step) -> Variants:
     """The variants that a prepared bundle brings for its device, or new ones."""
     if loaded.compiler.finishes_prepared and not job.heads and (contents := waiting(job.model)):
-        return Variants(contents)
+        return Variants(contents, prepared=True)
     # Imported here: it needs onnx and more, which a device that was sent the variants does not have.
     from spatialnet_optimize.build.variants import VariantRequest, make_variants
 
@@ -142,9 +142,9 @@ def compile_variants(job: Job, loaded: Loaded, data: BuildData, variants: Varian
     def measure(engines: Mapping[str, Engine], files: Mapping[str, bytes], timed: bool = True) -> list[Measured]:
         return measure_engines(engines, files, data.evidence, step, timed)
 
-    prepared = loaded.compiler.finishes_prepared and variants.contents == waiting(job.model)
-    request = CompileRequest(variants.contents, job.model, loaded.spec, job.budget, measure, step, prepared)
-    return loaded.compiler.compile(request)
+    return loaded.compiler.compile(
+        CompileRequest(variants.contents, job.model, loaded.spec, job.budget, measure, step, variants.prepared)
+    )
 
 
 def package(job: Job, loaded: Loaded, data: BuildData, variants: Variants, compiled: Compiled) -> Bundle:

@@ -10,7 +10,14 @@ from spatialnet_edge.bundle.manifest import LayerSensitivity
 
 @dataclass(frozen=True, slots=True)
 class Variants:
-    """Graphs by name, the FP32 reference first; and of a search, what INT8 does to each layer alone."""
+    """The graphs of a build.
+
+    Attributes:
+        contents: name to graph, the FP32 reference first.
+        sensitivity: of a search, the effect of INT8 on each layer alone.
+        prepared: the graphs passed the gates on the computer that prepared the bundle.
+    """
 
     contents: Mapping[str, bytes]
     sensitivity: tuple[LayerSensitivity, ...] = ()
+    prepared: bool = False

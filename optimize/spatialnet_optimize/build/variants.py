@@ -109,7 +109,7 @@ def search(request: VariantRequest, evidence: Evidence, step: Step) -> tuple[byt
 
 
 def prune(content: bytes, spec: ModelSpec) -> bytes:
-    """The graph without the heads that nobody asked for."""
+    """The graph without the heads that were not requested."""
     model = onnx.load_from_string(content)
     outputs = [output.name for output in spec.outputs]
     pruned = onnx.utils.Extractor(model).extract_model([IMAGE_INPUT], outputs)

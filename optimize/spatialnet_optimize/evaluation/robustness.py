@@ -174,6 +174,18 @@ def not_land_pictures(spec: InputSpec, count: int = SCARCE) -> NDArray[np.uint8]
     return np.stack([preprocess(image, spec) for _, image in generated(count, 160, SEED)])
 
 
+def measure_not_land(engine: Engine) -> NotLand | None:
+    """Run an engine on pictures without land; None for an input without colour.
+
+    Raises:
+        MissingExtra: see `not_land_pictures`.
+    """
+    if not can_be_corrupted(engine.spec.input):
+        return None
+    pictures = not_land_pictures(engine.spec.input)
+    return judge_not_land(engine.spec, predict(engine, pictures), pictures)
+
+
 def judge_not_land(spec: ModelSpec, outputs: Outputs, images: NDArray[np.uint8]) -> NotLand:
     """From the answers to pictures without land."""
     withheld = unlabelled(spec, outputs, images)

@@ -25,10 +25,8 @@ from spatialnet_optimize.evaluation.robustness import (
     JPEG_QUALITY,
     NotLand,
     Robustness,
-    can_be_corrupted,
-    judge_not_land,
     judge_robustness,
-    not_land_pictures,
+    measure_not_land,
 )
 from spatialnet_optimize.report.hub_metadata import commercial_use, metadata_block
 from spatialnet_training.data.dataset_registry import data_sets, learnt
@@ -62,11 +60,7 @@ def card(
             known = truths(images, model.bundle.spec)
             results[name] = [judge(model.bundle.spec, truth, outputs, pixels.kept) for truth in known]
             robust[name] = judge_robustness(model.opened.engine, images, known, CORRUPTED_IMAGES)
-        not_land = None
-        if can_be_corrupted(model.bundle.spec.input):
-            pictures = not_land_pictures(model.bundle.spec.input)
-            not_land = judge_not_land(model.bundle.spec, predict(model.opened.engine, pictures), pictures)
-        write(output, model, results, poor_pictures(output, robust, not_land), log, notes)
+        write(output, model, results, poor_pictures(output, robust, measure_not_land(model.opened.engine)), log, notes)
     echo(output)
 
 
