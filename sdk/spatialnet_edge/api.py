@@ -118,7 +118,7 @@ class Model:
             options: see `StreamOptions`; single options may be given as keyword arguments instead.
             sinks: URIs of `spatialnet_edge.sinks` or open sinks. Each result is written to them, and they are closed at the end.
             pose: asked for the pose of each frame, with the moment of its capture (`time.monotonic_ns`).
-            report: told what happens to the source and the sinks: an event's name and one line.
+            report: called with the name and one line of text for each event of the source and the sinks.
             name: what people call the source; None for its URI without user and password.
 
         Returns:

@@ -41,7 +41,7 @@ class TaughtBy(Section, frozen=True):
     Attributes:
         checkpoint: the folder of a run, the name of a shipped one (`spatialnet-s`), or `self`.
         datasets: the data sets that it knows, as `[data]` names them; it is not asked about images of any other. Empty for all.
-        use_on_unlabelled: whether it speaks of unlabelled pictures.
+        use_on_unlabelled: whether it labels unlabelled pictures.
         weight: of its word beside those of the others that know the same view.
         random_orientation: show it each batch in one of the square's eight orientations, drawn at random. The loss is linear in
             the teacher's probabilities, so that the student learns their mean over the eight at the cost of one.

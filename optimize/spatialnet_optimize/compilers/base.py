@@ -38,7 +38,7 @@ class CompileRequest:
         spec: of the graphs; fewer heads than the model's if some were left out.
         budget: points of accuracy that a candidate may lose.
         measure: judges engines that are open.
-        step: told what is being done.
+        step: called with one line of text for each step.
         prepared: the variants passed the gates on the computer that prepared the bundle.
     """
 

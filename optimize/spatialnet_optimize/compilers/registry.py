@@ -33,7 +33,7 @@ class CompilerSettings:
     Attributes:
         on_device: whether this computer is the target.
         memory_gb: of the target.
-        progress: told how far NVIDIA's builder is.
+        progress: called with the progress of NVIDIA's builder.
     """
 
     on_device: bool

@@ -1,4 +1,4 @@
-"""What an ONNX graph says of itself, so that tools without the bundle's manifest can use it.
+"""The metadata of an ONNX graph, so that tools without the bundle's manifest can use it.
 
 `metadata_props` of the model, with the names of ONNX's own list where it has one (ONNX, docs/MetadataProps.md: `model_license`,
 `Image.*`); `input` and `heads` are JSON.

@@ -86,7 +86,7 @@ class Session:
             sinks: they belong to the stream, which closes them.
             pose: asked for the pose of each frame, with the moment of its capture (`time.monotonic_ns`).
             hooks: what a service does inside the loop; None to ask the golden frames when answers look odd.
-            report: told what happens to the source and the sinks: an event's name and one line.
+            report: called with the name and one line of text for each event of the source and the sinks.
             name: what people call the source; None for its URI without user and password.
 
         Raises:

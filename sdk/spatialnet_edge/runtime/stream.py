@@ -136,7 +136,7 @@ class Stream:
 
     @property
     def length(self) -> int | None:
-        """Number of frames; None when nobody knows."""
+        """Number of frames; None if unknown."""
         return self._source.length
 
     @property

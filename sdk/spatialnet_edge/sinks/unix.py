@@ -140,7 +140,7 @@ def has_left(client: socket.socket) -> bool:
 
 
 def remove_dead_socket(path: Path) -> None:
-    """Remove a socket that nobody listens to, such as that of a process which was killed.
+    """Remove a socket without a listener, such as that of a process which was killed.
 
     Raises:
         SinkRefused: somebody does.

@@ -38,7 +38,7 @@ class Source(Protocol):
 
     Attributes:
         uri: as it was asked for.
-        length: number of frames, or None when nobody knows (a camera).
+        length: number of frames, or None if unknown (a camera).
         fps: nominal frames per second, or None.
         live: whether frames come at their own pace, so that waiting loses some.
     """
@@ -111,7 +111,7 @@ def parse_uri(uri: str) -> SourceUri:
     """Say which source a URI names. What is there under this very name is meant; only then is it taken apart.
 
     Raises:
-        SourceRefused: empty, or a scheme that nobody knows.
+        SourceRefused: empty, or an unknown scheme.
     """
     if "\0" in uri:
         raise SourceRefused(f"{uri!r}: a null byte cannot be part of a source")

@@ -59,7 +59,7 @@ class LinearFit:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What a frozen backbone says of images.
+    """The features of a frozen backbone.
 
     Attributes:
         values: float32 `[orientations, N, queries, width]`.

@@ -73,7 +73,7 @@ class Verdict:
     """What a network reaches.
 
     Attributes:
-        judged_by: `validation` or `held-out training`: the kind of images that `heads` speaks of.
+        judged_by: `validation` or `held-out training`: the kind of images that `heads` was measured on.
         samples: those images, and `logits` for them, head to `[N, outputs]`.
         mistakes: the surest wrong answers on these images.
         suspects: training images whose label the network contradicts.

@@ -24,7 +24,7 @@ from spatialnet_training.networks.model import SpatialNet
 
 FORMAT = "spatialnet-network-3"
 PT_FORMAT = "spatialnet-network-2"
-"""What `network.pt` of earlier versions says of itself."""
+"""The metadata of an earlier version's `network.pt`."""
 HALF_FROM = 8192
 """Smallest matrix, in elements, that `half` stores as float16. Norms, biases, positions and depthwise kernels stay float32."""
 
