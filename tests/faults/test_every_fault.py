@@ -26,3 +26,11 @@ def test_rows_are_in_order_and_none_of_the_first_is_missing() -> None:
     rows = numbers_in_table()
     assert rows == sorted(set(rows))
     assert set(range(1, FIRST_ROWS + 1)) <= set(rows)
+
+
+def test_every_path_in_the_table_exists() -> None:
+    table = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
+    last_cells = re.findall(r"^\| \d+ \|.*\|([^|]*)\|$", table, re.MULTILINE)
+    paths = {path for cell in last_cells for path in re.findall(r"`(.+?)`", cell)}
+    assert len(paths) > 30
+    assert [path for path in sorted(paths) if not (ROOT / "sdk/spatialnet_edge" / path).exists()] == []
