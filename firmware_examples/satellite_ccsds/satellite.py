@@ -36,7 +36,7 @@ def worth_of(result: FrameResult) -> float:
 
 @app.command()
 def capture(
-    bundle: str, source: str, queue: Path, rule: Annotated[str, typer.Option(help="See spatialnet_edge/routing.py.")]
+    bundle: str, source: str, queue: Path, rule: Annotated[str, typer.Option(help="See spatialnet_edge/sinks/routing.py.")]
 ) -> None:
     """Classify every frame and keep what the rule says; metadata of all of them go into the log."""
     store = Store(queue)
