@@ -1,4 +1,4 @@
-"""The runtime in five lines.
+"""The public Python API.
 
 import spatialnet_edge
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class StreamArguments(TypedDict, total=False):
-    """The fields of `StreamOptions` as keyword arguments; see there."""
+    """Keyword arguments with the fields of `StreamOptions`."""
 
     policy: str | None
     smoothing_s: float
@@ -54,12 +54,12 @@ class StreamArguments(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A bundle with a running engine that has passed the golden test. A context manager; it can be called from any thread.
+    """A loaded model: a verified bundle and an engine that has passed the golden test. It is thread-safe and a context manager.
 
     Attributes:
-        bundle: what was opened and verified.
-        session: the engine and the streams that use it.
-        golden: the golden test that the engine passed.
+        bundle: the verified bundle.
+        session: the engine and its open streams.
+        golden: the result of the golden test at load.
     """
 
     bundle: Bundle
@@ -69,7 +69,7 @@ class Model:
 
     @property
     def opened(self) -> LoadedEngine:
-        """Which form of the model runs, and why others were rejected."""
+        """The variant that runs, and why others were rejected."""
         return self.session.loaded
 
     @overload
@@ -79,15 +79,16 @@ class Model:
     def __call__(self, image: Sequence[ImageLike | Frame]) -> list[FrameResult]: ...
 
     def __call__(self, image: ImageLike | Frame | Sequence[ImageLike | Frame]) -> FrameResult | list[FrameResult]:
-        """Classify one image, or each of a list.
+        """Classify one image or a list of images.
 
         Args:
             image: uint8 `[H, W, 3]`, RGB (or `[H, W, bands]` for a model of several groups of bands), a Pillow image, a path, a
                 `Frame`, or a list of these.
 
         Raises:
-            SourceRefused: no image, a damaged one, or another kind of array: floats would be cut to zeros and ones.
-            InvalidOutput: the engine's answer breaks its contract.
+            SourceRefused: not an image, a damaged image, or an array of another dtype or shape. Float arrays are refused,
+                because a cast to uint8 would lose their values.
+            InvalidOutput: the engine's output is invalid, such as NaN.
         """
         if isinstance(image, list | tuple):
             return [self._classify(each, index) for index, each in enumerate(image)]
@@ -116,13 +117,14 @@ class Model:
             source: a path, a camera's number, a URI of `spatialnet_edge.sources`, an open `Source`, or an iterable of images or
                 frames, such as a generator.
             options: see `StreamOptions`; single options may be given as keyword arguments instead.
-            sinks: URIs of `spatialnet_edge.sinks` or open sinks. Each result is written to them, and they are closed at the end.
-            pose: asked for the pose of each frame, with the moment of its capture (`time.monotonic_ns`).
+            sinks: URIs of `spatialnet_edge.sinks` or open sinks. Each result is written to them, and they are closed at the
+                end.
+            pose: function from a capture time (`time.monotonic_ns`) to the pose of that frame.
             report: called with the name and one line of text for each event of the source and the sinks.
-            name: what people call the source; None for its URI without user and password.
+            name: display name of the source; None: its URI without user and password.
 
         Returns:
-            An iterator over one result for each frame, in order; a context manager, too.
+            An iterator over one result per frame, in frame order. It is also a context manager.
 
         Raises:
             Refused, UsageError: the source or a sink cannot be opened.
@@ -136,7 +138,7 @@ class Model:
 
     @property
     def vectors(self) -> GoldenVectors:
-        """The golden frames and answers of the bundle."""
+        """The golden frames and outputs of the bundle."""
         return self.session.vectors
 
     def close(self) -> None:
@@ -160,19 +162,19 @@ def load(
     inspectable_weights: bool = False,
     batching: Batching | None = None,
 ) -> Model:
-    """Open a bundle, verify it, start the best engine for this machine and run the golden test.
+    """Open a bundle, verify it, start the best engine for this computer and run the golden test.
 
     Args:
         bundle: a `.snb` file, a bundle directory, or `builtin:spatialnet-s`.
         backend: force one, such as `onnxruntime`.
-        threads: for one inference on a CPU; 0 for one a core. For recordings 1 is faster: several frames share the cores.
-        trust: who may sign; None for the keys of this computer, if it has any.
-        fallback: whether another form of the model in the bundle may stand in for the preferred one.
-        inspectable_weights: lay the weights where they can be inspected; slower (decision 0011).
+        threads: CPU threads per inference; 0: one per core. 1 is faster for recordings, because several frames run in parallel.
+        trust: the trusted keys; None: the trust store of this computer, if there is one.
+        fallback: whether another variant of the bundle may replace the preferred one.
+        inspectable_weights: keep the weights in memory that can be checksummed; slower (decision 11).
         batching: let frames of several streams share one inference.
 
     Raises:
-        BundleError, EngineUnavailable, GoldenTestFailed: refused, and why.
+        BundleError, EngineUnavailable, GoldenTestFailed: the bundle is refused; the message has the reason.
     """
     opened = open_bundle(bundle, trust)
     vectors = golden_vectors(opened)
@@ -197,7 +199,7 @@ def stream(
     """Load a bundle and classify every frame of a source; see `load` and `Model.stream`.
 
     Returns:
-        An iterator over one result for each frame, in order. The model is closed with it.
+        An iterator over one result per frame, in frame order. Closing it closes the model.
     """
     chosen = replace(options or StreamOptions(), **changes)
     opened = open_input(source, chosen, ignore_event)

@@ -74,7 +74,7 @@ def test_doctor_shows_what_a_library_says_as_it_is(
     shown = capsys.readouterr().out
     assert "\x1b]" not in shown
     assert r"[red]found[/] \x1b]0;PWNED\x07" in shown
-    assert r"mend: [red]found[/] \x1b]0;PWNED\x07" in shown
+    assert r"fix: [red]found[/] \x1b]0;PWNED\x07" in shown
 
 
 def test_targets_shows_a_table_of_the_users_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

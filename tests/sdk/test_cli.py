@@ -128,7 +128,7 @@ def test_inspect_shows_and_prints_json_and_schema(tiny_path: Path) -> None:
     assert json.loads(cli("inspect", "--schema").stdout)["$schema"].startswith("https://json-schema.org")
 
 
-def test_doctor_says_what_works_and_how_to_mend_the_rest() -> None:
+def test_doctor_reports_what_works_and_how_to_fix_the_rest() -> None:
     done = cli("doctor", "--json")
     assert done.returncode == 0, done.stderr
     checks = {check["what"]: check for check in json.loads(done.stdout)}
@@ -301,7 +301,7 @@ def test_a_shipped_model_is_signed_into_another_file(tmp_path: Path, monkeypatch
     arguments = ["sign", "builtin:spatialnet-s", "--key", "keys/operations.key"]
     refused = CliRunner().invoke(app, arguments)
     assert isinstance(refused.exception, UsageError)
-    assert "name the signed bundle with -o" in str(refused.exception)
+    assert "write the signed bundle to another file with -o" in str(refused.exception)
     assert {path.name for path in tmp_path.iterdir()} == {"keys"}
     assert CliRunner().invoke(app, [*arguments, "-o", "signed.snb"]).exit_code == 0
     assert (tmp_path / "signed.snb").exists()

@@ -1,4 +1,4 @@
-"""`spatialnet-edge`: a table of commands, each imported when it is called and not before.
+"""The command `spatialnet-edge`: a table of commands. Each one is imported when it is called.
 
 Other packages add commands under the entry point `spatialnet_edge.commands`.
 Exit statuses: 0 done, 1 failed while running, 2 wrong usage, 78 refused (see `errors.py`).
@@ -25,7 +25,7 @@ from spatialnet_edge.core.printable import printable
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One command: where its function is, one line of help, and the libraries that only an extra brings."""
+    """One command: its module and function, one line of help, and the optional libraries that it needs."""
 
     target: str
     help: str
@@ -50,55 +50,64 @@ COMMANDS: dict[str, Row] = {
     ),
     "run": Row("spatialnet_edge.cli.run:run", "Classify every frame of a source."),
     "evaluate": Row("spatialnet_optimize.cli.build:evaluate", "Measure accuracy on labelled images.", "optimize", OPTIMIZE),
-    "inspect": Row("spatialnet_edge.cli.inspect:inspect", "Show what a bundle holds, verified."),
+    "inspect": Row("spatialnet_edge.cli.inspect:inspect", "Verify a bundle and show its contents."),
     "serve": Row("spatialnet_edge.cli.serve:serve", "Run unattended, as a service."),
-    "health": Row("spatialnet_edge.cli.serve:health", "Say whether the service works."),
-    "keygen": Row("spatialnet_edge.cli.keys:keygen", "Make key pairs to sign bundles with."),
+    "health": Row("spatialnet_edge.cli.serve:health", "Report whether the service works."),
+    "keygen": Row("spatialnet_edge.cli.keys:keygen", "Make key pairs for signing bundles."),
     "sign": Row("spatialnet_edge.cli.keys:sign_command", "Sign a bundle."),
-    "verify": Row("spatialnet_edge.cli.keys:verify", "Check a bundle's signature, file set and hashes."),
-    "install": Row("spatialnet_edge.cli.slots:install", "Put a bundle on trial on this computer."),
-    "rollback": Row("spatialnet_edge.cli.slots:rollback", "Return to the bundle that flew before."),
+    "verify": Row("spatialnet_edge.cli.keys:verify", "Verify a bundle's signature, file set and hashes."),
+    "install": Row("spatialnet_edge.cli.slots:install", "Install a bundle on trial."),
+    "rollback": Row("spatialnet_edge.cli.slots:rollback", "Return to the previous bundle."),
     "status": Row("spatialnet_edge.cli.slots:status", "Show which bundles are installed."),
-    "revoke": Row("spatialnet_edge.cli.keys:revoke", "Sign a list of keys that payloads must not trust any more."),
-    "distrust": Row("spatialnet_edge.cli.keys:distrust", "Take a signed list of revoked keys into the trust store."),
-    "log": Row("spatialnet_edge.cli.log:log", "Print the records of a log, verified."),
-    "doctor": Row("spatialnet_edge.cli.doctor:doctor", "Say what works on this machine, and how to mend what does not."),
-    "bench": Row("spatialnet_benchmarks.cli:bench", "Measure latency and throughput on this machine."),
-    "accept": Row("spatialnet_benchmarks.acceptance:accept", "Accept a new device: every check, a verdict a line."),
+    "revoke": Row("spatialnet_edge.cli.keys:revoke", "Sign a list of revoked keys."),
+    "distrust": Row("spatialnet_edge.cli.keys:distrust", "Add a signed list of revoked keys to the trust store."),
+    "log": Row("spatialnet_edge.cli.log:log", "Verify a log and print its records."),
+    "doctor": Row("spatialnet_edge.cli.doctor:doctor", "Report what works on this computer, and how to fix the rest."),
+    "bench": Row("spatialnet_benchmarks.cli:bench", "Measure latency and throughput on this computer."),
+    "accept": Row("spatialnet_benchmarks.acceptance:accept", "Run the acceptance test of a new device."),
     "targets": Row("spatialnet_optimize.cli.targets:targets", "List the devices that a bundle can be built for."),
-    "cost": Row("spatialnet_optimize.cli.cost:cost", "Predict latency on devices that are not at hand.", "optimize", OPTIMIZE),
+    "cost": Row("spatialnet_optimize.cli.cost:cost", "Predict latency on other devices.", "optimize", OPTIMIZE),
     "train": Row(
-        "spatialnet_training.cli.train:train", "Train a network, on your images or on data sets.", "training", TRAINING
+        "spatialnet_training.cli.train:train", "Train a network on your images or on data sets.", "training", TRAINING
     ),
     "baseline": Row(
-        "spatialnet_training.studies.baseline:baseline", "Judge traditional features on the same data.", "training", TRAINING
+        "spatialnet_training.studies.baseline:baseline",
+        "Evaluate traditional features on the same data.",
+        "training",
+        TRAINING,
     ),
     "duplicates": Row(
-        "spatialnet_training.studies.near_duplicates:duplicates", "Count near duplicates over splits.", "training", TRAINING
+        "spatialnet_training.studies.near_duplicates:duplicates", "Count near duplicates between splits.", "training", TRAINING
     ),
     "ablate": Row(
-        "spatialnet_training.studies.ablation:ablate", "Measure what each part of a network is worth.", "training", TRAINING
+        "spatialnet_training.studies.ablation:ablate",
+        "Measure the contribution of each part of a network.",
+        "training",
+        TRAINING,
     ),
     "modalities": Row(
-        "spatialnet_training.studies.missing_bands:modalities", "Judge a network with bands missing.", "training", TRAINING
+        "spatialnet_training.studies.missing_bands:modalities", "Evaluate a network with missing bands.", "training", TRAINING
     ),
     "card": Row(
         "spatialnet_optimize.report.model_card:card",
-        "Measure a model on its data sets and write its card.",
+        "Evaluate a model on its data sets and write its card.",
         "training",
         TRAINING,
     ),
     "front": Row(
         "spatialnet_optimize.evaluation.pareto:front",
-        "Plot accuracy against latency over networks and sizes.",
+        "Plot accuracy against latency for several networks.",
         "training",
         TRAINING,
     ),
     "teach-known": Row(
-        "spatialnet_training.studies.known:teach_known", "Teach a network when not to answer.", "training", TRAINING
+        "spatialnet_training.studies.known:teach_known",
+        "Train a network's output 'known', for abstention.",
+        "training",
+        TRAINING,
     ),
     "soup": Row("spatialnet_training.studies.soup:soup", "Average the weights of two related networks.", "training", TRAINING),
-    "export": Row("spatialnet_optimize.cli.export:export", "Turn a checkpoint into a portable bundle.", "training", TRAINING),
+    "export": Row("spatialnet_optimize.cli.export:export", "Export a checkpoint as a portable bundle.", "training", TRAINING),
 }
 
 
@@ -122,7 +131,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     "Train": ("train", "teach-known", "soup"),
     "Study": ("card", "front", "baseline", "duplicates", "ablate", "modalities"),
 }
-"""The panels of `--help`, in order; a command of another package stands in the last one."""
+"""The panels of `--help`, in order. Commands of other packages are in the last one."""
 ADDED = "Added by other packages"
 
 
@@ -131,16 +140,16 @@ RENAMED: dict[str, dict[str, str]] = {
     "cost": {"--targets": "--targets-file"},
     "targets": {"--targets": "--targets-file"},
 }
-"""Command to its options of the release before, and today's names. This release takes the old ones and does not show them."""
+"""Maps each command to its renamed options (old name to new name). Old names still work and are hidden."""
 
 
 def with_new_names(command: str, arguments: list[str]) -> list[str]:
-    """The arguments with today's names of options; each old one is named on standard error."""
+    """Replace old option names with the current ones. Print a warning to standard error for each."""
     renamed, found = RENAMED.get(command, {}), list[str]()
     for argument in arguments:
         option, separator, value = argument.partition("=")
         if option in renamed:
-            typer.echo(f"{option} is called {renamed[option]} now; the next release no longer knows the old name", err=True)
+            typer.echo(f"{option} is now called {renamed[option]}; the next release removes the old name", err=True)
             option = renamed[option]
         found.append(option + separator + value)
     return found
@@ -155,14 +164,14 @@ def added_commands() -> dict[str, EntryPoint]:
 
 
 class LazyGroup(TyperGroup):
-    """Lists commands from the table; imports the one that is called."""
+    """Click group that lists the commands of the table and imports only the called one."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         listed = [name for commands in PANELS.values() for name in commands if name in COMMANDS]
         return [*dict.fromkeys((*listed, *COMMANDS, *added_commands()))]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """A stand-in with the help line alone; `resolve_command` brings the real one."""
+        """A placeholder with the help line only; `resolve_command` imports the real command."""
         if cmd_name in COMMANDS:
             return TyperCommand(cmd_name, help=COMMANDS[cmd_name].help, rich_help_panel=panel_of(cmd_name))
         if cmd_name in (added := added_commands()):
@@ -196,12 +205,12 @@ def options(
 
 
 def main() -> None:
-    """Entry point; turns our errors into one line on standard error and an exit status."""
+    """Entry point: converts a `SpatialNetError` into one line on standard error and an exit status."""
     try:
         app(prog_name="spatialnet-edge")
     except SpatialNetError as error:
         print(f"spatialnet-edge: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         sys.exit(error.exit_status)
-    except BrokenPipeError:  # `… | head`: the reader has what it wanted
+    except BrokenPipeError:  # `… | head`: the reader has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

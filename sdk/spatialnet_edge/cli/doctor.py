@@ -1,4 +1,4 @@
-"""`spatialnet-edge doctor`: what is installed, what works here, why the rest does not, and the command that mends it."""
+"""`spatialnet-edge doctor`: report what is installed, what works, why the rest does not work, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LIBRARIES = {
     "numpy": "", "onnxruntime": "", "pillow": "", "onnx": "optimize", "scikit-learn": "optimize",
     "tensorrt-rtx-cu13": "rtx", "torch": "training",
 }  # fmt: skip
-"""Distribution to the extra that brings it; empty for what the runtime always has."""
+"""Maps a distribution to the extra that installs it; empty for required distributions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +46,19 @@ class Check:
 
 
 def doctor(json: Annotated[bool, typer.Option("--json", help="Print the diagnosis as JSON.")] = False) -> None:
-    """Say what works on this machine, and how to mend what does not."""
+    """Report what works on this computer, and how to fix the rest."""
     checks = [*libraries(), opencv(), video_decoding(), gpu(), *backends(), gstreamer(), shipped_model()]
     if json:
         typer.echo(msgspec.json.format(msgspec.json.encode([asdict(check) for check in checks])))
         return
     console = printer()
     console.print(f"Python {sys.version.split()[0]} on {platform.system()} {platform.machine()}, {cores()} cores")
-    # Two columns of text, long words folded: at 80 columns a command that is cut short helps nobody.
+    # Long words are folded, because a truncated command is useless at 80 columns.
     table = Table("", Column("what", no_wrap=True), Column("found", overflow="fold"), box=None, pad_edge=False)
     for check in checks:
         mark = Text("✓", style="green") if check.works else Text("—", style="yellow")
         lines = [Text(printable(check.found, keep="\n"))] if check.found else []
-        lines += [Text(f"mend: {printable(check.mend)}", style="cyan")] if check.mend else []
+        lines += [Text(f"fix: {printable(check.mend)}", style="cyan")] if check.mend else []
         table.add_row(mark, check.what, Text("\n").join(lines))
     console.print(table)
 
@@ -75,24 +75,24 @@ def libraries() -> list[Check]:
 
 
 def opencv() -> Check:
-    """By import rather than by distribution: JetPack's and Debian's are no distributions that pip knows."""
+    """OpenCV, checked by import: pip does not list the packages of JetPack and Debian."""
     try:
         import cv2
     except ModuleNotFoundError:
         mend = f"{install_command('opencv')}, or your system's python3-opencv"
         return Check("library cv2", False, "not installed: no cameras, slow resizing", mend)
     except ImportError as error:
-        found = f"does not load beside NumPy {version('numpy')}: {first_line(error)}"
+        found = f"does not load with NumPy {version('numpy')}: {first_line(error)}"
         return Check("library cv2", False, found, "pip install 'numpy>=1.26,<2' if the system's OpenCV was built for NumPy 1")
     return Check("library cv2", True, cv2.__version__)
 
 
 def gpu() -> Check:
-    """The CUDA device, and the library that drives it."""
+    """The CUDA device and the Python library used for it."""
     try:
         device = open_device()
     except MissingExtra as error:
-        return Check("GPU", False, "not looked for: neither pycuda nor cuda-bindings is installed", mend_extra(error))
+        return Check("GPU", False, "not checked: neither pycuda nor cuda-bindings is installed", mend_extra(error))
     except EngineUnavailable as error:
         return Check("GPU", False, str(error))
     device.close()
@@ -102,7 +102,7 @@ def gpu() -> Check:
 
 
 def video_decoding() -> Check:
-    """Recordings and network streams, and the hardware that decodes them here."""
+    """Video decoding of recordings and streams, and the hardware decoders found."""
     try:
         from spatialnet_edge.sources.ffmpeg import hardware, version_of_ffmpeg
     except ImportError as error:
@@ -130,13 +130,13 @@ def backend_check(name: str) -> Check:
         return Check(what, False, f"'{error.library}' is not installed", mend_extra(error))
     except SpatialNetError as error:
         return Check(what, False, str(error))
-    except Exception as error:  # a library that is there and broken is just what a doctor looks for
-        return Check(what, False, f"does not load: {first_line(error)}", f"reinstall what '{name}' stands on")
+    except Exception as error:  # an installed but broken library is also a finding
+        return Check(what, False, f"does not load: {first_line(error)}", f"reinstall the library behind the backend '{name}'")
     return Check(what, not why, why or found)
 
 
 def plan_version(backend: Backend) -> str:
-    """The release of the library that a backend's plans belong to; empty for one that takes graphs."""
+    """The library release that a backend's plans require; empty for a backend without plans."""
     return backend.library_version if isinstance(backend, PlanBackend) else ""
 
 
@@ -150,13 +150,13 @@ def gstreamer() -> Check:
     if opencv_has_gstreamer():
         return Check("source gst:", True, "GStreamer through OpenCV")
     return Check(
-        "source gst:", False, "no GStreamer visible here",
+        "source gst:", False, "GStreamer not found",
         "apt install python3-gi gstreamer1.0-plugins-base; python3 -m venv --system-site-packages",
     )  # fmt: skip
 
 
 def shipped_model() -> Check:
-    """The whole order of trust and the golden test, on the shipped student."""
+    """Verify the shipped model and run its golden test."""
     try:
         with load("builtin:spatialnet-s") as model:
             found = f"golden test passed, difference {model.golden.difference:.1e} on {model.opened.record.backend}"

@@ -1,4 +1,4 @@
-"""`spatialnet-edge inspect BUNDLE`: heads, labels, sizes, hashes, provenance, the build's report."""
+"""`spatialnet-edge inspect BUNDLE`: print heads, labels, sizes, hashes, provenance and the build report."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def inspect(
     json: Annotated[bool, typer.Option("--json", help="Print the verified manifest as JSON.")] = False,
     schema: Annotated[bool, typer.Option("--schema", help="Print the manifest's JSON Schema and stop.")] = False,
 ) -> None:
-    """Show what a bundle holds. Every file's size and hash is verified first."""
+    """Show the contents of a bundle. Every file's size and hash is verified first."""
     if schema:
         typer.echo(jsonlib.dumps(manifest_schema(), indent=1))
         return

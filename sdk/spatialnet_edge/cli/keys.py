@@ -1,4 +1,4 @@
-"""`keygen`, `sign`, `verify`: who may say what flies."""
+"""The commands `keygen`, `sign`, `verify`, `revoke` and `distrust`: signatures of bundles and their keys."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ PASSPHRASE_VARIABLE = "SPATIALNET_PASSPHRASE"
 
 
 def keygen(
-    folder: Annotated[Path, typer.Argument(help="Where the keys are put; never over existing ones.")],
+    folder: Annotated[Path, typer.Argument(help="Folder for the keys. Existing keys are never overwritten.")],
     names: Annotated[
-        str, typer.Option("--name", help="Names of the key pairs: one to sign with, one to keep in a safe.")
+        str, typer.Option("--name", help="Names of the key pairs: the first signs, the last is kept in a safe.")
     ] = "operations,spare",
-    protect: Annotated[bool, typer.Option(help="Ask for a passphrase; else the private keys are not encrypted.")] = False,
+    protect: Annotated[bool, typer.Option(help="Ask for a passphrase. Without it, private keys are not encrypted.")] = False,
     expires: Annotated[
-        str, typer.Option(help="YYYY-MM-DD: the last day on which bundles that the first key signed are installed.")
+        str, typer.Option(help="YYYY-MM-DD: last day on which bundles signed by the first key can be installed.")
     ] = "",
 ) -> None:
     """Make key pairs: NAME.key signs bundles on the ground, NAME.pub goes into the trust store of every payload.
@@ -45,23 +45,26 @@ def keygen(
         public, identity = write_key_pair(folder, name, passphrase, None if place else last_day, may_revoke)
         echo(f"{public}  key {identity}{'  may revoke' if may_revoke else ''}")
     echo(
-        f"Copy the .pub files to {SYSTEM_STORE} on the payload (or set {STORE_VARIABLE}); keep the .key files off it, "
-        f"and {wanted[-1]}.key in a safe."
+        f"Copy the .pub files to {SYSTEM_STORE} on the payload (or set {STORE_VARIABLE}). Never copy the .key files "
+        f"to a payload, and keep {wanted[-1]}.key in a safe."
     )
 
 
 def sign_command(
-    bundle: Annotated[Path, typer.Argument(help="A .snb file or a bundle directory; it is replaced by the signed one.")],
-    key: Annotated[Path, typer.Option(help="A private key of 'spatialnet-edge keygen'.")],
+    bundle: Annotated[Path, typer.Argument(help="A .snb file or a bundle directory. The signed bundle replaces it.")],
+    key: Annotated[Path, typer.Option(help="A private key made by 'spatialnet-edge keygen'.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the signed bundle here instead.")] = None,
 ) -> None:
-    """Sign a bundle, after checking all of it.
+    """Verify a bundle and sign it.
 
     Raises:
-        UsageError: a shipped model without `--output`: it cannot be replaced where it lies.
+        UsageError: a shipped model without `--output`: installed files are not changed.
     """
     if output is None and str(bundle).startswith(BUILTIN_PREFIX):
-        raise UsageError(f"{bundle} is shipped with this version and stays as it is; name the signed bundle with -o FILE.snb")
+        raise UsageError(
+            f"{bundle} is part of this installation and cannot be changed; write the signed bundle to "
+            "another file with -o FILE.snb"
+        )
     opened = open_bundle(bundle, Trust(allow_unsigned=True))
     files = contents(opened)
     files[SIGNATURE] = sign(files[MANIFEST], read_private(key, passphrase_of(key)))
@@ -72,48 +75,54 @@ def sign_command(
 def verify(
     bundle: Annotated[Path, typer.Argument(help="A .snb file or a bundle directory.")],
     trust: Annotated[Path | None, typer.Option(help="The trust store: a folder of public keys.")] = None,
-    allow_unsigned: Annotated[bool, typer.Option("--allow-unsigned", help="An absent or unknown signature will do.")] = False,
+    allow_unsigned: Annotated[bool, typer.Option("--allow-unsigned", help="Accept an absent or unknown signature.")] = False,
 ) -> None:
-    """Check signature, file set and every hash; exit status 78 says that the bundle is refused, and why."""
+    """Verify signature, file set and every hash. Exit status 78: the bundle is refused; the message gives the reason."""
     keys = open_trust(trust, allow_unsigned)
     if not keys.keys and not allow_unsigned:
-        raise UsageError(f"no trusted keys here; give --trust DIR, set {STORE_VARIABLE}, or put them into {SYSTEM_STORE}")
+        raise UsageError(f"no trusted keys found; give --trust DIR, set {STORE_VARIABLE}, or copy keys to {SYSTEM_STORE}")
     opened = open_bundle(bundle, keys.at_install())
     echo(
-        f"{bundle}: {opened.spec.name}, serial {opened.manifest.serial}, {opened.signature}, {len(opened.manifest.files)} files "
+        f"{bundle}: {opened.spec.name}, serial {opened.manifest.serial}, {opened.signature}, "
+        f"{len(opened.manifest.files)} files "
         f"verified, sha256 {opened.sha256}"
     )
 
 
 def revoke(
-    revoked: Annotated[list[str], typer.Argument(help="Key ids, as 'keygen' prints them; those of earlier lists too.")],
-    key: Annotated[Path, typer.Option(help="The private key from the safe; its .pub says 'may-revoke: yes'.")],
-    serial: Annotated[int, typer.Option(help="Higher than that of the list before.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Where the list is written.")] = Path(FILE),
+    revoked: Annotated[list[str], typer.Argument(help="Key ids, as printed by 'keygen', including those of earlier lists.")],
+    key: Annotated[Path, typer.Option(help="The offline private key; its .pub contains 'may-revoke: yes'.")],
+    serial: Annotated[int, typer.Option(help="A number higher than that of the previous list.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Output file for the list.")] = Path(FILE),
 ) -> None:
-    """Sign a list of keys that payloads must not trust any more; 'distrust' takes it in there."""
+    """Sign a list of revoked keys. On payloads, `distrust` adds it to the trust store."""
     try:
         found = msgspec.convert({"serial": serial, "revoked": revoked}, RevocationList)
     except ValueError as error:
-        raise UsageError(f"the list cannot be made: {error}; a key id has 32 hexadecimal digits") from error
+        raise UsageError(f"cannot make the list: {error}; a key id has 32 hexadecimal digits") from error
     write_durably(output, sign_list(found, read_private(key, passphrase_of(key))))
     echo(f"{output}: list {serial} revokes {', '.join(revoked)}")
 
 
 def distrust(
-    source: Annotated[Path, typer.Argument(help="A list that 'revoke' made.")],
+    source: Annotated[Path, typer.Argument(help="A list made by 'revoke'.")],
     trust: Annotated[Path | None, typer.Option(help="The trust store: a folder of public keys.")] = None,
 ) -> None:
-    """Take a signed list of revoked keys into the trust store. What flies goes on flying; installs are refused."""
+    """Add a signed list of revoked keys to the trust store. The active bundle stays active; new installs with these keys are
+    refused."""
     store = open_trust(trust)
     if not store.keys:
-        raise UsageError(f"no trusted keys here; give --trust DIR, set {STORE_VARIABLE}, or put them into {SYSTEM_STORE}")
+        raise UsageError(f"no trusted keys found; give --trust DIR, set {STORE_VARIABLE}, or copy keys to {SYSTEM_STORE}")
     found = take_list(Path(store.where), source, store.keys)
     echo(f"{store.where}: list {found.serial} revokes {', '.join(found.revoked)}")
 
 
 def parse_day(text: str) -> date:
-    """Raises UsageError for what is no date."""
+    """Parse `YYYY-MM-DD`.
+
+    Raises:
+        UsageError: not a date.
+    """
     try:
         return date.fromisoformat(text)
     except ValueError as error:
@@ -121,7 +130,7 @@ def parse_day(text: str) -> date:
 
 
 def passphrase_of(key: Path) -> str:
-    """Asked for when the key is encrypted, unless the environment has it."""
+    """The passphrase of an encrypted key, from the environment or a prompt."""
     if not (key.is_file() and b"ENCRYPTED" in key.read_bytes()[:100]):
         return ""
     return os.environ.get(PASSPHRASE_VARIABLE) or str(typer.prompt("passphrase", hide_input=True))

@@ -1,4 +1,4 @@
-"""`spatialnet-edge log FOLDER`: what a journal holds, line by line, verified."""
+"""`spatialnet-edge log FOLDER`: verify a journal and print its records, one line each."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from spatialnet_edge.sinks.journal_reader import PIN, name_of, read_journal, seg
 
 
 def log(
-    folder: Annotated[Path, typer.Argument(help="The folder of a log: sink or of a service.")],
-    pin: Annotated[int, typer.Option(help="Keep this segment (its number) when old ones make room.")] = 0,
+    folder: Annotated[Path, typer.Argument(help="The folder of a log: sink or of a service's events.")],
+    pin: Annotated[int, typer.Option(help="Number of a segment that is never deleted to make room.")] = 0,
 ) -> None:
-    """Print the records of a journal as JSON lines; what is damaged is counted on standard error and left out."""
+    """Verify a log and print its records as JSON lines. Damaged lines are skipped and counted on standard error."""
     if not folder.is_dir() or not segments(folder):
-        raise SourceRefused(f"{folder}: no segment of a log (000000001.log …) in this folder")
+        raise SourceRefused(f"{folder}: this folder has no log segment (000000001.log …)")
     if pin:
         path = folder / name_of(pin)
         if not path.exists():
@@ -30,4 +30,4 @@ def log(
         for record in reading.records:
             typer.echo(record)
     if damaged:
-        typer.echo(f"{damaged} damaged or unfinished lines were left out", err=True)
+        typer.echo(f"{damaged} damaged or unfinished lines were skipped", err=True)

@@ -1,4 +1,5 @@
-"""The printer of every command: what bundles, files and libraries say is shown as it is, and never obeyed."""
+"""The console of every command. Text from bundles, files and libraries is escaped: markup and control characters have no
+effect."""
 
 from __future__ import annotations
 
@@ -13,18 +14,18 @@ from spatialnet_edge.core.printable import printable
 
 @final
 class Printer(Console):
-    """A console that takes no markup from text and escapes control characters in it; styles are given as `rich.text.Text`."""
+    """A rich console that ignores markup in text and escapes control characters; styles are given as `rich.text.Text`."""
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """As `Console.render_str`; every string that is printed, cells and titles of tables too, comes through here."""
+        """As `Console.render_str`. Rich calls it for every printed string, including table cells and titles."""
         return super().render_str(printable(text, keep="\n\t"), **options)
 
 
 def printer(stderr: bool = False, quiet: bool = False) -> Printer:
-    """The printer for standard output or standard error; `quiet` prints nothing."""
+    """A printer for standard output or standard error; `quiet` prints nothing."""
     return Printer(stderr=stderr, quiet=quiet, markup=False, highlight=False, emoji=False)
 
 
 def echo(text: object, err: bool = False) -> None:
-    """One line without wrapping, escaped."""
+    """Print one line, escaped and not wrapped."""
     print(printable(text, keep="\t"), file=sys.stderr if err else sys.stdout, flush=True)

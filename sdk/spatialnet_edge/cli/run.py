@@ -1,4 +1,4 @@
-"""`spatialnet-edge run BUNDLE SOURCE`: classify every frame; a live table while it runs, a summary at the end."""
+"""`spatialnet-edge run BUNDLE SOURCE`: classify every frame. Shows a live table during the run and a summary at the end."""
 
 from __future__ import annotations
 
@@ -29,38 +29,40 @@ from spatialnet_edge.sources.supervised import Report
 def run(
     bundle: Annotated[str, typer.Argument(help="A .snb file, a bundle directory, or builtin:spatialnet-s.")],
     source: Annotated[str, typer.Argument(help="clip.mp4, photo.jpg, folder/, 0, rtsp://…, gst:…, synthetic:…")],
-    json: Annotated[str, typer.Option(help="Write one JSON object a frame to this file, anew; - for standard output.")] = "",
-    video: Annotated[Path | None, typer.Option(help="Write the frames with the answers drawn on them (.mp4), anew.")] = None,
-    sink: Annotated[list[str] | None, typer.Option(help="Further sinks, NAME:WHERE; they add to what is there.")] = None,
+    json: Annotated[
+        str, typer.Option(help="Write one JSON object per frame; the file is overwritten; - for standard output.")
+    ] = "",
+    video: Annotated[
+        Path | None, typer.Option(help="Write an .mp4 with the predictions drawn on the frames; the file is overwritten.")
+    ] = None,
+    sink: Annotated[list[str] | None, typer.Option(help="More sinks, NAME:WHERE; existing files are appended to.")] = None,
     policy: Annotated[
-        str, typer.Option(help="every, latest or queue:N; by default every for recordings, latest for live sources.")
+        str, typer.Option(help="every, latest or queue:N. Default: every for recordings, latest for live sources.")
     ] = "",
     smooth: Annotated[float, typer.Option(min=0, help="Half-life of the temporal smoothing in seconds; 0 for none.")] = 0.0,
-    backend: Annotated[str, typer.Option(help="Use this backend alone.")] = "",
-    workers: Annotated[int, typer.Option(min=0, help="Frames in the engine at once; 0 for one a core.")] = 0,
-    limit: Annotated[int, typer.Option(min=0, help="Stop after this many frames; 0 for all.")] = 0,
-    deadline_ms: Annotated[float, typer.Option(min=0, help="From capture to result; 0 for none.")] = 0.0,
+    backend: Annotated[str, typer.Option(help="Use only this backend.")] = "",
+    workers: Annotated[int, typer.Option(min=0, help="Frames in the engine at once; 0: one per core.")] = 0,
+    limit: Annotated[int, typer.Option(min=0, help="Stop after this many frames; 0: all.")] = 0,
+    deadline_ms: Annotated[float, typer.Option(min=0, help="Milliseconds from capture to result; 0: no deadline.")] = 0.0,
     drop_late: Annotated[
-        bool, typer.Option("--drop-late", help="Skip frames past the deadline; else they are marked.")
+        bool, typer.Option("--drop-late", help="Skip late frames; by default they are classified and marked as late.")
     ] = False,
     wait: Annotated[
         bool | None,
-        typer.Option("--wait/--no-wait", help="Wait for a source or broker that is absent; by default for live sources."),
+        typer.Option("--wait/--no-wait", help="Wait for an absent source or broker. Default: only for live sources."),
     ] = None,
-    show: Annotated[str, typer.Option(help="Heads to show and write, separated by commas; all by default.")] = "",
+    show: Annotated[str, typer.Option(help="Heads to show and write, separated by commas. Default: all.")] = "",
     only: Annotated[
-        list[str] | None, typer.Option(help="HEAD=LABEL, such as objects=buildings: leave out frames without this answer.")
+        list[str] | None, typer.Option(help="HEAD=LABEL, such as objects=buildings: only frames with this prediction.")
     ] = None,
-    top: Annotated[int, typer.Option(min=0, help="Show so many likely labels of each head on the terminal.")] = 0,
-    pose: Annotated[str, typer.Option(help="Where positions come from: mavlink:CONNECTION.")] = "",
-    allow_unsigned: Annotated[bool, typer.Option("--allow-unsigned", help="An absent or unknown signature will do.")] = False,
-    no_fallback: Annotated[
-        bool, typer.Option("--no-fallback", help="Refuse when the preferred engine cannot run here.")
-    ] = False,
+    top: Annotated[int, typer.Option(min=0, help="Number of most likely labels per head on the terminal.")] = 0,
+    pose: Annotated[str, typer.Option(help="Source of positions: mavlink:CONNECTION.")] = "",
+    allow_unsigned: Annotated[bool, typer.Option("--allow-unsigned", help="Accept an absent or unknown signature.")] = False,
+    no_fallback: Annotated[bool, typer.Option("--no-fallback", help="Fail if the preferred engine cannot run here.")] = False,
 ) -> None:
     """Classify every frame of a source.
 
-    With --json - standard output holds the JSON objects and nothing else; all else goes to standard error.
+    With --json -, standard output has only the JSON objects; everything else goes to standard error.
     """
     console = printer(stderr=json == "-")
     options = StreamOptions(
@@ -89,10 +91,10 @@ def run(
 
 
 def consume(results: Stream, console: Console, limit: int, top: int) -> None:
-    """Show every result, then the summary.
+    """Consume the stream: show every result, then the summary.
 
     Raises:
-        SpatialNetError: the source, the engine or a sink failed, or no frame was answered.
+        SpatialNetError: the source, the engine or a sink failed, or no frame was classified.
     """
     view = LiveView(console, results.stats, results.length, top)
     failure: SpatialNetError | None = None
@@ -103,13 +105,13 @@ def consume(results: Stream, console: Console, limit: int, top: int) -> None:
                 view.show(result)
                 if limit and results.stats.emitted >= limit:
                     break
-    except ReaderGone:  # `… | head`: the reader has what it wanted
+    except ReaderGone:  # `… | head`: the reader has closed the pipe
         stopped = True
     except SpatialNetError as error:
         failure = error
     except KeyboardInterrupt:
         stopped = True
-        console.print("stopped; results up to here are kept", style="yellow")
+        console.print("stopped; the results so far are kept", style="yellow")
     results.stop()
     try:
         results.close_sinks()
@@ -126,7 +128,7 @@ def consume(results: Stream, console: Console, limit: int, top: int) -> None:
 
 
 def introduce(model: Model, console: Console) -> None:
-    """Say which form of the model runs, and why others were rejected."""
+    """Print the variant that runs and why others were rejected."""
     for reason in model.opened.rejected:
         console.print(f"rejected {reason}", style="yellow")
     record = model.opened.record
@@ -137,20 +139,20 @@ def introduce(model: Model, console: Console) -> None:
 
 
 def nothing_answered(source: str, ledger: FrameStats) -> RunError | None:
-    """A run to the end without a single answer is a failure, whatever became of the frames."""
+    """The error for a run without any result; None if there is a result."""
     if ledger.emitted or ledger.skipped.get("not_selected") or not ledger.captured:
         return None
     why = "; ".join(f"{count} {reason}" + detail_of(ledger, reason) for reason, count in ledger.skipped.items())
-    return RunError(f"{source}: none of its {ledger.captured} frames was answered: {why}")
+    return RunError(f"{source}: none of its {ledger.captured} frames was classified: {why}")
 
 
 def print_event(console: Console) -> Report:
-    """Prints what sources and sinks report."""
+    """Print an event of a source or sink."""
     return lambda kind, detail: console.print(f"{kind}: {detail}", style="yellow")
 
 
 def outputs(json: str, video: Path | None, others: list[str], fps: float | None) -> dict[str, str | Sink]:
-    """The sinks by name: those that write anew are opened here, the rest are URIs."""
+    """The sinks by name. Sinks that overwrite a file are opened here; all others are given as URIs."""
     named: dict[str, str | Sink] = {}
     if json:
         named["--json"] = SINKS["jsonl"].load()(json, overwrite=True)
@@ -160,7 +162,7 @@ def outputs(json: str, video: Path | None, others: list[str], fps: float | None)
 
 
 def stop_on_terminate() -> None:
-    """SIGTERM ends the run as Ctrl-C does: drain, close, summary."""
+    """Handle SIGTERM like Ctrl-C: drain, close, print the summary."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

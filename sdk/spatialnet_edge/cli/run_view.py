@@ -1,4 +1,4 @@
-"""What `run` shows: a live table on a terminal, a line now and then elsewhere, and a summary at the end."""
+"""The output of `run`: a live table on a terminal, otherwise a line from time to time, and a summary at the end."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from spatialnet_edge.runtime.frame_stats import FrameStats
 REFRESH_HZ = 8
 HEADS_ON_A_LINE = 3
 KEPT = 20_000
-"""The summary's percentiles are over the last so many frames: a run may last for months."""
+"""Number of last frames for the percentiles of the summary. It is limited because a run may last for months."""
 
 
 def detail_of(ledger: FrameStats, reason: str) -> str:
-    """What was wrong with the last frame that was skipped for a reason, where that is known."""
+    """Detail of the last frame skipped for a reason; empty if unknown."""
     return f", the last: {ledger.details[reason]}" if reason in ledger.details else ""
 
 
 class LiveView:
-    """A progress bar and the current answers on a terminal; a line now and then elsewhere."""
+    """Live view: a progress bar and the current predictions on a terminal, otherwise a line from time to time."""
 
     def __init__(self, console: Console, ledger: FrameStats, length: int | None, top: int = 0) -> None:
         self.ages: deque[float] = deque(maxlen=KEPT)
@@ -63,7 +63,7 @@ class LiveView:
 
     @property
     def rate(self) -> float:
-        """Results a second so far."""
+        """Results per second so far."""
         return self._ledger.emitted / max(1e-9, time.monotonic() - self.started)
 
     def show(self, result: FrameResult) -> None:
@@ -85,10 +85,10 @@ class LiveView:
 
 
 def answers(result: FrameResult, top: int = 0) -> Table:
-    """The answers for one frame.
+    """The predictions of one frame as a table.
 
     Args:
-        top: so many likely labels of each multiclass head; 0 for the answer alone.
+        top: number of likely labels per multiclass head; 0: only the predicted one.
     """
     table = Table(title=f"frame {result.seq}   age {result.age_ms:.0f} ms   {result.reason or ''}", min_width=72)
     table.add_column("head")
@@ -107,7 +107,7 @@ def answers(result: FrameResult, top: int = 0) -> Table:
 
 
 def line(result: FrameResult, top: int = 0) -> str:
-    """The answers of up to `HEADS_ON_A_LINE` heads on one line; of more heads the first alone."""
+    """The predictions of up to `HEADS_ON_A_LINE` heads on one line; if there are more heads, only the first."""
     if result.reason is not None:
         return f"no label ({result.reason})"
     answers = list(result.predictions.items())
@@ -116,22 +116,22 @@ def line(result: FrameResult, top: int = 0) -> str:
 
 
 def in_words(answer: Prediction, top: int) -> str:
-    """An answer, or the likeliest labels of a multiclass head with their confidences."""
+    """A prediction as text, or the most likely labels of a multiclass head with their confidences."""
     if top and isinstance(answer, Classification):
         return ", ".join(f"{label} {share:.0%}" for label, share in answer.top(top))
     return str(answer)
 
 
 def bar(share: float) -> str:
-    """A share of 0 to 1 as a bar of 16 characters and a percentage."""
+    """Format a share of 0 to 1 as a bar of 16 characters and a percentage."""
     return f"{'█' * round(share * 16):<16} {share:4.0%}"
 
 
 def summary(ledger: FrameStats, view: LiveView, sinks: Mapping[str, Mapping[str, int]]) -> Table:
-    """What happened to every frame, and how long it took.
+    """The summary table: what happened to every frame, and how long it took.
 
     Args:
-        sinks: of each, results that did not arrive, by reason.
+        sinks: per sink, the number of undelivered results by reason.
     """
     seconds = time.monotonic() - view.started
     table = Table(title="summary", show_header=False)

@@ -1,4 +1,4 @@
-"""`serve` and `health`: a service, and how it is."""
+"""The commands `serve` and `health`: run the service, and report its health."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from spatialnet_edge.service.start_guard import set_by_signals
 
 def serve(
     config: Annotated[Path, typer.Option(help="payload.toml.")],
-    check: Annotated[bool, typer.Option("--check", help="Check the configuration and stop.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Check the configuration and exit.")] = False,
 ) -> None:
-    """Run unattended: cameras that come back, self-tests, bundles on trial, a health file. SIGTERM drains and ends it."""
+    """Run unattended: reconnecting cameras, self-tests, bundles on trial, a health file. SIGTERM drains and ends it."""
     if check:
         settings = load_service_config(config)
-        echo(f"{config}: {len(settings.sources)} source(s); the configuration is sound")
+        echo(f"{config}: {len(settings.sources)} source(s); the configuration is valid")
         return
     unblock_standard_error()
     stop = Event()
@@ -34,16 +34,16 @@ def serve(
         run_service(load_service_config(config), stop)
     except SpatialNetError as error:
         last_words(f"spatialnet-edge: {printable(' '.join(str(error).split()))}")
-        wrong = isinstance(error, UsageError)  # whatever is wrong in the configuration, a restart will not help
+        wrong = isinstance(error, UsageError)  # a restart does not fix a wrong configuration
         raise typer.Exit(Refused.exit_status if wrong else error.exit_status) from error
 
 
 def health(
     file: Annotated[Path, typer.Option(help="The health file of the service.")] = Path("/run/spatialnet-edge/health.json"),
-    strict: Annotated[bool, typer.Option("--strict", help="DEGRADED counts as not working.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the whole health file.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Count DEGRADED as not working.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the complete health file.")] = False,
 ) -> None:
-    """Say whether the service works: exit status 0 if a camera has a recent result and a sink takes it, 1 if not, 78 if there is no
+    """Report whether the service works. Exit status 0: a camera has a recent result and a sink accepted it. 1: not. 78: no
     health file."""
     found = read_health(file)
     working, line = verdict(found)

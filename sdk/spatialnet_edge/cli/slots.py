@@ -1,4 +1,4 @@
-"""`install`, `rollback`, `status`: which bundle flies."""
+"""The commands `install`, `rollback` and `status`: the installed bundles and the active one."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def install(
     bundle: Annotated[Path, typer.Argument(help="A .snb file or a bundle directory.")],
     root: Root = ROOT,
     trust: Annotated[Path | None, typer.Option(help="The trust store: a folder of public keys.")] = None,
-    allow_unsigned: Annotated[bool, typer.Option("--allow-unsigned", help="An absent or unknown signature will do.")] = False,
-    config: Annotated[
-        Path | None, typer.Option(help="payload.toml: root, trust and compatible models are taken from there.")
-    ] = None,
+    allow_unsigned: Annotated[bool, typer.Option("--allow-unsigned", help="Accept an absent or unknown signature.")] = False,
+    config: Annotated[Path | None, typer.Option(help="payload.toml: read root, trust and compatible models from it.")] = None,
     rebuild_state: Annotated[
         bool,
-        typer.Option(help="Both copies of the slots' state are damaged: take the highest serials from what is installed."),
+        typer.Option(
+            help="When both copies of the slot state are damaged: read the highest serials from the installed bundles."
+        ),
     ] = False,
 ) -> None:
-    """Put a bundle on trial: the next start of `serve` takes it, and takes it back if it fails."""
+    """Install a bundle on trial: the next start of `serve` runs it, and rolls it back if it fails."""
     compatible: tuple[str, ...] = ()
     if config is not None:
         settings = load_service_config(config)
@@ -51,14 +51,14 @@ def install(
 
 
 def rollback(root: Root = ROOT) -> None:
-    """Take the trial back; without a trial, return to the bundle that flew before. Takes effect at the next start."""
+    """Roll back the trial; without a trial, return to the previous bundle. Takes effect at the next start."""
     path = Slots(root).rollback()
     opened = open_bundle(path, Trust(allow_unsigned=True))
-    echo(f"flies at the next start: {opened.spec.name}, serial {opened.manifest.serial}")
+    echo(f"active at the next start: {opened.spec.name}, serial {opened.manifest.serial}")
 
 
 def status(root: Root = ROOT, json: Annotated[bool, typer.Option("--json", help="Print the slots as JSON.")] = False) -> None:
-    """Show which bundles are installed, verified, and how often the trial was tried."""
+    """Verify and list the installed bundles, with the number of tries of the trial."""
     slots = Slots(root)
     rows: list[dict[str, str | int]] = []
     for name in (CURRENT, PREVIOUS, TRIAL):
@@ -85,4 +85,6 @@ def status(root: Root = ROOT, json: Annotated[bool, typer.Option("--json", help=
             table.add_row(name, str(row["model"]), str(row["serial"]), str(row["signature"]), str(row["sha256"])[:16])
     printer().print(table if rows else f"{root}: no bundle is installed")
     if not slots.state.complete:
-        printer().print("the highest serials are unknown: both copies of the state are damaged; see 'install --rebuild-state'")
+        printer().print(
+            "the highest serials are unknown because both copies of the state are damaged; see 'install --rebuild-state'"
+        )
