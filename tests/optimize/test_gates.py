@@ -30,6 +30,16 @@ def test_one_head_over_the_budget_is_enough_to_fail() -> None:
     assert decide([FP32, worse], 1.5).winner is worse
 
 
+def test_one_image_of_a_small_set_may_change_and_two_may_not() -> None:
+    """One of 40 images is 2.5 points: no budget of half a point can be judged by it."""
+    small = replace(FP32, judged_images={"land_use (a)": 40, "objects (b)": 1000})
+    one, two = (replace(INT8, accuracy={**FP32.accuracy, "land_use (a)": 0.90 - wrong / 40}) for wrong in (1, 2))
+    assert decide([small, one], 0.5).winner is one
+    assert "loses 5.00 points in land_use (a); one of its 40 images may change" in verdicts(small, two)["int8-dynamic"]
+    large = replace(small, judged_images={"land_use (a)": 400, "objects (b)": 1000})
+    assert "loses 2.50 points in land_use (a); the budget is 0.50" in verdicts(large, one)["int8-dynamic"]
+
+
 def test_a_candidate_that_answers_otherwise_fails_even_if_it_is_as_accurate() -> None:
     strange = replace(INT8, golden_difference=GOLDEN_TOLERANCE["int8-dynamic"] * 2)
     assert "golden" in verdicts(FP32, strange)["int8-dynamic"]

@@ -165,19 +165,21 @@ def measured_answers(
     """One candidate's figures, all but its latency."""
     spec, expected = evidence.spec, evidence.golden_expected
     golden = predict(engines[name], evidence.golden_frames)
+    scores = {
+        f"{truth.head} ({each.labelled.name})": judge(spec, truth, own, each.pixels.kept)
+        for each, own in zip(evidence.sets, answers[name], strict=True)
+        for truth in truths(each.labelled, spec)
+    }
     same = [agreement(spec, own, theirs) for own, theirs in zip(answers[name], answers[REFERENCE], strict=True)]
     return Measured(
         name=name,
         content=contents[name],
-        accuracy={
-            f"{truth.head} ({each.labelled.name})": judge(spec, truth, own, each.pixels.kept).headline
-            for each, own in zip(evidence.sets, answers[name], strict=True)
-            for truth in truths(each.labelled, spec)
-        },
+        accuracy={key: score.headline for key, score in scores.items()},
         agreement=float(np.mean(same)) if same else agreement(spec, golden, expected),
         golden_difference=max(difference(head, golden[head.name], expected[head.name]) for head in spec.outputs),
         p50_ms=0.0,
         p99_ms=0.0,
+        judged_images={key: score.images for key, score in scores.items()},
         corrupted_accuracy=corrupted_accuracy(engines[name], evidence),
         not_land_withheld=not_land_withheld(engines[name], evidence),
     )

@@ -53,6 +53,7 @@ class Measured:
     Attributes:
         content: the graph or plan.
         accuracy: `head (data set)` to the headline figure, 0 to 1.
+        judged_images: `head (data set)` to the number of images behind that figure.
         agreement: share of answers equal to the reference's, 0 to 1.
         golden_difference: largest difference in probability on the golden frames.
         p50_ms, p99_ms: engine alone; 0 when it cannot run here.
@@ -68,6 +69,7 @@ class Measured:
     p50_ms: float
     p99_ms: float
     runs_here: bool = True
+    judged_images: dict[str, int] = field(default_factory=dict)
     executed: dict[str, int] = field(default_factory=dict)
     stripped_size: int = 0
     corrupted_accuracy: float | None = None
@@ -85,6 +87,31 @@ def loss_points(candidate: Measured, reference: Measured) -> float:
     return max(losses, default=0.0)
 
 
+def allowed_loss(key: str, reference: Measured, budget: float) -> float:
+    """Points that a candidate may lose on one head and data set: the budget, or one image where one image is worth more.
+
+    One changed answer in a small set is no evidence of a loss. The gates of agreement and of golden frames judge the answers of
+    all heads, with labels or without.
+    """
+    images = reference.judged_images.get(key, 0)
+    return max(budget, 100 / images) if images else budget
+
+
+def accuracy_refusal(candidate: Measured, reference: Measured, budget: float) -> str:
+    """Why a candidate loses too much accuracy, at its worst head and data set; empty when it does not."""
+    excess = {
+        key: 100 * (reference.accuracy[key] - candidate.accuracy[key]) - allowed_loss(key, reference, budget)
+        for key in reference.accuracy
+    }
+    worst = max(excess, key=lambda key: excess[key], default="")
+    if not worst or excess[worst] <= 1e-6:  # one image of 200 is half a point, but for the last bit
+        return ""
+    allowed = allowed_loss(worst, reference, budget)
+    one_image = f"one of its {reference.judged_images.get(worst)} images may change"
+    reason = f"the budget is {budget:.2f}" if allowed == budget else one_image
+    return f"accuracy: loses {excess[worst] + allowed:.2f} points in {worst}; {reason}"
+
+
 def refusal(candidate: Measured, reference: Measured, budget: float, passed_before: bool = False) -> str:
     """Why a candidate may not fly; empty when it may.
 
@@ -98,10 +125,8 @@ def refusal(candidate: Measured, reference: Measured, budget: float, passed_befo
     if candidate.executed and asked not in candidate.executed:
         found = ", ".join(f"{count} in {precision}" for precision, count in candidate.executed.items())
         return f"executed precision: {asked} was asked for and no layer runs in it: {found}"
-    lost = loss_points(candidate, reference)
-    if lost > budget + 1e-6:  # one image of 200 is half a point, but for the last bit
-        head = max(reference.accuracy, key=lambda key: reference.accuracy[key] - candidate.accuracy[key])
-        return f"accuracy: loses {lost:.2f} points in {head}; the budget is {budget:.2f}"
+    if verdict := accuracy_refusal(candidate, reference, budget):
+        return verdict
     if not reference.accuracy and not passed_before:
         return "not judged: no labelled image fits a head of this model; give some with --labelled"
     if verdict := robustness_refusal(candidate, reference, budget):
