@@ -136,7 +136,7 @@ def test_a_name_that_stands_twice_is_refused(tiny_path: Path, tmp_path: Path) ->
         for entry, content in [*entries, entries[-1]]:
             archive.writestr(entry, content)
 
-    assert "stands twice" in refused(rezip(tiny_path, tmp_path / "twice.snb", add))
+    assert "occurs twice" in refused(rezip(tiny_path, tmp_path / "twice.snb", add))
 
 
 def resign(bundle: Bundle, files: dict[str, bytes]) -> None:
@@ -194,7 +194,7 @@ def test_a_checkpoint_is_refused_with_the_command_that_helps(tmp_path: Path) -> 
         (b"[]", "cannot be read"),
         (b"{}", "missing required field"),
         (b'{"format": 2}', "format 2; this version reads format 1"),
-        (b'{"format": 1, "format": 1}', "stands twice"),
+        (b'{"format": 1, "format": 1}', "occurs twice"),
         (b'{"format": 1, "serial": NaN}', "NaN is not a JSON number"),
         (b"[" * 40 + b"]" * 40, "nested deeper than 32"),
         (b"\xff\xfe{}", "cannot be read"),

@@ -86,7 +86,7 @@ def test_a_revoked_key_installs_nothing_and_what_it_signed_flies_on(
 
 
 def test_only_a_key_that_may_revoke_signs_a_list(keys: SimpleNamespace) -> None:
-    with pytest.raises(BundleError, match="may not revoke keys here"):
+    with pytest.raises(BundleError, match="may not revoke keys"):
         take_list(keys.store, revoke(keys, ["safe"], by="daily"), trusted(keys))
     assert not (keys.store / FILE).exists()
 
@@ -120,7 +120,7 @@ def test_no_change_of_a_list_goes_unseen(tiny_path: Path, tmp_path: Path, keys: 
     (keys.store / FILE).write_bytes(content[:-5])
     trust = open_trust(keys.store)
     assert open_bundle(path, trust).signature == f"signed by {keys.ids['daily']}"
-    with pytest.raises(BundleError, match="cannot be judged"):
+    with pytest.raises(BundleError, match="cannot be verified"):
         open_bundle(path, trust.at_install())
     take_list(keys.store, revoke(keys, ["old"]), trusted(keys))
     open_bundle(path, open_trust(keys.store).at_install())

@@ -162,7 +162,7 @@ def test_mark_good_after_a_rollback_is_told(tmp_path: Path, releases: list[Path]
     slots.install(releases[1], ANY)
     path, _ = slots.choose()
     assert slots.rollback() == slots.root / str(slots.target(CURRENT))
-    with pytest.raises(BundleError, match="was taken back while it flew"):
+    with pytest.raises(BundleError, match="was rolled back while it ran"):
         slots.mark_good(path)
     assert slots.state.accepted == {"tiny": 0}
 

@@ -232,8 +232,8 @@ def test_what_nvidias_own_program_would_be_asked() -> None:
 @pytest.mark.parametrize(
     ("board", "error", "says"),
     [
-        ("NVIDIA Jetson Orin Nano Developer Kit", EngineUnavailable, "comes with JetPack .* --system-site-packages"),
-        (None, MissingExtra, f"it comes with: {re.escape(install_command('tensorrt'))}$"),
+        ("NVIDIA Jetson Orin Nano Developer Kit", EngineUnavailable, "part of JetPack .* --system-site-packages"),
+        (None, MissingExtra, f"install it with: {re.escape(install_command('tensorrt'))}$"),
     ],
 )
 def test_an_absent_library_says_where_it_comes_from(

@@ -68,7 +68,7 @@ def test_an_old_name_of_an_option_still_works_and_is_not_shown(command: str, old
 def test_an_old_name_reaches_the_command(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["targets", "--targets", str(tmp_path / "none.toml")])
     assert "no table of targets" in str(result.exception)
-    assert "--targets is called --targets-file now" in result.output
+    assert "--targets is now called --targets-file" in result.output
 
 
 def test_a_shell_completes_commands_and_options() -> None:

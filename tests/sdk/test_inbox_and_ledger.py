@@ -20,7 +20,7 @@ def test_policies(text: str, capacity: int, drops: bool) -> None:
 
 @pytest.mark.parametrize("text", ["", "newest", "queue", "queue:0", "queue:-1", "queue:x", "queue:10001", "queue:²"])
 def test_unknown_policies_are_refused(text: str) -> None:
-    with pytest.raises(UsageError, match=r"every, latest and queue:N"):
+    with pytest.raises(UsageError, match=r"every, latest or queue:N"):
         parse_policy(text)
 
 

@@ -110,4 +110,4 @@ def test_what_needs_an_extra_names_it(library: str, source: str, extra: str) -> 
     program = f"import sys; sys.modules[{library!r}] = None; from spatialnet_edge.sources.registry import open_source as o"
     ran = subprocess.run([sys.executable, "-c", f"{program}; o({source!r})"], capture_output=True, text=True, timeout=120)
     assert f"MissingExtra: the library '{library}' is not installed" in ran.stderr
-    assert f"it comes with: {install_command(extra)}\n" in ran.stderr
+    assert f"install it with: {install_command(extra)}\n" in ran.stderr

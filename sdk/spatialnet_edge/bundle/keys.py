@@ -1,12 +1,12 @@
-"""Ed25519 keys in PEM: read them, make them.
+"""Ed25519 keys in PEM files: reading and generation.
 
-A public key may have notes in front of it, as RFC 7468 (section 2) allows in a PEM file:
+A public key file may have notes before the key, as RFC 7468 (section 2) allows:
 
     expires: 2028-01-01
     may-revoke: yes
     -----BEGIN PUBLIC KEY-----
 
-The notes are not signed: they say what the owner of this computer's trust store allows the key.
+The notes are not signed. The owner of the trust store writes them to limit the key.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ OTHERS_WRITE, OTHERS_READ = 0o022, 0o077
 
 @dataclass(frozen=True, slots=True)
 class TrustedKey:
-    """A public key of a trust store, and what it may do.
+    """A public key of a trust store, and its permissions.
 
     Attributes:
-        expires: last day (UTC) on which bundles signed by it are installed; None for no end.
-        may_revoke: whether it may sign a list of revoked keys (see `revocation.py`).
+        expires: last day (UTC) on which bundles signed by this key can be installed; None: no limit.
+        may_revoke: whether this key may sign a list of revoked keys (see `revocation.py`).
     """
 
     public: Ed25519PublicKey
@@ -47,7 +47,7 @@ class TrustedKey:
         return key_id(self.public)
 
     def expired(self, today: date | None = None) -> bool:
-        """Whether its last day has passed, by this computer's clock. A clock that was never set finds no key expired."""
+        """Whether the last day has passed, by this computer's clock. If the clock was never set, no key counts as expired."""
         return self.expires is not None and (today or datetime.now(timezone.utc).date()) > self.expires
 
 
@@ -57,17 +57,17 @@ def key_id(key: Ed25519PublicKey) -> str:
 
 
 def read_public(path: Path) -> TrustedKey:
-    """An Ed25519 public key from PEM, with its notes.
+    """Read an Ed25519 public key from PEM, with its notes.
 
     Raises:
-        UsageError: it is something else, or has a note that is unknown; a private key in a trust store is named as such.
+        UsageError: not an Ed25519 public key, or an unknown note. For a private key the message says so.
     """
     keys = _cryptography()
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     raw = _read_key(path)
     if b"PRIVATE KEY" in raw:
-        raise UsageError(f"{path}: this is a private key; it must never be on a payload computer; put its .pub there")
+        raise UsageError(f"{path}: this is a private key; it must never be on a payload computer; copy its .pub file instead")
     try:
         key = load_pem_public_key(raw)
     except ValueError as error:
@@ -96,14 +96,14 @@ def _with_notes(path: Path, raw: bytes, key: Ed25519PublicKey) -> TrustedKey:
 
 
 def refuse_modes(path: Path, forbidden: int, danger: str) -> None:
-    """Refuse a file or folder that others may change or read.
+    """Refuse a file or folder whose mode gives other users access.
 
     Args:
-        forbidden: bits of the mode that must not be set.
-        danger: what these bits allow.
+        forbidden: mode bits that must not be set.
+        danger: consequence of these bits, for the message.
 
     Raises:
-        UsageError: with its mode and the command that mends it.
+        UsageError: a forbidden bit is set; the message has the mode and the command that fixes it.
     """
     try:
         mode = path.stat().st_mode & 0o7777
@@ -114,10 +114,10 @@ def refuse_modes(path: Path, forbidden: int, danger: str) -> None:
 
 
 def read_private(path: Path, passphrase: str = "") -> Ed25519PrivateKey:
-    """An Ed25519 private key from PEM.
+    """Read an Ed25519 private key from PEM.
 
     Raises:
-        UsageError: it is something else, the passphrase is wrong or missing, or others may read the file.
+        UsageError: not an Ed25519 private key, a wrong or missing passphrase, or a file that other users may read.
     """
     refuse_modes(path, OTHERS_READ, "others may read this private key")
     keys = _cryptography()
@@ -135,7 +135,7 @@ def read_private(path: Path, passphrase: str = "") -> Ed25519PrivateKey:
 def write_key_pair(
     folder: Path, name: str, passphrase: str = "", expires: date | None = None, may_revoke: bool = False
 ) -> tuple[Path, str]:
-    """Make `NAME.key` (readable by its owner alone) and `NAME.pub`; never over an existing one.
+    """Generate `NAME.key` (readable by its owner only) and `NAME.pub`. Existing keys are never overwritten.
 
     Args:
         expires, may_revoke: notes of the public key; see `TrustedKey`.
@@ -144,7 +144,7 @@ def write_key_pair(
         The public key's path and id.
 
     Raises:
-        UsageError: a key of that name is there already, or the folder cannot be written.
+        UsageError: a key of that name exists, or the folder cannot be written.
     """
     private = _cryptography().Ed25519PrivateKey.generate()
     from cryptography.hazmat.primitives import serialization as pem
@@ -161,7 +161,7 @@ def write_key_pair(
             with open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
                 file.write(content)
     except FileExistsError as error:
-        raise UsageError(f"{error.filename}: a key of this name is there already; choose another --name or folder") from error
+        raise UsageError(f"{error.filename}: a key of this name exists already; choose another --name or folder") from error
     except OSError as error:
         raise UsageError(f"{folder}: cannot be written: {error.strerror}") from error
     return path, key_id(private.public_key())

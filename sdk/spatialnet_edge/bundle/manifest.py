@@ -1,6 +1,6 @@
-"""The manifest of a bundle: its types, and a reader that trusts nothing.
+"""The manifest of a bundle: its types, and a strict reader.
 
-The JSON Schema that other languages can check against is `manifest_schema()`, exported by `spatialnet-edge inspect --schema`.
+Other languages can use its JSON Schema: `manifest_schema()`, exported by `spatialnet-edge inspect --schema`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RelativePath: TypeAlias = Annotated[
 
 
 class FileRecord(Contract, frozen=True):
-    """One file of the bundle, beside the manifest and its signature."""
+    """Path, size and hash of one file of the bundle. The manifest and its signature are not listed."""
 
     path: RelativePath
     size: Annotated[int, msgspec.Meta(ge=0, le=MAX_INTEGER)]
@@ -35,14 +35,14 @@ class FileRecord(Contract, frozen=True):
 
 
 class Golden(Contract, frozen=True):
-    """Real frames, and what the FP32 reference answered.
+    """Golden frames: real images, and the outputs of the FP32 reference for them.
 
     Attributes:
-        frames: PNG files of the model's input size, at least eight; of a model that does not take three bands, in grey, with its
-            bands side by side.
-        expected: a JSON file: head name to a list of rows, one for each frame.
-        tolerance: the largest difference in probability at which an engine still counts as this model. A larger one than 0.25 would
-            pass an engine that gives another label.
+        frames: at least eight PNG files of the model's input size. For a model without exactly three bands, the bands are side
+            by side in one grey image.
+        expected: a JSON file: head name to a list of rows, one per frame.
+        tolerance: largest allowed difference in probability. At most 0.25: a higher tolerance would accept an engine that
+            gives another label.
     """
 
     frames: Annotated[tuple[RelativePath, ...], msgspec.Meta(min_length=8)]
@@ -51,14 +51,14 @@ class Golden(Contract, frozen=True):
 
 
 class DeviceRecord(Contract, frozen=True):
-    """A GPU, with what tells it from others of the same name.
+    """A GPU, with the properties that distinguish it from other GPUs of the same name.
 
     Attributes:
-        name: as the driver says it; every Jetson of one generation has the same, such as "Orin".
+        name: from the driver; all Jetsons of one generation have the same name, such as "Orin".
         compute_capability: "8.7".
-        multiprocessors: that are switched on; on some Jetsons fewer in low power modes.
-        memory_bytes: in all.
-        board: the board's name in the device tree; None where there is none.
+        multiprocessors: number of active ones; some Jetsons have fewer in low power modes.
+        memory_bytes: total memory.
+        board: the board's name in the device tree; None if there is none.
     """
 
     name: str
@@ -69,17 +69,17 @@ class DeviceRecord(Contract, frozen=True):
 
 
 class EngineRecord(Contract, frozen=True):
-    """A compiled or quantised form of `model.onnx`, and where it may run.
+    """A compiled or quantised variant of `model.onnx`, and the devices that it can run on.
 
     Attributes:
         precision: `fp32`, `fp16`, `int8` …, as requested.
-        device: what it was built on, for people; empty for what runs anywhere.
-        library_version: of the backend's library at build time; an engine plan runs on no other unless `version_compatible`.
-        portable: whether any machine with the backend can run it (an ONNX graph), or the recorded device alone.
-        weights: the graph in this bundle from which a plan without weights gets them when it is loaded; empty for a whole one.
-        built_on: the device that the plan was built on; None for what runs anywhere.
-        version_compatible: whether later releases of the library can load the plan. Such a plan holds code for the host.
-        dla_core: the deep-learning accelerator that the plan was built for; None for the GPU alone.
+        device: name of the device that it was built on, for people; empty if it runs anywhere.
+        library_version: of the backend's library at build time; a plan requires the same version unless `version_compatible`.
+        portable: True: any computer with the backend can run it (an ONNX graph). False: only the recorded device.
+        weights: for a plan without weights, the graph in this bundle from which they are loaded; empty for a complete plan.
+        built_on: the device that the plan was built on; None if it runs anywhere.
+        version_compatible: whether later releases of the library can load the plan. Such a plan contains code for the host.
+        dla_core: the deep-learning accelerator that the plan was built for; None: only the GPU.
     """
 
     path: RelativePath
@@ -95,14 +95,14 @@ class EngineRecord(Contract, frozen=True):
 
 
 class Provenance(Contract, frozen=True):
-    """Where the weights come from.
+    """Origin of the weights.
 
     Attributes:
         created: UTC, ISO 8601.
-        tool: name and version of what wrote the bundle.
-        source: what it was built from, with its sha256.
+        tool: name and version of the program that wrote the bundle.
+        source: the file that it was built from, with its sha256.
         command: the command that trained or built it.
-        data: what it was trained on; a set of images as "name: N images".
+        data: the training data; a set of images as "name: N images".
         licence: of the weights.
     """
 
@@ -115,23 +115,24 @@ class Provenance(Contract, frozen=True):
 
     @property
     def image_counts(self) -> dict[str, int]:
-        """Of each set of images that it was trained on, how many."""
+        """Number of images per training set."""
         found = (re.fullmatch(r"(.+): (\d+) images", each) for each in self.data)
         return {match[1]: int(match[2]) for match in found if match}
 
 
 class CandidateRecord(Contract, frozen=True):
-    """One candidate of a build, kept whether it won or lost.
+    """One variant of a build, chosen or rejected.
 
     Attributes:
-        accuracy: head and data set to the figure on the gate's labelled images (top-1, or mean average precision).
-        loss_points: the largest loss against FP32 over the heads, in points (hundredths).
-        latency_ms: p50 of the engine alone on the building machine; 0 if it did not run there.
-        executed: precision to how many of the plan's layers run in it, as the library itself says; empty if it was not asked.
+        accuracy: head and data set to the metric on the gate's labelled images (top-1, or mean average precision).
+        loss_points: the largest loss against FP32 over the heads, in percentage points.
+        latency_ms: median latency of the engine alone on the building computer; 0 if it did not run there.
+        executed: precision to the number of the plan's layers that run in it, as reported by the library; empty if it was not
+            queried.
         stripped_size: bytes of the plan without its weights; 0 if none was made.
-        corrupted_accuracy: mean figure over the heads and sets on corrupted images, 0 to 1; None if it was not judged by them.
-        not_land_withheld: share of pictures without land that get no label, 0 to 1; None if it was not judged by them.
-        verdict: `chosen`, `slower`, `accuracy`, `golden`, `not run here` … and why, in one line.
+        corrupted_accuracy: mean metric over heads and data sets on corrupted images, 0 to 1; None if not evaluated.
+        not_land_withheld: share of pictures without land that get no label, 0 to 1; None if not evaluated.
+        verdict: `chosen`, `slower`, `accuracy`, `golden`, `not run here` … with the reason, in one line.
     """
 
     name: Label
@@ -150,11 +151,11 @@ class CandidateRecord(Contract, frozen=True):
 
 
 class ExecutedLayer(Contract, frozen=True):
-    """One layer of a plan, often several of the graph's in one kernel.
+    """One layer of a plan; it often fuses several layers of the graph into one kernel.
 
     Attributes:
-        precision: the narrowest that it computes in, read back from the library's inspector; empty where it says nothing.
-        ms: median of its time; 0 if it was not timed.
+        precision: the narrowest precision in use, read from the library's inspector; empty if the inspector has none.
+        ms: median time; 0 if it was not timed.
     """
 
     name: str
@@ -163,11 +164,11 @@ class ExecutedLayer(Contract, frozen=True):
 
 
 class LayerSensitivity(Contract, frozen=True):
-    """What INT8 does to one layer.
+    """The effect of INT8 on one layer.
 
     Attributes:
-        change: mean absolute change of all probabilities when this layer alone is quantised.
-        quantised: whether it is, in the candidate that the search found.
+        change: mean absolute change of all probabilities when only this layer is quantised.
+        quantised: whether the layer is quantised in the variant that the search found.
     """
 
     layer: str
@@ -176,11 +177,11 @@ class LayerSensitivity(Contract, frozen=True):
 
 
 class BuildRecord(Contract, frozen=True):
-    """The report of a build: on what machine, with which data, what was tried and why one was chosen.
+    """The report of a build: the computer, the data, the variants and the reason for the choice.
 
     Attributes:
-        sensitivity: from the least sensitive layer to the most; empty unless it was searched for.
-        layers: of the chosen plan, as they were executed; empty where nothing was compiled for this very device.
+        sensitivity: from the least to the most sensitive layer; empty without a search.
+        layers: of the chosen plan, as executed; empty if nothing was compiled for this device.
     """
 
     target: Label
@@ -196,14 +197,14 @@ class BuildRecord(Contract, frozen=True):
 
 
 class Manifest(Contract, frozen=True):
-    """`manifest.json`.
+    """The content of `manifest.json`.
 
     Attributes:
-        format: of this file; 1.
-        serial: rises with every release of a model, so that a device can refuse an older one.
-        spec: what goes in and what comes out.
-        files: every file but the manifest and its signature.
-        engines: in order of preference; `model.onnx` in FP32 is the fallback behind them all.
+        format: version of this file format; 1.
+        serial: increases with every release of a model, so that a device can refuse an older one.
+        spec: inputs and outputs of the model.
+        files: every file except the manifest and its signature.
+        engines: in order of preference; `model.onnx` in FP32 is the last fallback.
     """
 
     format: Literal[1]
@@ -233,7 +234,8 @@ class Manifest(Contract, frozen=True):
 
 
 def manifest_schema() -> dict[str, Any]:
-    """JSON Schema (2020-12) of `manifest.json`, the same from every version of Python: some leave docstrings indented."""
+    """The JSON Schema (2020-12) of `manifest.json`. It is the same for all Python versions, although some keep the indentation
+    of docstrings."""
     schema: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | msgspec.json.schema(Manifest)
     for definition in schema["$defs"].values():
         if "description" in definition:
@@ -242,20 +244,20 @@ def manifest_schema() -> dict[str, Any]:
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """Indented JSON, UTF-8, with a final newline."""
+    """Encode a manifest as indented JSON in UTF-8 with a final newline."""
     return msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
 
 
 def decode_manifest(raw: bytes, where: str) -> Manifest:
-    """Parse and check a manifest.
+    """Parse and validate a manifest.
 
     Args:
-        raw: at most 1 MiB of JSON in UTF-8 without a byte order mark; duplicate keys, numbers that are not finite, integers of more
+        raw: at most 1 MiB of JSON in UTF-8 without a byte order mark. Duplicate keys, non-finite numbers, integers of more
             than 53 bits, control characters and depths over 32 are refused.
         where: the bundle's path, for messages.
 
     Raises:
-        BundleError: it is not a manifest of format 1.
+        BundleError: not a manifest of format 1.
     """
     if len(raw) > MAX_MANIFEST_BYTES:
         raise BundleError(f"{where}: manifest.json has {len(raw)} bytes; at most {MAX_MANIFEST_BYTES} are allowed")

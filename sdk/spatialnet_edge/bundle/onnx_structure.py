@@ -1,9 +1,10 @@
-"""Walk the protobuf of an ONNX file before a library loads it: one self-contained graph, and nothing that reads another file.
+"""Check the protobuf structure of an ONNX file before a library loads it: one self-contained graph that reads no other file.
 
-The walk follows the wire format as a protobuf parser does (protobuf.dev, Encoding; field numbers from onnx.proto), through nested
-graphs, functions and attributes. It is stricter than a parser where no exporter needs the freedom: groups, tags and lengths written
-with more bytes than they need, and a known field with another wire type are refused, so that no two parsers can read the same
-bytes differently.
+The check follows the wire format as a protobuf parser does (protobuf.dev, Encoding; field numbers from onnx.proto), through
+nested
+graphs, functions and attributes. It is stricter than a parser where no exporter needs the freedom. It refuses groups, tags and
+lengths
+with more bytes than necessary, and known fields with another wire type. So two parsers cannot read the same bytes differently.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from dataclasses import dataclass
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 MAX_DEPTH = 32
 MAX_FIELDS = 5_000_000
-"""Fields of all messages together; a graph of a thousand nodes has some ten thousand."""
+"""Limit for the number of fields of all messages together; a graph of a thousand nodes has some ten thousand."""
 MAX_VARINT_BYTES = 10
 ORT_MAGIC, ORT_MAGIC_AT = b"ORTM", 4
-"""ONNX Runtime's own format: a FlatBuffers file with this identifier."""
+"""File identifier of ONNX Runtime's own format, a FlatBuffers file."""
 READS_FILES = frozenset({b"EPContext", b"PyOp", b"PythonOp", b"PythonOpGrad"})
-"""Operators that read another file or run code of it: ONNX Runtime's context of an execution provider, and Python's."""
+"""Operators that read another file or run its code: the context operator of ONNX Runtime's execution providers, and Python
+operators."""
 
 NESTED: dict[str, dict[int, str]] = {
     "Model": {7: "Graph", 8: "OperatorSet", 14: "Entry", 20: "Training", 25: "Function"},
@@ -33,13 +35,13 @@ NESTED: dict[str, dict[int, str]] = {
     "OperatorSet": {},
     "Entry": {},
 }
-"""Message to the fields that hold a message, as far as they lead to tensors and nodes."""
+"""Message type to its fields that hold messages, as far as they lead to tensors and nodes."""
 DATA_LOCATION, OP_TYPE, IR_VERSION, GRAPH, NODE = 14, 4, 1, 7, 1
 
 
 @dataclass(slots=True)
 class Walk:
-    """Counts what was seen of one file."""
+    """Counters of one check."""
 
     fields: int = 0
     graphs: int = 0
@@ -48,10 +50,10 @@ class Walk:
 
 
 def refuse_unsafe_graph(content: bytes) -> None:
-    """Check that bytes are one self-contained ONNX model.
+    """Check that the bytes are one self-contained ONNX model.
 
     Raises:
-        ValueError: they are another format, damaged, or refer to something outside; the message says which.
+        ValueError: another format, damaged, or a reference to an external file; the message says which.
     """
     if content[ORT_MAGIC_AT : ORT_MAGIC_AT + len(ORT_MAGIC)] == ORT_MAGIC:
         raise ValueError("ONNX Runtime's own format, not ONNX; export it as ONNX")
@@ -81,7 +83,7 @@ def _message(content: memoryview, kind: str, walk: Walk, depth: int) -> None:
 
 
 def _check(kind: str, number: int, wire: int, value: memoryview | int, walk: Walk) -> None:
-    """What a single field must not say."""
+    """Refuse a forbidden value of a single field."""
     if kind == "Tensor" and number == DATA_LOCATION and (wire != VARINT or value != 0):
         raise ValueError("refers to data outside the bundle; export it self-contained")
     if kind == "Node" and number == OP_TYPE and isinstance(value, memoryview) and bytes(value[:64]) in READS_FILES:
@@ -92,7 +94,7 @@ def _check(kind: str, number: int, wire: int, value: memoryview | int, walk: Wal
 
 
 def _split(content: memoryview, walk: Walk) -> Iterator[tuple[int, int, memoryview | int]]:
-    """The fields of one message: number, wire type, and its value (bytes, or a number for a varint)."""
+    """Split a message into its fields: number, wire type and value (bytes, or a number for a varint)."""
     place, end = 0, len(content)
     while place < end:
         walk.fields += 1
@@ -113,13 +115,13 @@ def _split(content: memoryview, walk: Walk) -> Iterator[tuple[int, int, memoryvi
         else:
             raise ValueError(f"wire type {wire} of field {number}: not used by ONNX")
         if length > end - place:
-            raise ValueError(f"field {number} is cut off: it says {length} bytes, and {end - place} are left")
+            raise ValueError(f"field {number} is cut off: it has a length of {length} bytes, and {end - place} are left")
         yield number, wire, content[place : place + length]
         place += length
 
 
 def _varint(content: memoryview, place: int) -> tuple[int, int]:
-    """A varint of up to ten bytes, as parsers take it, and the place behind it."""
+    """Decode a varint of up to ten bytes, as parsers do. Returns the value and the position after it."""
     value = 0
     for index in range(MAX_VARINT_BYTES):
         byte = content[place + index]
@@ -130,8 +132,8 @@ def _varint(content: memoryview, place: int) -> tuple[int, int]:
 
 
 def _shortest_varint(content: memoryview, place: int) -> tuple[int, int]:
-    """A varint that is no longer than it must be."""
+    """Decode a varint and refuse it if it is longer than necessary."""
     value, behind = _varint(content, place)
     if behind - place > 1 and content[behind - 1] == 0:
-        raise ValueError("a tag or a length is written longer than it must be")
+        raise ValueError("a tag or a length has more bytes than necessary")
     return value, behind

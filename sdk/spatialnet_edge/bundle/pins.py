@@ -1,6 +1,6 @@
-"""What flies is pinned: a shared lock on its folder tells other processes not to remove it.
+"""Pins: a shared lock on the folder of the active bundle, so that other processes do not remove it.
 
-The kernel drops a lock with the process that holds it (flock(2)), whatever ends the process.
+The kernel releases the lock when the process ends, for whatever reason (flock(2)).
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 
 _PINS: dict[Path, int] = {}
-"""For each root of slots, the descriptor of the folder that this process flies."""
+"""Root of the slots to the descriptor of the folder that this process has pinned."""
 
 
 def pin(root: Path, folder: Path) -> None:
-    """Keep a folder until this process ends or pins another one of the same root. Where the file system has no locks, nothing
-    happens."""
+    """Pin a folder until this process ends or pins another folder of the same root. Without effect on a file system without
+    locks."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -29,14 +29,14 @@ def pin(root: Path, folder: Path) -> None:
 
 
 def unpin(root: Path) -> None:
-    """Let go of what this process flies."""
+    """Release the pin of this process."""
     descriptor = _PINS.pop(root.resolve(), None)
     if descriptor is not None:
         os.close(descriptor)
 
 
 def is_pinned(folder: Path) -> bool:
-    """Whether any process, this one too, flies what lies in a folder."""
+    """Whether any process, including this one, has pinned a folder."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:

@@ -1,9 +1,9 @@
-"""A bundle on disk: a directory, or the same as one uncompressed zip (`.snb`).
+"""Read a bundle: a directory, or the same files in one uncompressed zip (`.snb`).
 
-Order of trust, each step before the next: size cap → signature → exact file set → hash of the very buffer that is used → parse →
-structure of each graph (`onnx_structure.py`) → golden test on probabilities. No pickle, no external data, no code.
+Each step is checked before the next: size limit → signature → exact file set → hash of the buffer that is used → parse →
+structure of each graph (`onnx_structure.py`) → golden test. No pickle, no external data, no code.
 
-The signature stands in `manifest.sig`; who may sign is said in `trust.py`.
+The signature is in `manifest.sig`; `trust.py` has the trusted keys.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ MANIFEST, SIGNATURE, MODEL = "manifest.json", "manifest.sig", "model.onnx"
 MAX_BUNDLE_BYTES = 2 << 30
 BUILTIN_PREFIX = "builtin:"
 BUILTIN = {"spatialnet-s": "student.snb", "spatialnet-m": "student-160.snb"}
-"""The shipped models, and their files."""
+"""Names of the shipped models, and their files."""
 ALIASES = {"student": "spatialnet-s", "student-160": "spatialnet-m"}
-"""Their earlier names, accepted in this release."""
+"""Former names of the shipped models, accepted in this release."""
 SHORT_HASH_DIGITS = 16
 
 PICKLE_MAGIC = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 ROUNDING = 1e-3
-"""By which a golden answer may lie outside what is possible."""
+"""Tolerance for golden outputs outside the valid range."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """An opened bundle whose manifest was read and whose files all have the recorded size and hash.
+    """An open bundle: the manifest was read, and all files have the recorded size and hash.
 
     Attributes:
-        path: where it lies.
+        path: of the file or directory.
         manifest: see `manifest.py`.
-        sha256: of the raw manifest, which names every other hash: the bundle's identity.
-        signature: `signed by KEY`, `shipped with this version`, `unsigned`, or `unchecked` (by a key unknown here).
+        sha256: of the raw manifest, which lists every other hash. It identifies the bundle.
+        signature: `signed by KEY`, `shipped with this version`, `unsigned`, or `unchecked` (signed by an unknown key).
     """
 
     path: Path
@@ -62,14 +62,14 @@ class Bundle:
 
     @property
     def short_hash(self) -> str:
-        """The first 16 hexadecimal digits of `sha256`: what results, records and events name the bundle by."""
+        """The first 16 hexadecimal digits of `sha256`, used in results, records and events."""
         return self.sha256[:SHORT_HASH_DIGITS]
 
     def read(self, path: str) -> bytes:
-        """The bytes of a file, hashed after reading: what is returned is what was promised.
+        """Read a file. The hash is verified on the bytes that are returned.
 
         Raises:
-            BundleError: not listed, of another size, or changed.
+            BundleError: the file is not listed, or its size or hash differs.
         """
         record = next((record for record in self.manifest.files if record.path == path), None)
         if record is None:
@@ -84,10 +84,10 @@ class Bundle:
         return content
 
     def golden(self) -> tuple[NDArray[np.uint8], dict[str, NDArray[np.float32]]]:
-        """The golden frames, uint8 `[N, H, W, bands]`, and each output's expected probabilities, float32 `[N, width]`.
+        """The golden frames, uint8 `[N, H, W, bands]`, and the expected probabilities per output, float32 `[N, width]`.
 
         Raises:
-            BundleError: a frame is no PNG of the model's size, or an answer is not possible.
+            BundleError: a frame is not a PNG of the model's size, or an expected output is not valid.
         """
         return self._golden_frames(), self._golden_answers()
 
@@ -109,32 +109,33 @@ class Bundle:
             table = strict_json(self.read(self.manifest.golden.expected))
             expected = {head.name: np.asarray(table[head.name], np.float32) for head in self.spec.outputs}
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-            raise BundleError(f"{self.path}: the golden answers cannot be read: {first_line(error)}") from error
+            raise BundleError(f"{self.path}: the golden outputs cannot be read: {first_line(error)}") from error
         for head in self.spec.outputs:
             found = expected[head.name]
             if found.shape != (count, head.width):
                 raise BundleError(
-                    f"{self.path}: golden answers of '{head.name}' have shape {found.shape}; expected {(count, head.width)}"
+                    f"{self.path}: golden outputs of '{head.name}' have shape {found.shape}; expected {(count, head.width)}"
                 )
             low, high = (head.low, head.high) if isinstance(head, Regression) else (0.0, 1.0)
-            if not (found.min() >= low - ROUNDING and found.max() <= high + ROUNDING):  # so written that a NaN is refused
+            if not (found.min() >= low - ROUNDING and found.max() <= high + ROUNDING):  # this form also refuses NaN
                 raise BundleError(
-                    f"{self.path}: golden answers of '{head.name}' go from {found.min()} to {found.max()}; expected {low} to {high}"
+                    f"{self.path}: golden outputs of '{head.name}' range from {found.min()} to {found.max()}; "
+                    f"expected {low} to {high}"
                 )
         return expected
 
 
 def locate(name: str | Path) -> Path:
-    """The path of a bundle; `builtin:spatialnet-s` and `builtin:spatialnet-m` are shipped.
+    """The path of a bundle. `builtin:spatialnet-s` and `builtin:spatialnet-m` are shipped models.
 
     Raises:
-        BundleError: there is no such file or directory.
+        BundleError: no such file or directory.
     """
     text = str(name)
     if text.startswith(BUILTIN_PREFIX):
         model = text.removeprefix(BUILTIN_PREFIX)
         file = BUILTIN.get(ALIASES.get(model, model))
-        if file is None:  # a path behind the prefix would be trusted as if it were shipped
+        if file is None:  # a path after the prefix must not be trusted like a shipped model
             names = ", ".join(BUILTIN_PREFIX + each for each in BUILTIN)
             raise BundleError(f"no model '{text}'; shipped with this version: {names}")
         return Path(__file__).parents[1] / "models" / file
@@ -148,22 +149,24 @@ def locate(name: str | Path) -> Path:
 
 
 def open_bundle(name: str | Path, trust: Trust | None = None) -> Bundle:
-    """Open a bundle in the order of trust; nothing but the manifest is parsed.
+    """Open and verify a bundle. Only the manifest is parsed.
 
     Args:
-        name: path of a `.snb` file or a bundle directory, or `builtin:spatialnet-s`, which is trusted as this package is.
-        trust: who may sign; None for what `trust_here` says.
+        name: path of a `.snb` file or a bundle directory, or `builtin:spatialnet-s`, which needs no signature.
+        trust: the trusted keys; None: see `trust_here`.
 
     Raises:
-        BundleError: with the first thing that is wrong.
+        BundleError: the first check that fails.
     """
     path = locate(name)
     store = _store(path)
     sizes = store.sizes()
     if MANIFEST not in sizes:
-        if any(name.endswith((".safetensors", "data.pkl")) for name in sizes):  # as training writes it, and as it once did
+        if any(
+            name.endswith((".safetensors", "data.pkl")) for name in sizes
+        ):  # the current checkpoint name, and the former one
             raise BundleError(f"{path}: a training checkpoint; build it first: spatialnet-edge build {path} -o model.snb")
-        raise BundleError(f"{path}: no {MANIFEST} inside; this is not a spatialnet-edge bundle")
+        raise BundleError(f"{path}: no {MANIFEST} inside; this directory is not a spatialnet-edge bundle")
     total = sum(sizes.values())
     if total > MAX_BUNDLE_BYTES:
         raise BundleError(f"{path}: holds {total} bytes; at most {MAX_BUNDLE_BYTES} are allowed")
@@ -179,7 +182,7 @@ def open_bundle(name: str | Path, trust: Trust | None = None) -> Bundle:
     if extra := sorted(present.keys() - listed.keys()):
         raise BundleError(f"{path}: '{extra[0]}' is not listed in the manifest; remove it or rebuild the bundle")
     if missing := sorted(listed.keys() - present.keys()):
-        raise BundleError(f"{path}: '{missing[0]}' is listed in the manifest and missing; copy the bundle again")
+        raise BundleError(f"{path}: '{missing[0]}' is listed in the manifest but missing; copy the bundle again")
     bundle = Bundle(path, store, manifest, hashlib.sha256(raw).hexdigest(), signature)
     for record in manifest.files:
         bundle.read(record.path)
@@ -187,7 +190,7 @@ def open_bundle(name: str | Path, trust: Trust | None = None) -> Bundle:
 
 
 def contents(bundle: Bundle) -> dict[str, bytes]:
-    """Every file of a bundle as it lies there, hashed once more: the manifest, its signature if any, and what it lists."""
+    """All files of a bundle, hashed again: the manifest, its signature if there is one, and the listed files."""
     raw = bundle.store.read(MANIFEST, MAX_MANIFEST_BYTES)
     if hashlib.sha256(raw).hexdigest() != bundle.sha256:
         raise BundleError(f"{bundle.path}: {MANIFEST} was changed after the bundle was opened; open it again")

@@ -1,11 +1,12 @@
-"""Revoked keys: a list that a key from the safe signs, and that reaches a computer which nobody can reach.
+"""Revoked keys: a list, signed by an offline key, that is uploaded to payloads.
 
-A list is one file, `revoked.json`, in the trust store: the text of the list, and a signature over that text by a key that may
-revoke (see `keys.py`). Each list has a higher serial than the one before and names at least the same keys: a revocation is never
-undone.
+The list is one file, `revoked.json`, in the trust store: the text of the list, and a signature over that text by a key that
+may
+revoke (see `keys.py`). Each list has a higher serial than the previous one and includes all of its keys: a revocation cannot
+be undone.
 
-A revoked key stops installs and trials. What flies already goes on flying until it is replaced or rolled back: a list must not
-leave a payload with nothing to fly.
+A revoked key blocks installs and trials. An active bundle stays active until it is replaced or rolled back: a list must not
+leave a payload without a model.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ MAX_LIST_BYTES = 64 << 10
 
 
 class RevocationList(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which keys are revoked.
+    """The revoked keys.
 
     Attributes:
-        serial: rises with every list.
+        serial: increases with every list.
         revoked: key ids, see `Signature.key`.
     """
 
@@ -42,7 +43,7 @@ class RevocationList(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SignedList(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`revoked.json`.
+    """The content of `revoked.json`.
 
     Attributes:
         list: base64 of the JSON of a `RevocationList`.
@@ -54,17 +55,17 @@ class SignedList(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def sign_list(found: RevocationList, key: Ed25519PrivateKey) -> bytes:
-    """The content of `revoked.json`."""
+    """Sign a list. Returns the content of `revoked.json`."""
     raw = msgspec.json.encode(found)
     signature = msgspec.json.decode(sign(raw, key), type=Signature)
     return msgspec.json.encode(SignedList(base64.b64encode(raw).decode(), signature)) + b"\n"
 
 
 def read_list(where: str, content: bytes, keys: Mapping[str, TrustedKey]) -> RevocationList:
-    """Check a list against the keys of a trust store, then parse it.
+    """Verify a list with the keys of a trust store, then parse it.
 
     Raises:
-        BundleError: it is no list, or not signed by a key that may revoke.
+        BundleError: not a list, or not signed by a key that may revoke.
     """
     try:
         if len(content) > MAX_LIST_BYTES:
@@ -72,15 +73,15 @@ def read_list(where: str, content: bytes, keys: Mapping[str, TrustedKey]) -> Rev
         signed = msgspec.json.decode(content, type=SignedList)
         raw = base64.b64decode(signed.list, validate=True)
     except ValueError as error:
-        raise BundleError(f"{where}: is no signed list of revoked keys: {error}; copy it again") from error
+        raise BundleError(f"{where}: is not a signed list of revoked keys: {error}; copy it again") from error
     key = keys.get(signed.signature.key)
     if key is None or not key.may_revoke:
         raise BundleError(
-            f"{where}: is signed by {signed.signature.key}, which may not revoke keys here; sign it with a key whose .pub in "
-            f"the trust store says 'may-revoke: yes'"
+            f"{where}: is signed by {signed.signature.key}, which may not revoke keys; sign it with a key whose .pub "
+            "in the trust store contains 'may-revoke: yes'"
         )
     if not verify(raw, signed.signature, key.public):
-        raise BundleError(f"{where}: the signature does not fit the list: it was changed after signing; copy it again")
+        raise BundleError(f"{where}: the signature does not match the list: the list was changed after signing; copy it again")
     try:
         return msgspec.json.decode(raw, type=RevocationList)
     except ValueError as error:
@@ -88,7 +89,7 @@ def read_list(where: str, content: bytes, keys: Mapping[str, TrustedKey]) -> Rev
 
 
 def stored_list(store: Path, keys: Mapping[str, TrustedKey]) -> RevocationList | None:
-    """The list of a trust store; None where there is none.
+    """The list of a trust store; None if there is none.
 
     Raises:
         BundleError: as `read_list`.
@@ -105,11 +106,11 @@ def stored_list(store: Path, keys: Mapping[str, TrustedKey]) -> RevocationList |
 
 
 def take_list(store: Path, source: Path, keys: Mapping[str, TrustedKey]) -> RevocationList:
-    """Put a newer list into a trust store.
+    """Add a newer list to a trust store.
 
     Raises:
-        BundleError: it is refused (see `read_list`), older than the one that is there, forgets a revoked key, or is signed by one;
-            or the store cannot be written.
+        BundleError: the list is refused (see `read_list`), is older than the present one, omits a revoked key, or is signed by
+            a revoked key; or the store cannot be written.
     """
     try:
         with source.open("rb") as file:
@@ -119,7 +120,7 @@ def take_list(store: Path, source: Path, keys: Mapping[str, TrustedKey]) -> Revo
     found = read_list(str(source), content, keys)
     try:
         before = stored_list(store, keys)
-    except BundleError:  # damaged; a whole one may take its place
+    except BundleError:  # a damaged list may be replaced
         before = None
     if before is not None:
         signer = msgspec.json.decode(content, type=SignedList).signature.key

@@ -16,7 +16,7 @@ KeyId: TypeAlias = Annotated[str, msgspec.Meta(pattern=f"^[0-9a-f]{{{KEY_ID_DIGI
 
 
 class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`manifest.sig`.
+    """The content of `manifest.sig`.
 
     Attributes:
         key: the first 32 hexadecimal digits of the sha256 of the public key's 32 bytes.
@@ -29,13 +29,13 @@ class Signature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def sign(content: bytes, key: Ed25519PrivateKey) -> bytes:
-    """The content of `manifest.sig` for the raw bytes of a manifest."""
+    """Sign the raw bytes of a manifest. Returns the content of `manifest.sig`."""
     signed = base64.b64encode(key.sign(content)).decode()
     return msgspec.json.encode(Signature("ed25519", key_id(key.public_key()), signed)) + b"\n"
 
 
 def verify(content: bytes, signature: Signature, key: Ed25519PublicKey) -> bool:
-    """Whether a signature fits the content."""
+    """Whether a signature is valid for the content."""
     from cryptography.exceptions import InvalidSignature
 
     try:

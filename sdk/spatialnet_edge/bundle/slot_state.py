@@ -1,7 +1,8 @@
-"""What the slots remember, in two copies with a checksum: a flipped bit or a lost file must not let an old release in again.
+"""The state of the slots, stored twice with a checksum, so that a flipped bit or a lost file cannot allow an older release.
 
-Each copy is one line: the sha256 of the JSON that follows, a space, the JSON. A reader takes the newer of the copies that are
-whole, and of every model the highest serial that any of them has.
+Each copy is one line: the sha256 of the JSON, a space, the JSON. The reader uses the newer of the valid copies. For each model
+it uses the
+highest serial of both.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ class State(msgspec.Struct, frozen=True):
     """The state of the slots.
 
     Attributes:
-        tries: how often the trial was started.
-        accepted: model name to the highest serial that was ever marked good: nothing older is installed again.
-        generation: rises with every write.
-        complete: False when both copies were once damaged or missing, so that `accepted` may lack what was there before.
+        tries: number of starts of the trial.
+        accepted: model name to the highest serial that was marked good; lower serials are refused.
+        generation: increases with every write.
+        complete: False if both copies were once damaged or missing; `accepted` may then lack earlier serials.
     """
 
     tries: int = 0
@@ -34,10 +35,10 @@ class State(msgspec.Struct, frozen=True):
 
 
 def read_state(root: Path, used: bool) -> State:
-    """The state below a root.
+    """Read the state below a root folder.
 
     Args:
-        used: whether bundles were installed here before; then a state without a readable copy is not complete.
+        used: whether bundles were installed there before. If so, a state without a valid copy is incomplete.
     """
     copies = [state for name in COPIES if (state := _read(root / name)) is not None]
     if not copies:
@@ -51,10 +52,10 @@ def read_state(root: Path, used: bool) -> State:
 
 
 def write_state(root: Path, state: State) -> None:
-    """Write both copies, one after the other. A full disk may refuse the second one; the next write brings it up to date.
+    """Write both copies, one after the other. If the disk is full for the second one, the next write updates it.
 
     Raises:
-        OSError: the first copy cannot be written; both are as they were before.
+        OSError: the first copy cannot be written; both copies are unchanged.
     """
     body = msgspec.json.encode(msgspec.structs.replace(state, generation=state.generation + 1))
     line = hashlib.sha256(body).hexdigest().encode() + b" " + body + b"\n"
@@ -67,7 +68,7 @@ def write_state(root: Path, state: State) -> None:
 
 
 def _read(path: Path) -> State | None:
-    """One copy; None when it is missing or damaged. Versions before the checksum wrote the JSON alone."""
+    """Read one copy; None if it is missing or damaged. Earlier versions wrote the JSON without a checksum."""
     try:
         raw = path.read_bytes()
         if raw.startswith(b"{"):

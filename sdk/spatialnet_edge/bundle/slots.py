@@ -1,21 +1,23 @@
-"""Two bundles and a trial: an update that does not work takes itself back.
+"""Installed bundles: two slots and a trial. An update that does not work is rolled back.
 
     ROOT/bundles/<sha256>/   immutable, named by the hash of the manifest
-    ROOT/current             link to what flies
-    ROOT/previous            link to what flew before
-    ROOT/trial               link to what was installed and has not proved itself yet
-    ROOT/state.json          tries of the trial, and the highest serial accepted of each model (see `slot_state.py`)
+    ROOT/current             link to the active bundle
+    ROOT/previous            link to the bundle before it
+    ROOT/trial               link to a newly installed bundle that is not marked good yet
+    ROOT/state.json          tries of the trial, and the highest accepted serial per model (see `slot_state.py`)
 
-A trial is started at most `MAX_TRIES` times while there is another bundle to fly instead. Each try is counted, and on the disk,
-before anything of the bundle is loaded, so that a crash in native code counts too; one that is stopped as it was asked to is not.
-It becomes `current` when it is marked good: after the golden test and some time of real frames. Every step is one atomic rename, in
-an order in which a power cut between any two leaves a bundle to fly.
+A trial is started at most `MAX_TRIES` times while another bundle exists. Each try is recorded on disk before anything of the
+bundle is loaded, so that a crash in native code counts too. A try that was stopped on request does not count. The trial
+becomes `current` when it is
+marked good: after the golden test and some time of real frames. Every step is one atomic rename. The order of the steps leaves
+a usable bundle after a power
+cut at any point.
 
-One process at a time changes the slots: each change holds a lock on ROOT. The folder that a process flies is pinned (see
+Only one process at a time changes the slots: each change holds a lock on ROOT. The folder of a running bundle is pinned (see
 `pins.py`): no install removes it.
 
-Order at a start: parse the configuration, every URI and every option in it; then `choose`, which counts the try; then load. What is
-refused before `choose` says nothing against the trial.
+Order of a start: parse the configuration with every URI and option; then `choose`, which counts the try; then load. A refusal
+before `choose` does not count against the trial.
 """
 
 from __future__ import annotations
@@ -42,9 +44,9 @@ BUNDLES, CURRENT, PREVIOUS, TRIAL = "bundles", "current", "previous", "trial"
 LINKS = (CURRENT, PREVIOUS, TRIAL)
 MAX_TRIES = 3
 CHANGE_S = 60.0
-"""How long a change waits for another process to finish its own."""
+"""Seconds that a change waits for the lock of another process."""
 START_S = 10.0
-"""How long a start waits for it; then what has proved itself flies."""
+"""Seconds that a start waits for the lock; after that, the proven bundle is started."""
 ANYBODY = Trust(allow_unsigned=True)
 
 
@@ -55,16 +57,16 @@ class Slots:
     root: Path
 
     def install(self, source: Path, trust: Trust, compatible: Collection[str] = ()) -> Bundle:
-        """Check a bundle, copy it and put it on trial.
+        """Verify a bundle, copy it and put it on trial.
 
-        What earlier installs left behind, such as half a bundle after a power cut, is removed before anything is written.
+        Remains of earlier installs, such as half a bundle after a power cut, are removed before anything is written.
 
         Args:
-            compatible: names of other models that may take the place of the one that flies here.
+            compatible: names of other models that may replace the active one.
 
         Raises:
-            BundleError: it is refused (see `open_bundle`), older than what was accepted before, another model, or the folder cannot
-                be written.
+            BundleError: the bundle is refused (see `open_bundle`), is older than an accepted one, or is another model; or the
+                folder cannot be written.
         """
         bundle = open_bundle(source, trust.at_install())
         files = contents(bundle)
@@ -77,39 +79,44 @@ class Slots:
                 self._remove_unused()
                 kept = self.root / BUNDLES / bundle.sha256
                 if not self._is_whole(kept):
-                    shutil.rmtree(kept, ignore_errors=True)  # damaged: nothing can fly it
+                    shutil.rmtree(kept, ignore_errors=True)  # a damaged copy is of no use
                     write_raw(kept, files)
                 self._write(msgspec.structs.replace(self.state, tries=0))
                 point_link(self.root / TRIAL, f"{BUNDLES}/{bundle.sha256}")
                 self._remove_unused()
                 return open_bundle(kept, trust)
         except OSError as error:
-            raise BundleError(f"{self.root}: cannot be written: {error.strerror}; what was installed before stays") from error
+            raise BundleError(
+                f"{self.root}: cannot be written: {error.strerror}; the installed bundles are unchanged"
+            ) from error
 
     def refuse_replay(self, bundle: Bundle) -> None:
-        """Refuse an older release than one that was accepted: an attacker may replay what was signed long ago.
+        """Refuse a bundle with a lower serial than an accepted one: an attacker may replay an old signed release.
 
         Raises:
-            BundleError: with both serials; or the highest serials are not known any more.
+            BundleError: the serial is too low (with both serials), or the highest serials are unknown.
         """
         state = self.state
         if not state.complete:
             raise BundleError(
-                f"{self.root}: both copies of the state ({', '.join(COPIES)}) are damaged or missing, so the highest serials are "
-                f"unknown; give --rebuild-state to take them from the bundles that are installed"
+                f"{self.root}: both copies of the state ({', '.join(COPIES)}) are damaged or missing, so the highest "
+                "serials are "
+                f"unknown; give --rebuild-state to read them from the installed bundles"
             )
         least = state.accepted.get(bundle.spec.name, 0)
         if bundle.manifest.serial < least:
             raise BundleError(
-                f"{bundle.path}: serial {bundle.manifest.serial} of '{bundle.spec.name}' is older than {least}, which was accepted "
+                f"{bundle.path}: serial {bundle.manifest.serial} of '{bundle.spec.name}' is older than {least}, which "
+                "was accepted "
                 f"before; build it again with a higher --serial, or go back with 'spatialnet-edge rollback'"
             )
 
     def refuse_other_model(self, bundle: Bundle, compatible: Collection[str] = ()) -> None:
-        """Refuse a model of another name than the one that flies here: a right signature says who made it, not what it is for.
+        """Refuse a bundle with another model name than the active one: a valid signature does not prove that the model is
+        meant for this payload.
 
         Args:
-            compatible: other names that may fly here.
+            compatible: other accepted names.
 
         Raises:
             BundleError: with both names.
@@ -117,13 +124,13 @@ class Slots:
         here, name = self.models, bundle.spec.name
         if here and name not in here and name not in compatible:
             raise BundleError(
-                f"{bundle.path}: is the model '{name}'; the model here is '{', '.join(sorted(here))}'; if it may take its place, "
-                f"name it under 'compatible' in the configuration, and install it with --config"
+                f"{bundle.path}: holds the model '{name}'; the active model is '{', '.join(sorted(here))}'; if it may "
+                "be replaced, list the new name under 'compatible' in the configuration, and install with --config"
             )
 
     @property
     def models(self) -> frozenset[str]:
-        """The name of the model that flies; of all that were accepted when no manifest can be read; none at first."""
+        """The name of the active model. If no manifest can be read, the names of all accepted models; empty at first."""
         for link in (CURRENT, PREVIOUS):
             try:
                 raw = DirectoryStore(self.root / link).read(MANIFEST, MAX_MANIFEST_BYTES)
@@ -133,7 +140,7 @@ class Slots:
         return frozenset(self.state.accepted)
 
     def rebuild_state(self) -> State:
-        """Take the highest serials from the bundles that are installed, when both copies of the state are damaged.
+        """Rebuild a state whose copies are both damaged: read the highest serials from the installed bundles.
 
         Raises:
             BundleError: the folder cannot be written.
@@ -153,16 +160,17 @@ class Slots:
             raise BundleError(f"{self.root}: cannot be written: {error.strerror}") from error
 
     def choose(self) -> tuple[Path, bool]:
-        """What to start now, and whether it is on trial. It is pinned for the life of this process.
+        """Choose the bundle to start. It is pinned until this process ends.
 
-        Counts the try; a trial that has used up its tries is taken back, and one whose try cannot be counted, on a full disk or
-        while another process changes the slots, waits, unless nothing would fly without it.
+        The try is counted. A trial without tries left is rolled back. If the try cannot be counted (full disk, or another
+        process holds the lock), the trial is
+        postponed, unless it is the only bundle.
 
         Returns:
-            The bundle's own folder, not a link to it: links change while it flies.
+            The bundle's own folder, not a link to it, because links can change meanwhile; and whether it is on trial.
 
         Raises:
-            BundleError: nothing is installed.
+            BundleError: no bundle is installed.
         """
         if not self.root.is_dir():
             raise self._nothing_installed()
@@ -186,7 +194,7 @@ class Slots:
         return proved
 
     def _proved(self) -> tuple[Path, bool] | None:
-        """`current`; `previous` when `current` leads nowhere."""
+        """`current`, or `previous` if `current` points nowhere; None if there is neither."""
         found = [target for link in (CURRENT, PREVIOUS) if (target := self.target(link)) is not None]
         return (self.root / found[0], False) if found else None
 
@@ -196,10 +204,10 @@ class Slots:
         return self.root / trial
 
     def _nothing_installed(self) -> BundleError:
-        return BundleError(f"{self.root}: no bundle is installed; 'spatialnet-edge install BUNDLE --root {self.root}' does it")
+        return BundleError(f"{self.root}: no bundle is installed; run 'spatialnet-edge install BUNDLE --root {self.root}'")
 
     def _count_try(self) -> bool:
-        """One more try, on the disk; False where that has no room."""
+        """Record one more try on disk; False if the disk is full."""
         state = self.state
         try:
             self._write(msgspec.structs.replace(state, tries=state.tries + 1))
@@ -210,38 +218,38 @@ class Slots:
         return True
 
     def pin(self, folder: Path) -> None:
-        """Keep a folder that is flown without `choose`, such as a refuge."""
+        """Pin a folder that is used without `choose`, such as a fallback after a crash loop."""
         pin(self.root, folder)
 
     def unpin(self) -> None:
-        """This process flies nothing from here any more."""
+        """Release the pin of this process."""
         unpin(self.root)
 
     def forgive_try(self) -> None:
-        """The trial was stopped as it was asked to, before it could prove itself: that says nothing against it."""
+        """Take back one try: the trial was stopped on request before it could be marked good."""
         with self._change():
             state = self.state
             self._write(msgspec.structs.replace(state, tries=max(0, state.tries - 1)))
 
     def mark_good(self, flown: Path) -> None:
-        """The trial becomes `current`, `current` becomes `previous`, and nothing older will be accepted again.
+        """Make the trial `current` and `current` `previous`. Lower serials are refused from now on.
 
         Args:
-            flown: what `choose` gave.
+            flown: the folder that `choose` returned.
 
         Raises:
-            BundleError: it is not on trial any more: it was taken back, or another one was installed, which has still to prove
-                itself.
+            BundleError: the bundle is not on trial any more: it was rolled back, or another one was installed.
         """
         with self._change():
             trial, current = self.target(TRIAL), self.target(CURRENT)
             if trial is None and current is not None and self.root / current == flown:
                 return
             if trial is None:
-                raise BundleError(f"{flown}: was taken back while it flew; {self._next()} flies at the next start")
+                raise BundleError(f"{flown}: was rolled back while it ran; the next start uses {self._next()}")
             if self.root / trial != flown:
                 raise BundleError(
-                    f"{flown}: is not on trial any more; {self.root / trial} was installed since, and flies at the next start"
+                    f"{flown}: is not on trial any more; {self.root / trial} was installed meanwhile and is used at "
+                    "the next start"
                 )
             bundle = open_bundle(flown, ANYBODY)
             if current is not None and current != trial:
@@ -258,7 +266,7 @@ class Slots:
         return "nothing" if proved is None else str(proved[0])
 
     def reject_trial(self) -> None:
-        """No trial any more; what it pointed to stays on the disk until the next install."""
+        """Remove the trial link. The bundle stays on disk until the next install."""
         with self._change():
             self._reject_trial()
 
@@ -267,13 +275,13 @@ class Slots:
         sync_folder(self.root)
 
     def rollback(self) -> Path:
-        """Take back the trial; without one, let `current` be what flew before.
+        """Remove the trial; without a trial, make `previous` `current` again.
 
         Returns:
-            What flies at the next start.
+            The bundle of the next start.
 
         Raises:
-            BundleError: there is nothing to go back to.
+            BundleError: there is no other bundle.
         """
         if not self.root.is_dir():
             raise self._nothing_installed()
@@ -281,41 +289,41 @@ class Slots:
             if self.target(TRIAL) is not None:
                 proved = self._proved()
                 if proved is None:
-                    raise BundleError(f"{self.root}: nothing to go back to: the trial is the only bundle")
+                    raise BundleError(f"{self.root}: cannot roll back: the trial is the only bundle")
                 self._reject_trial()
                 return proved[0]
             before = self.target(PREVIOUS)
             if before is None:
-                raise BundleError(f"{self.root}: nothing to go back to: no trial and no previous bundle")
+                raise BundleError(f"{self.root}: cannot roll back: there is neither a trial nor a previous bundle")
             point_link(self.root / CURRENT, before)
-            (self.root / PREVIOUS).unlink()  # the bundle that was left is no refuge
+            (self.root / PREVIOUS).unlink()  # the abandoned bundle must not become a fallback
             sync_folder(self.root)
             return self.root / CURRENT
 
     def target(self, link: str) -> str | None:
-        """What a link points to, relative to the root; None when there is no such link, or it leads nowhere."""
+        """The target of a link, relative to the root; None if there is no link or it points nowhere."""
         path = self.root / link
         return str(path.readlink()) if path.is_symlink() and path.exists() else None
 
     @property
     def only_trial(self) -> bool:
-        """Whether nothing would fly without the trial: then it is not taken back, whatever it does."""
+        """Whether the trial is the only bundle; then it is never rolled back."""
         return self._proved() is None
 
     @property
     def current_is_gone(self) -> bool:
-        """Whether `current` leads nowhere, so that `previous` flies in its place."""
+        """Whether `current` points nowhere, so that `previous` is used."""
         return self.target(CURRENT) is None and self.target(PREVIOUS) is not None
 
     @property
     def refuges(self) -> list[Path]:
-        """What to fall back to in a crash loop, best first: what flew before, what flies, or else the trial."""
+        """The fallbacks after a crash loop, best first: `previous`, `current`, and last the trial."""
         found = [target for link in (PREVIOUS, CURRENT, TRIAL) if (target := self.target(link)) is not None]
         return [self.root / target for target in dict.fromkeys(found)]
 
     @property
     def state(self) -> State:
-        """As on the disk. A state that cannot be read is not complete: a computer must start without it, and install nothing."""
+        """The state on disk. A state that cannot be read is incomplete: the service still starts, and installs are refused."""
         return read_state(self.root, used=any((self.root / link).is_symlink() for link in LINKS))
 
     def _write(self, state: State) -> None:
@@ -344,7 +352,7 @@ class Slots:
         return True
 
     def _remove_unused(self) -> None:
-        """Remove what no link leads to and nobody flies, and what writers that were cut off have left."""
+        """Remove bundles without a link or a pin, and temporary files of interrupted writes."""
         linked = {self.target(link) for link in LINKS}
         for folder in (self.root / BUNDLES).iterdir():
             if f"{BUNDLES}/{folder.name}" not in linked and not is_pinned(folder):

@@ -1,4 +1,4 @@
-"""Where a bundle's bytes lie: a directory, or an uncompressed zip. Both are hostile until proven otherwise."""
+"""Storage of a bundle: a directory or an uncompressed zip. Both are treated as hostile input."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ ZIP_MAGIC = b"PK\x03\x04"
 
 
 class Store(Protocol):
-    """Where a bundle's bytes lie."""
+    """Storage of a bundle's files."""
 
     def sizes(self) -> Mapping[str, int]:
-        """Every file's path and size in bytes, links and oddities already refused."""
+        """Path and size in bytes of every file. Links and devices are refused."""
         ...
 
     def read(self, path: str, limit: int) -> bytes:
@@ -77,7 +77,7 @@ class ZipStore:
             if name.startswith(("/", "\\")) or ".." in name.split("/") or "\\" in name or ":" in name:
                 raise BundleError(f"{self.archive}: unsafe entry name '{name}'")
             if name in found:
-                raise BundleError(f"{self.archive}: '{name}' stands twice")
+                raise BundleError(f"{self.archive}: '{name}' occurs twice")
             kind = stat.S_IFMT(entry.external_attr >> 16)
             if kind not in (0, stat.S_IFREG) or name.endswith("/"):
                 raise BundleError(f"{self.archive}: '{name}' is not a plain file")

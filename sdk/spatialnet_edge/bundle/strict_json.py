@@ -1,4 +1,4 @@
-"""A JSON parser that accepts only what every JSON reader reads alike."""
+"""A strict JSON parser: it accepts only input that every JSON parser reads in the same way."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any, NoReturn, cast
 
 MAX_DEPTH = 32
 MAX_INTEGER = 2**53 - 1
-"""As far as every JSON reader counts (RFC 8259, section 6)."""
+"""Largest integer that every JSON parser represents exactly (RFC 8259, section 6)."""
 STRING, BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL), re.compile(rb"[\[\]{}]")
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""Control characters but tab and newline."""
+"""Control characters except tab and newline."""
 
 
 def strict_json(raw: bytes) -> Any:
-    """JSON that every reader understands alike: UTF-8, no key twice, finite numbers, integers of 53 bits, no control characters in
+    """Parse JSON strictly: UTF-8, no duplicate keys, finite numbers, integers of at most 53 bits, no control characters in
     strings, at most 32 levels.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the input breaks one of these rules.
     """
-    text = raw.decode("utf-8")  # json.loads would guess UTF-16 and UTF-32, which the check of the depth does not see
+    text = raw.decode("utf-8")  # json.loads would accept UTF-16 and UTF-32, which the depth check cannot read
     _check_depth(raw)
     parsed: Any = json.loads(
         text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite, parse_int=_integer
@@ -53,7 +53,11 @@ def _integer(text: str) -> int:
 
 
 def _check_strings(value: Any) -> None:
-    """Raises ValueError for control characters and for halves of surrogate pairs, which no UTF-8 can carry."""
+    """Refuse control characters and unpaired surrogates.
+
+    Raises:
+        ValueError: a string has one of these.
+    """
     if isinstance(value, str):
         if CONTROL.search(value):
             raise ValueError(f"the text {value[:40]!r} has control characters")
@@ -71,7 +75,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"the key '{key}' stands twice in one object")
+            raise ValueError(f"the key '{key}' occurs twice in one object")
         found[key] = value
     return found
 

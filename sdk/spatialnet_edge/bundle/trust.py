@@ -1,11 +1,13 @@
-"""Who may say what flies: Ed25519 signatures over the raw manifest (RFC 8032), and the keys that this computer trusts.
+"""Trust: Ed25519 signatures over the raw manifest (RFC 8032), and the keys that this computer trusts.
 
-The manifest names the hash of every other file, so one signature covers the whole bundle. A trust store is a folder of public keys
-(`*.pub`, PEM). Ship two: one that signs every day, and one whose private half lies in a safe, for the day on which the first is
-lost. A key may expire, and a list signed by the key from the safe revokes others (`keys.py`, `revocation.py`).
+The manifest lists the hash of every other file, so one signature covers the complete bundle. A trust store is a folder of
+public keys
+(`*.pub`, PEM). Install two: one for daily signing, and one whose private key is kept offline in case the first is
+lost. Keys can expire, and the offline key can sign a list of revoked keys (`keys.py`, `revocation.py`).
 
-The store is the folder that `SPATIALNET_TRUST` names, else `/etc/spatialnet-edge/trust`. Where there is none, nothing can be
-checked: bundles are opened as `unsigned` or `unchecked`, and `serve` and `install` refuse them unless they are told otherwise.
+The store is the folder in `SPATIALNET_TRUST`, or else `/etc/spatialnet-edge/trust`. Without a store nothing can be verified:
+bundles are
+opened as `unsigned` or `unchecked`, and `serve` and `install` refuse them unless unsigned bundles are allowed.
 """
 
 from __future__ import annotations
@@ -25,22 +27,21 @@ from spatialnet_edge.core.errors import BundleError, UsageError
 STORE_VARIABLE = "SPATIALNET_TRUST"
 SYSTEM_STORE = Path("/etc/spatialnet-edge/trust")
 MAX_SIGNATURE_BYTES = 1024
-UNSIGNED = "use --allow-unsigned to run it all the same"
+UNSIGNED = "use --allow-unsigned to run it anyway"
 
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """What this computer accepts.
+    """The signatures that this computer accepts.
 
     Attributes:
         keys: key id to public key.
-        where: the folder they came from; empty when there is none.
-        allow_unsigned: whether an absent signature, or one by an unknown key, will do. A wrong one never does.
-        revoked: ids of keys that a signed list has revoked.
-        problem: why the store itself cannot be relied on, such as a list that was changed or a folder that anybody may write;
-            None when it can.
-        installing: whether expired and revoked keys, and a store with a problem, are refused. What flies already was accepted
-            once, and goes on flying.
+        where: the trust store's folder; empty if there is none.
+        allow_unsigned: whether an absent signature, or one by an unknown key, is accepted. A wrong signature never is.
+        revoked: ids of keys on the signed revocation list.
+        problem: why the store is not reliable, such as a changed list or a folder that other users may write; None if it is.
+        installing: whether expired and revoked keys, and an unreliable store, are refused. This does not apply to an active
+            bundle, which was accepted before.
     """
 
     keys: Mapping[str, TrustedKey] = field(default_factory=dict[str, TrustedKey])
@@ -51,22 +52,22 @@ class Trust:
     installing: bool = False
 
     def at_install(self) -> Trust:
-        """The same keys, with everything checked that must hold for something new."""
+        """The same trust with the additional checks for a new bundle."""
         return replace(self, installing=True)
 
     def check(self, bundle: str, manifest: bytes, signature: bytes | None) -> str:
-        """Judge a manifest before anything of it is parsed.
+        """Verify the signature of a manifest before the manifest is parsed.
 
         Returns:
-            `signed by KEY` (with `, revoked` or `, expired` behind it where that is so), `unsigned`, or `unchecked` for a signature
-            by a key that is not trusted here.
+            `signed by KEY` (followed by `, revoked` or `, expired` if so), `unsigned`, or `unchecked` for a signature by an
+                unknown key.
 
         Raises:
-            BundleError: the signature is wrong or malformed; or absent or unknown, and that is not allowed; or, for something new,
-                its key is revoked or expired.
+            BundleError: the signature is wrong or malformed; it is absent or unknown and that is not allowed; or, for a new
+                bundle, its key is revoked or expired.
         """
         if self.installing and self.problem is not None:
-            raise BundleError(f"{bundle}: cannot be judged: {self.problem}")
+            raise BundleError(f"{bundle}: cannot be verified: {self.problem}")
         if signature is None:
             if self.allow_unsigned:
                 return "unsigned"
@@ -79,12 +80,12 @@ class Trust:
             raise BundleError(f"{bundle}: signed by the unknown key {found.key}; {self._expectation()}; {UNSIGNED}")
         if not verify(manifest, found, key.public):
             raise BundleError(
-                f"{bundle}: the signature by key {found.key} does not fit the manifest: it was changed after signing, or the "
-                f"signature is forged; fetch the bundle again from where it was signed"
+                f"{bundle}: the signature by key {found.key} does not match the manifest: the manifest was changed "
+                "after signing, or the signature is forged; copy the signed bundle again"
             )
         ended = "revoked" if found.key in self.revoked else "expired" if key.expired() else None
         if ended and self.installing:
-            raise BundleError(f"{bundle}: signed by the key {found.key}, which is {ended}; sign it with a key that is not")
+            raise BundleError(f"{bundle}: signed by the key {found.key}, which is {ended}; sign it with a valid key")
         return f"signed by {found.key}" + (f", {ended}" if ended else "")
 
     def _expectation(self) -> str:
@@ -103,14 +104,14 @@ def _decode(bundle: str, raw: bytes) -> Signature:
 
 
 def open_trust(store: Path | None = None, allow_unsigned: bool = False) -> Trust:
-    """The keys of a trust store.
+    """Read the keys of a trust store.
 
     Args:
-        store: the folder; None for the one of the environment or of the system. A computer without either trusts nobody.
+        store: the folder; None: that of the environment or the system. Without either, no key is trusted.
 
     Raises:
-        UsageError: the folder was named and is not there, holds no key, or one that is no Ed25519 public key. A store that
-            others may change, or whose list of revoked keys is not right, is opened with its `problem`.
+        UsageError: the given folder does not exist, has no key, or has a file that is not an Ed25519 public key. A store that
+            other users may change, or with an invalid revocation list, is opened with its `problem`.
     """
     named = os.environ.get(STORE_VARIABLE)
     if store is None and named:
@@ -124,7 +125,7 @@ def open_trust(store: Path | None = None, allow_unsigned: bool = False) -> Trust
     keys = {key.id: key for key in map(read_public, files)}
     try:
         for path in (store, *files):
-            refuse_modes(path, OTHERS_WRITE, "others may change whom this computer trusts")
+            refuse_modes(path, OTHERS_WRITE, "other users may change the trusted keys")
         revocations = stored_list(store, keys)
     except (UsageError, BundleError) as error:
         return Trust(keys, str(store), allow_unsigned, problem=str(error))
@@ -133,6 +134,6 @@ def open_trust(store: Path | None = None, allow_unsigned: bool = False) -> Trust
 
 
 def trust_here(allow_unsigned: bool = False) -> Trust:
-    """What applies when nobody said anything: signatures are demanded as soon as this computer has a trust store."""
+    """The default trust: signatures are required if this computer has a trust store."""
     trust = open_trust(allow_unsigned=allow_unsigned)
     return trust if trust.keys else Trust(allow_unsigned=True)

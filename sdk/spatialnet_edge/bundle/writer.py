@@ -1,4 +1,4 @@
-"""Write a bundle to disk, whole or not at all; what a bundle is stands in `reader.py`."""
+"""Write a bundle to disk atomically. `reader.py` documents the format."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from spatialnet_edge.core.errors import BundleError
 
 
 def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
-    """Write a bundle, never half of one, then open it.
+    """Write a bundle atomically, then open it.
 
-    A `.snb` is replaced by one atomic rename. A directory takes two (away with the old, in with the new); a power cut between
-    them leaves the old one beside it, under a name that begins with a dot.
+    A `.snb` is replaced by one atomic rename. A directory needs two renames; a power cut between them leaves the old one next
+    to the path,
+    under a name that begins with a dot.
 
     Args:
-        path: a `.snb` file, or a directory to make.
-        manifest: its `files` must be what `file_records(files)` gives.
+        path: a `.snb` file, or a directory to create.
+        manifest: its `files` must equal `file_records(files)`.
         files: path in the bundle to content.
     """
     write_raw(path, {MANIFEST: encode_manifest(manifest), **files})
@@ -34,7 +35,7 @@ def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> 
 
 
 def write_raw(path: Path, files: Mapping[str, bytes]) -> None:
-    """Put files where `path` is, as `write_bundle` says, without looking at them."""
+    """Write files to `path` as `write_bundle` does, without validation."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".snb":
         _replace_file(path, files)
@@ -43,7 +44,7 @@ def write_raw(path: Path, files: Mapping[str, bytes]) -> None:
 
 
 def file_records(files: Mapping[str, bytes]) -> tuple[FileRecord, ...]:
-    """Size and sha256 of each file, in order of path."""
+    """Size and sha256 of each file, ordered by path."""
     return tuple(
         FileRecord(path=path, size=len(content), sha256=hashlib.sha256(content).hexdigest())
         for path, content in sorted(files.items())

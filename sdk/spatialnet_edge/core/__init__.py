@@ -1,5 +1,5 @@
-"""The contracts that every room of the runtime shares. Nothing here imports another room.
+"""Types that all packages of the runtime share. Nothing here imports another package of the runtime.
 
-Start with `spec.py` (what a model takes and answers), then `frames.py` (one camera frame), `results.py` (one answer) and
-`errors.py` (everything that can go wrong, with its exit status).
+Start with `spec.py` (inputs and outputs of a model), then `frames.py` (a camera frame), `results.py` (a result) and
+`errors.py` (all errors, with their exit statuses).
 """

@@ -1,7 +1,7 @@
-"""Close what is still open when the interpreter ends.
+"""Close open objects when the interpreter ends.
 
-A daemon thread that is inside a C++ library when the interpreter is taken down ends the process with SIGABRT ("terminate called
-without an active exception"). So whatever owns such a thread registers here, and is closed while threads still run.
+A daemon thread inside a C++ library while the interpreter shuts down aborts the process with SIGABRT ("terminate called
+without an active exception"). So objects with such threads register here and are closed while threads still run.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from weakref import WeakSet
 
 
 class Closeable(Protocol):
-    """Anything with threads or devices behind it. `close` may be called twice."""
+    """An object with threads or devices. `close` may be called twice."""
 
     def close(self) -> None: ...
 
@@ -22,13 +22,13 @@ _open: WeakSet[Closeable] = WeakSet()
 
 
 def close_at_exit(thing: Closeable) -> None:
-    """Close `thing` at the end of the interpreter, unless it is closed or collected before."""
+    """Close `thing` when the interpreter ends, unless it was closed or collected before."""
     _open.add(thing)
 
 
 @atexit.register
 def close_all() -> None:
-    """Close everything that is registered; an error in one does not keep the others open."""
+    """Close all registered objects. An error in one does not keep the others open."""
     for thing in list(_open):
         with suppress(Exception):
             thing.close()

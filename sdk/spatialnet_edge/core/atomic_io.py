@@ -1,4 +1,4 @@
-"""What is written survives a power cut: a file is whole or as it was before, and its folder knows about it."""
+"""Atomic, power-safe writes: after a power cut a file has either its old or its new content."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import BinaryIO
 
 LOCK_POLL_S = 0.02
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""A disk without room: unlike a folder that may not be written, nothing that a person has to come and change."""
+"""Errors for a disk without room. Unlike a missing permission, they may resolve without a person."""
 
 
 DATA_MODE = 0o640
-"""Of the files that a service writes, whatever the umask is: its owner writes, its group reads, others see nothing."""
+"""Mode of the files that a service writes, whatever the umask: the owner writes, the group reads, others have no access."""
 
 
 def sync_folder(folder: Path) -> None:
@@ -32,14 +32,14 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def replaced(path: Path, sync: bool = True, mode: int = 0o644) -> Generator[BinaryIO, None, None]:
-    """A file to write, which takes the place of `path` by one atomic rename when the block ends.
+    """Open a temporary file that replaces `path` by one atomic rename when the block ends.
 
     Args:
-        sync: wait until it is on the disk; False for what a restart writes anew anyway.
-        mode: permissions of the new file, whatever the umask is.
+        sync: wait until the content is on disk; False for files that a restart rewrites.
+        mode: permissions of the new file, whatever the umask.
 
     Raises:
-        OSError: and the old content is still there, as it is after any error in the block.
+        OSError: writing failed. After any error in the block the old content is unchanged.
     """
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
@@ -58,13 +58,13 @@ def replaced(path: Path, sync: bool = True, mode: int = 0o644) -> Generator[Bina
 
 
 def write_durably(path: Path, content: bytes, sync: bool = True, mode: int = DATA_MODE) -> None:
-    """Replace the content of a file; see `replaced`."""
+    """Replace the content of a file atomically; see `replaced`."""
     with replaced(path, sync, mode) as file:
         file.write(content)
 
 
 def point_link(link: Path, target: str) -> None:
-    """Let a symbolic link point elsewhere by one atomic rename."""
+    """Change the target of a symbolic link by one atomic rename."""
     temporary = link.with_name(f".{link.name}.new")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)
@@ -74,13 +74,14 @@ def point_link(link: Path, target: str) -> None:
 
 @contextmanager
 def locked_folder(folder: Path, wait_s: float) -> Generator[None, None, None]:
-    """Hold an exclusive lock on a folder among processes and threads (flock(2)); it needs no file, so a full disk has it too.
+    """Hold an exclusive lock on a folder, among processes and threads (flock(2)). It needs no file, so it also works on a full
+    disk.
 
-    The kernel drops the lock with the process. It is not re-entrant.
+    The kernel releases the lock when the process ends. The lock is not re-entrant.
 
     Raises:
-        TimeoutError: somebody else has held it for `wait_s` seconds.
-        OSError: the folder is not there or cannot be read.
+        TimeoutError: another holder kept the lock for `wait_s` seconds.
+        OSError: the folder does not exist or cannot be read.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

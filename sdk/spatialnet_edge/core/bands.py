@@ -1,9 +1,9 @@
-"""Bands: their names, and the physical range that the 256 levels of the input stand for.
+"""Bands: their names, and the physical range of the 256 input levels.
 
-Level 0 stands for the lower end of a band's range and level 255 for the upper end. A valid pixel never becomes 0 in every band of
-a group: zeros alone mean that the group is absent (decision 0008). So valid pixels take levels 1 to 255.
+Level 0 is the lower end of a band's range, level 255 the upper end. A valid pixel is never 0 in every band of
+a group, because only zeros mean that the group is absent (decision 8). So valid pixels use levels 1 to 255.
 
-Reflectance is a fraction (Sentinel-2's and HLS's integers × 0.0001), radar backscatter is in decibels, elevation in metres.
+Reflectance is a fraction (the integers of Sentinel-2 and HLS × 0.0001), radar backscatter is in decibels, elevation in metres.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from spatialnet_edge.core.spec import RGB, BandGroup, PhysicalRange
 
 REFLECTANCE = PhysicalRange(unit="reflectance", low=0.0, high=0.4)
-"""Optical bands: bright soil and roofs lie below the upper end; clouds saturate, and so do a few per cent of bright vegetation in
-near infrared. `scene:` with `scale=4000` gives the same levels from Sentinel-2's integers."""
+"""Ranges of the optical bands. Bright soil and roofs are below the upper end; clouds saturate, and so do a few per cent of
+bright vegetation in near infrared. `scene:` with `scale=4000` gives the same levels from Sentinel-2's integers."""
 INFRARED = REFLECTANCE
 VV = PhysicalRange(unit="dB", low=-30.0, high=5.0)
 VH = PhysicalRange(unit="dB", low=-35.0, high=0.0)
@@ -45,13 +45,13 @@ GROUPS: dict[str, BandGroup] = {
     "elevation": _group("elevation", elevation=ELEVATION, slope=SLOPE),
     "synthetic_thermal": BandGroup(name="synthetic_thermal", bands=("synthetic_thermal",)),
 }
-"""The groups that a configuration may name. A group without ranges holds camera levels."""
+"""The band groups that a configuration may name. A group without ranges has camera levels."""
 
 RANGES: dict[str, PhysicalRange] = {
     **dict.fromkeys(RGB.bands, REFLECTANCE),
     **{band: each for group in GROUPS.values() for band, each in zip(group.bands, group.ranges, strict=False)},
 }
-"""The range of each band where an instrument measured it. Colours of a camera are levels already and need none."""
+"""The physical range of each measured band. Camera colours are already levels and need no range."""
 
 SENTINEL_2 = (
     "aerosol", "blue", "green", "red", "red_edge_1", "red_edge_2", "red_edge_3", "nir", "red_edge_4", "water_vapour",
@@ -63,7 +63,7 @@ _DESCRIPTIONS: dict[str, str] = {
     # Sentinel-2 MSI (ESA, Sentinel-2 Products Specification Document)
     "b1": "aerosol", "b2": "blue", "b3": "green", "b4": "red", "b5": "red_edge_1", "b6": "red_edge_2", "b7": "red_edge_3",
     "b8": "nir", "b8a": "red_edge_4", "b9": "water_vapour", "b10": "cirrus", "b11": "swir_1", "b12": "swir_2",
-    # what people write
+    # common names
     "coastal": "aerosol", "nir08": "nir", "nir1": "nir", "near infrared": "nir", "near-infrared": "nir", "nir narrow": "red_edge_4",
     "swir16": "swir_1", "swir1": "swir_1", "swir22": "swir_2", "swir2": "swir_2", "dem": "elevation", "height": "elevation",
     "altitude": "elevation", "sigma0_vv": "vv", "sigma0_vh": "vh", "gamma0_vv": "vv", "gamma0_vh": "vh", "lwir": "thermal",
@@ -71,7 +71,7 @@ _DESCRIPTIONS: dict[str, str] = {
 
 
 def band_of(description: str) -> str | None:
-    """The band that a raster's description means, such as `B04`, `Red` or `VV`; None for an unknown one."""
+    """The band for a raster's band description, such as `B04`, `Red` or `VV`; None if unknown."""
     text = description.strip().casefold().replace("band ", "b").replace("band_", "b")
     if text.startswith("b0"):
         text = "b" + text[2:]
@@ -81,7 +81,7 @@ def band_of(description: str) -> str | None:
 
 
 def quantise(values: NDArray[Any], band: str, valid: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
-    """Physical values of one band as input levels.
+    """Convert physical values of one band to input levels.
 
     Args:
         values: `[H, W]` in the unit of the band's range.
@@ -89,7 +89,7 @@ def quantise(values: NDArray[Any], band: str, valid: NDArray[np.bool_] | None = 
         valid: bool `[H, W]`; False where there is no data. None: every finite value is valid.
 
     Returns:
-        uint8 `[H, W]`: 1 to 255 where there is data, 0 where there is none.
+        uint8 `[H, W]`: 1 to 255 where there is data, 0 elsewhere.
     """
     span = RANGES[band]
     known = np.isfinite(values) if valid is None else valid & np.isfinite(values)
@@ -107,9 +107,9 @@ def slope(elevation: NDArray[Any], metres_per_pixel: float) -> NDArray[np.float3
 
 
 def compose(bands: Mapping[str, NDArray[np.uint8]], groups: Sequence[BandGroup]) -> NDArray[np.uint8]:
-    """The input of a model: uint8 `[H, W, channels]` of the groups' bands, in order.
+    """Compose the input of a model: uint8 `[H, W, channels]`, the bands of the groups in order.
 
-    A missing band is zero. A group whose bands are all missing is zero everywhere, which means "absent".
+    A missing band is zero. A group without any of its bands is zero everywhere, which means "absent".
 
     Args:
         bands: band name to uint8 `[H, W]`, all of one shape; at least one.

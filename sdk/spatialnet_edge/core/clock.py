@@ -1,4 +1,4 @@
-"""Two clocks: the monotonic one for every interval, the wall clock for people; and which boot the monotonic one counts from."""
+"""Clocks: a monotonic one for intervals, the wall clock for people, and the boot that the monotonic one counts from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @cache
 def boot_id() -> str:
-    """The kernel's id of this boot (random(4)); empty where there is none. A monotonic time means nothing without it."""
+    """The kernel's id of this boot (random(4)); empty if there is none. Monotonic times are comparable only within one boot."""
     try:
         return BOOT_ID.read_text(encoding="ascii").strip()
     except OSError:
@@ -19,5 +19,5 @@ def boot_id() -> str:
 
 
 def since_boot() -> float:
-    """Seconds since this boot, asleep or awake (CLOCK_BOOTTIME, clock_gettime(2)); steps of the wall clock do not touch it."""
+    """Seconds since boot, including sleep (CLOCK_BOOTTIME, clock_gettime(2)). Changes of the wall clock have no effect."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()

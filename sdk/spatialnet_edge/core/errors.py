@@ -1,27 +1,27 @@
-"""Everything that can go wrong, each with what was found, what was expected and what to do next.
+"""All errors. Each message states what was found, what was expected and what to do next.
 
     SpatialNetError
-    ├── UsageError             2   the request itself makes no sense: unknown target, head or option value
-    ├── Refused               78   refused before any work was done; restarting will not help
-    │   ├── ConfigRefused          the configuration of a service is wrong
+    ├── UsageError             2   invalid request: unknown target, head or option value
+    ├── Refused               78   refused before any work; restarting does not help
+    │   ├── ConfigRefused          the configuration of a service is invalid
     │   ├── BundleError            the bundle is truncated, changed, hostile or of another format
     │   ├── GoldenTestFailed       the engine does not reproduce the bundle's golden vectors
-    │   ├── EngineUnavailable      no backend here can run what the bundle holds
-    │   ├── SourceRefused          the source does not exist, is empty, or is not what it claims to be
+    │   ├── EngineUnavailable      no installed backend can run the bundle
+    │   ├── SourceRefused          the source does not exist, is empty, or has another format
     │   ├── SinkRefused            a sink's file or folder cannot be written
     │   ├── Busy                   another process holds the device
-    │   ├── DataRefused            labelled images that cannot be used as asked
+    │   ├── DataRefused            labelled images that cannot be used
     │   ├── MissingExtra           an optional library is not installed
     │   └── BrokenLibrary          a library is installed but does not load
-    └── RunError               1   failed while running; what was written so far stays readable
-        ├── EngineError            the engine failed, or its answers cannot be trusted
+    └── RunError               1   failed while running; data written so far stay readable
+        ├── EngineError            the engine failed, or its outputs are wrong
         ├── SourceLost             the source stopped before its end
-        ├── SinkError              a sink could not take a result
+        ├── SinkError              a sink could not write a result
         │   └── ReaderGone         the reader of standard output has closed it
-        └── BuildError             no candidate passed the gates, or a compiler refused the graph
+        └── BuildError             no variant passed the gates, or a compiler refused the graph
 
 The number is the exit status of the command line (78 is EX_CONFIG in BSD's sysexits.h: a supervisor must not restart on it).
-Library exceptions are translated once, where they are met, with the cause kept.
+Exceptions of libraries are converted once, at the call, and kept as the cause.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from spatialnet_edge.core.redaction import redacted
 
 
 class SpatialNetError(Exception):
-    """The root; catch this to catch whatever the package raises on purpose. Its text shows no user or password of a URI."""
+    """Base class of all errors that the package raises. Users and passwords of URIs are removed from the text."""
 
     exit_status: ClassVar[int] = 1
 
@@ -82,30 +82,28 @@ class DataRefused(Refused):
 
 
 class MissingExtra(Refused):
-    """An optional library is not there.
+    """An optional library is not installed.
 
     Args:
-        library: the import name that failed.
-        extra: the extra of spatialnet-edge that brings it.
+        library: import name of the library.
+        extra: the extra of spatialnet-edge that installs it.
     """
 
     def __init__(self, library: str, extra: str) -> None:
-        super().__init__(f"the library '{library}' is not installed; it comes with: {install_command(extra)}")
+        super().__init__(f"the library '{library}' is not installed; install it with: {install_command(extra)}")
         self.library = library
         self.extra = extra
 
 
 class BrokenLibrary(Refused):
-    """A library is installed but does not load, such as an OpenCV that was built for another NumPy.
+    """A library is installed but does not load, such as an OpenCV built for another NumPy.
 
     Args:
-        found: the library, and what it said.
+        found: the library and its error message.
     """
 
     def __init__(self, found: str) -> None:
-        super().__init__(
-            f"a library is installed here but does not load: {found}; 'spatialnet-edge doctor' says how to mend it"
-        )
+        super().__init__(f"an installed library does not load: {found}; run 'spatialnet-edge doctor' for the fix")
 
 
 class RunError(SpatialNetError):
@@ -117,7 +115,7 @@ class EngineError(RunError):
 
 
 class InvalidOutput(EngineError):
-    """One answer of the engine breaks its contract (NaN, wrong shape, probabilities that do not sum to 1)."""
+    """One output of the engine is invalid (NaN, wrong shape, probabilities that do not sum to 1)."""
 
 
 class SourceLost(RunError):
@@ -129,7 +127,7 @@ class SinkError(RunError):
 
 
 class ReaderGone(SinkError):
-    """The reader of standard output has closed it, as `head` does when it has enough."""
+    """The reader of standard output has closed it, as `head` does."""
 
 
 class BuildError(RunError):
@@ -137,6 +135,6 @@ class BuildError(RunError):
 
 
 def first_line(error: BaseException, limit: int = 200) -> str:
-    """What a library's exception says, on one line; its name when it says nothing."""
+    """The first line of an exception's message; the exception's name if the message is empty."""
     lines = str(error).strip().splitlines()
     return lines[0][:limit] if lines else type(error).__name__

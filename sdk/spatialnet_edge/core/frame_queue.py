@@ -1,4 +1,4 @@
-"""What stands between a source and the engine: a bounded queue with a frame policy."""
+"""Frame queue: a bounded queue between a source and the engine, with a frame policy."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from spatialnet_edge.core.errors import UsageError
 T = TypeVar("T")
 
 EVERY_CAPACITY = 6
-"""Frames decoded ahead under `every`; enough to keep the engine fed, little enough for small memories."""
+"""Number of frames decoded ahead under `every`: enough to keep the engine busy, few enough for small memories."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What happens to a frame that arrives while the engine is busy.
+    """Policy for frames that arrive while the engine is busy.
 
-    `every` makes the source wait and loses nothing; `latest` keeps the newest frame alone; `queue:N` keeps the newest N. What is
-    dropped is the oldest, and is counted as `overrun`.
+    `every` makes the source wait and drops nothing. `latest` keeps only the newest frame. `queue:N` keeps the newest N. The
+    oldest
+    frame is dropped and counted as `overrun`.
     """
 
     name: str
@@ -29,10 +30,10 @@ class Policy:
 
 
 def parse_policy(text: str) -> Policy:
-    """Read `every`, `latest` or `queue:N`.
+    """Parse `every`, `latest` or `queue:N`.
 
     Raises:
-        UsageError: anything else.
+        UsageError: any other text.
     """
     name, _, count = text.partition(":")
     if text == "every":
@@ -41,13 +42,14 @@ def parse_policy(text: str) -> Policy:
         return Policy(text, 1, drop_oldest=True)
     if name == "queue" and count.isascii() and count.isdigit() and 0 < int(count) <= 10_000:
         return Policy(text, int(count), drop_oldest=True)
-    raise UsageError(f"no frame policy '{text}'; there are every, latest and queue:N with N from 1 to 10000")
+    raise UsageError(f"no frame policy '{text}'; use every, latest or queue:N with N from 1 to 10000")
 
 
 class FrameQueue(Generic[T]):
-    """A bounded queue between two threads that either waits or drops the oldest when it is full.
+    """A bounded queue between two threads. When it is full, it either waits or drops the oldest item.
 
-    Who waited for room goes on when half of it is free: one change of threads for several items, not one for each.
+    A producer that waits for room continues when half of the queue is free: one thread switch for several items, not one per
+    item.
     """
 
     def __init__(self, capacity: int, drop_oldest: bool) -> None:
@@ -60,7 +62,7 @@ class FrameQueue(Generic[T]):
         self._emptied = Condition(self._lock)
 
     def put(self, item: T) -> T | None:
-        """Add an item; returns the one that had to go for it, or the item itself once the queue is closed."""
+        """Add an item. Returns the dropped item, or the item itself if the queue is closed."""
         with self._lock:
             if len(self._items) >= self._capacity and not self._drop_oldest:
                 self._emptied.wait_for(lambda: self._half_empty or self._closed)
@@ -72,7 +74,7 @@ class FrameQueue(Generic[T]):
             return dropped
 
     def get(self, timeout: float | None = None) -> T | None:
-        """The oldest item; None when there is none within `timeout` seconds, or ever again (see `finished`)."""
+        """Take the oldest item; None after `timeout` seconds, or if the queue is finished (see `finished`)."""
         with self._lock:
             self._arrived.wait_for(lambda: self._items or self._closed, timeout)
             if not self._items:
@@ -87,7 +89,7 @@ class FrameQueue(Generic[T]):
         return len(self._items) <= self._capacity // 2
 
     def close(self) -> None:
-        """No more items will be put; those inside can still be taken."""
+        """Close the queue for new items; items inside can still be taken."""
         with self._lock:
             self._closed = True
             self._arrived.notify_all()

@@ -1,4 +1,4 @@
-"""One camera frame, with when and where it was taken."""
+"""A camera frame, with its time and position."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from spatialnet_edge.core.spec import RGB, InputSpec
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """Where the camera was. Latitude and longitude in degrees (WGS 84), altitude in metres, attitude in degrees.
+    """Pose of the camera. Latitude and longitude in degrees (WGS 84), altitude in metres, attitude in degrees.
 
-    What is not known is None, never zero: at height 0, looking north along the ground, a camera might well be.
+    Unknown fields are None, never zero, because zero is a valid value.
     """
 
     latitude: float
@@ -31,49 +31,48 @@ class Pose:
 
 
 PixelFormat: TypeAlias = Literal["rgb24", "bgr24"]
-"""FFmpeg's names for the order of an array's bands: red first, or blue first as OpenCV gives them."""
+"""FFmpeg's names for the band order of an array: red first, or blue first as in OpenCV."""
 
 
 class Picture(Protocol):
-    """A decoder's picture in the decoder's own pixel format, such as yuv420p. RGB is made when it is asked for."""
+    """A decoded picture in the decoder's pixel format, such as yuv420p. It is converted to RGB on demand."""
 
     @property
     def height(self) -> int:
-        """Rows of the upright picture."""
+        """Number of rows of the upright picture."""
         ...
 
     @property
     def width(self) -> int:
-        """Columns of the upright picture."""
+        """Number of columns of the upright picture."""
         ...
 
     def at(self, height: int, width: int) -> NDArray[np.uint8]:
-        """The picture scaled to this size, a mean over areas: uint8 `[height, width, 3]`, RGB, upright."""
+        """The picture scaled to this size by averaging over areas: uint8 `[height, width, 3]`, RGB, upright."""
         ...
 
     def rgb(self) -> NDArray[np.uint8]:
-        """The picture at its full size: uint8 `[H, W, 3]`, RGB, upright."""
+        """The picture at full size: uint8 `[H, W, 3]`, RGB, upright."""
         ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """A picture, and the moment at which the source delivered it.
+    """An image with its capture time and origin.
 
     Attributes:
-        image: uint8 `[H, W, 3]`, or `[H, W, bands]` as a model of several groups of bands takes them; or a decoder's picture.
-        seq: number in the source, from 0; gaps are frames that the source lost.
+        image: uint8 `[H, W, 3]`; `[H, W, bands]` for a model of several band groups; or a decoder's picture.
+        seq: frame number in the source, from 0; gaps are frames that the source lost.
         source: the source's URI, or the file's path.
         captured_ns: monotonic clock, nanoseconds.
         captured_unix: wall clock, seconds since 1970 (UTC); for people, never for intervals.
-        media_time_s: seconds from the start of a recording, by the frame's presentation time stamp; None for live sources and
-            stills.
-        pose: where the camera was, if known.
-        footprint: the outline of what the frame shows, (longitude, latitude) in degrees (WGS 84), anticlockwise, without the
-            first corner again; empty if unknown. It is never a ring round the globe: beyond the antimeridian longitudes go on
-            past 180, and an outline round a pole runs along the pole.
-        note: what of a file was taken, such as "the first of 3 pictures in the file"; None for all of it.
-        pixel_format: order of the bands of an array; without meaning for a decoder's picture, which knows its own.
+        media_time_s: seconds from the start of a recording, by the presentation time stamp; None for live sources and stills.
+        pose: pose of the camera, if known.
+        footprint: outline of the visible ground, (longitude, latitude) in degrees (WGS 84), anticlockwise, the first corner
+            not repeated; empty if unknown. It is never a ring around the globe: beyond the antimeridian longitudes exceed 180,
+            and an outline around a pole follows the pole.
+        note: the part of a file that was used, such as "the first of 3 pictures in the file"; None: all of it.
+        pixel_format: band order of an array; ignored for a decoder's picture.
     """
 
     image: NDArray[np.uint8] | Picture
@@ -89,28 +88,28 @@ class Frame:
 
     @property
     def seconds(self) -> float:
-        """Time on the scene's own scale: the recording's where there is one, else the capture clock."""
+        """Time for smoothing: media time of a recording, otherwise the capture clock."""
         return self.captured_ns / 1e9 if self.media_time_s is None else self.media_time_s
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
         """All bands at full size: uint8 `[H, W, bands]`, red first. May be a view of borrowed memory: do not write to it.
 
-        A decoder's picture is converted at the first use; who only needs the model's size asks `at`.
+        A decoder's picture is converted at the first use. If only the model's size is needed, use `at`.
         """
         if not isinstance(self.image, np.ndarray):
             return self.image.rgb()
         return self.in_order(self.image)
 
     def rgb(self) -> NDArray[np.uint8]:
-        """What people are shown: uint8 `[H, W, 3]`, the first three bands, or the only one in grey."""
+        """The image for display: uint8 `[H, W, 3]`, the first three bands, or a single band as grey."""
         return to_rgb(self.pixels)
 
     def at(self, height: int, width: int) -> NDArray[np.uint8]:
-        """All bands at another size, a mean over areas: uint8 `[height, width, bands]`, red first.
+        """All bands at another size, averaged over areas: uint8 `[height, width, bands]`, red first.
 
-        A decoder's picture is scaled straight from the decoder's planes. An array is resized as it lies in memory, and its bands
-        are put in order afterwards, where there are far fewer pixels.
+        A decoder's picture is scaled from the decoder's planes. An array is resized first and its bands are reordered
+        afterwards, when there are fewer pixels.
 
         Raises:
             SourceRefused: the array is not uint8 `[H, W, bands]`.
@@ -120,16 +119,16 @@ class Frame:
         return self.in_order(resize(checked(self.image), width, height))
 
     def in_order(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """An array of this frame's pixel format with red first."""
+        """An array in this frame's pixel format, reordered to red first."""
         return image[..., ::-1] if self.pixel_format == "bgr24" else image
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A frame that a source had to give up; it still counts as captured.
+    """A frame that a source could not deliver; it counts as captured.
 
     Attributes:
-        reason: the ledger's key: `decode_error`, `empty`, `format`, `overrun`, `invalid_output` …
+        reason: key of the frame statistics: `decode_error`, `empty`, `format`, `overrun`, `invalid_output` …
         detail: one line for people.
     """
 
@@ -139,18 +138,18 @@ class Skipped:
 
 
 HALVE_FROM = 3
-"""`stretch` halves frames while both sides are at least this many times the model's input: a mean over 2×2 pixels is four times
-as fast as averaging over fractional areas, and what the exact average then sees is already smooth."""
+"""`stretch` halves a frame while both sides are at least this many times the model's input. A mean over 2×2 pixels is four
+times as fast as averaging over fractional areas, and the exact average then has a smooth input."""
 
 
 def preprocess(image: Frame | NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
-    """Resize to the model's input, as `InputSpec.resize` defines it: uint8 `[height, width, bands]`, contiguous.
+    """Resize to the model's input, as `InputSpec.resize` defines: uint8 `[height, width, bands]`, contiguous.
 
-    `image` has all bands of the model, or red, green and blue alone; then the groups that are missing are zero, which the model
-    knows as "absent" and answers without.
+    `image` has all bands of the model, or only red, green and blue. The missing groups are then zero, which the model treats
+    as absent.
 
     Raises:
-        SourceRefused: another number of bands, or no pixels of 8 bits.
+        SourceRefused: another number of bands, or not uint8.
     """
     frame = image if isinstance(image, Frame) else Frame(image, 0, "array")
     small = stretched(frame, spec) if spec.resize == "stretch" else frame.at(spec.height, spec.width)
@@ -160,7 +159,7 @@ def preprocess(image: Frame | NDArray[np.uint8], spec: InputSpec) -> NDArray[np.
 
 
 def stretched(frame: Frame, spec: InputSpec) -> NDArray[np.uint8]:
-    """A frame halved while it is much larger than the model's input, then scaled: uint8 `[height, width, bands]`, red first.
+    """Halve a frame while it is much larger than the model's input, then scale it: uint8 `[height, width, bands]`, red first.
 
     A decoder's picture is scaled to its halved size in one step.
     """
@@ -178,68 +177,69 @@ def stretched(frame: Frame, spec: InputSpec) -> NDArray[np.uint8]:
 
 
 def halved(given: tuple[int, ...], wanted: tuple[int, int]) -> tuple[int, int]:
-    """Half of a height and width; as they are where they are less than `HALVE_FROM` times what is wanted."""
+    """Half of the height and width, repeatedly while they are at least `HALVE_FROM` times the wanted size."""
     height, width = given
     large = height >= HALVE_FROM * wanted[0] and width >= HALVE_FROM * wanted[1]
     return (height // 2, width // 2) if large else (height, width)
 
 
 def checked(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """An array that can be resized, contiguous.
+    """Check that an array can be resized, and make it contiguous.
 
     Raises:
-        SourceRefused: it is not uint8 `[H, W, bands]`, or empty.
+        SourceRefused: not uint8 `[H, W, bands]`, or empty.
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or not pixels.size:
         raise SourceRefused(
-            f"an image of {pixels.dtype} and shape {pixels.shape}; expected uint8 [height, width, bands], levels from 0 to 255; "
-            f"of floats in 0 to 1 make (255 * image).round().astype(np.uint8)"
+            f"an image of {pixels.dtype} and shape {pixels.shape}; expected uint8 [height, width, bands], levels from "
+            "0 to 255; convert floats in 0 to 1 with (255 * image).round().astype(np.uint8)"
         )
     return np.ascontiguousarray(pixels)
 
 
 def pad_missing_bands(rgb: NDArray[np.uint8], spec: InputSpec) -> NDArray[np.uint8]:
-    """Red, green and blue at their place among the model's bands, and zeros for the rest."""
+    """Put red, green and blue at their positions among the model's bands, and fill the others with zeros."""
     if rgb.shape[2] != len(RGB.bands) or RGB not in spec.groups:
         names = ", ".join(f"{group.name} ({len(group.bands)})" for group in spec.groups)
         raise SourceRefused(
             f"an image of {rgb.shape[2]} bands; this model takes {spec.channels}: {names}; give all of them, in this order"
-            + (", or red, green and blue alone" if RGB in spec.groups else "")
+            + (", or only red, green and blue" if RGB in spec.groups else "")
         )
     parts = [rgb if group == RGB else np.zeros((*rgb.shape[:2], len(group.bands)), np.uint8) for group in spec.groups]
     return np.concatenate(parts, axis=2)
 
 
 def to_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """What people are shown of a frame, `[H, W, 3]`: its first three bands, or the only ones it has in grey."""
+    """The bands for display, `[H, W, 3]`: the first three, or a single one as grey."""
     return pixels[..., :3] if pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, axis=2)
 
 
 SAMPLED = 400
-"""About so many values say enough of a picture's light. With every core in the engine, a call that takes 9 µs alone was seen to
-cost ten times that."""
+"""Approximate number of values that are sampled to assess a picture's brightness. When the engine uses every core, a call that
+takes 9 µs alone was seen to cost ten times that."""
 
 
 DARK, SATURATED, FEATURELESS = "dark", "saturated", "featureless"
 NO_PICTURE = (DARK, SATURATED, FEATURELESS)
-"""Flags of a frame that carries no picture: it is never given a label."""
+"""Flags of a frame without a usable picture: it never gets a label."""
 DARK_BELOW, SATURATED_ABOVE = 12, 243
 LEAST_SPREAD = 2
-"""Grey levels from the 5th to the 95th percentile of a band. Of 8,100 training images of EuroSAT, whose open water is the flattest
-picture that has a label, all reach 2; a flat frame has 0 or 1."""
+"""Grey levels from the 5th to the 95th percentile of a band. Of 8,100 training images of EuroSAT, whose open water is the
+flattest labelled picture, all reach 2; a flat frame has 0 or 1."""
 
 
 def sampled(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """About `SAMPLED` values, of pixels spread evenly: uint8 `[pixels, C]`. Takes uint8 `[H, W, C]`, such as the model's input."""
+    """Sample about `SAMPLED` values from evenly spaced pixels: uint8 `[pixels, C]`. Takes uint8 `[H, W, C]`, such as the
+    model's input."""
     step = math.ceil(math.sqrt(pixels.size / SAMPLED))
     return np.ascontiguousarray(np.reshape(pixels[::step, ::step], (-1, pixels.shape[2])))
 
 
 def quality(sample: NDArray[np.uint8]) -> tuple[str, ...]:
-    """Flags for a frame that carries no picture: one of `NO_PICTURE`, or none.
+    """Quality flags: one of `NO_PICTURE`, or none.
 
     Args:
-        sample: see `sampled`. The hundredth part of its values at either end is left out, for hot and dead pixels.
+        sample: see `sampled`. One per cent of the values at either end is ignored, for hot and dead pixels.
     """
     values = np.sort(sample, axis=None)
     cut = len(values) // 100

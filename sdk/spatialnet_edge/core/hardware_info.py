@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -19,7 +19,7 @@ def machine() -> str:
 
 
 def processor() -> str:
-    """The processor's own name, where the system tells it."""
+    """The processor's name, if the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -29,13 +29,13 @@ def processor() -> str:
 
 
 NVPMODEL_STATUS = Path("/var/lib/nvpmodel/status")
-"""The number of the power mode that a Jetson is in: "pmode:0002"."""
+"""Pattern for the number of a Jetson's current power mode: "pmode:0002"."""
 NVPMODEL_CONFIG = Path("/etc/nvpmodel.conf")
-"""The names of its modes: "< POWER_MODEL ID=2 NAME=MODE_30W >"."""
+"""Pattern for the names of its power modes: "< POWER_MODEL ID=2 NAME=MODE_30W >"."""
 
 
 def power_mode(status: Path = NVPMODEL_STATUS, config: Path = NVPMODEL_CONFIG) -> str | None:
-    """The name of the power mode that a Jetson is in, such as "MAXN" or "15W"; None on other computers."""
+    """The name of a Jetson's current power mode, such as "MAXN" or "15W"; None on other computers."""
     try:
         number = re.search(r"pmode:0*(\d+)", status.read_text(encoding="utf-8", errors="replace"))
         text = config.read_text(encoding="utf-8", errors="replace")

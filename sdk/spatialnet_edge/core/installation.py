@@ -1,4 +1,4 @@
-"""How this package was installed, and so the command that adds one of its extras."""
+"""The origin of this installation, and the pip command that adds an extra."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class Folder(msgspec.Struct):
 
 
 class DirectUrl(msgspec.Struct):
-    """The part of `direct_url.json` that is used here."""
+    """The used part of `direct_url.json`."""
 
     url: str = ""
     dir_info: Folder = msgspec.field(default_factory=Folder)
 
 
 def install_command(extra: str = "") -> str:
-    """The `pip install` command that brings an extra, or the package itself again, from where this installation came from.
+    """The `pip install` command for an extra, or for the package itself, from the origin of this installation.
 
-    The command names a checkout by its folder and a wheel by its file. Where neither is known, it names the wheel file with
-    VERSION in place of the version, because no package index has this package.
+    The command names a checkout by its folder and a wheel by its file. If neither is known, it names the wheel file with
+    VERSION as a placeholder, because no package index has this package.
     """
     wanted = f"[{extra}]" if extra else ""
     editable, source = origin()
@@ -37,10 +37,10 @@ def install_command(extra: str = "") -> str:
 
 
 def origin() -> tuple[bool, str]:
-    """Whether the installation is editable, and the folder or wheel that it was made from.
+    """Whether the installation is editable, and its folder or wheel.
 
-    pip records the origin in `direct_url.json` (PEP 610), except for a wheel that it found by `--find-links` or in an index. A
-    checkout that is on `PYTHONPATH` without an installation is found from the path of this module.
+    pip records the origin in `direct_url.json` (PEP 610), except for a wheel found by `--find-links` or in an index. A
+    checkout on `PYTHONPATH` without an installation is found from the path of this module.
     """
     try:
         record = msgspec.json.decode(distribution(DISTRIBUTION).read_text("direct_url.json") or "{}", type=DirectUrl)

@@ -1,4 +1,4 @@
-"""Files that a command writes when its work is done."""
+"""Output files of commands, checked before the work begins."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from spatialnet_edge.core.errors import UsageError
 
 
 def to_be_written(path: Path | None) -> Path | None:
-    """Make the folder of a file and find out whether the file can be written, before minutes of work are lost.
+    """Create the folder of a file and check that the file can be written, before minutes of work are lost.
 
-    A callback for options of the command line; None, for a file that nobody asked for, stays None.
+    A callback for command-line options; None (no file requested) stays None.
 
     Raises:
         UsageError: it cannot be written; nothing is changed.
@@ -30,12 +30,12 @@ def to_be_written(path: Path | None) -> Path | None:
 
 
 def bundle_to_be_written(path: Path) -> Path:
-    """The same of a bundle, which is a `.snb` file or a directory.
+    """The same check for a bundle, which is a `.snb` file or a directory.
 
     Raises:
         UsageError: it is neither, or cannot be written.
     """
     if path.suffix not in ("", ".snb"):
         raise UsageError(f"the output is '{path}'; name a file that ends in .snb, or a directory")
-    to_be_written(path if path.suffix else path.with_suffix(".new"))  # a directory comes to be beside its place
+    to_be_written(path if path.suffix else path.with_suffix(".new"))  # a directory is created next to its final path
     return path

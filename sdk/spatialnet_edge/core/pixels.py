@@ -1,8 +1,9 @@
-"""What the runtime itself does with pixels: decode a still image, and resize it.
+"""Decode still images and resize.
 
-Pillow decodes. OpenCV resizes where it is installed, with the video sources or with the payload computer's system; without it
-NumPy does, by the same definition and much more slowly (40 ms rather than 0.7 for a frame of 1280×720). The two differ by one
-grey level at most.
+Pillow decodes. OpenCV resizes if it is installed, by the extra or by the system. Otherwise
+NumPy resizes by the same definition, much more slowly (40 ms rather than 0.7 for a frame of 1280×720). The two differ by at
+most one
+grey level.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from spatialnet_edge.core.still_decoder import FORMATS, decode_still
 
 try:
     import cv2
-except ImportError:  # not installed, or built for another NumPy, as JetPack 6 has it: `doctor` says which
+except ImportError:  # not installed, or built for another NumPy as on JetPack 6; `doctor` reports which
     cv2 = None
 
 
 def decode_rgb(encoded: bytes, formats: Sequence[str] = FORMATS) -> NDArray[np.uint8]:
-    """A still image, upright: uint8 `[H, W, 3]`, RGB. Raises `NotDecoded`; see `still_decoder.decode_still`."""
+    """Decode a still image, upright: uint8 `[H, W, 3]`, RGB. Raises `NotDecoded`; see `still_decoder.decode_still`."""
     return decode_still(encoded, formats).pixels
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
-    """uint8 `[H, W, bands]` as a PNG file: three bands are its colours; any other number stands side by side, in grey."""
+    """Encode uint8 `[H, W, bands]` as PNG: three bands as colours; any other number side by side, in grey."""
     from PIL import Image
 
     height, width, bands = pixels.shape
@@ -41,10 +42,10 @@ def encode_png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def decode_png(encoded: bytes, bands: int) -> NDArray[np.uint8]:
-    """The pixels of `encode_png`, uint8 `[H, W, bands]`.
+    """Decode a PNG of `encode_png` to uint8 `[H, W, bands]`.
 
     Raises:
-        ValueError: as `decode_rgb`, another format than PNG, or it is not as wide as so many bands.
+        ValueError: as `decode_rgb`; another format than PNG; or the width does not match the number of bands.
     """
     shown = decode_rgb(encoded, ("PNG",))
     if bands == 3:
@@ -57,7 +58,7 @@ def decode_png(encoded: bytes, bands: int) -> NDArray[np.uint8]:
 
 
 def resize(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """Resize uint8 `[H, W, bands]`: a mean over areas along a side that shrinks, linear along one that grows."""
+    """Resize uint8 `[H, W, bands]`: average over areas along a side that shrinks, linear along one that grows."""
     if image.shape[:2] == (height, width):
         return image
     if cv2 is None:
@@ -70,7 +71,7 @@ def resize(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint
 
 
 def resized_by_opencv(image: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:
-    """`resize` of `[H, W]` or of three or four bands."""
+    """`resize` with OpenCV, for `[H, W]` or three or four bands."""
     assert cv2 is not None
     rows, columns = image.shape[:2]
     least = (min(width, columns), min(height, rows))
@@ -96,7 +97,7 @@ def resize_by_numpy(image: NDArray[np.uint8], width: int, height: int) -> NDArra
 
 @lru_cache(maxsize=32)
 def weights(given: int, wanted: int) -> NDArray[np.float32]:
-    """How much of each given cell goes into each wanted one: float32 `[wanted, given]`, rows that sum to 1."""
+    """Weight of each input cell for each output cell: float32 `[wanted, given]`; rows sum to 1."""
     if wanted >= given:
         centres = ((np.arange(wanted) + 0.5) * (given / wanted) - 0.5).clip(0, given - 1)  # the border is repeated
         return (1 - np.abs(centres[:, None] - np.arange(given))).clip(min=0).astype(np.float32)
@@ -107,10 +108,11 @@ def weights(given: int, wanted: int) -> NDArray[np.float32]:
 
 @contextmanager
 def resize_on_one_thread() -> Generator[None, None, None]:
-    """Keep OpenCV on one thread inside the block, for callers that keep every core busy themselves.
+    """Limit OpenCV to one thread inside the block, for callers that keep every core busy themselves.
 
-    The number of threads is one setting for the whole process. The last block to end, of those that overlap, puts back the
-    number that the first one found.
+    The number of threads is one setting of the process. When blocks overlap, the last one to end restores the number that the
+    first
+    one found.
     """
     global _inside, _threads_before
     if cv2 is None:

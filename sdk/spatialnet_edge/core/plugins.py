@@ -1,7 +1,7 @@
-"""Backends, sources and sinks are rows of a table: name → module, class, extra. Entry points add rows.
+"""Plug-ins: tables of backends, sources and sinks: name → module, class, extra. Entry points add rows.
 
-A package that wants to add one declares, for instance, `[project.entry-points."spatialnet_edge.sinks"]` with
-`lora = "my_package.lora:LoraSink"`; no code of ours changes. The names are known without importing anything.
+A package adds one by an entry point, for instance `[project.entry-points."spatialnet_edge.sinks"]` with
+`lora = "my_package.lora:LoraSink"`. The names are known without importing anything.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from spatialnet_edge.core.errors import BrokenLibrary, MissingExtra, first_line
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """Where a class is, and which optional library it stands on.
+    """The location of a class, and the optional library that it needs.
 
     Attributes:
         target: `module:attribute`.
-        library: import name of the optional library; empty when the bare runtime has all that is needed.
-        extra: the extra that brings the library.
-        parser: `module:function` that reads the rest of a URI and opens nothing; None where there is nothing to read.
+        library: import name of the optional library; empty if the base runtime suffices.
+        extra: the extra that installs the library.
+        parser: `module:function` that parses the rest of a URI without opening anything; None if there is nothing to parse.
     """
 
     target: str
@@ -44,7 +44,7 @@ class Plugin:
         """Check the rest of a URI without opening anything.
 
         Raises:
-            UsageError, Refused: it makes no sense, or a library is missing.
+            UsageError, Refused: it is invalid, or a library is missing.
         """
         if self.parser is not None:
             self._import(self.parser)(rest)
@@ -62,6 +62,6 @@ class Plugin:
 
 
 def known(group: str, table: Mapping[str, Plugin]) -> dict[str, Plugin]:
-    """Our own rows and those that installed packages add under `spatialnet_edge.<group>`; ours win."""
+    """The built-in rows, and those of installed packages under `spatialnet_edge.<group>`. Built-in rows have priority."""
     added = {entry.name: Plugin(entry.value) for entry in entry_points(group=f"spatialnet_edge.{group}")}
     return added | dict(table)

@@ -1,8 +1,8 @@
-"""Text from outside, made safe to show: names and labels of a bundle, file names, keys, what a library says.
+"""Escape untrusted text for display: names and labels of a bundle, file names, keys, messages of libraries.
 
-A terminal obeys control characters; a right-to-left mark shows text in another order than it has; Matplotlib takes text between
-dollar signs for mathematics. Text that was not written by this project goes through one of these functions before a person sees
-it: on a terminal by `cli/printer.py`, which also switches off rich's markup. In HTML, jinja's autoescape does the same.
+A terminal interprets control characters; a right-to-left mark changes the displayed order; Matplotlib treats text between
+dollar signs as mathematics. Text from outside this project passes through one of these functions before it is
+shown: on a terminal by `cli/printer.py`, which also switches off rich's markup. In HTML, jinja's autoescape does the same.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from __future__ import annotations
 import re
 
 UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
-"""Control characters (C0, DEL, C1), marks of direction, invisible ones, and halves of surrogate pairs."""
+"""Control characters (C0, DEL, C1), direction marks, invisible characters, and unpaired surrogates."""
 
 
 def printable(text: object, keep: str = "") -> str:
-    r"""Text in which every unsafe character is written as `\x1b` or `\u202e`.
+    r"""Replace every unsafe character by an escape such as `\\x1b` or `\\u202e`.
 
     Args:
-        text: anything; `str` of it is taken.
-        keep: unsafe characters to leave as they are, such as a newline.
+        text: any object; `str(text)` is used.
+        keep: unsafe characters to keep, such as a newline.
     """
     return UNSAFE.sub(lambda match: match[0] if match[0] in keep else _escaped(match[0]), str(text))
 
@@ -29,5 +29,5 @@ def _escaped(character: str) -> str:
 
 
 def plot_text(text: object) -> str:
-    """Text for Matplotlib that is shown as it is: no mathematics between dollar signs."""
+    """Escape text for Matplotlib: dollar signs do not start mathematics."""
     return printable(text).replace("$", r"\$")

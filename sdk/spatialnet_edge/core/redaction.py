@@ -10,15 +10,15 @@ import re
 
 HIDDEN = "***"
 USERINFO = re.compile(r"(?<=://)(?:[^\s/@?#'\"]*:[^\s'\"]*@|[^\s/?#'\"]*@)")
-"""From `//` to the last `@`. People write `@`, `/`, `?` and `#` in passwords though the standard forbids it, so
-`http://host:8080/a@b` loses its host here: too much hidden is better than a password shown."""
+"""From `//` to the last `@`. People write `@`, `/`, `?` and `#` in passwords although the standard forbids it. So
+`http://host:8080/a@b` loses its host: hiding too much is better than showing a password."""
 PARAMETER = re.compile(
     r"(?i)(?<=[?&;\s!])((?:user(?:name|-id)?|login|usr|pass(?:word|wd)?|pwd|user-pw|token|secret|auth|api[_-]?key)=)[^&;\s'\"!]+"
 )
 
 
 def redacted(text: str) -> str:
-    """The same text with the credentials of every URI in it replaced by `***`."""
+    """The text with the credentials of every URI replaced by `***`."""
     if "=" in text:
         text = PARAMETER.sub(rf"\1{HIDDEN}", text)
     return USERINFO.sub(f"{HIDDEN}@", text) if "@" in text else text

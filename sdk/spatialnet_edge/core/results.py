@@ -1,4 +1,4 @@
-"""From probabilities to answers: decode, abstain, refuse what is no picture or is unknown, smooth over time."""
+"""From probabilities to results: decoding, abstention and temporal smoothing."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from spatialnet_edge.core.frames import NO_PICTURE, Frame
 from spatialnet_edge.core.spec import KNOWN, Head, ModelSpec, Multiclass, Multilabel, Output, Regression
 
 Probabilities: TypeAlias = Mapping[str, NDArray[np.float32]]
-"""For each output, one row: float32 `[width]`."""
+"""One row per output: float32 `[width]`."""
 
 UNKNOWN = "unknown"
 REASONS = (UNKNOWN, *NO_PICTURE)
-"""Why a frame has no label. `dark`, `saturated`, `featureless`: it carries no picture, whatever the model says. `unknown`: it
-does not resemble what the model was taught."""
+"""Reasons for a frame without a label. `dark`, `saturated`, `featureless`: the frame has no usable picture. `unknown`: it does
+not resemble the training images."""
 
 
 NO_ANSWER = "—"
-"""What stands for a missing label in text."""
+"""Text for a missing label."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Classification:
-    """The answer of a multiclass head.
+    """The prediction of a multiclass head.
 
     Attributes:
-        label: the likeliest label, or None when its probability is below the head's `abstain_below` or the frame has no label.
-        confidence: that probability, whether or not the label was withheld.
+        label: the most likely label; None if its probability is below the head's `abstain_below` or the frame gets no label.
+        confidence: that probability, even if the label is withheld.
         probabilities: float32 `[len(labels)]`.
     """
 
@@ -44,7 +44,7 @@ class Classification:
     probabilities: NDArray[np.float32]
 
     def top(self, count: int = 5) -> list[tuple[str, float]]:
-        """The likeliest labels with their probabilities, best first."""
+        """The most likely labels with their probabilities, best first."""
         order = np.argsort(-self.probabilities)[:count]
         return [(self.labels[index], float(self.probabilities[index])) for index in order]
 
@@ -57,10 +57,10 @@ class Classification:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MultilabelPrediction:
-    """The answer of a multilabel head.
+    """The prediction of a multilabel head.
 
     Attributes:
-        present: the labels that are there; None when the frame has no label.
+        present: the labels that are present; None if the frame gets no label.
         probabilities: float32 `[len(labels)]`.
     """
 
@@ -78,7 +78,7 @@ class MultilabelPrediction:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RegressionPrediction:
-    """The answer of a regression head; `value` is None when the frame has no label."""
+    """The prediction of a regression head; `value` is None if the frame gets no label."""
 
     value: float | None
     unit: str
@@ -94,7 +94,7 @@ Prediction: TypeAlias = Classification | MultilabelPrediction | RegressionPredic
 
 
 def decode(head: Head, row: NDArray[np.float32], withhold: bool = False) -> Prediction:
-    """One head's output for one frame, float32 `[head.width]`, as an answer.
+    """Decode the output of one head for one frame, float32 `[head.width]`.
 
     Args:
         withhold: give no label, set of labels or value, whatever the probabilities.
@@ -117,17 +117,17 @@ def decode(head: Head, row: NDArray[np.float32], withhold: bool = False) -> Pred
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameResult:
-    """What is known of one frame. Each head is an attribute: `result.land_use.label`.
+    """The result for one frame. Each head is an attribute: `result.land_use.label`.
 
     Attributes:
-        predictions: head name to answer, in the model's order.
+        predictions: head name to prediction, in the model's order.
         engine_ms: time inside the engine.
         emitted_ns: monotonic clock at which the result was complete.
         quality: flags of the picture, such as `dark`; see `core.frames.quality`.
-        late: complete only after the deadline.
-        known: how much the picture resembles what the model was taught, 0 to 1; None when the model has no such output.
-        reason: why no head has a label, one of `REASONS`; None when the heads answer.
-        bundle: short hash of the bundle that answered (see `Bundle.short_hash`); None for an engine without a bundle.
+        late: complete after the deadline.
+        known: how much the picture resembles the training images, 0 to 1; None if the model has no such output.
+        reason: why no head has a label, one of `REASONS`; None if the heads have labels.
+        bundle: short hash of the bundle (see `Bundle.short_hash`); None for an engine without a bundle.
     """
 
     frame: Frame
@@ -150,21 +150,21 @@ class FrameResult:
 
     @property
     def age_ms(self) -> float:
-        """From capture to the complete result, in milliseconds."""
+        """Time from capture to the complete result, in milliseconds."""
         return (self.emitted_ns - self.frame.captured_ns) / 1e6
 
     def __getitem__(self, head: str) -> Prediction:
-        """The answer of a head: `result["land_use"]`.
+        """The prediction of a head: `result["land_use"]`.
 
         Raises:
-            KeyError: no such head; the message names those there are.
+            KeyError: no such head; the message lists the heads.
         """
         if head not in self.predictions:
             raise KeyError(f"no head '{head}'; this model has {', '.join(self.predictions)}")
         return self.predictions[head]
 
     def __str__(self) -> str:
-        """One line: the source, the frame's number, and each head with its answer."""
+        """One line: the source, the frame number, and each head's prediction."""
         start = f"{self.source} #{self.seq}{' (late)' if self.late else ''}: "
         if self.reason is not None:
             return f"{start}no label ({self.reason})"
@@ -180,7 +180,7 @@ class FrameResult:
             raise AttributeError(f"no head '{name}'; this model has {', '.join(self.predictions)}") from None
 
     def to_dict(self) -> dict[str, Any]:
-        """As one JSON object."""
+        """The result as one JSON object."""
         media_time_s = self.frame.media_time_s
         record: dict[str, Any] = {
             "seq": self.seq,
@@ -209,9 +209,9 @@ class FrameResult:
 
 
 def difference(head: Output, found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """The largest difference between two answers of an output: of probabilities as they are, of a quantity as a share of its range.
+    """The largest difference between two outputs of a head: of probabilities directly, of a quantity as a share of its range.
 
-    Infinite where an answer is not a number.
+    Infinite if a value is not a number.
     """
     span = head.high - head.low if isinstance(head, Regression) else 1.0
     largest = float(np.abs(found - expected).max()) / span
@@ -221,8 +221,8 @@ def difference(head: Output, found: NDArray[np.float32], expected: NDArray[np.fl
 class Smoother:
     """Exponential averaging of the probabilities over time, before decoding.
 
-    With half-life h, a frame dt seconds old weighs `2 ** (-dt / h)`. A gap longer than `reset_after` starts anew: what was seen
-    before it says nothing about what is seen after.
+    With half-life h, a frame dt seconds old has the weight `2 ** (-dt / h)`. After a gap longer than `reset_after_s` the
+    average starts anew.
 
     Args:
         half_life_s: seconds; 0 switches smoothing off.
@@ -236,16 +236,16 @@ class Smoother:
         self._seconds = 0.0
 
     def update(self, probabilities: Probabilities, seconds: float) -> Probabilities:
-        """The smoothed rows; `known` stays that of this frame.
+        """The smoothed rows. `known` is not smoothed.
 
         Args:
-            probabilities: of a frame that has a label; others must not reach the average (see `no_label_reason`).
+            probabilities: of a frame that gets a label; other frames must not enter the average (see `no_label_reason`).
             seconds: time of the frame on any steady scale.
         """
         if self.half_life_s <= 0:
             return probabilities
         elapsed = seconds - self._seconds
-        if not 0 <= elapsed <= self.reset_after_s:  # a recording's clock may jump back as well
+        if not 0 <= elapsed <= self.reset_after_s:  # a recording's time can also jump back
             self._state, elapsed = {}, 0.0
         keep = np.float32(0.5 ** (elapsed / self.half_life_s))
         self._state = {
@@ -269,8 +269,8 @@ def assemble(
     """Decode every head of one frame, or withhold every label; see `no_label_reason`.
 
     Args:
-        deadline_s: from capture to the complete result; later ones are marked `late`.
-        bundle: short hash of the bundle that the engine was loaded from.
+        deadline_s: from capture to the complete result; later results are marked `late`.
+        bundle: short hash of the bundle of the engine.
     """
     reason = no_label_reason(spec, rows, quality)
     predictions = {head.name: decode(head, rows[head.name], withhold=reason is not None) for head in spec.heads}
@@ -281,10 +281,10 @@ def assemble(
 
 
 def no_label_reason(spec: ModelSpec, rows: Probabilities, quality: tuple[str, ...]) -> str | None:
-    """Why a frame gets no label, one of `REASONS`; None when the heads may answer.
+    """Why a frame gets no label, one of `REASONS`; None if the heads may give labels.
 
-    A frame without a picture never gets one, whatever the model says. Where the model has an output `known`, neither does a picture
-    below its threshold.
+    A frame without a usable picture never gets a label. If the model has an output `known`, a picture below its threshold does
+    not either.
     """
     if no_picture := [flag for flag in quality if flag in NO_PICTURE]:
         return no_picture[0]

@@ -1,7 +1,6 @@
-"""What a model takes and what it answers: the contract that training, optimize and the runtime share.
+"""The model contract: inputs and outputs, shared by training, optimize and the runtime.
 
-The types are immutable and check themselves when they are read from JSON (msgspec), so a manifest that decodes is a manifest
-that makes sense.
+The types are immutable and validated when they are read from JSON (msgspec). So a manifest that decodes is consistent.
 """
 
 from __future__ import annotations
@@ -13,14 +12,16 @@ import msgspec
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Mean and deviation of RGB in units of full scale; part of the exported graph, never done on the host."""
+"""Mean and standard deviation of RGB in units of full scale. Normalisation is part of the exported graph, never done on the
+host."""
 
 Name: TypeAlias = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9_]{0,62}$")]
 Label: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=80)]
 Probability: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Temperature: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=100)]
 MAX_BOUND = 1e9
-"""Of a quantity. The golden test compares quantities as shares of their range, so that an endless range would pass anything."""
+"""Limit for the bounds of a quantity. The golden test compares quantities as shares of their range, so an infinite range would
+accept anything."""
 Side: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=8192)]
 
 RESERVED = frozenset(
@@ -40,19 +41,19 @@ RESERVED = frozenset(
         "reason",
     }
 )
-"""Attributes of a frame's result, which no head may be named after."""
+"""Attribute names of `FrameResult`; no head may have one of these names."""
 
 
 class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Immutable, strict about unknown fields; the base of all that is written to a manifest."""
+    """Base of all types in a manifest: immutable, and strict about unknown fields."""
 
 
 class Multiclass(Contract, frozen=True, tag_field="kind", tag="multiclass"):
-    """Exactly one label is right; the output is a softmax, float32 `[N, len(labels)]`, each row summing to 1.
+    """Head with exactly one correct label. The output is a softmax, float32 `[N, len(labels)]`; each row sums to 1.
 
     Attributes:
-        temperature: the logits were divided by this in the graph (Guo et al. 2017); kept for the record.
-        abstain_below: the answer is "no label" when the highest probability is lower than this.
+        temperature: the graph divides the logits by this (Guo et al. 2017); recorded for information.
+        abstain_below: there is no label if the highest probability is below this.
     """
 
     name: Name
@@ -69,10 +70,10 @@ class Multiclass(Contract, frozen=True, tag_field="kind", tag="multiclass"):
 
 
 class Multilabel(Contract, frozen=True, tag_field="kind", tag="multilabel"):
-    """Any number of labels is right; the output is a sigmoid for each, float32 `[N, len(labels)]` in 0 to 1.
+    """Head with any number of correct labels. The output is a sigmoid per label, float32 `[N, len(labels)]` in 0 to 1.
 
     Attributes:
-        thresholds: for each label, the probability from which on it is reported as present.
+        thresholds: per label, the probability from which it is reported as present.
     """
 
     name: Name
@@ -93,11 +94,11 @@ class Multilabel(Contract, frozen=True, tag_field="kind", tag="multilabel"):
 
 
 class Regression(Contract, frozen=True, tag_field="kind", tag="regression"):
-    """A quantity, such as a count; float32 `[N, 1]`.
+    """Head for a quantity, such as a count; float32 `[N, 1]`.
 
     Attributes:
         unit: of the value, for people.
-        low, high: answers outside are impossible and make the frame's output invalid.
+        low, high: outputs outside this range are invalid.
     """
 
     name: Name
@@ -107,7 +108,7 @@ class Regression(Contract, frozen=True, tag_field="kind", tag="regression"):
 
     def __post_init__(self) -> None:
         for bound in (self.low, self.high):
-            if not abs(bound) <= MAX_BOUND:  # so written that a NaN is refused
+            if not abs(bound) <= MAX_BOUND:  # this form also refuses NaN
                 raise ValueError(
                     f"head '{self.name}' has the bound {bound}; expected a number from -{MAX_BOUND:g} to {MAX_BOUND:g}"
                 )
@@ -122,14 +123,14 @@ class Regression(Contract, frozen=True, tag_field="kind", tag="regression"):
 Head: TypeAlias = Multiclass | Multilabel | Regression
 
 KNOWN = "known"
-"""Name of the output that says how much a picture resembles what the model was taught."""
+"""Name of the output that measures how much a picture resembles the training images."""
 
 
 class Known(Contract, frozen=True):
-    """How much a picture resembles what the model was taught; the output `known` is a sigmoid, float32 `[N, 1]` in 0 to 1.
+    """The output `known`: how much a picture resembles the training images. A sigmoid, float32 `[N, 1]` in 0 to 1.
 
     Attributes:
-        threshold: below this no head gives a label. It was chosen on held-out training images (3 % of them lie below it).
+        threshold: below it no head gives a label. Chosen on held-out training images (3 % of them are below it).
     """
 
     threshold: Probability
@@ -144,11 +145,11 @@ class Known(Contract, frozen=True):
 
 
 Output: TypeAlias = Head | Known
-"""One output tensor of the deployed graph: float32 `[N, width]`, named as the head is."""
+"""One output tensor of the deployed graph: float32 `[N, width]`, with the head's name."""
 
 
 class PhysicalRange(Contract, frozen=True):
-    """What the 256 levels of a band stand for: level 0 is `low`, level 255 is `high`, in `unit`; in between it is linear."""
+    """The physical range of a band's 256 levels: level 0 is `low`, level 255 is `high`, in `unit`; linear in between."""
 
     unit: str
     low: float
@@ -162,10 +163,10 @@ class PhysicalRange(Contract, frozen=True):
 
 
 class BandGroup(Contract, frozen=True, omit_defaults=True):
-    """Bands that one sensor gives together, in channel order: `rgb` has red, green and blue.
+    """Bands of one sensor, in channel order: `rgb` has red, green and blue.
 
     Attributes:
-        ranges: the physical range of each band; empty for levels of a camera, which have no unit.
+        ranges: the physical range of each band; empty for camera levels, which have no unit.
     """
 
     name: Name
@@ -180,13 +181,13 @@ class BandGroup(Contract, frozen=True, omit_defaults=True):
 
 
 class InputSpec(Contract, frozen=True):
-    """The image tensor: uint8 `[N, height, width, channels]`, channels being the groups' bands one after the other.
+    """The image tensor: uint8 `[N, height, width, channels]`; the channels are the bands of the groups, in order.
 
     Attributes:
-        resize: how a frame of another size becomes `height` × `width`. `area`: each side is scaled, a mean over areas where it
-            shrinks, linear where it grows. `stretch`, of bundles made before there was `area`: both sides are halved (mean over
-            2×2 pixels) while both are at least three times the input's, then scaled as by `area`. A decoder's picture is scaled
-            from its own planes by swscale, which differs from the same of an array by about one level.
+        resize: how a frame of another size is resized to `height` × `width`. `area`: averaged over areas along a side that
+            shrinks, linear along one that grows. `stretch` (for bundles older than `area`): both sides are halved (mean over
+            2×2 pixels) while both are at least three times the input's, then resized as by `area`. swscale resizes a decoder's
+            picture from its planes; the result differs from an array's by about one level.
     """
 
     height: Side
@@ -206,14 +207,14 @@ class InputSpec(Contract, frozen=True):
 RGB = BandGroup(name="rgb", bands=("red", "green", "blue"))
 
 IMAGE_INPUT = "image"
-"""Name of the deployed graph's only input; each output is named as its head is."""
+"""Name of the deployed graph's only input; each output has its head's name."""
 
 
 class ModelSpec(Contract, frozen=True):
     """A model's name, its input, and its heads in output order.
 
     Attributes:
-        known: None for a model that cannot tell what it was never taught.
+        known: None if the model has no output `known`.
     """
 
     name: Label
@@ -232,14 +233,14 @@ class ModelSpec(Contract, frozen=True):
 
     @property
     def outputs(self) -> tuple[Output, ...]:
-        """Every output of the deployed graph, in order: the heads, then `known` where the model has it."""
+        """Every output of the deployed graph, in order: the heads, then `known` if the model has it."""
         return self.heads if self.known is None else (*self.heads, self.known)
 
     def head(self, name: str) -> Head:
         """The head of this name.
 
         Raises:
-            KeyError: there is none; the message names those there are.
+            KeyError: no such head; the message lists the heads.
         """
         for head in self.heads:
             if head.name == name:
@@ -247,7 +248,7 @@ class ModelSpec(Contract, frozen=True):
         raise KeyError(f"no head '{name}'; this model has {', '.join(head.name for head in self.heads)}")
 
     def keep(self, names: tuple[str, ...]) -> ModelSpec:
-        """The same model with these heads alone, in the given order."""
+        """The same model with only these heads, in the given order."""
         return msgspec.structs.replace(self, heads=tuple(self.head(name) for name in names))
 
 
@@ -256,4 +257,4 @@ def _check_labels(head: str, labels: tuple[str, ...], least: int) -> None:
         raise ValueError(f"head '{head}' has {len(labels)} labels; it needs at least {least}")
     if len(set(labels)) != len(labels):
         repeated = sorted({label for label in labels if labels.count(label) > 1})
-        raise ValueError(f"head '{head}' names a label twice: {', '.join(repeated)}")
+        raise ValueError(f"head '{head}' has a label twice: {', '.join(repeated)}")

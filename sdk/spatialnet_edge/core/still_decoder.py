@@ -1,6 +1,6 @@
-"""The one decoder of still images, for the runtime's sources, bundles, training and evaluation.
+"""The decoder of still images, for sources, bundles, training and evaluation.
 
-Pillow decodes, and only the formats of `FORMATS`: what looks like another one, such as PostScript, starts no interpreter.
+Pillow decodes, and only the formats in `FORMATS`. Another format, such as PostScript, is never passed to its interpreter.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "JPEG2000", "AVIF", "BMP")
-"""Pillow's names of the formats that are decoded. JPEG includes MPO."""
+"""Pillow's names of the accepted formats. JPEG includes MPO."""
 SUFFIXES = frozenset(
     {
         ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".j2k", ".jpx",
@@ -22,11 +22,12 @@ SUFFIXES = frozenset(
     }
 )  # fmt: skip
 MAX_PIXELS = 89_478_485
-"""A still image of more pixels is refused by its header. Pillow begins to warn here; decoding takes up to 12 bytes a pixel."""
+"""Limit of pixels; a larger still image is refused by its header. Pillow begins to warn here; decoding takes up to 12 bytes
+per pixel."""
 MAX_BYTES = 512 << 20
-"""A file of more bytes is no still image for us."""
+"""Limit of bytes of a still image file."""
 SEEN_AS_COLOUR = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
-"""Modes of Pillow with 8 bits a channel or fewer: nobody knows how a 16-bit sensor wants to be seen."""
+"""Pillow modes with at most 8 bits per channel. The display range of 16-bit sensors is unknown, so they are refused."""
 SIGNATURES = (
     b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"GIF87a", b"GIF89a", b"\0\0\0\x0cjP  \r\n",
     b"\xff\x4f\xff\x51",
@@ -35,7 +36,7 @@ SAMPLE_FORMATS = {1: "uint", 2: "int", 3: "float"}
 
 
 class NotDecoded(ValueError):
-    """Bytes that are no picture for us; the message says why."""
+    """The bytes cannot be decoded as a picture; the message has the reason."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +45,7 @@ class Still:
 
     Attributes:
         pixels: uint8 `[H, W, 3]`, RGB, upright.
-        note: what of the file was taken, where that is not all: "the first of 3 pictures in the file"; None for a single one.
+        note: the part of the file that was used, if not all: "the first of 3 pictures in the file"; otherwise None.
     """
 
     pixels: NDArray[np.uint8]
@@ -52,7 +53,7 @@ class Still:
 
 
 def is_still(begin: bytes) -> bool:
-    """Whether a file that begins with these bytes (16 are enough) is an image in one of `FORMATS`."""
+    """Whether the first bytes of a file (16 suffice) are those of an image in `FORMATS`."""
     riff = begin[:4] == b"RIFF" and begin[8:12] == b"WEBP"
     avif = begin[4:8] == b"ftyp" and begin[8:12] in (b"avif", b"avis", b"mif1")
     bitmap = begin[:2] == b"BM" and begin[6:10] == b"\0\0\0\0"
@@ -60,13 +61,13 @@ def is_still(begin: bytes) -> bool:
 
 
 def decode_still(encoded: bytes, formats: Sequence[str] = FORMATS) -> Still:
-    """An image file, turned upright as its EXIF orientation says; of a file with several pictures the first.
+    """Decode an image file and turn it upright by its EXIF orientation. Of several pictures the first is used.
 
     Args:
-        formats: Pillow's names of those that may be decoded; others are not even tried.
+        formats: Pillow's names of the allowed formats; others are not tried.
 
     Raises:
-        NotDecoded: no image, a damaged one, one that is too large, or one of more than 8 bits a channel; the message says which.
+        NotDecoded: not an image, damaged, too large, or more than 8 bits per channel; the message says which.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -83,7 +84,7 @@ def decode_still(encoded: bytes, formats: Sequence[str] = FORMATS) -> Still:
         raise NotDecoded(f"too large: {error}; {TILES}") from error
     except NotDecoded:
         raise
-    except (Exception, MemoryError) as error:  # Pillow's decoders raise whatever a damaged file leads them to
+    except (Exception, MemoryError) as error:  # Pillow's decoders may raise anything for a damaged file
         raise NotDecoded(f"damaged: {error or type(error).__name__}; it begins with {encoded[:16]!r}") from error
 
 
@@ -91,17 +92,17 @@ TILES = f"at most {MAX_PIXELS} pixels are decoded at once; read it in tiles with
 
 
 def still_of(image: Any) -> Still:
-    """The pixels of a picture that Pillow has opened.
+    """The pixels of a picture opened by Pillow.
 
     Raises:
-        NotDecoded: too large, or of a mode that is not seen as colour.
+        NotDecoded: too large, or a mode without colours of 8 bits.
     """
     from PIL import ImageOps
 
     if image.width * image.height > MAX_PIXELS:
         raise NotDecoded(f"too large: {image.width}×{image.height} pixels; {TILES}")
     if image.mode not in SEEN_AS_COLOUR:
-        raise NotDecoded(f"pixels of type '{image.mode}'; expected 8 bits a channel; scene:PATH?scale= reads other rasters")
+        raise NotDecoded(f"pixels of type '{image.mode}'; expected 8 bits per channel; scene:PATH?scale= reads other rasters")
     count = int(getattr(image, "n_frames", 1))
     note = f"the first of {count} pictures in the file" if count > 1 else None
     upright = ImageOps.exif_transpose(image)
@@ -111,10 +112,10 @@ def still_of(image: Any) -> Still:
 
 
 def refuse_deep_pixels(encoded: bytes) -> None:
-    """Refuse more than 8 bits a channel by the header: of 16-bit colour Pillow shows the high byte alone, without a word.
+    """Refuse more than 8 bits per channel, by the header. Pillow would silently use only the high byte of 16-bit colour.
 
     Raises:
-        NotDecoded: more than 8 bits a channel, or a TIFF with bands that are no photograph's.
+        NotDecoded: more than 8 bits per channel, or a TIFF with bands other than a photograph's.
     """
     bits, bands, kind = 8, 3, "uint"
     if encoded[:8] == b"\x89PNG\r\n\x1a\n":
@@ -126,13 +127,13 @@ def refuse_deep_pixels(encoded: bytes) -> None:
         bits = (int.from_bytes(size[40:41], "big") & 0x7F) + 1
     if bits > 8 or bands > 4 or kind == "float":
         raise NotDecoded(
-            f"{bands} band{'s' * (bands != 1)} of {kind}{bits}; expected 1 to 4 bands of 8 bits, as a photograph has; "
-            f"scene:PATH?scale= reads rasters (extra geo)"
+            f"{bands} band{'s' * (bands != 1)} of {kind}{bits}; expected 1 to 4 bands of 8 bits, as in a photograph; "
+            "scene:PATH?scale= reads rasters (extra geo)"
         )
 
 
 def tiff_layout(encoded: bytes) -> tuple[int, int, str]:
-    """Bits of a sample, bands, and kind of sample of a TIFF's first picture (TIFF 6.0, tags 258, 277, 339)."""
+    """Bits per sample, bands, and sample type of a TIFF's first picture (TIFF 6.0, tags 258, 277, 339)."""
     from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
     try:
@@ -144,5 +145,5 @@ def tiff_layout(encoded: bytes) -> tuple[int, int, str]:
         bits, bands = directory.get(258, (1,)), directory.get(277, 1)
         kinds = directory.get(339, (1,))
         return max(bits), int(bands), SAMPLE_FORMATS.get(max(kinds), "other")
-    except Exception as error:  # whatever a damaged directory leads Pillow to
+    except Exception as error:  # Pillow may raise anything for a damaged directory
         raise NotDecoded(f"damaged: {error}; it begins with {encoded[:16]!r}") from error

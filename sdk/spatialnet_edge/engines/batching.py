@@ -1,4 +1,4 @@
-"""Several cameras on one engine: frames that are there at the same time share one inference, and none waits past its time."""
+"""Dynamic batching: frames of several cameras share one inference. The waiting time is bounded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Outputs = Mapping[str, NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A batch that waits, and where its answer goes."""
+    """A waiting batch, and the future for its outputs."""
 
     batch: NDArray[np.uint8]
     answer: Future[Outputs] = field(default_factory=Future[Outputs])
@@ -33,7 +33,7 @@ class Request:
 
 @final
 class BatchingEngine:
-    """Wraps an engine; `infer` may be called from many threads.
+    """Wraps an engine and merges concurrent calls; `infer` may be called from many threads.
 
     Args:
         most: frames in one inference.
@@ -54,9 +54,9 @@ class BatchingEngine:
         self._thread.start()
 
     def infer(self, batch: NDArray[np.uint8]) -> Outputs:
-        """As `Engine.infer`; raises what the engine raised for the batch that this one was part of."""
+        """As `Engine.infer`. Raises the error of the inference that this call was part of."""
         request = Request(batch)
-        with self._lock:  # a request behind the end of the queue would never be answered
+        with self._lock:  # a request after the end marker would never be answered
             if self._closed:
                 raise EngineError("the engine is closed")
             self._requests.put(request)
@@ -64,11 +64,11 @@ class BatchingEngine:
 
     @property
     def weights(self) -> Sequence[memoryview]:
-        """The weights of the engine, where they can be inspected; else nothing."""
+        """The weights of the engine if they can be inspected; otherwise empty."""
         return weights_of(self._engine)
 
     def close(self) -> None:
-        """Answer the requests that wait, then close the engine. A second call does nothing."""
+        """Answer the waiting requests, then close the engine. A second call does nothing."""
         with self._lock:
             if self._closed:
                 return
@@ -85,7 +85,7 @@ class BatchingEngine:
                 return
 
     def _gather(self, first: Request) -> tuple[list[Request], bool]:
-        """The first request and those that come in time; and whether the end came."""
+        """The first request and those that arrive in time; and whether the end marker came."""
         together, frames = [first], len(first.batch)
         until = time.monotonic() + self._wait_s
         while frames < self._most:
@@ -102,7 +102,7 @@ class BatchingEngine:
     def _answer(self, together: list[Request]) -> None:
         try:
             outputs = self._engine.infer(np.concatenate([request.batch for request in together]))
-        except Exception as error:  # whatever it is, it belongs to the callers
+        except Exception as error:  # any error is passed on to the callers
             for request in together:
                 request.answer.set_exception(error)
             return

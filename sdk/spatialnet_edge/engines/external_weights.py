@@ -1,8 +1,9 @@
-"""Weights that ONNX Runtime reads where we can see them, so that checksums can find a bit that has flipped.
+"""Weights of ONNX Runtime in our own memory, so that checksums can detect flipped bits.
 
-ONNX Runtime keeps weights to itself, but takes initial values from its caller (`SessionOptions.add_initializer`) and reads those in
-place unless it may pack them anew. So the graph is optimised once as usual, the optimised graph's weights are laid into memory of
-ours, and a second session runs on them without packing: some milliseconds at the start, and a part of the speed (decision 0011).
+ONNX Runtime does not expose its weights. But it takes initial values from its caller (`SessionOptions.add_initializer`) and
+reads those in
+place unless it may repack them. So the graph is optimised once as usual, the optimised graph's weights are copied into our
+memory, and a second session runs on them without packing. This costs some milliseconds at the start, and speed (decision 11).
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ NUMPY_TYPES = {1: np.float32, 2: np.uint8, 3: np.int8, 6: np.int32, 7: np.int64,
 
 @dataclass(frozen=True, slots=True)
 class ExternalWeights:
-    """A session, and the memory that its weights lie in.
+    """A session, and the memory of its weights.
 
     Attributes:
-        memory: one array of bytes a tensor; what is written there is what the session computes with.
-        values: ONNX Runtime's own handles, which must live as long as the session.
+        memory: one array of bytes per tensor; the session reads it directly.
+        values: ONNX Runtime's handles; they must live as long as the session.
     """
 
     session: Any
@@ -42,13 +43,13 @@ class ExternalWeights:
 
 
 def open_inspectable(content: bytes, options: Any, providers: list[str]) -> ExternalWeights:
-    """Open a graph on weights in memory of ours.
+    """Open a graph with its weights in our own memory.
 
     Args:
-        options: of the session, with optimisation as wanted; changed here.
+        options: of the session, with the wanted optimisation; modified here.
 
     Raises:
-        EngineUnavailable: this release of ONNX Runtime copies what it is given.
+        EngineUnavailable: this release of ONNX Runtime copies the weights.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "optimised.onnx")
@@ -57,7 +58,7 @@ def open_inspectable(content: bytes, options: Any, providers: list[str]) -> Exte
         optimised = path.read_bytes()
     options.optimized_model_filepath = ""
     options.add_session_config_entry("session.disable_prepacking", "1")
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it has been
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # already optimised
     values: list[Any] = []
     memory: list[memoryview] = []
     for name, array in initialisers(optimised):
@@ -65,7 +66,7 @@ def open_inspectable(content: bytes, options: Any, providers: list[str]) -> Exte
             value = ort.OrtValue.ortvalue_from_numpy(array)
             if value.data_ptr() != array.ctypes.data:
                 raise EngineUnavailable(
-                    f"ONNX Runtime {ort.__version__} copies the weights that it is given, so they cannot be seen; set scrub_s = 0"
+                    f"ONNX Runtime {ort.__version__} copies the weights, so they cannot be checked; set scrub_s = 0"
                 )
             options.add_initializer(name, value)
             values.append(value)
@@ -85,7 +86,7 @@ def initialisers(content: bytes) -> Iterator[tuple[str, NDArray[Any]]]:
 
 
 def model_message() -> Any:
-    """The little of onnx.proto that is needed, as a protobuf class: the runtime has protobuf (ONNX Runtime brings it), not onnx."""
+    """The needed subset of onnx.proto as a protobuf class: ONNX Runtime installs protobuf, but not onnx."""
     described: Any = import_module("google.protobuf.descriptor_pb2")
     pools: Any = import_module("google.protobuf.descriptor_pool")
     factory: Any = import_module("google.protobuf.message_factory")

@@ -1,4 +1,4 @@
-"""Engines that are part of the product: to test a payload without a model, and to try what happens when one fails."""
+"""Engines for testing a payload without a model, and with engine failures. They are part of the product."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Answer = Callable[[NDArray[np.uint8]], Mapping[str, NDArray[np.float32]]]
 
 @final
 class FakeEngine:
-    """Answers at once, after `delay_s`, with what `answer` gives; by default from the batch's mean brightness.
+    """Returns the result of `answer` after `delay_s`; by default it depends on the batch's mean brightness.
 
     Args:
-        answer: batch to outputs; may raise.
+        answer: function from a batch to outputs; may raise.
     """
 
     reentrant = True

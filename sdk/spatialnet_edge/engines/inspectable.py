@@ -1,4 +1,4 @@
-"""Engines that show the memory that their weights lie in, so that it can be checked for flipped bits."""
+"""Engines with accessible weights, which can be checked for flipped bits."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class Inspectable(Protocol):
-    """What an engine adds when its weights can be inspected.
+    """Protocol of an engine with accessible weights.
 
     Attributes:
-        weights: the memory that it computes with, one view a tensor; empty where it was opened without this ability.
+        weights: the memory that the engine reads, one view per tensor; empty if it was not opened as inspectable.
     """
 
     @property
@@ -19,5 +19,5 @@ class Inspectable(Protocol):
 
 
 def weights_of(engine: object) -> Sequence[memoryview]:
-    """The weights of an engine; nothing if it does not show them."""
+    """The weights of an engine; empty if they are not accessible."""
     return engine.weights if isinstance(engine, Inspectable) else ()

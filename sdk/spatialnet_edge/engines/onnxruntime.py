@@ -1,4 +1,4 @@
-"""ONNX Runtime: on the CPU the embedded default, on any computer; on a GPU by name."""
+"""ONNX Runtime: the default on any CPU; on a GPU only if chosen by name."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class OnnxRuntimeEngine:
     """One session; `infer` may be called from several threads.
 
     Attributes:
-        weights: the memory that it computes with, where it was opened so that it can be seen; else nothing.
+        weights: the memory of the weights if it was opened as inspectable; otherwise empty.
     """
 
     reentrant = True
@@ -38,13 +38,13 @@ class OnnxRuntimeEngine:
     def infer(self, batch: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         try:
             outputs = self._session.run(self._names, {IMAGE_INPUT: batch})
-        except Exception as error:  # its exceptions share no base class but this
+        except Exception as error:  # its exceptions have no other common base class
             raise EngineError(f"ONNX Runtime failed: {first_line(error)}") from error
         return dict(zip(self._names, outputs, strict=True))
 
     def close(self) -> None:
         self._session = None
-        self.weights, self._held = (), None  # in this order: the memory belongs to what is held
+        self.weights, self._held = (), None  # in this order: the session must not outlive its memory
 
 
 @final
@@ -52,8 +52,8 @@ class OnnxRuntimeBackend:
     """Opens ONNX graphs.
 
     Args:
-        providers: of execution, the one that is asked for first; those behind it take what it cannot do.
-        fuse: quantised layers into kernels of few bits; otherwise their values are rounded and computed with in FP32.
+        providers: execution providers, the preferred one first; later ones run the nodes that it does not support.
+        fuse: fuse quantised layers into integer kernels; otherwise their values are rounded and computed in FP32.
     """
 
     takes_graphs = True
@@ -71,26 +71,26 @@ class OnnxRuntimeBackend:
         return open_session(content, spec, threads, [*self._providers], fuse=self._fuse)
 
     def open_inspectable(self, content: bytes, spec: ModelSpec, threads: int) -> OnnxRuntimeEngine:
-        """The same, slower, on weights that can be seen; for the CPU alone."""
+        """As `open`, but with accessible weights; slower, and only for the CPU."""
         return open_session(content, spec, threads, [*self._providers], inspectable_weights=self._providers == (CPU,))
 
 
 def on_cuda() -> OnnxRuntimeBackend:
-    """On an NVIDIA GPU, where ONNX Runtime was built for it."""
+    """On an NVIDIA GPU, if ONNX Runtime was built for it."""
     return OnnxRuntimeBackend("onnxruntime_cuda", (CUDA, CPU))
 
 
 def on_tensorrt() -> OnnxRuntimeBackend:
-    """With TensorRT inside ONNX Runtime, where it was built for it."""
+    """With TensorRT inside ONNX Runtime, if it was built for it."""
     return OnnxRuntimeBackend("onnxruntime_tensorrt", (TENSORRT, CUDA, CPU))
 
 
 def lacking(provider: str) -> str:
-    """Why an execution provider cannot be used; empty when it can."""
+    """Why an execution provider cannot be used; empty if it can."""
     available = ort.get_available_providers()
     if provider in available:
         return ""
-    return f"ONNX Runtime {ort.__version__} here has {', '.join(available)}, not {provider}; install onnxruntime-gpu instead"
+    return f"ONNX Runtime {ort.__version__} has {', '.join(available)}, not {provider}; install onnxruntime-gpu instead"
 
 
 def open_session(
@@ -100,13 +100,13 @@ def open_session(
 
     Args:
         content: a self-contained ONNX file.
-        threads: for one inference; 0 for one a core.
-        providers: of execution, the preferred one first.
-        inspectable_weights: lay the weights where they can be seen; see `held_weights.py`.
+        threads: per inference; 0: one per core.
+        providers: execution providers, the preferred one first.
+        inspectable_weights: keep the weights in accessible memory; see `external_weights.py`.
         fuse: see `OnnxRuntimeBackend`.
 
     Raises:
-        BundleError: not a graph that ONNX Runtime takes, or its inputs and outputs are not those of `spec`.
+        BundleError: ONNX Runtime refuses the graph, or its inputs and outputs are not those of `spec`.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -122,7 +122,7 @@ def open_session(
     except EngineUnavailable:
         raise
     except Exception as error:
-        raise BundleError(f"ONNX Runtime {ort.__version__} does not take this graph: {first_line(error)}") from error
+        raise BundleError(f"ONNX Runtime {ort.__version__} cannot load this graph: {first_line(error)}") from error
     _check_signature(session, spec)
     return OnnxRuntimeEngine(session, spec, held)
 
@@ -131,8 +131,8 @@ def _check_signature(session: Any, spec: ModelSpec) -> None:
     inputs = {value.name: (value.type, list(value.shape[1:])) for value in session.get_inputs()}
     expected = {IMAGE_INPUT: ("tensor(uint8)", list(spec.input.shape))}
     if inputs != expected:
-        raise BundleError(f"the graph takes {inputs}; the manifest says {expected}")
+        raise BundleError(f"the graph takes {inputs}; the manifest has {expected}")
     outputs = {value.name: value.shape[-1] for value in session.get_outputs()}
     for head in spec.outputs:
         if outputs.get(head.name) != head.width:
-            raise BundleError(f"the graph's outputs are {outputs}; the manifest says '{head.name}' with {head.width}")
+            raise BundleError(f"the graph's outputs are {outputs}; the manifest has '{head.name}' with {head.width}")

@@ -1,4 +1,4 @@
-"""OpenVINO on Intel and AMD CPUs: the portable graph again, by another library (extra `openvino`)."""
+"""OpenVINO on Intel and AMD CPUs: runs the portable graph (extra `openvino`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ov: Any = openvino
 
 @final
 class OpenVinoEngine:
-    """One compiled model; an inference request for each thread that asks."""
+    """One compiled model, with one inference request per calling thread."""
 
     reentrant = True
 
@@ -53,10 +53,10 @@ class OpenVinoBackend:
         """Compile a graph for the CPU.
 
         Args:
-            threads: for one inference; 0 for one a core.
+            threads: per inference; 0: one per core.
 
         Raises:
-            BundleError: OpenVINO does not take the graph.
+            BundleError: OpenVINO refuses the graph.
         """
         core = ov.Core()
         settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
@@ -66,4 +66,4 @@ class OpenVinoBackend:
             model = core.read_model(model=content)
             return OpenVinoEngine(core.compile_model(model, "CPU", settings), spec)
         except RuntimeError as error:
-            raise BundleError(f"OpenVINO {ov.__version__} does not take this graph: {first_line(error)}") from error
+            raise BundleError(f"OpenVINO {ov.__version__} cannot load this graph: {first_line(error)}") from error

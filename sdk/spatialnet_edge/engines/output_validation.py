@@ -1,4 +1,4 @@
-"""Every tensor against the spec: what goes in, and what comes out."""
+"""Output validation: every input and output tensor is checked against the spec."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-3
 SUM_TOLERANCE = 1e-2
-"""FP16 engines round each probability; 21 of them stay well within this."""
+"""Tolerance for the sum of probabilities. FP16 engines round each one; 21 of them stay well within this."""
 
 
 @final
 class CheckedEngine:
-    """Wraps any engine; passes on only what keeps the contract. Closed, it is asked nothing more: its memory may be gone.
+    """Wraps any engine, validates its outputs and copies them. After `close` the engine is not called again.
 
     Several pipelines and the golden test may share one engine. Outputs are copied before any other caller can enter a
-    non-reentrant engine, so that nobody reads an answer of another camera.
+    non-reentrant engine, so that no caller receives the results of another camera.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -41,15 +41,16 @@ class CheckedEngine:
         """As `Engine.infer`, but the arrays belong to the caller: no later call changes them.
 
         Raises:
-            UsageError: the batch is not what the spec says.
+            UsageError: the batch does not match the spec.
             EngineError: the engine failed, or is closed.
             InvalidOutput: a NaN, a wrong shape or type, probabilities outside 0 to 1 or that do not sum to 1.
         """
         if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1:] != self.spec.input.shape:
             raise UsageError(
-                f"the batch is {batch.dtype} {batch.shape}; the model takes uint8 (N, {', '.join(map(str, self.spec.input.shape))})"
+                f"the batch is {batch.dtype} {batch.shape}; the model takes uint8 (N, "
+                f"{', '.join(map(str, self.spec.input.shape))})"
             )
-        with self._alone:  # a self-test may come while a frame is in the engine
+        with self._alone:  # a self-test may run while a frame is in the engine
             if self._closed:
                 raise EngineError("the engine is closed; classify inside the 'with' block of the model, or load it again")
             outputs = {name: np.array(values) for name, values in self._engine.infer(batch).items()}
@@ -61,7 +62,7 @@ class CheckedEngine:
 
     @property
     def weights(self) -> Sequence[memoryview]:
-        """The weights of the engine, where they can be inspected; else nothing."""
+        """The weights of the engine if they can be inspected; otherwise empty."""
         return weights_of(self._engine)
 
     def close(self) -> None:
@@ -72,16 +73,16 @@ class CheckedEngine:
 
 
 def check_output(head: Output, values: NDArray[np.float32], batch: int) -> None:
-    """Raise `InvalidOutput` unless `values` is a possible answer of `head` for `batch` frames."""
+    """Raise `InvalidOutput` unless `values` is a valid output of `head` for `batch` frames."""
     if values.shape != (batch, head.width) or values.dtype != np.float32:
         raise InvalidOutput(f"'{head.name}' is {values.dtype} {values.shape}; expected float32 {(batch, head.width)}")
-    # Every comparison is written so that a NaN fails it.
+    # Each comparison also fails for NaN.
     if isinstance(head, Multiclass):
         sums = values.sum(axis=1)
         worst = sums[np.abs(sums - 1).argmax()]
         if not (values.min() >= -TOLERANCE and abs(worst - 1) <= SUM_TOLERANCE):
             raise InvalidOutput(
-                f"the probabilities of '{head.name}' go from {values.min()} to {values.max()}, sum to {worst:.3f}"
+                f"the probabilities of '{head.name}' range from {values.min()} to {values.max()}, sum to {worst:.3f}"
             )
         return
     low, high = (head.low, head.high) if isinstance(head, Regression) else (0.0, 1.0)

@@ -1,7 +1,8 @@
-"""Engines: what turns a batch of pixels into probabilities.
+"""The engine registry: the `Engine` protocol, the backends, and the choice of an engine.
 
-`open_engine` tries the bundle's engines in their order of preference and ends at the portable graph. It never changes from one
-to the next silently: what was rejected, and why, is kept in `LoadedEngine.rejected`.
+`open_engine` tries the bundle's variants in their order of preference, the portable graph last. The reasons for rejected
+variants are
+kept in `LoadedEngine.rejected`.
 """
 
 from __future__ import annotations
@@ -24,24 +25,24 @@ from spatialnet_edge.engines.output_validation import CheckedEngine
 
 
 class Engine(Protocol):
-    """Runs one model: `infer` and `close`. An engine that shows its weights is also `Inspectable`."""
+    """Runs one model: `infer` and `close`. An engine with accessible weights is also `Inspectable`."""
 
     spec: ModelSpec
 
     @property
     def reentrant(self) -> bool:
-        """Whether several threads may call `infer` at once. A class attribute will do."""
+        """Whether several threads may call `infer` at once. It may be a class attribute."""
         ...
 
     def infer(self, batch: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         """Probabilities of every head.
 
         Args:
-            batch: uint8 `[N, H, W, C]`, contiguous, as the spec's input says.
+            batch: uint8 `[N, H, W, C]`, contiguous, with the spec's input shape.
 
         Returns:
-            Head name to float32 `[N, width]`. An engine may give its own buffers, valid until the next call from the same thread
-            (from any thread if it is not reentrant). `CheckedEngine`, which every caller uses, gives copies.
+            Head name to float32 `[N, width]`. An engine may return its own buffers, valid until the next call from the same
+                thread (from any thread if it is not reentrant). `CheckedEngine`, which every caller uses, returns copies.
         """
         ...
 
@@ -49,19 +50,19 @@ class Engine(Protocol):
 
 
 class Backend(Protocol):
-    """Opens one form of a model.
+    """Opens one variant of a model.
 
     Attributes:
-        takes_graphs: whether it runs the portable graph, so that it can be asked for with any bundle.
+        takes_graphs: whether it runs the portable graph, so that it can be selected for any bundle.
 
-    What a backend may do beyond this is declared in `OpensPlans` and `OpensInspectable`.
+    Optional abilities of a backend are declared in `OpensPlans` and `OpensInspectable`.
     """
 
     name: str
     takes_graphs: bool
 
     def refuses(self, record: EngineRecord) -> str:
-        """Why this machine cannot run that engine; empty when it can."""
+        """Why this computer cannot run that engine; empty if it can."""
         ...
 
     def open(self, content: bytes, spec: ModelSpec, threads: int) -> Engine: ...
@@ -69,16 +70,16 @@ class Backend(Protocol):
 
 @runtime_checkable
 class OpensPlans(Protocol):
-    """A backend of compiled plans: how a plan is opened depends on how it was built."""
+    """A backend of compiled plans. How a plan is opened depends on how it was built."""
 
     def open_plan(self, record: EngineRecord, content: bytes, weights: bytes | None, spec: ModelSpec) -> Engine:
-        """Open a plan; one that was stripped with the weights of an ONNX graph, else None."""
+        """Open a plan. `weights` is an ONNX graph for a plan without weights, otherwise None."""
         ...
 
 
 @runtime_checkable
 class OpensInspectable(Protocol):
-    """A backend that can show the memory that its engine computes with."""
+    """A backend that can give access to the weights of its engine."""
 
     def open_inspectable(self, content: bytes, spec: ModelSpec, threads: int) -> Engine:
         """As `Backend.open`; the engine is `Inspectable`."""
@@ -97,11 +98,11 @@ BACKENDS: dict[str, Plugin] = {
 
 @dataclass(frozen=True, slots=True)
 class LoadedEngine:
-    """An engine that runs here.
+    """An engine that runs on this computer.
 
     Attributes:
-        record: which form of the model it is.
-        rejected: for each preferred form that could not be used, why.
+        record: the variant of the model.
+        rejected: one reason for each preferred variant that could not be used.
     """
 
     engine: Engine
@@ -110,11 +111,11 @@ class LoadedEngine:
 
 
 Accept = Callable[[Engine], object]
-"""Looks at an engine that was opened; raises to reject it."""
+"""Validates an opened engine; raises to reject it."""
 
 
 def accept_all(engine: Engine) -> None:
-    """Reject nothing."""
+    """Accept every engine."""
 
 
 FALLBACK = EngineRecord(path=MODEL, backend="onnxruntime", precision="fp32")
@@ -129,7 +130,7 @@ def load_backend(name: str) -> Backend:
     """
     table = known("backends", BACKENDS)
     if name not in table:
-        raise UsageError(f"no backend '{name}'; there are {', '.join(sorted(table))}")
+        raise UsageError(f"no backend '{name}'; available: {', '.join(sorted(table))}")
     backend: Backend = table[name].load()()
     return backend
 
@@ -142,33 +143,36 @@ def open_engine(
     inspectable_weights: bool = False,
     accept: Accept = accept_all,
 ) -> LoadedEngine:
-    """Open the most preferred form of the model that works here.
+    """Open the most preferred variant of the model that works on this computer.
 
-    Whatever goes wrong with one form (its library is missing, it does not deserialise, memory is short, it gives wrong
-    answers), the next form is tried, and the reason is kept in `LoadedEngine.rejected`.
+    If a variant fails (its library is missing, it does not deserialise, memory is short, its outputs are wrong), the next one
+    is tried, and the
+    reason is kept in `LoadedEngine.rejected`.
 
     Args:
-        bundle: whose files were verified; the bytes that are loaded are hashed once more.
-        backend: take this backend alone; empty for the bundle's order of preference.
-        threads: for one inference on a CPU; 0 for one a core.
-        fallback: False refuses as soon as the preferred form does not work here.
-        inspectable_weights: with its weights where they can be inspected, if the backend can do that.
-        accept: called with each engine that opens; raises to reject it, as the golden test does.
+        bundle: a verified bundle; the loaded bytes are hashed again.
+        backend: use only this backend; empty: the bundle's order of preference.
+        threads: per inference on a CPU; 0: one per core.
+        fallback: False: raise as soon as the preferred variant fails.
+        inspectable_weights: with accessible weights, if the backend supports it.
+        accept: called with each opened engine; raises to reject it, as the golden test does.
 
     Raises:
         UsageError: no such backend.
         BundleError: a file of the bundle was changed since it was opened.
-        EngineUnavailable: no form of the model works here, with the reason for each. If there was only one form to try, its own
+        EngineUnavailable: no variant works on this computer, with the reason for each. If there was only one variant, its own
             error is raised.
     """
     if backend and backend not in known("backends", BACKENDS):
-        load_backend(backend)  # raises: it names the backends that exist
+        load_backend(backend)  # raises UsageError with the available backends
     rejected: list[str] = []
     failure: Exception | None = None
     for record in _candidates(bundle, backend):
         if rejected and not fallback:
             break
-        contents = [bundle.read(path) for path in (record.path, record.weights) if path]  # a changed file is no fallback
+        contents = [
+            bundle.read(path) for path in (record.path, record.weights) if path
+        ]  # a changed file must not lead to a fallback
         try:
             engine = _open(bundle.spec, record, contents, threads, inspectable_weights)
             try:
@@ -176,7 +180,7 @@ def open_engine(
             except BaseException:
                 engine.close()
                 raise
-        except Exception as error:  # a library may raise anything; the next form is tried whatever it was
+        except Exception as error:  # a library may raise anything; the next variant is tried in any case
             rejected.append(f"{record.path}: {described(error)}")
             failure = error
             continue
@@ -185,11 +189,11 @@ def open_engine(
         raise failure
     if not rejected:
         rejected.append(f"no engine for '{backend}'; build one with 'spatialnet-edge build'")
-    raise EngineUnavailable(f"{bundle.path}: no engine runs here: {'; '.join(rejected)}") from failure
+    raise EngineUnavailable(f"{bundle.path}: no engine runs on this computer: {'; '.join(rejected)}") from failure
 
 
 def _candidates(bundle: Bundle, backend: str) -> Sequence[EngineRecord]:
-    """The forms to try, the preferred one first, the portable graph last."""
+    """The variants to try, the preferred one first, the portable graph last."""
     records = [*bundle.manifest.engines]
     if all(record.path != MODEL for record in records):
         records.append(FALLBACK)
@@ -202,7 +206,7 @@ def _candidates(bundle: Bundle, backend: str) -> Sequence[EngineRecord]:
 
 
 def backend_takes_graphs(name: str) -> bool:
-    """Whether a backend runs the portable graph; True if its library is missing, which is then the reason that is given."""
+    """Whether a backend runs the portable graph. True if its library is missing, so that the missing library is reported."""
     try:
         return load_backend(name).takes_graphs
     except (MissingExtra, EngineUnavailable):
@@ -212,25 +216,25 @@ def backend_takes_graphs(name: str) -> bool:
 def _open(
     spec: ModelSpec, record: EngineRecord, contents: Sequence[bytes], threads: int, inspectable_weights: bool
 ) -> CheckedEngine:
-    """Open one form of the model.
+    """Open one variant of the model.
 
     Args:
-        contents: the file of the form, and behind it that of its weights if they are apart.
+        contents: the variant's file, followed by the file of its weights if they are separate.
     """
     backend = load_backend(record.backend)
     if reason := backend.refuses(record):
         raise EngineUnavailable(reason)
-    if backend.takes_graphs:  # of any library, an added one too
+    if backend.takes_graphs:  # of any library, also of plug-ins
         refuse_unsafe_graph(contents[0])
     if isinstance(backend, OpensPlans):
         return CheckedEngine(backend.open_plan(record, contents[0], contents[1] if record.weights else None, spec))
     if record.weights:
-        raise EngineUnavailable(f"the backend '{record.backend}' takes no engine without its weights")
+        raise EngineUnavailable(f"the backend '{record.backend}' cannot open an engine without weights")
     if inspectable_weights and isinstance(backend, OpensInspectable):
         return CheckedEngine(backend.open_inspectable(contents[0], spec, threads))
     return CheckedEngine(backend.open(contents[0], spec, threads))
 
 
 def described(error: Exception) -> str:
-    """An error in one line. Another library's error is named by its type, since its text alone may mean nothing."""
+    """An error in one line. For another library's error, the type is added, because its text alone may not be clear."""
     return str(error) if isinstance(error, SpatialNetError) else f"{type(error).__name__}: {first_line(error)}"

@@ -1,7 +1,7 @@
-"""A TensorRT plan that runs: Jetson's and those of TensorRT for RTX, whose Python interfaces are one.
+"""Run a TensorRT plan, of TensorRT or of TensorRT for RTX; both have the same Python interface.
 
-All costly work is done once, when the plan is loaded: memory on both sides, one execution context for each batch size, and a CUDA
-graph of copy, compute, copy. A frame is then one copy into pinned memory, one launch, one wait.
+Expensive work is done once at load: memory on both sides, one execution context per batch size, and a CUDA
+graph of copy, compute, copy. A frame then needs one copy into pinned memory, one launch and one wait.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from spatialnet_edge.engines.tensorrt_inspector import inspect, inspector_json, 
 
 @dataclass(frozen=True, slots=True)
 class Launching:
-    """How a plan is put on the stream.
+    """How a plan is launched on the stream.
 
     Attributes:
-        graphs: record CUDA graphs; False launches layer by layer.
-        user_memory: give each execution context its activation memory, since the plan was built with `REQUIRE_USER_ALLOCATION`.
-            That is what TensorRT for RTX promises that its work can be captured with.
+        graphs: record CUDA graphs; False: launch layer by layer.
+        user_memory: allocate the activation memory of each execution context ourselves, because the plan was built with
+            `REQUIRE_USER_ALLOCATION`. TensorRT for RTX requires it for graph capture.
     """
 
     graphs: bool = True
@@ -36,11 +36,11 @@ class Launching:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BatchSlot:
-    """What one batch size needs.
+    """Buffers and launcher for one batch size.
 
     Attributes:
-        launch: puts copy, compute, copy on the stream.
-        not_captured: why no CUDA graph was recorded although one was asked for; None if it was.
+        launch: enqueues copy, compute, copy on the stream.
+        not_captured: why no CUDA graph was recorded although requested; None if it was.
     """
 
     context: Any
@@ -52,17 +52,18 @@ class BatchSlot:
 
 @final
 class TensorRtEngine:
-    """One plan on one device. It owns the device, and closes it.
+    """One plan on one device. The engine owns the device and closes it.
 
-    Work that cannot be captured as a CUDA graph is launched layer by layer: slower, with the same answers. `not_captured` says why.
+    Work that cannot be captured as a CUDA graph is launched layer by layer: slower, with the same results. `not_captured` has
+    the reason.
 
     Args:
         trt: the library's module.
-        engine: TensorRT's deserialised engine, with a profile of fixed shape for each batch size.
+        engine: TensorRT's deserialised engine, with a fixed-shape profile per batch size.
 
     Raises:
-        EngineUnavailable: the device has not enough memory, with what is needed and free; or the plan's tensors are not the
-            spec's; or its work fails.
+        EngineUnavailable: too little device memory, with the bytes needed and free; the plan's tensors are not the spec's; or
+            its first run fails.
     """
 
     reentrant = False  # one set of buffers
@@ -94,14 +95,14 @@ class TensorRtEngine:
 
     @property
     def not_captured(self) -> str | None:
-        """Why the engine launches layer by layer although CUDA graphs were asked for; None if it uses graphs."""
+        """Why the engine launches layer by layer although CUDA graphs were requested; None if it uses graphs."""
         return next((slot.not_captured for slot in self._slots.values() if slot.not_captured), None)
 
     def infer(self, batch: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
-        """As `Engine.infer`. What comes back is the pinned memory itself: valid until the next call.
+        """As `Engine.infer`. The returned arrays are the pinned memory itself: valid until the next call.
 
         Raises:
-            EngineError: CUDA failed; its context cannot be trusted, and the process must end.
+            EngineError: CUDA failed. Its context is unusable, and the process must end.
         """
         count = len(batch)
         if count not in self._slots:
@@ -109,13 +110,13 @@ class TensorRtEngine:
         try:
             return self._run(self._slots[count], batch)
         except OutOfMemory:
-            return self._run(self._slots[count], batch)  # once more: another process may have been in the way
+            return self._run(self._slots[count], batch)  # retry once: another process may have used the memory
 
     def executed(self, runs: int = 20) -> tuple[ExecutedLayer, ...]:
-        """The plan's layers as this device runs them at the first batch size: the precision of each, and its time."""
+        """The plan's layers as executed at the first batch size: the precision and time of each."""
         clock = layer_clock(self._trt)
         with self._device.current():
-            slot = self._make_slot(0, next(iter(self._slots)), graphs=False)  # a recorded graph shows no layers
+            slot = self._make_slot(0, next(iter(self._slots)), graphs=False)  # a recorded graph reports no layers
             slot.context.profiler = clock
             for _ in range(runs):
                 slot.launch()
@@ -123,7 +124,7 @@ class TensorRtEngine:
             return timed(inspect(self._trt, self._engine), clock.times)
 
     def inspector_json(self) -> str:
-        """What the library's inspector says of the engine, as it says it."""
+        """The raw output of the library's engine inspector."""
         with self._device.current():
             return inspector_json(self._trt, self._engine)
 
@@ -141,14 +142,14 @@ class TensorRtEngine:
         return {name: buffer.host for name, buffer in slot.outputs.items()}
 
     def _in_parts(self, batch: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
-        """A batch that there is no profile for: the largest that fit, one after the other."""
+        """Split a batch without a profile into the largest batches that have one."""
         sizes = sorted(self._slots, reverse=True)
         parts: list[Mapping[str, NDArray[np.float32]]] = []
         start = 0
         while start < len(batch):
             size = next((size for size in sizes if size <= len(batch) - start), None)
             if size is None:
-                raise EngineError(f"a batch of {len(batch)} cannot be made of the plan's batches {sorted(self._slots)}")
+                raise EngineError(f"a batch of {len(batch)} cannot be split into the plan's batches {sorted(self._slots)}")
             answers = self._run(self._slots[size], batch[start : start + size])
             parts.append({name: np.array(values) for name, values in answers.items()})
             start += size
@@ -176,7 +177,7 @@ class TensorRtEngine:
             return BatchSlot(context, image, outputs, work)
         try:
             if self._launching.user_memory and not context.is_stream_capturable(device.stream):
-                raise EngineError("the library says that this plan's work cannot be captured")
+                raise EngineError("according to the library, this plan's work cannot be captured")
             return BatchSlot(context, image, outputs, device.capture(work))
         except OutOfMemory:
             raise
@@ -184,7 +185,7 @@ class TensorRtEngine:
             return BatchSlot(context, image, outputs, work, not_captured=str(error))
 
     def _make_context(self, profile: int) -> Any:
-        """An execution context with this profile, and with memory of ours if the plan wants that."""
+        """Make an execution context with this profile, and with our own memory if the plan requires it."""
         strategies = self._trt.ExecutionContextAllocationStrategy
         strategy = strategies.USER_MANAGED if self._launching.user_memory else strategies.STATIC
         context = self._engine.create_execution_context(strategy)

@@ -1,7 +1,7 @@
-"""The layers that TensorRT made of a graph, the precision of each, and its time.
+"""Read the layers of a TensorRT engine: name, precision and time.
 
-A builder may fuse, move and convert layers, and requested and executed precision have differed before (TensorRT issues 4516 and
-4590), so the precision is read back from the engine inspector (NVIDIA, TensorRT documentation, "Engine Inspector").
+A builder may fuse, move and convert layers, and executed precision can differ from the requested one (TensorRT issues 4516 and
+4590). So the precision is read from the engine inspector (NVIDIA, TensorRT documentation, "Engine Inspector").
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ PRECISIONS: Mapping[str, re.Pattern[str]] = {
     "fp16": re.compile(r"\b(fp16|half)\b", re.IGNORECASE),
     "fp32": re.compile(r"\b(fp32|float|float32)\b", re.IGNORECASE),
 }
-"""From narrow to wide, and how the inspector's tensor formats name them (`Half`, `Row major linear FP32`, `... Int8 format` …)."""
+"""Precisions from narrow to wide, and their names in the inspector's tensor formats (`Half`, `Row major linear FP32`, `...
+Int8 format` …)."""
 TYPE_KEYS = frozenset({"format/datatype", "datatype", "format"})
-"""Keys of a tensor, in lower case, that may name its type: `Format/Datatype` in TensorRT 10, which 11 splits into `DataType` and
-`Format` (NVIDIA, "Migrating IEngineInspector Usage from TensorRT 10.x to 11.x")."""
+"""Keys of a tensor, in lower case, that may hold its type: `Format/Datatype` in TensorRT 10; TensorRT 11 splits it into
+`DataType` and `Format` (NVIDIA, "Migrating IEngineInspector Usage from TensorRT 10.x to 11.x")."""
 NO_ARITHMETIC = frozenset({"Reformat", "NoOp", "Constant", "Shuffle", "signal", "wait"})
 """Layer types that only move data."""
 
 
 def parse_layers(inspector_json: str) -> list[ExecutedLayer]:
-    """The layers in the inspector's JSON for a whole engine, in order.
+    """Parse the layers, in order, from the inspector's JSON for an engine.
 
-    A plan that was built without detailed profiling has names alone, and no precisions.
+    A plan built without detailed profiling has only names, no precisions.
     """
     found: Any = json.loads(inspector_json)
     given: Any = cast(dict[str, Any], found).get("Layers", []) if isinstance(found, dict) else found
@@ -63,13 +64,13 @@ def inspect(trt: Any, engine: Any) -> list[ExecutedLayer]:
 
 
 def inspector_json(trt: Any, engine: Any) -> str:
-    """The inspector's own JSON for a whole engine."""
+    """The inspector's raw JSON for an engine."""
     inspector = engine.create_engine_inspector()
     return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
 
 def layer_clock(trt: Any) -> Any:
-    """A profiler that keeps every time that it is told: `times`, layer to milliseconds of each run."""
+    """A profiler that records all times: `times` maps a layer to the milliseconds of each run."""
 
     class Clock(trt.IProfiler):
         def __init__(self) -> None:
@@ -83,7 +84,7 @@ def layer_clock(trt: Any) -> Any:
 
 
 def timed(layers: Sequence[ExecutedLayer], times: Mapping[str, Sequence[float]]) -> tuple[ExecutedLayer, ...]:
-    """The layers with the median of what a profiler was told of each."""
+    """The layers with the median time from a profiler."""
     return tuple(
         replace(layer, ms=round(median(times[layer.name]), 5)) if times.get(layer.name) else layer for layer in layers
     )

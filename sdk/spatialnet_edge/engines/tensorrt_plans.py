@@ -1,4 +1,4 @@
-"""Opens the plans of NVIDIA's libraries: TensorRT, as JetPack brings it, and TensorRT for RTX, of the extra `rtx`."""
+"""Load the plans of NVIDIA's libraries: TensorRT (part of JetPack) and TensorRT for RTX (extra `rtx`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from spatialnet_edge.engines.devices.registry import OpenDevice, open_device
 from spatialnet_edge.engines.tensorrt import Launching, TensorRtEngine
 
 ANY_RTX = "any RTX GPU"
-"""What the builder of TensorRT for RTX writes for: it makes the kernels where the plan is loaded."""
+"""Target of TensorRT for RTX plans: the kernels are compiled when the plan is loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class Library:
 
     Attributes:
         module: import name, and name of the backend.
-        extra: of ours that brings it.
-        user_memory: whether its plans are built to run in memory of ours; see `Launching`.
+        extra: our extra that installs it.
+        user_memory: whether its plans run in memory that we allocate; see `Launching`.
     """
 
     module: str
@@ -40,11 +40,11 @@ TENSORRT_RTX = Library("tensorrt_rtx", "TensorRT for RTX", "rtx", user_memory=Tr
 
 
 def load_library(library: Library) -> Any:
-    """The library's module.
+    """Import the library's module.
 
     Raises:
-        EngineUnavailable: it is not visible on a Jetson, where it comes with JetPack.
-        MissingExtra: it is not installed; an extra brings it.
+        EngineUnavailable: it is not importable on a Jetson, where it is part of JetPack.
+        MissingExtra: it is not installed; an extra installs it.
     """
     try:
         return import_module(library.module)
@@ -54,8 +54,8 @@ def load_library(library: Library) -> Any:
         board = board_name() or ""
         if library is TENSORRT and "Jetson" in board:
             raise EngineUnavailable(
-                f"TensorRT is not visible here; on {board} it comes with JetPack (apt install python3-libnvinfer) and is seen in a "
-                f"virtual environment that was made with: python3 -m venv --system-site-packages"
+                f"TensorRT cannot be imported; on {board} it is part of JetPack (apt install python3-libnvinfer), and "
+                "a virtual environment can import it if it was made with: python3 -m venv --system-site-packages"
             ) from error
         raise MissingExtra(library.module, library.extra) from error
 
@@ -77,7 +77,7 @@ class PlanBackend:
         self._open_device = device
 
     def with_device(self, device: OpenDevice) -> PlanBackend:
-        """The same backend, which opens the device otherwise: with another kind of memory, say."""
+        """The same backend with another way to open the device, for instance with another kind of memory."""
         return PlanBackend(self.library, device)
 
     @property
@@ -85,11 +85,12 @@ class PlanBackend:
         return str(self._trt.__version__)
 
     def refuses(self, record: EngineRecord) -> str:
-        """Why a plan cannot run here: another release of the library, no CUDA device, or another one than it was built on."""
+        """Why a plan cannot run on this computer: another release of the library, no CUDA device, or another device than it
+        was built on."""
         title, here = self.library.title, self.library_version
         rebuild = "rebuild with 'spatialnet-edge build'"
         if record.path.endswith(".onnx"):
-            return f"a graph that waits to be compiled by {title}: run 'spatialnet-edge build BUNDLE --target here' on this device"
+            return f"{title} has not compiled this graph yet: run 'spatialnet-edge build BUNDLE --target here' on this device"
         if not loads(record, here):
             return f"plan built with {title} {record.library_version}; here {here}; {rebuild}"
         try:
@@ -106,7 +107,7 @@ class PlanBackend:
         return ""
 
     def open(self, content: bytes, spec: ModelSpec, threads: int) -> TensorRtEngine:
-        """Load a whole plan that was built for the GPU alone and for this release of the library. See `open_plan`."""
+        """Load a complete plan, built for the GPU only and for this release of the library. See `open_plan`."""
         return self.open_plan(EngineRecord(path="engines/plan", backend=self.name, precision="fp32"), content, None, spec)
 
     def open_plan(
@@ -117,17 +118,17 @@ class PlanBackend:
         spec: ModelSpec,
         graphs: bool = True,
     ) -> TensorRtEngine:
-        """Deserialise a plan and make it ready to run.
+        """Deserialise a plan and prepare it for inference.
 
         Args:
             record: how the plan was built.
-            content: whose bytes were verified, since a plan is code.
-            weights: the ONNX graph that a stripped plan was built from; None for a whole plan.
+            content: verified bytes, because a plan contains code.
+            weights: the ONNX graph of a plan without weights; None for a complete plan.
             graphs: see `Launching`.
 
         Raises:
-            EngineUnavailable: this library does not take the plan, or the device has no memory for it.
-            MissingExtra: no library for CUDA is installed.
+            EngineUnavailable: the library refuses the plan, or the device has too little memory.
+            MissingExtra: no CUDA library is installed.
         """
         device = self._open_device()
         try:
@@ -144,13 +145,13 @@ class PlanBackend:
         logger = trt.Logger(trt.Logger.ERROR)
         runtime = trt.Runtime(logger)
         if record.version_compatible:
-            runtime.engine_host_code_allowed = True  # such a plan holds its own runtime, verified with the rest of the bundle
+            runtime.engine_host_code_allowed = True  # such a plan contains its own runtime, which was verified with the bundle
         if record.dla_core is not None:
             runtime.DLA_core = record.dla_core
         engine = runtime.deserialize_cuda_engine(content)
         if engine is None:
             raise EngineUnavailable(
-                f"{self.library.title} {self.library_version} does not take this plan on {described(device.identity)}; "
+                f"{self.library.title} {self.library_version} cannot load this plan on {described(device.identity)}; "
                 f"rebuild with 'spatialnet-edge build'"
             )
         if weights is not None:
@@ -163,7 +164,7 @@ tensorrt_rtx = partial(PlanBackend, TENSORRT_RTX)
 
 
 def loads(record: EngineRecord, here: str) -> bool:
-    """Whether a release of the library loads a plan: its own release, and if the plan is version-compatible a later one too.
+    """Whether a release of the library can load a plan: the same release, or a later one if the plan is version-compatible.
 
     NVIDIA, TensorRT documentation, "Version Compatibility": forward compatible within and across major releases.
     """
@@ -173,19 +174,20 @@ def loads(record: EngineRecord, here: str) -> bool:
 
 
 def release(version: str) -> tuple[int, ...]:
-    """`10.3.0.post1` as numbers that compare: (10, 3, 0)."""
+    """A version as comparable numbers: `10.3.0.post1` gives (10, 3, 0)."""
     return tuple(int(part) for part in version.split(".") if part.isdigit())
 
 
 def refit(trt: Any, title: str, engine: Any, weights: bytes, logger: Any) -> None:
-    """Put the weights of an ONNX graph into a stripped plan.
+    """Load the weights of an ONNX graph into a plan without weights.
 
     Raises:
-        EngineUnavailable: they are not those that the plan wants.
+        EngineUnavailable: the weights do not match the plan.
     """
     refitter = trt.Refitter(engine, logger)
     source = trt.OnnxParserRefitter(refitter, logger)
     if not source.refit_from_bytes(weights) or not refitter.refit_cuda_engine():
         raise EngineUnavailable(
-            f"{title} {trt.__version__}: the graph's weights do not fit the stripped plan; rebuild with 'spatialnet-edge build'"
+            f"{title} {trt.__version__}: the graph's weights do not match the stripped plan; rebuild with "
+            "'spatialnet-edge build'"
         )

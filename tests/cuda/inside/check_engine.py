@@ -154,7 +154,7 @@ def test_a_stripped_plan_takes_its_weights_from_the_graph() -> None:
     engine = backend.open_plan(RECORD, stripped, tiny_graph(), TINY)
     assert np.allclose(engine.infer(images(1))["level"], REFERENCE.infer(images(1))["level"])
     engine.close()
-    with pytest.raises(EngineUnavailable, match="do not fit the stripped plan"):
+    with pytest.raises(EngineUnavailable, match="do not match the stripped plan"):
         backend.open_plan(RECORD, stripped, b"another graph", TINY)
 
 
@@ -194,7 +194,7 @@ def test_a_plan_for_another_device_is_refused_before_it_is_loaded(monkeypatch: p
     assert refuses(name="Xavier") != ""
     assert "built for Xavier" in backend.refuses(msgspec.structs.replace(RECORD, device="Xavier"))
     assert backend.refuses(msgspec.structs.replace(RECORD, device="Orin")) == ""  # of an older bundle
-    assert "waits to be compiled" in backend.refuses(msgspec.structs.replace(RECORD, path="graphs/fp16.onnx"))
+    assert "has not compiled this graph yet" in backend.refuses(msgspec.structs.replace(RECORD, path="graphs/fp16.onnx"))
 
 
 class Levels:
