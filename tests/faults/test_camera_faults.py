@@ -184,7 +184,7 @@ def test_a_sink_that_keeps_frames_costs_frames_not_memory(played: None) -> None:
 def test_a_decoder_that_crashes_takes_nothing_else_with_it(played: None) -> None:
     source, events = supervised("faulty:ok*2,crash|ok*50")
     assert [item.seq for item in frames_of(source, 6)] == list(range(6))
-    assert events[1] == ("camera_lost", f"{source.uri}: its capture process died")
+    assert events[1] == ("camera_lost", f"{source.uri}: its capture process ended unexpectedly")
 
 
 def test_what_is_not_to_be_waited_for_is_raised(played: None) -> None:
@@ -192,7 +192,7 @@ def test_what_is_not_to_be_waited_for_is_raised(played: None) -> None:
     with pytest.raises(SourceLost, match="unplugged"):
         list(source)
     refused, _ = supervised("faulty:absent", Timeouts(give_up="unopened"))
-    with pytest.raises(SourceRefused, match="no camera there"):
+    with pytest.raises(SourceRefused, match="no such camera"):
         list(refused)
 
 

@@ -107,7 +107,7 @@ def test_a_video_ends_before_the_disk_is_full_and_can_be_read(small_disk: Path) 
             sink.write(assemble(TINY, Frame(noise, seq, "tests"), rows, 1.0, ()))
             written.append(seq)
 
-    with pytest.raises(SinkError, match="bytes are free there"):
+    with pytest.raises(SinkError, match="bytes are free on that disk"):
         write_for_ever()
     sink.close()
     video = small_disk / "flight.mp4"

@@ -262,7 +262,7 @@ def test_a_folder_belongs_to_one_log_whatever_its_spelling(tmp_path: Path) -> No
     (tmp_path / "x").mkdir()
     journal = Journal(tmp_path / "results")
     for other in (tmp_path / "results", tmp_path / "x" / ".." / "results"):
-        with pytest.raises(SinkRefused, match="another log is written into this folder"):
+        with pytest.raises(SinkRefused, match="another log uses this folder"):
             Journal(other)
     journal.close()
     Journal(tmp_path / "results").close()

@@ -58,7 +58,7 @@ def test_sinks_that_take_nothing_are_degraded_until_one_takes_it(payload: Path) 
             wait_for(folder / "health.json", lambda found: found.state == "READY")
             client.connect(str(folder / "full.sock"))
             found = wait_for(folder / "health.json", lambda found: found.state == "DEGRADED" and not found.working, 60)
-            assert found.why[0].startswith(f"the sink unix of {SOURCE} has taken nothing for")
+            assert found.why[0].startswith(f"the sink unix of {SOURCE} has accepted nothing for")
             assert health_status(folder) == 1
             client.close()
             wait_for(folder / "health.json", lambda found: found.state == "READY" and found.working)

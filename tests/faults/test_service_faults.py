@@ -176,7 +176,7 @@ def test_a_service_on_a_file_ends_by_itself(payload: Path) -> None:
         [*COMMAND, "serve", "--config", str(payload)], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    assert "every frame on its way came out" in done.stderr
+    assert "all frames in flight were finished" in done.stderr
 
 
 def test_several_cameras_share_one_engine_and_one_that_fails_costs_the_others_nothing(payload: Path) -> None:

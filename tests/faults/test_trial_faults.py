@@ -60,7 +60,7 @@ def test_for_a_bundle_that_has_rotted_on_its_card_the_one_before_stands_in(paylo
     assert service.wait(10) == 0
     assert (found.serial, found.on_trial) == (good.manifest.serial, False)
     assert found.events["bundle_refused"] == 1
-    assert found.why == ("the current bundle is refused; the one before flies",)
+    assert found.why == ("the current bundle is refused; the previous one is used",)
     (slots.root / PREVIOUS).unlink()
     alone = subprocess.run([*COMMAND, "serve", "--config", str(payload)], capture_output=True, text=True, check=False)
     assert alone.returncode == 78
@@ -105,7 +105,7 @@ def test_when_current_is_gone_the_service_flies_the_one_before_and_says_so(paylo
     service.terminate()
     assert service.wait(10) == 0
     assert (found.serial, found.on_trial) == (good.manifest.serial, False)
-    assert "the current bundle is refused; the one before flies" in found.why
+    assert "the current bundle is refused; the previous one is used" in found.why
 
 
 @pytest.mark.fault(29)

@@ -200,11 +200,11 @@ def test_tls_is_checked_against_the_authority_that_was_named(broker: Broker, tmp
     ground.wait(lambda heard: any(topic == "fleet/four/result" for topic, _, _ in heard))
     sink.close()
     ground.close()
-    with pytest.raises(SinkError, match="no broker there"):
+    with pytest.raises(SinkError, match="no broker"):
         open_sink(where)  # the system's authorities do not know it
 
 
 def test_no_broker_is_an_error_with_the_address() -> None:
     pytest.importorskip("paho.mqtt.client")
-    with pytest.raises(SinkError, match=r"mqtt://127\.0\.0\.1:\d+: no broker there"):
+    with pytest.raises(SinkError, match=r"mqtt://127\.0\.0\.1:\d+: no broker: "):
         open_sink(f"mqtt://127.0.0.1:{free_port()}/fleet/x")

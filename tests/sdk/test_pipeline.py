@@ -145,7 +145,7 @@ def test_one_invalid_answer_is_skipped_and_counted() -> None:
 @pytest.mark.fault(31)
 def test_three_invalid_answers_in_a_row_end_the_run() -> None:
     pipeline = Pipeline(fake(answer=invalid_at(3, 4, 5)))
-    with pytest.raises(EngineError, match="3 invalid answers in a row"):
+    with pytest.raises(EngineError, match="3 invalid outputs in a row"):
         list(pipeline.stream(ListSource(frames(10))))
     assert pipeline.ledger.emitted == 3
     assert conserved(pipeline)

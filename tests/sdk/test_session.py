@@ -244,7 +244,7 @@ def test_an_absent_camera_is_waited_for_unless_told_otherwise(
     with spatialnet_edge.load(tiny_path) as model:
         assert len(list(model.stream("faulty:absent|absent|ok*5", policy="queue:9"))) == 5
         (tmp_path / "state").unlink()
-        with pytest.raises(SourceRefused, match="no camera there"):
+        with pytest.raises(SourceRefused, match="no such camera"):
             list(model.stream("faulty:absent|ok*5", wait=False))
 
 

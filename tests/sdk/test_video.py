@@ -329,5 +329,5 @@ def test_a_recording_without_pictures_is_refused(tmp_path: Path) -> None:
         silence.sample_rate, silence.pts = 8000, 0
         container.mux(sound.encode(silence))
         container.mux(sound.encode())
-    with pytest.raises(SourceRefused, match="no video in it"):
+    with pytest.raises(SourceRefused, match="it has no video stream"):
         open_source(str(tmp_path / "sound.mp4"))

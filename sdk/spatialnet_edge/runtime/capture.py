@@ -16,10 +16,10 @@ JOIN_S = 5.0
 
 @final
 class Capture:
-    """Reads until the source ends or the queue is closed, and counts what it reads.
+    """Reads until the source ends or the queue is closed, and counts the frames.
 
     Attributes:
-        failure: what the source raised, for the thread that iterates over the results.
+        failure: the source's exception, to be raised in the thread that iterates over the results.
     """
 
     def __init__(self, source: Iterable[Frame | Skipped], queue: FrameQueue[Frame], ledger: FrameStats) -> None:
@@ -38,7 +38,7 @@ class Capture:
         return self._thread.is_alive()
 
     def close(self, timeout: float = JOIN_S) -> None:
-        """End the thread, and wait for it. A source that never returns is left behind after `timeout` seconds."""
+        """End the thread and wait for it. If the source does not return within `timeout` seconds, the thread is abandoned."""
         self._queue.close()
         if self._thread is not current_thread() and self._thread.ident is not None:
             self._thread.join(timeout)
@@ -46,7 +46,7 @@ class Capture:
     def _work(self) -> None:
         try:
             self._read()
-        except BaseException as error:  # carried to the caller's thread, whatever it is
+        except BaseException as error:  # any exception is passed to the caller's thread
             self.failure = error
         finally:
             self._queue.close()

@@ -1,7 +1,7 @@
-"""The engine that all streams of a session share, and that can be replaced while frames are in it.
+"""A replaceable engine that all streams of a session share.
 
-A pipeline holds the handle, never the engine behind it, so that nobody writes into a running pipeline. A replaced engine is
-closed when the last frame has left it.
+A pipeline holds the handle, not the engine, so that a running pipeline is never modified. A replaced engine is
+closed after its last batch.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from spatialnet_edge.engines.registry import Engine
 
 @final
 class EngineHandle:
-    """An `Engine` that passes every batch on to the engine in use.
+    """An `Engine` that passes every batch to the current engine.
 
     Args:
-        engine: checked (`CheckedEngine`): its outputs belong to the caller.
+        engine: a `CheckedEngine`: its outputs belong to the caller.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -41,11 +41,11 @@ class EngineHandle:
 
     @property
     def weights(self) -> Sequence[memoryview]:
-        """The weights of the engine in use, where they can be inspected; else nothing."""
+        """The weights of the current engine if they can be inspected; otherwise empty."""
         return weights_of(self._engine)
 
     def infer(self, batch: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
-        """As `Engine.infer`, on the engine that is in use at the beginning of the call.
+        """As `Engine.infer`, on the engine that is current when the call begins.
 
         Raises:
             EngineError: the engine failed, or the handle is closed.
@@ -54,7 +54,7 @@ class EngineHandle:
             return engine.infer(batch)
 
     def replace(self, engine: Engine) -> None:
-        """Use another engine for all later batches; close the present one when no batch is in it any more.
+        """Use another engine for all later batches; close the current one after its last batch.
 
         Raises:
             EngineError: the handle is closed; the new engine is closed too.
@@ -71,7 +71,7 @@ class EngineHandle:
             raise EngineError("the engine was closed while another one was opened to replace it")
 
     def close(self) -> None:
-        """No more batches. The engine is closed when the last batch has left it. A second call does nothing."""
+        """Accept no more batches. The engine is closed after its last batch. A second call does nothing."""
         with self._lock:
             if self._closed:
                 return

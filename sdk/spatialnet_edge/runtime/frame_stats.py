@@ -1,4 +1,4 @@
-"""The conservation ledger: every captured frame was emitted, was skipped for a stated reason, or is still on its way."""
+"""Frame statistics: every captured frame was emitted, was skipped for a reason, or is in flight."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from threading import Lock
 from typing import Any
 
 DRIFT_FRAMES = 300
-"""A running share is a mean over about so many frames."""
+"""Window of the running share, in frames."""
 
 
 class FrameStats:
@@ -34,7 +34,7 @@ class FrameStats:
         """Count an emitted frame.
 
         Args:
-            reason: why it has no label (`FrameResult.reason`); None when it has one.
+            reason: why it has no label (`FrameResult.reason`); None if it has one.
         """
         with self._lock:
             self._emitted += 1
@@ -50,7 +50,7 @@ class FrameStats:
                 self._details[reason] = detail
 
     def miss(self, frames: int) -> None:
-        """Frames that the source's own numbering says there were and that never arrived; they do not count as captured."""
+        """Count gaps in the source's frame numbers; missed frames do not count as captured."""
         with self._lock:
             self._missed += frames
 
@@ -76,7 +76,7 @@ class FrameStats:
     def unlabelled_share(self) -> float:
         """Running share of frames without a label, 0 to 1, over about the last `DRIFT_FRAMES`.
 
-        It rises when the scene or the camera drifts away from what the model was taught.
+        It increases when the scenes or the camera differ more from the training images.
         """
         return self._unlabelled_share
 
@@ -88,7 +88,7 @@ class FrameStats:
 
     @property
     def details(self) -> dict[str, str]:
-        """What was the matter with the last frame of a reason, such as which file is damaged and how; for reasons that say."""
+        """Reason to the detail of the last frame skipped for it, such as the damaged file; for reasons with details."""
         with self._lock:
             return dict(self._details)
 

@@ -1,4 +1,4 @@
-"""Is this still the model that was shipped? The golden self-test answers on probabilities, not on files."""
+"""The golden test: does the engine still reproduce the reference outputs? It compares probabilities, not files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from spatialnet_edge.engines.registry import Engine
 
 @dataclass(frozen=True, slots=True)
 class GoldenTest:
-    """The largest difference over all golden frames (see `results.difference`), and the head it was in."""
+    """Result of a golden test: the largest difference over all golden frames (see `results.difference`), and its head."""
 
     difference: float
     head: str
@@ -31,13 +31,13 @@ class GoldenTest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GoldenVectors:
-    """A bundle's golden frames and answers, kept in memory: by the time that an engine is doubted the disk may be gone.
+    """A bundle's golden frames and outputs, kept in memory, because the disk may not be readable later.
 
     Attributes:
-        path: of the bundle that they were read from.
+        path: of the bundle.
         frames: uint8 `[N, H, W, C]`.
-        expected: what the FP32 reference answered, float32 `[N, width]` for each head.
-        tolerance: the largest difference at which an engine still counts as this model.
+        expected: outputs of the FP32 reference, float32 `[N, width]` per head.
+        tolerance: the largest allowed difference.
         bundle: short hash of the bundle.
     """
 
@@ -52,20 +52,20 @@ class GoldenVectors:
         return len(self.frames)
 
     def ask(self, engine: Engine, index: int) -> dict[str, float]:
-        """Run one golden frame through an engine: each head with its difference from what is expected."""
+        """Run one golden frame through an engine. Returns the difference from the expected output per head."""
         outputs = engine.infer(self.frames[index][None])
         return {
             head.name: difference(head, outputs[head.name][0], self.expected[head.name][index]) for head in self.spec.outputs
         }
 
     def test(self, engine: Engine) -> GoldenTest:
-        """Run all of them."""
+        """Run all golden frames."""
         found = [(value, head) for index in range(len(self)) for head, value in self.ask(engine, index).items()]
         worst, where = max(found)
         return GoldenTest(worst, where, self.tolerance, len(self))
 
     def require(self, engine: Engine) -> GoldenTest:
-        """As `test`, and refuse on failure.
+        """As `test`, but raise on failure.
 
         Raises:
             GoldenTestFailed: the engine does not reproduce the reference.
@@ -80,10 +80,10 @@ class GoldenVectors:
 
 
 def golden_vectors(bundle: Bundle) -> GoldenVectors:
-    """Read a bundle's golden frames and answers.
+    """Read a bundle's golden frames and outputs.
 
     Raises:
-        BundleError: they are damaged, or no longer those that the bundle was opened with.
+        BundleError: they are damaged, or were changed after the bundle was opened.
     """
     frames, expected = bundle.golden()
     return GoldenVectors(bundle.path, bundle.spec, frames, expected, bundle.manifest.golden.tolerance, bundle.short_hash)

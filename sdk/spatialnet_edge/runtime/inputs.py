@@ -1,4 +1,4 @@
-"""From what a caller names to an open source: the one place that decides what is read in a process of its own."""
+"""Open sources. Only this module decides which sources run in a separate process."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from spatialnet_edge.sources.registry import DEVICES, Source, open_source, parse
 from spatialnet_edge.sources.supervised import Report, SupervisedSource, Timeouts
 
 SourceLike: TypeAlias = "str | os.PathLike[str] | int | Source | Iterable[Any]"
-"""A URI, a path, a camera's number, an open `Source`, or an iterable of images (`ImageLike`) or frames."""
+"""A URI, a path, a camera index, an open `Source`, or an iterable of images (`ImageLike`) or frames."""
 
 
 def open_input(source: SourceLike, options: StreamOptions, report: Report, name: str | None = None) -> Source:
-    """Open a source. Devices and network streams are read in a process of their own, so that they may hang, crash or go away
-    and come back.
+    """Open a source. Devices and network streams run in a separate process, so that they may hang, crash or disconnect and be
+    restarted.
 
     Args:
-        name: what people call it; None for the URI without its user and password.
+        name: display name; None: the URI without its user and password.
 
     Raises:
-        SourceRefused: it does not exist, is empty, or is not what it claims to be.
-        UsageError: something else than a source.
+        SourceRefused: it does not exist, is empty, or has another format.
+        UsageError: not a source.
     """
     if isinstance(source, str | os.PathLike | int):
         uri = str(source)
@@ -45,14 +45,14 @@ def open_input(source: SourceLike, options: StreamOptions, report: Report, name:
         iter(source)
     except TypeError as error:
         raise UsageError(
-            f"a source is a {type(source).__name__}; expected a URI, a path, a camera's number, a Source or an iterable of images"
+            f"a source is a {type(source).__name__}; expected a URI, a path, a camera index, a Source or an iterable of images"
         ) from error
     return IterableSource(source)
 
 
 @final
 class NamedSource:
-    """A source under another name than its URI."""
+    """A source with a display name other than its URI."""
 
     def __init__(self, source: Source, name: str) -> None:
         self.uri = name

@@ -1,4 +1,4 @@
-"""How the frames of one source are processed: the one set of options of `Model.stream`, `run` and `serve`."""
+"""The stream options of `Model.stream`, `run` and `serve`."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from spatialnet_edge.core.frame_queue import parse_policy
 
 @dataclass(frozen=True, slots=True)
 class StreamOptions:
-    """Options of one stream. `None` leaves a choice to the kind of source.
+    """Options of one stream. `None` means a default that depends on the source.
 
     Attributes:
-        policy: `every` waits and loses no frame, `latest` keeps the newest frame alone, `queue:N` keeps the newest N. None:
-            `latest` for live sources, `every` for the rest.
-        smoothing_s: half-life of the temporal smoothing in seconds; 0 for none.
-        workers: frames in the engine at once. None: one a core, or one alone under `latest`.
+        policy: `every` waits and drops no frame, `latest` keeps only the newest frame, `queue:N` keeps the newest N. None:
+            `latest` for live sources, `every` for others.
+        smoothing_s: half-life of the temporal smoothing in seconds; 0: no smoothing.
+        workers: frames in the engine at once. None: one per core, or one under `latest`.
         deadline_s: seconds from capture to the complete result; later results are marked `late`. None: no deadline.
         drop_late: skip late frames, counted as `late`, instead of marking them.
-        wait: wait for a source or a sink that is absent at the start, and open it again whenever it is lost. None: for live
-            sources alone.
-        silence_s: a live source that gives no frame for so many seconds is taken to hang, and is opened again.
-        own_process: read the source in a process of its own, which is killed when it hangs. None: for cameras, network streams
+        wait: wait for a source or sink that is absent at the start, and reopen it whenever it is lost. None: only for live
+            sources.
+        silence_s: a live source without a frame for this many seconds counts as hung and is reopened.
+        own_process: read the source in a separate process, which is killed when it hangs. None: for cameras, network streams
             and GStreamer pipelines.
-        show: heads that results keep, in this order; empty for all.
-        only: `HEAD=LABEL`, such as `objects=buildings`: results without this answer are skipped, counted as `not_selected`.
+        show: heads to keep in the results, in this order; empty: all.
+        only: `HEAD=LABEL`, such as `objects=buildings`: results without this prediction are skipped as `not_selected`.
 
     Raises:
-        UsageError: an impossible value.
+        UsageError: an invalid value.
     """
 
     policy: str | None = None
@@ -50,4 +50,4 @@ class StreamOptions:
             if value is not None and not value > 0:
                 raise UsageError(f"{name} is {value}; expected more than 0, or None")
         if not self.smoothing_s >= 0:
-            raise UsageError(f"smoothing_s is {self.smoothing_s}; expected seconds, or 0 for none")
+            raise UsageError(f"smoothing_s is {self.smoothing_s}; expected seconds, or 0 for no smoothing")

@@ -1,4 +1,4 @@
-"""Watches an engine's answers for what no working engine does: breaking the contract again and again, or never changing."""
+"""Output monitor: detects a broken engine by repeated invalid outputs, or by outputs that never change."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from spatialnet_edge.core.frames import Frame
 from spatialnet_edge.core.results import Probabilities
 
 MAX_INVALID_IN_A_ROW = 3
-"""One invalid answer may be a bad frame; three are a broken engine."""
+"""One invalid output may be caused by a bad frame; three in a row mean a broken engine."""
 MAX_CONSTANT = 10
-"""Different pictures with the same answer to the last bit: a dead engine, or a very uniform scene. A golden test tells which."""
+"""Identical outputs for different pictures mean a broken engine or a very uniform scene. The golden test distinguishes them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inferred:
-    """What the engine gave for one frame: one row for each head, or why there is none.
+    """The engine's output for one frame: one row per head, or the reason why there is none.
 
     Attributes:
-        checksum: of a sample of the pixels that the engine saw.
+        checksum: of a sample of the engine's input pixels.
     """
 
     frame: Frame
@@ -35,10 +35,10 @@ class Inferred:
 
 @final
 class OutputMonitor:
-    """See the module.
+    """Detects suspicious outputs; see the module.
 
     Attributes:
-        alert: why the engine has to be tested now; empty when it need not be. The same suspicion is raised once.
+        alert: why the engine must be tested now; empty if it need not be. Each suspicion is reported once.
     """
 
     def __init__(self) -> None:
@@ -47,12 +47,12 @@ class OutputMonitor:
         self._last: Inferred | None = None
 
     def observe(self, inferred: Inferred) -> bool:
-        """Take notice of an answer; returns whether it is invalid."""
+        """Record an output; returns whether it is invalid."""
         self.alert = ""
         if inferred.invalid is not None:
             self._invalid += 1
             if self._invalid == MAX_INVALID_IN_A_ROW:
-                self.alert = f"{self._invalid} invalid answers in a row; the last: {inferred.invalid}"
+                self.alert = f"{self._invalid} invalid outputs in a row; the last: {inferred.invalid}"
                 self._invalid = 0
             return True
         self._invalid = 0
@@ -61,5 +61,5 @@ class OutputMonitor:
             same = all(np.array_equal(row, before.rows[name]) for name, row in inferred.rows.items())
             self._same = self._same + 1 if same else 0
             if same and self._same == MAX_CONSTANT:
-                self.alert = f"the same answer, to the last bit, for {self._same + 1} different frames"
+                self.alert = f"identical outputs, bit for bit, for {self._same + 1} different frames"
         return False

@@ -1,4 +1,4 @@
-"""From what a caller names to sinks, each behind a bounded queue and a thread of its own."""
+"""Open sinks, each with a bounded queue and a thread."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from spatialnet_edge.sinks.registry import Sink, names_of, open_sink
 from spatialnet_edge.sources.supervised import Report
 
 Sinks: TypeAlias = "Sequence[str | Sink] | Mapping[str, str | Sink]"
-"""URIs and open sinks; a mapping gives them the names that people see."""
+"""URIs and open sinks; a mapping sets their display names."""
 
 
 def open_outputs(sinks: Sinks, live: bool, wait: bool, report: Report) -> list[QueuedSink]:
-    """Put every sink behind its queue.
+    """Open every sink behind its own queue.
 
     Args:
-        live: the oldest result in a full queue is dropped; otherwise the pipeline waits and nothing is lost.
-        wait: a sink named by a URI that is absent, or fails later, is opened again and again.
+        live: True: a full queue drops its oldest result. False: the pipeline waits and no result is dropped.
+        wait: a sink URI that is absent or fails later is reopened without limit.
 
     Raises:
-        Refused, UsageError, SinkError: one cannot be opened; those that were are closed again.
+        Refused, UsageError, SinkError: a sink cannot be opened; the sinks that were already open are closed.
     """
     named = sinks if isinstance(sinks, Mapping) else dict(zip(names_of([scheme(each) for each in sinks]), sinks, strict=True))
     opened: list[QueuedSink] = []
@@ -40,7 +40,7 @@ def open_outputs(sinks: Sinks, live: bool, wait: bool, report: Report) -> list[Q
 
 
 def scheme(sink: str | Sink) -> str:
-    """What a sink is called when it has no name of its own."""
+    """The default name of a sink: the scheme of its URI."""
     return sink if isinstance(sink, str) else sink.name if isinstance(sink, QueuedSink) else type(sink).__name__
 
 
@@ -54,9 +54,9 @@ def _queued(name: str, sink: str | Sink, live: bool, wait: bool, report: Report)
 
 
 def _open_or_wait(uri: str, report: Report) -> Sink | None:
-    """A sink, or None for one whose peer is not there yet: a vehicle flies before its link is up."""
+    """Open a sink; None if its peer is not available yet, because a vehicle may start before its link is up."""
     try:
         return open_sink(uri)
     except SinkError as error:
-        report("sink_failed", f"{error}; tried again until it opens")
+        report("sink_failed", f"{error}; retried until it opens")
         return None

@@ -1,7 +1,7 @@
 """The path of a frame: source → policy → resize → engine → smoothing → decode → result.
 
-Capture runs in a thread of its own; resize and inference run on `workers` threads (both release Python's lock), so that a
-two-core computer is busy on both cores; results leave in the order in which the frames came.
+Capture runs in a separate thread. Resize and inference run in `workers` threads (both release Python's lock), so that a
+two-core computer uses both cores. Results are emitted in frame order.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from spatialnet_edge.sources.registry import Source
 
 EVERYTHING = Selection()
 TICK_S = 0.5
-"""The loop comes round at least so often, frames or not."""
+"""Longest duration of one round of the loop in seconds, with or without frames."""
 
 
 def stop(error: EngineError) -> None:
-    """What is done about an engine that cannot be trusted, unless somebody knows better: nothing more is emitted."""
+    """Default reaction to suspicious outputs: stop the pipeline."""
     raise error
 
 
@@ -50,12 +50,12 @@ def nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What a service does inside the loop.
+    """Callbacks of a service inside the loop.
 
     Attributes:
-        tick: called before each frame is taken, at least every `TICK_S`, by the thread that emits.
-        admit: why a frame is not to be classified (a ledger's reason), or empty. Called before the engine.
-        on_suspect_output: called when the engine gave nothing usable several times in a row; raises to stop, returns to go on.
+        tick: called before each frame, at least every `TICK_S`, in the thread that emits results.
+        admit: called before the engine; returns the reason for skipping the frame, or empty.
+        on_suspect_output: called after several invalid or identical outputs in a row; raises to stop, returns to continue.
     """
 
     tick: Callable[[], None] = nothing
@@ -67,14 +67,14 @@ class Pipeline:
     """Runs frames through an engine.
 
     Args:
-        engine: checked; see `open_engine`.
+        engine: a checked engine; see `open_engine`.
         policy: `every`, `latest` or `queue:N`.
-        smoothing_s: half-life of the temporal smoothing in seconds; 0 for none.
+        smoothing_s: half-life of the temporal smoothing in seconds; 0: no smoothing.
         workers: frames in the engine at once; more than 1 only with a re-entrant engine.
         deadline_s: from capture to the complete result.
-        drop_late: skip frames that are late, as `late`; otherwise they are emitted and marked.
-        bundle: short hash of the bundle that the engine was loaded from, for every result.
-        selection: results that do not pass are skipped, as `not_selected`.
+        drop_late: skip late frames as `late`; otherwise they are emitted and marked.
+        bundle: short hash of the engine's bundle, for every result.
+        selection: results that do not match are skipped as `not_selected`.
     """
 
     def __init__(
@@ -104,10 +104,10 @@ class Pipeline:
         self._stopped = False
 
     def step(self, frame: Frame) -> FrameResult:
-        """One frame by itself: no threads, no smoothing, no ledger.
+        """Classify a single frame: no threads, no smoothing, no statistics.
 
         Raises:
-            InvalidOutput: the engine's answer breaks its contract.
+            InvalidOutput: the engine's output is invalid.
         """
         inferred = self._infer(frame)
         if inferred.invalid is not None:
@@ -115,18 +115,18 @@ class Pipeline:
         return assemble(self.engine.spec, frame, inferred.rows, inferred.engine_ms, inferred.quality, bundle=self.bundle)
 
     def run(self, source: Source, sinks: Sequence[Sink]) -> FrameStats:
-        """Everything from the source into every sink."""
+        """Run the source to its end and write every result to every sink."""
         for result in self.stream(source):
             for sink in sinks:
                 sink.write(result)
         return self.ledger
 
     def stream(self, source: Source) -> Iterator[FrameResult]:
-        """Results in the order of the frames. Closing the iterator stops the capture.
+        """Results in frame order. Closing the iterator stops the capture.
 
         Raises:
-            SourceLost, SourceRefused: after the results of all frames that came before.
-            EngineError: the engine failed, or gave three invalid answers in a row.
+            SourceLost, SourceRefused: raised after the results of all earlier frames.
+            EngineError: the engine failed, or gave three invalid outputs in a row.
         """
         queue: FrameQueue[Frame] = FrameQueue(self.policy.capacity, self.policy.drop_oldest)
         self._queue = queue
@@ -174,14 +174,14 @@ class Pipeline:
         return self._capture is not None and self._capture.running
 
     def stop(self) -> None:
-        """Take no more frames from the source; the results of those that were taken still come. From any thread."""
+        """Read no more frames from the source; frames already read still give results. May be called from any thread."""
         self._stopped = True
         self._queue.close()
 
     def _in_order(self, queue: FrameQueue[Frame], pool: ThreadPoolExecutor) -> Iterator[Inferred]:
-        """Keep the workers busy; hand back in the order of submission."""
+        """Keep the workers busy; return results in the order of submission."""
         pending: deque[Future[Inferred]] = deque()
-        # `latest` must not hoard frames in front of the engine; otherwise one waits behind each that is being worked on.
+        # `latest` must not queue frames before the engine; otherwise one frame waits per worker.
         ahead = 1 if self.policy.name == "latest" else 2
         try:
             while True:
@@ -195,7 +195,7 @@ class Pipeline:
                         continue
                     pending.append(pool.submit(self._infer, frame))
                 if pending:
-                    inferred = pending[0].result()  # stays in `pending` if it raises, to be counted below
+                    inferred = pending[0].result()  # if it raises, the frame stays in `pending` and is counted below
                     pending.popleft()
                     yield inferred
                 elif queue.finished:

@@ -1,4 +1,4 @@
-"""Which results of a stream are passed on, and which of their heads."""
+"""Selection of a stream's results and heads."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from spatialnet_edge.core.spec import ModelSpec, Regression
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What passes.
+    """Filter for results.
 
     Attributes:
-        show: heads that a result keeps, in this order; empty for all.
-        only: head and label; every one of them must be the answer, or among the labels present.
+        show: heads to keep, in this order; empty: all.
+        only: pairs of head and label; each label must be the prediction, or be present.
     """
 
     show: tuple[str, ...] = ()
     only: tuple[tuple[str, str], ...] = ()
 
     def __call__(self, result: FrameResult) -> FrameResult | None:
-        """The result with the heads to show; None if it does not pass."""
+        """The result with the heads to show; None if it does not match."""
         if not all(label in labels_of(result, head) for head, label in self.only):
             return None
         if not self.show:
@@ -32,7 +32,7 @@ class Selection:
 
 
 def read_selection(spec: ModelSpec, show: Sequence[str], only: Sequence[str]) -> Selection:
-    """Check heads and labels against the model.
+    """Parse a selection and check its heads and labels against the model.
 
     Args:
         show: names of heads.
@@ -54,7 +54,7 @@ def read_selection(spec: ModelSpec, show: Sequence[str], only: Sequence[str]) ->
 
 
 def labels_of(result: FrameResult, head: str) -> tuple[str, ...]:
-    """The labels that a head gives a frame; empty when it gives none."""
+    """The labels that a head predicts for a frame; may be empty."""
     answer = result.predictions[head]
     if isinstance(answer, Classification):
         return () if answer.label is None else (answer.label,)

@@ -1,8 +1,8 @@
-"""The one composition root: an engine that may be replaced, and the streams that use it.
+"""The session: a replaceable engine, and the streams that use it. Streams are composed only here.
 
     source (supervised) → frame queue → resize → engine handle → monitors → smoothing → result → each sink's queue
 
-`Model.stream`, `spatialnet-edge run` and `serve` open streams here and differ in their options alone.
+`Model.stream`, `spatialnet-edge run` and `serve` open their streams here and differ only in their options.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ DEFAULT_OPTIONS = StreamOptions()
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """Frames of several streams that share one inference.
+    """Options for batching frames of several streams.
 
     Attributes:
         most: frames in one inference.
-        wait_s: how long the first of them waits for others, in seconds.
+        wait_s: seconds that the first frame waits for others.
     """
 
     most: int
@@ -50,13 +50,13 @@ class Session:
 
     Args:
         loaded: an engine that passed the golden test.
-        vectors: the bundle's golden frames, asked again when answers look odd.
+        vectors: the bundle's golden frames, for a test after suspicious outputs.
         batching: None to infer each frame by itself.
 
     Attributes:
-        engine: what every pipeline and every golden test asks. It stays the same when the engine behind it is replaced.
-        loaded: which form of the model is in use.
-        vectors: the bundle's golden frames and answers.
+        engine: the handle for all pipelines and golden tests. It stays the same when the engine is replaced.
+        loaded: the variant in use.
+        vectors: the bundle's golden frames and outputs.
     """
 
     def __init__(self, loaded: LoadedEngine, vectors: GoldenVectors, batching: Batching | None = None) -> None:
@@ -83,11 +83,11 @@ class Session:
         """Open a source and its sinks.
 
         Args:
-            sinks: they belong to the stream, which closes them.
-            pose: asked for the pose of each frame, with the moment of its capture (`time.monotonic_ns`).
-            hooks: what a service does inside the loop; None to ask the golden frames when answers look odd.
+            sinks: the stream owns and closes them.
+            pose: function from a capture time (`time.monotonic_ns`) to the pose of that frame.
+            hooks: callbacks of a service; None: run the golden test after suspicious outputs.
             report: called with the name and one line of text for each event of the source and the sinks.
-            name: what people call the source; None for its URI without user and password.
+            name: display name of the source; None: its URI without user and password.
 
         Raises:
             Refused, UsageError: the source or a sink cannot be opened.
@@ -124,15 +124,15 @@ class Session:
         )
 
     def replace_engine(self, loaded: LoadedEngine) -> None:
-        """Use another engine from the next frame on. The present one is closed when no frame is in it any more."""
+        """Use another engine from the next frame on. The current one is closed after its last frame."""
         self._handle.replace(loaded.engine)
         self.loaded = loaded
 
     def require_still_golden(self, error: EngineError) -> None:
-        """Ask whether the engine is to blame for odd answers.
+        """Run the golden test after suspicious outputs.
 
         Raises:
-            EngineError: it does not pass the golden test.
+            EngineError: the engine fails the golden test.
         """
         try:
             self.vectors.require(self.engine)
@@ -151,15 +151,15 @@ class Session:
 
 
 def default_policy(live: bool) -> str:
-    """`latest` for what will not wait, `every` for recordings."""
+    """The default frame policy: `latest` for live sources, `every` for recordings."""
     return "latest" if live else "every"
 
 
 def engine_threads(policy: str) -> int:
-    """Threads for one inference: all cores (0) for the freshest answer, one when several frames share the cores."""
+    """Threads per inference: 0 (all cores) for the lowest latency, 1 when several frames run in parallel."""
     return 0 if policy == "latest" else 1
 
 
 def without_secrets(report: Report) -> Report:
-    """The same report, of lines without users and passwords."""
+    """Wrap a report function so that users and passwords are removed."""
     return lambda kind, detail: report(kind, redacted(detail))

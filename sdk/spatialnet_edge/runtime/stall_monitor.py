@@ -1,4 +1,4 @@
-"""Says when a source in this process gives nothing for a long time. It cannot be ended from outside, but it can be named."""
+"""Stall monitor: reports an in-process source without frames. Such a source cannot be restarted, but it can be named."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class StallMonitor:
         self._stalled = False
 
     def watch(self) -> None:
-        """Called in every round of the pipeline's loop."""
+        """Check the source; called in every round of the pipeline's loop."""
         now, captured = time.monotonic(), self._stats.captured
-        if captured != self._seen or self._stats.in_flight:  # a slow engine is not a slow source
+        if captured != self._seen or self._stats.in_flight:  # frames wait for the engine: the source is not the cause
             if self._stalled:
                 self._report("source_resumed", f"{self._name}: frame {captured} after {now - self._since:.0f} s")
             self._seen, self._since, self._stalled = captured, now, False
         elif not self._stalled and now - self._since > self._limit_s:
             self._stalled = True
-            self._report("source_stalled", f"{self._name}: no frame for {now - self._since:.0f} s; it is waited for")
+            self._report("source_stalled", f"{self._name}: no frame for {now - self._since:.0f} s; still waiting")

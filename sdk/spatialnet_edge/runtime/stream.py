@@ -1,4 +1,4 @@
-"""One source on its way through a session: supervision, pipeline, sinks, and the order in which they stop."""
+"""A stream: one source processed by a session, with supervision, pipeline, sinks, and an ordered shutdown."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from spatialnet_edge.sources.registry import Source
 from spatialnet_edge.sources.supervised import Report, SupervisedSource
 
 CLOSE_S = 5.0
-"""Seconds that sinks get to write what is queued, at the end of a live or an abandoned stream."""
+"""Seconds for sinks to write their queues at the end of a live or abandoned stream."""
 
 
 @final
 class Teardown:
-    """What is closed at the end of a stream: the source, then the sinks, each once.
+    """Closes the parts of a stream: the source, then the sinks, each once.
 
     Attributes:
-        sinks_until: moment of the monotonic clock at which a sink that is not done is left behind. None: a recording waits
-            for its sinks, a live source for `CLOSE_S`.
+        sinks_until: monotonic time at which unfinished sinks are abandoned. None: a recording waits for its sinks, a live
+            source waits `CLOSE_S`.
         then: called when the source has ended.
     """
 
@@ -44,20 +44,20 @@ class Teardown:
         self._closing = False
 
     def close_source(self) -> None:
-        """After the capture thread has ended: some drivers crash when they are closed while they read."""
+        """Close the source after the capture thread has ended: some drivers crash if they are closed during a read."""
         if self._closing:
             return
         self._closing = True
         if not self._pipeline.capturing:
             self._source.close()
         self.then()
-        self.source_ended.set()  # last: whoever waits for it may take the interpreter down
+        self.source_ended.set()  # last: a waiting thread may shut the interpreter down
 
     def close_sinks(self) -> None:
-        """Let every sink write what is queued.
+        """Let every sink write its queue, and close it.
 
         Raises:
-            SinkError: the first that had failed; the others are closed all the same.
+            SinkError: error of the first failed sink; the others are closed too.
         """
         failure: SpatialNetError | None = None
         for sink in self._sinks:
@@ -75,7 +75,7 @@ class Teardown:
 def emit(
     pipeline: Pipeline, source: Source, sinks: Sequence[QueuedSink], teardown: Teardown
 ) -> Generator[FrameResult, None, None]:
-    """Results of a source, each written to every sink before it is yielded."""
+    """Yield the results of a source after writing each one to every sink."""
     try:
         for result in pipeline.stream(source):
             for sink in sinks:
@@ -88,15 +88,15 @@ def emit(
 
 @final
 class Stream:
-    """Results of one source, in the order of its frames: an iterator, and a context manager that ends it.
+    """Results of one source, in frame order. It is an iterator and a context manager.
 
-    Iterate once. Leaving the loop early, for whatever reason, stops the source; each sink writes what was emitted, and is closed.
+    Iterate once. Leaving the loop early stops the source; each sink writes the emitted results and is closed.
     The end of the interpreter does the same.
 
     Attributes:
-        name: of the source, for people.
-        stats: what became of every frame.
-        sinks: each behind its queue.
+        name: display name of the source.
+        stats: frame statistics.
+        sinks: the sinks, each with its queue.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Stream:
         self._teardown = Teardown(source, pipeline, sinks)
         self._results = emit(
             pipeline, source, sinks, self._teardown
-        )  # has no reference to this object, so no cycle keeps it alive
+        )  # has no reference to this object, which avoids a reference cycle
         close_at_exit(self)
 
     def __iter__(self) -> Iterator[FrameResult]:
@@ -124,9 +124,9 @@ class Stream:
         """The next result.
 
         Raises:
-            SourceLost, SourceRefused: after the results of all frames that came before.
-            EngineError: the engine failed, or its answers cannot be trusted.
-            SinkError: a sink failed and is not opened again.
+            SourceLost, SourceRefused: raised after the results of all earlier frames.
+            EngineError: the engine failed, or its outputs are wrong.
+            SinkError: a sink failed and is not reopened.
         """
         return next(self._results)
 
@@ -141,18 +141,18 @@ class Stream:
 
     @property
     def delivering(self) -> bool:
-        """Whether the source is open and gives frames, as far as is known."""
+        """Whether the source is open and delivers frames, as far as known."""
         return not self._teardown.source_ended.is_set() if self._device is None else self._device.delivering
 
     def then(self, action: Callable[[], None]) -> None:
-        """Call `action` when the stream has ended, such as the closing of an engine that no other stream uses."""
+        """Call `action` when the stream has ended, for instance to close an engine."""
         self._teardown.then = action
 
     def stop(self, sinks_until: float | None = None) -> None:
-        """Take no more frames. The results of those that were taken still come, and then the iteration ends. From any thread.
+        """Read no more frames. Frames already read still give results; then the iteration ends. May be called from any thread.
 
         Args:
-            sinks_until: moment of the monotonic clock at which a sink that is not done is left behind; None to wait for it.
+            sinks_until: monotonic time at which unfinished sinks are abandoned; None: wait for them.
         """
         if sinks_until is not None:
             self._teardown.sinks_until = sinks_until
@@ -161,7 +161,7 @@ class Stream:
         self._pipeline.stop()
 
     def close(self, timeout: float = CLOSE_S) -> None:
-        """Stop the source, drop frames that have no result yet, let the sinks write what they have. A second call does nothing.
+        """Stop the source, drop frames without a result, and let the sinks write their queues. A second call does nothing.
 
         Args:
             timeout: seconds for all sinks together.
@@ -172,17 +172,17 @@ class Stream:
         self.stop(time.monotonic() + timeout)
         try:
             self._results.close()
-        except ValueError:  # another thread is inside; it comes out now that the source has stopped
+        except ValueError:  # another thread is iterating; it ends because the source has stopped
             self._teardown.source_ended.wait(timeout)
         self._teardown.close_source()
-        with suppress(SpatialNetError):  # it was reported, and the caller has left
+        with suppress(SpatialNetError):  # it was reported, and the caller does not iterate any more
             self._teardown.close_sinks()
 
     def close_sinks(self) -> None:
-        """Let every sink write what is queued, and close it.
+        """Let every sink write its queue, and close it.
 
         Raises:
-            SinkError: the first that had failed; the others are closed all the same.
+            SinkError: error of the first failed sink; the others are closed too.
         """
         self._teardown.close_sinks()
 
@@ -197,7 +197,7 @@ class Stream:
 
 
 def ticking(hooks: Hooks, stall: StallMonitor) -> Hooks:
-    """The same hooks, with a look at the source in every round."""
+    """The same hooks, plus a check of the source in every round."""
 
     def tick() -> None:
         stall.watch()

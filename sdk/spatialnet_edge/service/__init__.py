@@ -1,8 +1,8 @@
-"""`spatialnet-edge serve`: the runtime on a computer that nobody can reach.
+"""The service `spatialnet-edge serve`: unattended operation.
 
-Reading order: `config.py` (what it is told), `service.py` (what it does), `model_choice.py` (which bundle flies),
-`camera_worker.py` (one camera), and what they stand on: `start_guard.py` and `watchdog.py` (who ends a process that hangs),
-`crash_loop.py`, `lock.py` (one process a device), `integrity_monitor.py` (is it still the same model), `throttle.py` (too hot, too
-little power), `readiness.py` (does it do its work), and what it says of itself: `diagnostics.py`, `events.py`, `health.py`,
+Reading order: `config.py` (configuration), `service.py` (main loop), `model_choice.py` (choice of the bundle),
+`camera_worker.py` (one camera). Then the monitors: `start_guard.py` and `watchdog.py` (end a hung process),
+`crash_loop.py`, `lock.py` (one process per device), `integrity_monitor.py` (golden tests), `throttle.py` (temperature and
+power), `readiness.py` (is it working). Then the reports: `diagnostics.py`, `events.py`, `health.py`,
 `metrics.py`.
 """

@@ -1,4 +1,4 @@
-"""One camera of a service: a stream of the session, in a thread of its own."""
+"""A camera of a service: a stream of the session in its own thread."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KEPT_AGES = 1000
 
 @final
 class CameraWorker:
-    """Runs until its source ends, is closed, or the engine cannot be trusted."""
+    """Runs one camera until its source ends, it is stopped, or the engine fails."""
 
     def __init__(
         self,
@@ -58,20 +58,20 @@ class CameraWorker:
         self._thread = Thread(target=self._work, name=f"camera {self.name}", daemon=True)
 
     def start(self, watchdog: Watchdog) -> None:
-        """Begin to classify; `watchdog` hears of every round of the loop."""
+        """Start classifying; every round of the loop resets the `watchdog`."""
         self._watchdog = watchdog
         self._thread.start()
 
     def stop(self, deadline: float) -> None:
-        """No more frames; those that are on their way still come out.
+        """Read no more frames; frames in flight are finished.
 
         Args:
-            deadline: moment of the monotonic clock at which a sink that is not done is left behind.
+            deadline: monotonic time at which unfinished sinks are abandoned.
         """
         self._stream.stop(deadline)
 
     def join(self, deadline: float) -> None:
-        """Wait for the last result and the sinks, until a moment of the monotonic clock."""
+        """Wait for the last result and the sinks, until a monotonic time."""
         self._thread.join(max(0.0, deadline - time.monotonic()))
         with suppress(SpatialNetError):  # it was reported when it failed
             self._stream.close_sinks()
@@ -85,7 +85,7 @@ class CameraWorker:
         return self._stream.delivering
 
     def figures(self) -> dict[str, Any]:
-        """For the health file."""
+        """Figures of this camera for the health file."""
         return {
             "delivering": self.delivering,
             "ledger": self._stream.stats.to_dict(),
@@ -98,18 +98,18 @@ class CameraWorker:
 
     @property
     def result_age_s(self) -> float:
-        """Seconds since the last result; since the start when there was none."""
+        """Seconds since the last result; without a result, since the start."""
         return time.monotonic() - self._last_result
 
     @property
     def refusals_s(self) -> dict[str, float]:
-        """For each sink, seconds since which it has taken nothing that it was offered."""
+        """Seconds for which each sink has accepted nothing that it was given."""
         now = time.monotonic()
         return {sink.name: now - (sink.refused_since or now) for sink in self._stream.sinks}
 
     @property
     def why_no_result(self) -> str:
-        """What was the matter with the last frame that was skipped, where that is known."""
+        """The reason for the last skipped frame, if known."""
         skipped = self._stream.stats.to_dict()["skipped"]
         return f"; frames are skipped: {max(skipped, key=skipped.get)}" if skipped else ""
 
@@ -123,9 +123,9 @@ class CameraWorker:
                 self._last_result = time.monotonic()
                 self.ages_ms.append(result.age_ms)
                 self.engine_ms.append(result.engine_ms)
-        except SinkError:  # at the end, of a sink that could not be opened again: that was reported
+        except SinkError:  # at the end, from a sink that could not be reopened; it was reported already
             pass
-        except Exception as error:  # carried to the service, which ends with it
+        except Exception as error:  # passed to the service, which ends with it
             self.failure = error
         finally:
             if self._watchdog is not None:
@@ -145,7 +145,7 @@ def percentiles(values: Iterable[float]) -> dict[str, float | None]:
 
 
 def stream_options(section: SourceSection, workers: int) -> StreamOptions:
-    """What a section of the configuration says of its stream. Every source of a service is supervised and waited for."""
+    """The stream options of a configuration section. Every source of a service is supervised, and waited for if absent."""
     return StreamOptions(
         policy=section.policy,
         smoothing_s=section.smooth_s,

@@ -1,4 +1,4 @@
-"""`payload.toml`: everything that a service is told, checked before any work is done."""
+"""The configuration file `payload.toml`, validated before any work is done."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from spatialnet_edge.sources.registry import camera_node, parse_uri
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e7)]
 Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=1e7)]
 CAMERA = "{camera}"
-"""Stands for the name of a camera in the sinks that several cameras share."""
+"""Placeholder for the camera's name in shared sinks."""
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Immutable, and strict about names that it does not know and about numbers that are none."""
+    """Base of all sections: immutable; unknown keys and non-finite numbers are refused."""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
@@ -39,17 +39,17 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class SourceSection(Section, frozen=True):
-    """One camera and what becomes of its frames.
+    """One camera and its sinks.
 
     Attributes:
         uri: see `spatialnet_edge.sources`.
-        name: what people call it, in results, events and the health file; None for the URI without user and password.
-        sinks: see `spatialnet_edge.sinks`; of these alone.
+        name: display name in results, events and the health file; None: the URI without user and password.
+        sinks: only for this camera; see `spatialnet_edge.sinks`.
         policy: `latest`, `queue:N` or `every`.
-        deadline_ms: from capture to the complete result; 0 for none.
-        late: what happens to a frame past its deadline.
-        silence_s: a camera that gives nothing for so long is taken to hang.
-        pose: where positions come from: empty, or `mavlink:CONNECTION`.
+        deadline_ms: from capture to the complete result; 0: no deadline.
+        late: what happens to a late frame.
+        silence_s: a camera without a frame for this many seconds counts as hung.
+        pose: source of positions: empty, or `mavlink:CONNECTION`.
     """
 
     uri: Annotated[str, msgspec.Meta(min_length=1)]
@@ -64,19 +64,19 @@ class SourceSection(Section, frozen=True):
 
     @property
     def shown(self) -> str:
-        """What people call it."""
+        """The display name."""
         return self.name or redacted(self.uri)
 
 
 class EngineSection(Section, frozen=True):
-    """How the model runs.
+    """Engine options.
 
     Attributes:
-        backend: this one alone; empty for the bundle's order of preference.
-        fallback: whether the portable graph may stand in for an engine that this device cannot run.
-        threads: of one inference on a CPU; 0 for one a core.
-        batch: frames of several sources that may share one inference; 1 for none.
-        batch_wait_ms: how long the first of them waits for others.
+        backend: use only this one; empty: the bundle's order of preference.
+        fallback: whether other variants may be used if this device cannot run the preferred one.
+        threads: per inference on a CPU; 0: one per core.
+        batch: frames of several sources that may share one inference; 1: no batching.
+        batch_wait_ms: how long the first frame waits for others.
     """
 
     backend: str = ""
@@ -87,18 +87,18 @@ class EngineSection(Section, frozen=True):
 
 
 class HealthSection(Section, frozen=True):
-    """How it watches itself.
+    """Monitoring options.
 
     Attributes:
-        file: rewritten every second; what `spatialnet-edge health` reads.
-        golden_s: time in which every golden frame is asked once again.
-        scrub_s: time in which every byte of the weights is checked once against its checksum; 0 for never, which leaves it to the
-            golden frames. On ONNX Runtime's CPU backend alone, where it takes 4 to 30 % of the engine's speed (decision 0011).
-        mark_good_s: a bundle on trial that has worked for so long is kept.
-        hang_s: without a sign of life from every pipeline for so long, the process ends itself, should no watchdog do it.
-        start_s: loading a bundle and its golden test may take so long; then the process ends itself.
-        result_s: a camera without a result, or a sink that took none, for so long makes the service DEGRADED.
-        metrics: a file in Prometheus' text format, for node_exporter's textfile collector (extra `metrics`); empty for none.
+        file: the health file, rewritten every second and read by `spatialnet-edge health`.
+        golden_s: time in which every golden frame is run once.
+        scrub_s: time in which the checksum of every weight is verified once; 0: never, golden frames only. Only for ONNX
+            Runtime's CPU backend, where it costs 4 to 30 % of the engine's speed (decision 11).
+        mark_good_s: a bundle on trial is kept after working this long.
+        hang_s: if a pipeline makes no progress for this long and no systemd watchdog acts, the process exits.
+        start_s: time limit for loading a bundle and its golden test; after it the process exits.
+        result_s: the service is DEGRADED if a camera has no result, or a sink accepts none, for this long.
+        metrics: a file in Prometheus' text format, for node_exporter's textfile collector (extra `metrics`); empty: none.
     """
 
     file: Annotated[str, msgspec.Meta(min_length=1)] = "/run/spatialnet-edge/health.json"
@@ -112,12 +112,12 @@ class HealthSection(Section, frozen=True):
 
 
 class LimitsSection(Section, frozen=True):
-    """When to do less.
+    """Throttling options.
 
     Attributes:
-        hot_c, cool_c: at the first temperature (°C) of any zone the rate falls, below the second it rises again.
-        low_battery: in per cent; 0 for never.
-        slow_hz: frames classified a second while hot or low on power.
+        hot_c, cool_c: the rate is reduced at `hot_c` (°C, any zone) and restored below `cool_c`.
+        low_battery: in per cent; 0: never.
+        slow_hz: frames per second while hot or low on power.
     """
 
     hot_c: float = 90.0
@@ -132,18 +132,18 @@ class LimitsSection(Section, frozen=True):
 
 
 class ServiceConfig(Section, frozen=True):
-    """The whole file.
+    """The complete configuration.
 
-    Cameras stand in the table `cameras`, each under its name: a URI, or a table with the fields of `SourceSection`. A list
-    `[[sources]]` of such tables does as well.
+    The table `cameras` maps names to cameras: a URI, or a table with the fields of `SourceSection`. A list
+    `[[sources]]` of such tables is also accepted.
 
     Attributes:
-        sinks: of every camera that has none of its own; `{camera}` in them stands for the camera's name.
-        root: slots, counts of starts, events and the lock are kept here.
-        bundle: fly this one and leave the slots alone; empty for what is installed.
-        trust: folder of public keys; empty for the one of this computer.
-        compatible: names of models that may take the place of the one that flies; another name is refused.
-        device: what one process alone may use; the name of the lock.
+        sinks: for every camera without its own; `{camera}` is replaced by the camera's name.
+        root: folder of the slots, the start counter, the events and the lock.
+        bundle: use this bundle instead of the installed ones; empty: the installed ones.
+        trust: folder of public keys; empty: this computer's trust store.
+        compatible: names of models that may replace the active one; other names are refused.
+        device: name of the lock; only one process may use a device.
     """
 
     sources: Annotated[tuple[SourceSection, ...], msgspec.Meta(min_length=1)]
@@ -163,12 +163,12 @@ SECTIONS: Mapping[str, type[Section]] = {"engine": EngineSection, "health": Heal
 
 
 def load_service_config(path: Path) -> ServiceConfig:
-    """Read and check a TOML file: syntax, keys, numbers, and every URI with its options. Opens nothing.
+    """Read and validate a TOML file: syntax, keys, numbers, and every URI with its options. Opens nothing.
 
     Raises:
-        ConfigRefused: it cannot be read, is no TOML, or has an unknown or impossible value, which is named.
+        ConfigRefused: it cannot be read, is not TOML, or has an unknown key or invalid value, which is named.
     """
-    example = "see firmware_examples/systemd/payload.toml for what there is"
+    example = "see firmware_examples/systemd/payload.toml for an example"
     try:
         content: Any = msgspec.toml.decode(path.read_bytes())
         tables = cameras_as_sources(content)
@@ -185,7 +185,7 @@ def load_service_config(path: Path) -> ServiceConfig:
 
 
 class CameraTables(msgspec.Struct):
-    """The part of the file that says what cameras there are, before its keys are checked."""
+    """The camera tables of the file, before their keys are checked."""
 
     cameras: dict[str, str | dict[str, Any]] = {}
     sources: list[dict[str, Any]] = []
@@ -193,10 +193,10 @@ class CameraTables(msgspec.Struct):
 
 
 def cameras_as_sources(content: Any) -> dict[str, Any]:
-    """The same tables with `cameras` moved to `sources`, and the shared sinks given to those that have none.
+    """Move `cameras` to `sources`, and give the shared sinks to cameras without their own.
 
     Raises:
-        ValueError: `cameras` is no table of URIs and tables, or `sources` no list of tables.
+        ValueError: `cameras` is not a table of URIs and tables, or `sources` is not a list of tables.
     """
     tables = msgspec.convert(content, CameraTables)
     named = [{"name": name, **({"uri": value} if isinstance(value, str) else value)} for name, value in tables.cameras.items()]
@@ -205,12 +205,12 @@ def cameras_as_sources(content: Any) -> dict[str, Any]:
 
 
 def shared_sinks(uris: Sequence[str], name: Any) -> list[str]:
-    """The sinks of one camera; one without a name keeps `{camera}`, which `check` refuses."""
+    """The shared sinks for one camera. Without a name, `{camera}` is kept, and `check` refuses it."""
     return [uri.replace(CAMERA, name) for uri in uris] if isinstance(name, str) else [*uris]
 
 
 def refuse_unknown_keys(tables: Mapping[str, Any]) -> None:
-    """Raises `ValueError` for the first key that there is not, with the nearest one that there is."""
+    """Raise `ValueError` for the first unknown key, with the nearest valid one."""
     rows: list[tuple[str, Any, type[Section]]] = [("", tables, ServiceConfig)]
     rows += [(f"[{name}] ", tables.get(name, {}), kind) for name, kind in SECTIONS.items()]
     rows += [(f"source {number}: ", section, SourceSection) for number, section in enumerate(tables["sources"], 1)]
@@ -219,16 +219,16 @@ def refuse_unknown_keys(tables: Mapping[str, Any]) -> None:
         for key in msgspec.convert(table, dict[str, Any]):
             if key not in keys:
                 near = get_close_matches(key, keys, 1)
-                advice = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(keys)}"
-                raise ValueError(f"{where}no key '{key}'; {advice}")
+                advice = f"did you mean '{near[0]}'?" if near else f"valid keys: {', '.join(keys)}"
+                raise ValueError(f"{where}unknown key '{key}'; {advice}")
 
 
 def check(config: ServiceConfig) -> None:
-    """What the types do not say: names and URIs with their options.
+    """Validate what the types cannot: names, and URIs with their options.
 
     Raises:
-        ValueError: two cameras or sinks that are one.
-        SpatialNetError: something that nothing here knows.
+        ValueError: two cameras or sinks are the same.
+        SpatialNetError: an unknown scheme, backend or option.
     """
     for section in config.sources:
         parse_uri(section.uri)
@@ -245,22 +245,22 @@ def check(config: ServiceConfig) -> None:
             raise ValueError(f"[health] metrics = '{config.health.metrics}': node_exporter reads files that end in .prom")
     backends = known("backends", BACKENDS)
     if config.engine.backend and config.engine.backend not in backends:
-        raise ValueError(f"[engine] no backend '{config.engine.backend}'; there are {', '.join(sorted(backends))}")
-    refuse_twice("source", [one_spelling(section.uri) for section in config.sources], "one camera has one section")
-    refuse_twice("camera's name", [section.shown for section in config.sources], "give each camera a name of its own")
+        raise ValueError(f"[engine] no backend '{config.engine.backend}'; available: {', '.join(sorted(backends))}")
+    refuse_twice("source", [one_spelling(section.uri) for section in config.sources], "use one section per camera")
+    refuse_twice("camera's name", [section.shown for section in config.sources], "give each camera a different name")
     events = os.path.realpath(Path(config.root) / "events")
     places = [place for section in config.sources for uri in section.sinks if (place := place_of(uri))]
-    refuse_twice("sink's place", [*places, events], "give each sink a place of its own")
+    refuse_twice("sink's place", [*places, events], "give each sink a different file, folder or socket")
 
 
 def one_spelling(uri: str) -> str:
-    """`0` and `/dev/video0` are one camera, and so is a link to it. Without user and password."""
+    """Canonical name of a camera: `0`, `/dev/video0` and links to it are one camera. Without user and password."""
     node = camera_node(uri)
     return os.path.realpath(node) if node is not None else redacted(uri)
 
 
 def refuse_twice(what: str, names: Sequence[str], advice: str) -> None:
-    """Raises `ValueError` for the first name that is there more than once."""
+    """Raise `ValueError` for the first duplicate name."""
     for name, times in Counter(names).items():
         if times > 1:
-            raise ValueError(f"the {what} '{name}' is there {times} times; {advice}")
+            raise ValueError(f"the {what} '{name}' occurs {times} times; {advice}")

@@ -1,6 +1,6 @@
-"""Crash loops: five starts in ten minutes, and the sixth plays safe.
+"""Crash-loop detection: after five starts in ten minutes, the sixth uses safe mode.
 
-Only the time since boot is believed, since the wall clock may be anything. A start of an earlier boot counts unless it worked for a
+Only the time since boot is used, because the wall clock may be wrong. A start of an earlier boot counts unless it worked for a
 while: a board that reboots every minute is a crash loop, one that is switched off after every flight is not.
 """
 
@@ -19,7 +19,7 @@ FILE = "starts.json"
 
 
 class Start(msgspec.Struct, frozen=True):
-    """When a process started: seconds since the boot of this id; and whether it worked for a while."""
+    """A start of the service: boot id, seconds since that boot, and whether it worked for a while."""
 
     boot: str
     at_s: float
@@ -27,10 +27,10 @@ class Start(msgspec.Struct, frozen=True):
 
 
 def count_start(folder: Path, now_s: float | None = None) -> bool:
-    """Write down a start, before anything that may crash.
+    """Record a start, before anything that may crash.
 
     Returns:
-        Whether there were `MAX_STARTS` of them lately without one that lasted: start safely.
+        True for safe mode: there were `MAX_STARTS` recent starts, and none of them lasted.
 
     Raises:
         OSError: the folder cannot be written.
@@ -44,19 +44,19 @@ def count_start(folder: Path, now_s: float | None = None) -> bool:
 
 
 def forgive_start(folder: Path) -> None:
-    """This start was refused for its configuration, which says nothing about crashes."""
+    """Do not count this start: it was refused for its configuration, which is not a crash."""
     starts = _read(folder)
     if starts:
         write_durably(folder / FILE, msgspec.json.encode(starts[:-1]) + b"\n")
 
 
 def is_crash_loop(folder: Path) -> bool:
-    """What `count_start` would return, without counting."""
+    """The result of `count_start`, without counting."""
     return len(_recent(folder, since_boot())) >= MAX_STARTS
 
 
 def note_lasted(folder: Path) -> None:
-    """This run has worked for a while."""
+    """Record that this run has worked for a while."""
     starts = _read(folder)
     if starts:
         lasted = [*starts[:-1], msgspec.structs.replace(starts[-1], lasted=True)]
@@ -72,7 +72,7 @@ def _counts(start: Start, now_s: float) -> bool:
 
 
 def forget_starts(folder: Path) -> None:
-    """This run has lasted, or ended as it was asked to."""
+    """Forget all starts: this run has lasted, or was stopped on request."""
     (folder / FILE).unlink(missing_ok=True)
 
 

@@ -1,8 +1,10 @@
-"""Standard error that never holds the service up.
+"""Standard error that never blocks the service.
 
-A pipe that nobody reads is full after 64 KiB, and the next write waits for ever: in an event, in a library in C, in the trace of
-a hang, in the last words of a process. So descriptor 2 becomes non-blocking for this process and its children, and lines of the
-service wait in a bounded queue for a thread of their own.
+A pipe that nobody reads is full after 64 KiB. The next write then blocks forever, be it an event, output of a C library, a
+stack trace
+or a final message. So descriptor 2 becomes non-blocking for this process and its children, and a separate thread writes the
+lines of the
+service from a bounded queue.
 """
 
 from __future__ import annotations
@@ -17,18 +19,19 @@ from typing import final
 
 STANDARD_ERROR = 2
 MOST_WAITING = 256
-"""Lines that wait for a slow reader; then the newest are left out and counted."""
+"""Capacity of the queue in lines; when it is full, new lines are dropped and counted."""
 LINE_BYTES = 4096
-"""A write of so much to a pipe is whole or not at all (pipe(7), PIPE_BUF)."""
+"""Largest atomic write to a pipe in bytes (pipe(7), PIPE_BUF)."""
 RETRY_MS = 200
 CLOSE_S = 0.3
 
 
 def unblock_standard_error() -> None:
-    """Let writes to descriptor 2 fail with EAGAIN instead of waiting, for whoever writes: Python, libraries in C, children.
+    """Make writes to descriptor 2 fail with EAGAIN instead of blocking, for Python, C libraries and children.
 
-    The flag belongs to the open file, which other processes may share: a pipe or a terminal is opened anew for us alone. A socket
-    cannot be; of systemd's, which goes to the journal, we are the only writer. Files never wait.
+    The flag belongs to the open file description, which other processes may share. So a pipe or a terminal is reopened for
+    this process. A socket
+    cannot be reopened; systemd's journal socket has no other writer. Files never block.
     """
     with suppress(OSError):
         mode = os.fstat(STANDARD_ERROR).st_mode
@@ -41,23 +44,23 @@ def unblock_standard_error() -> None:
 
 
 def last_words(line: str) -> None:
-    """One line at the end of a process; left out if nobody takes it at once."""
+    """Write one last line at the end of a process; dropped if the write would block."""
     with suppress(OSError):
         if select.select([], [STANDARD_ERROR], [], 0)[1]:
             os.write(STANDARD_ERROR, to_bytes(line))
 
 
 def to_bytes(line: str) -> bytes:
-    """A line of at most `LINE_BYTES`, with its end."""
+    """Encode a line of at most `LINE_BYTES`, with its line feed."""
     return line.encode(errors="backslashreplace")[: LINE_BYTES - 1] + b"\n"
 
 
 @final
 class Diagnostics:
-    """Writes lines to standard error from a thread of its own. A caller never waits.
+    """Writes lines to standard error in a separate thread. Callers never wait.
 
     Attributes:
-        dropped: lines that nobody took in time.
+        dropped: number of lines that were not read in time.
     """
 
     def __init__(self, descriptor: int = STANDARD_ERROR) -> None:
@@ -79,7 +82,7 @@ class Diagnostics:
             self._ready.notify()
 
     def close(self) -> None:
-        """Give the thread a moment for what waits; whatever does not go out then is dropped."""
+        """Wait briefly for the thread to write the queue; the rest is dropped."""
         with self._ready:
             self._closed = True
             self._ready.notify()
@@ -96,7 +99,7 @@ class Diagnostics:
                 self.dropped += 1
 
     def _write(self, content: bytes) -> bool:
-        """False when the service ends before the reader takes the line, or there is no reader any more."""
+        """Write a line. False if the service ends before it is read, or there is no reader any more."""
         writable = select.poll()
         writable.register(self._descriptor, select.POLLOUT)
         while True:

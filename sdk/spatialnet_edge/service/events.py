@@ -1,4 +1,4 @@
-"""What happened: on standard error for the supervisor's log, in a journal for the ground, and counted."""
+"""Events: written to standard error for the supervisor's log and to a journal for the ground, and counted."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ SEGMENT_BYTES, TOTAL_BYTES = 1 << 20, 16 << 20
 
 @final
 class Events:
-    """Called with an event's name and one line about it, from any thread.
+    """Function of an event's name and one line of text; callable from any thread.
 
     Attributes:
-        bundle: short hash of the bundle that flies; None until one was chosen.
-        counts: events of each name since the start.
+        bundle: short hash of the active bundle; None until one is chosen.
+        counts: number of events by name since the start.
 
     Raises:
         SinkRefused: the folder cannot be written.
@@ -51,7 +51,7 @@ class Events:
 
     @property
     def dropped_lines(self) -> int:
-        """Lines that nobody took from standard error; in the journal they all are."""
+        """Number of lines dropped from standard error; the journal has all lines."""
         return self._diagnostics.dropped
 
     def flush(self) -> None:

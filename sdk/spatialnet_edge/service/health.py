@@ -1,4 +1,4 @@
-"""What a service says of itself, for people, supervisors and the ground."""
+"""The health file of a service, for people, supervisors and the ground."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ WORKING = ("READY", "DEGRADED", "SAFE")
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """The health file.
+    """The content of the health file.
 
     Attributes:
-        state: `STARTING`, `READY` (every camera has a recent result, and every sink takes it), `DEGRADED` (something is missing),
+        state: `STARTING`, `READY` (every camera has a recent result, and every sink accepts it), `DEGRADED` (see `why`),
             `SAFE` (after a crash loop), `STOPPING`, `STOPPED`.
-        working: whether at least one camera has a recent result that at least one of its sinks took.
-        why: of `DEGRADED` and `SAFE`, one line each.
-        at_s: seconds since the boot of id `boot`.
-        dropped_lines: lines of standard error that nobody read in time; the events' journal has them.
-        golden_rounds: how often all golden frames were asked again and passed.
-        sources: of each camera, whether it delivers, its ledger, what was the matter with the last frame skipped for a reason
-            (`last_skipped`), its ages from capture to result and the engine's time (p50 and p99 over the last frames), the age of
-            the last result, and its sinks.
+        working: whether at least one camera has a recent result that at least one of its sinks accepted.
+        why: the reasons for `DEGRADED` or `SAFE`, one line each.
+        at_s: seconds since the boot with the id `boot`.
+        dropped_lines: lines dropped from standard error; the events journal has them.
+        golden_rounds: number of complete golden rounds that passed.
+        sources: per camera: whether it delivers, its frame statistics, the detail of the last skipped frame (`last_skipped`),
+            result ages and engine times (p50 and p99 over the last frames), the age of the last result, and its sinks.
     """
 
     state: str
@@ -52,27 +51,28 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_health(path: Path) -> Health:
-    """The health file of a service.
+    """Read the health file of a service.
 
     Raises:
-        SourceRefused: there is none, or it is something else.
+        SourceRefused: it does not exist, or is not a health file.
     """
     try:
         return msgspec.json.decode(path.read_bytes(), type=Health)
     except OSError as error:
         raise SourceRefused(
-            f"{path}: no health file: {error.strerror}; is the service running, and is this its 'file'?"
+            f"{path}: no health file: {error.strerror}; check that the service is running and that this is the 'file' "
+            "of its configuration"
         ) from error
     except ValueError as error:
         raise SourceRefused(f"{path}: not a health file: {error}") from error
 
 
 def verdict(health: Health) -> tuple[bool, str]:
-    """Whether the service works, and one line about it."""
+    """Whether the service works, and one line with the state and the reasons."""
     if health.boot != boot_id():
         return False, "the health file is of an earlier boot; the service has not started since"
     age = since_boot() - health.at_s
     if age > STALE_S:
-        return False, f"the health file is {age:.0f} s old; the service hangs or is gone"
+        return False, f"the health file is {age:.0f} s old; the service hangs or has ended"
     reasons = f" ({'; '.join(health.why)})" if health.why else ""
     return health.working and health.state in WORKING, f"{health.state}{reasons}"

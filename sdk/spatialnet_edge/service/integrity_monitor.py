@@ -1,7 +1,7 @@
-"""Is it still the same model? One golden frame at a time, for ever; and the whole test when in doubt.
+"""Integrity monitor: runs one golden frame at a time, continuously, and the complete golden test after suspicious outputs.
 
-Memory of a payload computer flips bits. What is checked always is what counts: the answers. Checksums over the weights come on top
-where they are asked for and the engine shows its weights, which costs speed (decision 0011).
+Memory of a payload computer can flip bits. The outputs are always checked. Checksums of the weights are verified in addition,
+if they are enabled and the engine gives access to its weights, which costs speed (decision 11).
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from spatialnet_edge.service.scrubber import Scrubber
 
 @final
 class IntegrityMonitor:
-    """Guards one engine that several pipelines may share.
+    """Monitors one engine that several pipelines may share.
 
     Args:
-        engine: what the pipelines ask (`Session.engine`): it stays the same when the engine behind it is replaced.
-        period_s: in which every golden frame is asked once.
-        scrub_s: in which every byte of the weights is checked once; 0 for never.
-        reload: opens a new engine from the verified bundle and puts it behind `engine`.
-        report: told `golden_failed`, `weights_changed`, `engine_reloaded` and `unverified`.
+        engine: the pipelines' engine handle (`Session.engine`); it stays the same when the engine is replaced.
+        period_s: time in which every golden frame is run once.
+        scrub_s: time in which every weight is verified once; 0: never.
+        reload: opens a new engine from the verified bundle and replaces the current one.
+        report: called with `golden_failed`, `weights_changed`, `engine_reloaded` and `unverified`.
 
     Attributes:
         engine: as given.
-        verified_ns: monotonic time of the beginning of the last round that passed whole: what was emitted later than the round in
-            which a failure shows is `unverified`.
+        verified_ns: monotonic start time of the last complete round that passed. After a failure, later results are
+            `unverified`.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class IntegrityMonitor:
         return Scrubber(weights_of(self.engine) if self._scrub_s else (), self._scrub_s)
 
     def watch(self) -> None:
-        """Check the weights that are due, and ask one golden frame, if it is time.
+        """Verify the weights that are due, and run one golden frame if it is due.
 
         Raises:
-            EngineError: the engine is wrong, and so is the one that was loaded anew.
+            EngineError: the engine failed, and the reloaded one failed too.
         """
         if not self._lock.acquire(blocking=False):
             return
@@ -88,7 +88,8 @@ class IntegrityMonitor:
             self._lock.release()
 
     def on_suspect_output(self, error: EngineError) -> None:
-        """The whole test now; an engine that passes it keeps its place, since then it is the frames that are odd.
+        """Run the complete golden test now. If the engine passes, the frames caused the suspicious outputs, and the engine is
+        kept.
 
         Raises:
             EngineError: as `watch`.
@@ -97,7 +98,7 @@ class IntegrityMonitor:
             if failed := self._any_wrong():
                 self._replace(EngineError(f"{error}; and {failed}"))
             else:
-                self._report("doubt", f"{error}; the golden test passed all the same")
+                self._report("doubt", f"{error}; the golden test passed")
 
     def _wrong(self, index: int) -> str:
         allowed = self._vectors.tolerance
@@ -110,23 +111,25 @@ class IntegrityMonitor:
         return ""
 
     def _any_wrong(self) -> str:
-        """The whole golden test."""
+        """Run the complete golden test; returns the first failure."""
         return next((found for index in range(len(self._vectors)) if (found := self._wrong(index))), "")
 
     def _replace(self, error: EngineError, kind: str = "golden_failed") -> None:
         self._report(kind, str(error))
         self._report("unverified", f"results emitted since monotonic {self.verified_ns} ns may be wrong")
         if self._reloads:
-            raise EngineError(f"{error}; it was loaded anew once already: this computer cannot be trusted with it") from error
+            raise EngineError(
+                f"{error}; the engine was reloaded once already: this computer does not run it correctly"
+            ) from error
         self._reloads += 1
-        self._scrubber = Scrubber((), 0.0)  # its views would keep the memory of the old engine alive
+        self._scrubber = Scrubber((), 0.0)  # its views would keep the old engine's memory alive
         try:
             self._reload()
         except SpatialNetError as failed:
-            raise EngineError(f"{error}; it could not be loaded anew: {failed}") from failed
+            raise EngineError(f"{error}; reloading failed: {failed}") from failed
         self._scrubber = self._scrub()
         if failed := self._any_wrong():
-            raise EngineError(f"{error}; loaded anew, {failed}") from error
+            raise EngineError(f"{error}; after reloading, {failed}") from error
         self._index = 0
         self.verified_ns = self._round_ns = time.monotonic_ns()
         self._report("engine_reloaded", f"{self._vectors.path}: passes the golden test again")

@@ -1,4 +1,4 @@
-"""One process a device: two engines on one board take each other's memory and time."""
+"""Device lock: one process per device, because two engines would compete for its memory and time."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from spatialnet_edge.core.errors import Busy
 
 @contextmanager
 def device_lock(path: Path) -> Generator[None, None, None]:
-    """Hold a lock as long as this process lives (flock(2): the kernel lets it go, whatever ends the process).
+    """Hold a lock while this process lives (flock(2): the kernel releases it when the process ends).
 
     Raises:
-        Busy: another process holds it, with its id; or the file cannot be made.
+        Busy: another process holds it (with its pid), or the file cannot be created.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, DATA_MODE)
     except OSError as error:
         raise Busy(
-            f"{path}: cannot be written by user {os.geteuid()}: {error.strerror}; give this user the folder, and room in it"
+            f"{path}: cannot be written by user {os.geteuid()}: {error.strerror}; give this user write access, and "
+            "check the free space"
         ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -32,7 +33,7 @@ def device_lock(path: Path) -> Generator[None, None, None]:
         holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
         os.close(descriptor)
         raise Busy(f"{path}: held by pid {holder}; stop that process, or give this one another 'device'") from error
-    with suppress(OSError):  # on a full disk nobody learns who holds it, and it is held all the same
+    with suppress(OSError):  # on a full disk the pid is not recorded, but the lock is held
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     try:

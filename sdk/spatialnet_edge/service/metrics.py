@@ -15,14 +15,14 @@ from spatialnet_edge.core.errors import MissingExtra
 from spatialnet_edge.service.health import Health
 
 FILE_MODE = 0o644
-"""node_exporter runs as another user. There is nothing secret in the file."""
+"""Mode of the file. node_exporter runs as another user, and the file has no secrets."""
 QUANTILES = {"p50": "0.5", "p99": "0.99"}
 Labels = Mapping[str, str]
 Samples = Iterable[tuple[Labels, float | None]]
 
 
 def require_prometheus() -> Any:
-    """The library `prometheus_client`.
+    """Import the library `prometheus_client`.
 
     Raises:
         MissingExtra: it is not installed.
@@ -48,7 +48,7 @@ def write_metrics(path: Path, health: Health) -> None:
 
 @final
 class HealthCollector:
-    """Gives one health file as Prometheus' metric families.
+    """Converts one health file to Prometheus' metric families.
 
     Args:
         families: the module `prometheus_client.core`.
@@ -59,11 +59,11 @@ class HealthCollector:
         self._health = health
 
     def collect(self) -> Iterator[Any]:
-        """Every family with its samples; what is unknown has none."""
+        """Every family with its samples; unknown values have none."""
         health = self._health
         cameras = [({"camera": name}, figures) for name, figures in health.sources.items()]
         yield self._gauge("up_seconds", "Time since the start of the service.", [({}, health.up_s)])
-        yield self._gauge("working", "1 if a camera has a recent result that a sink took.", [({}, float(health.working))])
+        yield self._gauge("working", "1 if a camera has a recent result that a sink accepted.", [({}, float(health.working))])
         yield self._gauge("state", "1 for the state of the service.", [({"state": health.state}, 1.0)])
         info = {"bundle": health.sha256[:16], "serial": str(health.serial), "engine": health.engine}
         yield self._gauge("model_info", "The bundle in use and its engine.", [(info, 1.0)])
@@ -72,22 +72,27 @@ class HealthCollector:
         yield self._gauge("battery_ratio", "The weakest battery.", [({}, battery)])
         yield self._counter("golden_rounds", "Rounds of all golden frames that passed.", [({}, health.golden_rounds)])
         yield self._counter("events", "Events by name.", [({"event": name}, n) for name, n in health.events.items()])
-        yield self._counter("stderr_lines_dropped", "Lines that nobody took in time.", [({}, health.dropped_lines)])
+        yield self._counter("stderr_lines_dropped", "Lines dropped from standard error.", [({}, health.dropped_lines)])
         yield from self._of_cameras(cameras)
 
     def _of_cameras(self, cameras: list[tuple[dict[str, str], dict[str, Any]]]) -> Iterator[Any]:
         yield self._gauge(
-            "camera_delivering", "1 while frames come.", [(labels, float(found["delivering"])) for labels, found in cameras]
+            "camera_delivering",
+            "1 while the camera delivers frames.",
+            [(labels, float(found["delivering"])) for labels, found in cameras],
         )
-        for name, text in (("captured", "Frames that came."), ("emitted", "Frames that were answered.")):
+        for name, text in (("captured", "Captured frames."), ("emitted", "Emitted results.")):
             yield self._counter(f"frames_{name}", text, [(labels, found["ledger"][name]) for labels, found in cameras])
         skipped = [
             (labels | {"reason": reason}, count)
             for labels, found in cameras
             for reason, count in found["ledger"]["skipped"].items()
         ]
-        yield self._counter("frames_skipped", "Frames without an answer, by reason.", skipped)
-        for name, text in (("age", "From capture to result, over the last frames."), ("engine", "Inference of one frame.")):
+        yield self._counter("frames_skipped", "Skipped frames by reason.", skipped)
+        for name, text in (
+            ("age", "Time from capture to result, over the last frames."),
+            ("engine", "Inference of one frame."),
+        ):
             quantiles = [
                 (labels | {"quantile": QUANTILES[key]}, None if value is None else value / 1e3)
                 for labels, found in cameras
@@ -100,7 +105,7 @@ class HealthCollector:
             for sink, counts in found["sinks"].items()
             for reason, count in counts.items()
         ]
-        yield self._counter("results_not_delivered", "Results that a sink did not get, by reason.", lost)
+        yield self._counter("results_not_delivered", "Results not delivered to a sink, by reason.", lost)
 
     def _gauge(self, name: str, text: str, samples: Samples) -> Any:
         return filled(self._families.GaugeMetricFamily, name, text, samples)

@@ -1,4 +1,4 @@
-"""Which bundle flies: the one that the configuration names, a trial, the proved one, or a refuge after a crash loop."""
+"""Choice of the bundle: the configured one, a trial, the current one, or a fallback after a crash loop."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from spatialnet_edge.service.events import Events
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The model that was chosen.
+    """The chosen model.
 
     Attributes:
-        on_trial: whether it has still to prove itself.
-        safe: whether this is the last good bundle on the portable graph, after a crash loop.
-        stands_in: whether it flew before, and flies again because the current one is refused.
+        on_trial: whether the bundle is on trial.
+        safe: whether this is safe mode after a crash loop: the last good bundle with the portable graph.
+        stands_in: whether this is the previous bundle, because the current one is refused.
     """
 
     model: Model
@@ -32,12 +32,12 @@ class Started:
 
 
 def choose_model(config: ServiceConfig, safe: bool, events: Events) -> Started:
-    """The bundle to fly, opened, verified and tested: the one that the configuration names, after a crash loop the best
-    refuge, else what `installed_model` says.
+    """Open, verify and test the bundle to use: the configured one; after a crash loop the best fallback; otherwise the result
+    of `installed_model`.
 
     Raises:
-        Refused: it is refused, and there is no other.
-        EngineError: it does not run here, and there is no other.
+        Refused: the bundle is refused, and there is no other.
+        EngineError: the bundle does not run on this computer, and there is no other.
     """
     trust = open_trust(Path(config.trust) if config.trust else None, config.allow_unsigned)
     if config.bundle:
@@ -47,7 +47,7 @@ def choose_model(config: ServiceConfig, safe: bool, events: Events) -> Started:
         try:
             started = Started(load_model(config, refuge, trust, safe), safe=True)
         except (Refused, EngineError) as error:
-            events("bundle_refused", f"{error}; the next best flies")
+            events("bundle_refused", f"{error}; the next fallback is used")
         else:
             slots.pin(refuge)
             events("safe_mode", f"too many starts in a short time: {refuge} on the portable graph")
@@ -56,15 +56,15 @@ def choose_model(config: ServiceConfig, safe: bool, events: Events) -> Started:
 
 
 def installed_model(config: ServiceConfig, slots: Slots, trust: Trust, events: Events) -> Started:
-    """What is installed. A trial that is refused is taken back, and the one before flies; for one that is refused though it had
-    proved itself, as when the card has worn, the one that it replaced stands in.
+    """Open the installed bundle. A refused trial is rolled back, and the current bundle is used. If the current bundle is
+    refused, for instance after damage on the card, the previous one is used.
 
     Raises:
         Refused, EngineError: as `choose_model`.
     """
     path, on_trial = slots.choose()
     if stands_in := not on_trial and slots.current_is_gone:
-        events("bundle_refused", f"{slots.root / CURRENT}: leads nowhere; the bundle before flies")
+        events("bundle_refused", f"{slots.root / CURRENT}: points nowhere; the previous bundle is used")
     try:
         model = load_model(config, path, trust.at_install() if on_trial else trust, safe=False)
         if on_trial:
@@ -72,19 +72,19 @@ def installed_model(config: ServiceConfig, slots: Slots, trust: Trust, events: E
         return Started(model, on_trial, stands_in=stands_in)
     except (Refused, EngineError) as error:
         if on_trial and not slots.only_trial:
-            events("trial_refused", f"{error}; the bundle before flies")
+            events("trial_refused", f"{error}; the trial is rolled back")
             slots.reject_trial()
             return installed_model(config, slots, trust, events)
         before = slots.target(PREVIOUS)
         if on_trial or stands_in or before is None:
             raise
-        events("bundle_refused", f"{error}; the bundle before flies")
+        events("bundle_refused", f"{error}; the previous bundle is used")
         slots.pin(slots.root / before)
         return Started(load_model(config, slots.root / before, trust, safe=False), stands_in=True)
 
 
 def refuse_other_model(model: Model, slots: Slots, compatible: Collection[str]) -> None:
-    """Close a model of a name that may not fly here.
+    """Close and refuse a model with a name that is not allowed.
 
     Raises:
         BundleError: as `Slots.refuse_other_model`.

@@ -1,4 +1,4 @@
-"""Does the service do its work? A recent result from every camera, and sinks that take it."""
+"""Readiness: every camera has a recent result, and the sinks accept it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from spatialnet_edge.service.camera_worker import CameraWorker
 
 
 def missing(cameras: Sequence[CameraWorker], limit_s: float) -> tuple[str, ...]:
-    """What keeps cameras and sinks from working, one line each.
+    """The cameras and sinks that do not work, with the reasons, one line each.
 
     Args:
-        limit_s: seconds without a result, or without a sink that takes one, that are too many.
+        limit_s: allowed seconds without a result, or without a sink that accepts one.
     """
     running = [camera for camera in cameras if camera.running]
     silent = [f"no frames from {camera.name}" for camera in running if not camera.delivering]
@@ -21,7 +21,7 @@ def missing(cameras: Sequence[CameraWorker], limit_s: float) -> tuple[str, ...]:
         if camera.delivering and camera.result_age_s > limit_s
     ]
     stuck = [
-        f"the sink {name} of {camera.name} has taken nothing for {seconds:.0f} s"
+        f"the sink {name} of {camera.name} has accepted nothing for {seconds:.0f} s"
         for camera in running
         for name, seconds in camera.refusals_s.items()
         if seconds > limit_s
@@ -30,6 +30,6 @@ def missing(cameras: Sequence[CameraWorker], limit_s: float) -> tuple[str, ...]:
 
 
 def works(camera: CameraWorker, limit_s: float) -> bool:
-    """Whether a camera has a recent result that at least one of its sinks took; one without sinks needs a result alone."""
+    """Whether a camera has a recent result that at least one of its sinks accepted. Without sinks, a recent result suffices."""
     refusals = camera.refusals_s.values()
     return bool(camera.emitted) and camera.result_age_s <= limit_s and (not refusals or min(refusals) <= limit_s)

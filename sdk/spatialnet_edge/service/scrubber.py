@@ -1,4 +1,4 @@
-"""Checksums over weights in memory, slice by slice, so that no check holds anything up."""
+"""Memory scrubber: verifies checksums of weights slice by slice, so that no check takes long."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Sequence
 from typing import final
 
 SLICE_BYTES = 1 << 18
-"""A tenth of a millisecond of one core."""
+"""Bytes per slice; a check takes a tenth of a millisecond of one core."""
 
 
 @final
 class Scrubber:
-    """Knows what the weights were, and looks whether they still are.
+    """Compares the weights in memory with their initial checksums.
 
     Args:
-        memory: the weights, now.
-        period_s: in which all of them are looked at once.
+        memory: the weights; their checksums are computed now.
+        period_s: time in which all slices are verified once.
     """
 
     def __init__(self, memory: Sequence[memoryview], period_s: float) -> None:
@@ -32,9 +32,11 @@ class Scrubber:
         self._index = 0
 
     def check(self) -> str:
-        """Look at the slices that are due, at each once at most; returns what is wrong, or nothing."""
+        """Verify the slices that are due, each at most once. Returns the error, or an empty text."""
         now = time.monotonic()
-        self._next_s = max(self._next_s, now - self._every_s * (len(self._slices) - 1))  # a pause is not made up for
+        self._next_s = max(
+            self._next_s, now - self._every_s * (len(self._slices) - 1)
+        )  # slices missed during a pause are not caught up
         while self._slices and now >= self._next_s:
             self._next_s += self._every_s
             tensor, start, part = self._slices[self._index]

@@ -1,4 +1,4 @@
-"""From a configuration to a running service, and its way out."""
+"""The service: start, main loop and shutdown."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ from spatialnet_edge.service.watchdog import Watchdog, notify
 
 ROUND_S = 1.0
 DRAIN_S = 4.0
-"""For the way out; a second less than what is promised."""
+"""Seconds for the shutdown; one less than the documented limit."""
 
 
 def serve(config: ServiceConfig, stop: Event) -> None:
     """Run until `stop` is set or every source has ended.
 
     Raises:
-        Refused: before any work: configuration, bundle, device or folder; restarting will not help.
-        RunError: the engine cannot be trusted any more; restarting may help.
+        Refused: configuration, bundle, device or folder is refused before any work; restarting does not help.
+        RunError: the engine failed; restarting may help.
     """
     root = Path(config.root)
     with ExitStack() as cleanup:
@@ -58,7 +58,7 @@ def serve(config: ServiceConfig, stop: Event) -> None:
             if error.errno not in FULL:
                 raise SinkRefused(f"{root}: cannot be written by user {os.geteuid()}: {error.strerror}") from error
             safe = is_crash_loop(root)
-            events("start_not_counted", f"{root}: {error.strerror}; a crash loop shows only when there is room again")
+            events("start_not_counted", f"{root}: {error.strerror}; crash loops cannot be detected until there is room")
         trial = TrialCount(root)
         with StartGuard(config.health.start_s, stop, partial(leave_at_start, trial, events)):
             started = choose_model(config, safe, events)
@@ -68,7 +68,7 @@ def serve(config: ServiceConfig, stop: Event) -> None:
                 events("engine_rejected", reason)
             try:
                 service = Service(config, started, events)
-            except (Refused, UsageError) as error:  # a sink, a folder, a link: not the bundle's fault
+            except (Refused, UsageError) as error:  # a sink, folder or link failed, not the bundle
                 trial.forgive()
                 raise ConfigRefused(str(error)) from error
         service.run(stop)
@@ -76,14 +76,14 @@ def serve(config: ServiceConfig, stop: Event) -> None:
             forget_starts(root)
             if service.on_trial:
                 Slots(root).forgive_try()
-        events("stop", "every frame on its way came out")
+        events("stop", "all frames in flight were finished")
 
 
 class Service:
-    """The cameras of a configuration on one engine, and the eye on all of them.
+    """Runs the cameras of a configuration on one engine and monitors them.
 
     Attributes:
-        on_trial: whether the bundle has still to prove itself.
+        on_trial: whether the bundle is still on trial.
     """
 
     def __init__(self, config: ServiceConfig, started: Started, events: Events) -> None:
@@ -114,7 +114,7 @@ class Service:
         self._watchdog = Watchdog([camera.name for camera in self.cameras], config.health.hang_s)
 
     def run(self, stop: Event) -> None:
-        """Until stopped, or until every source has ended.
+        """Run until stopped, or until every source has ended.
 
         Raises:
             RunError: a camera failed.
@@ -156,7 +156,7 @@ class Service:
             self.on_trial = False
             try:
                 self._slots.mark_good(self._started.model.bundle.path)
-                self._events("marked_good", f"serial {self._started.model.bundle.manifest.serial} flies from now on")
+                self._events("marked_good", f"serial {self._started.model.bundle.manifest.serial} is now current")
             except (OSError, BundleError) as error:
                 self._events("not_marked_good", str(error))
         if up > WITHIN_S:
@@ -170,21 +170,21 @@ class Service:
         notify(f"STATUS={state} {'; '.join(why)}")
 
     def _missing(self) -> tuple[str, ...]:
-        """What keeps the service from being all that it should be."""
+        """Why the service is degraded."""
         slowed = ["hot or low on power"] if self._throttle.slowed else []
-        passed = ["the preferred engine was passed over"] if self._started.model.opened.rejected else []
-        stands_in = ["the current bundle is refused; the one before flies"] if self._started.stands_in else []
+        passed = ["the preferred engine was rejected"] if self._started.model.opened.rejected else []
+        stands_in = ["the current bundle is refused; the previous one is used"] if self._started.stands_in else []
         return (*missing(self.cameras, self._config.health.result_s), *slowed, *passed, *stands_in)
 
     def _failures(self) -> list[Exception]:
         return [camera.failure for camera in self.cameras if camera.failure is not None]
 
     def _reload(self) -> None:
-        """Open an engine from the disk, with every hash checked again, and put it in the place of the present one."""
+        """Reload the engine from disk, verifying every hash again, and replace the current one."""
         model, settings = self._started.model, self._config
         bundle = open_bundle(model.bundle.path, Trust(allow_unsigned=True))
         if bundle.sha256 != model.bundle.sha256:
-            raise EngineError(f"{bundle.path}: another bundle lies there now")
+            raise EngineError(f"{bundle.path}: another bundle is there now")
         backend = "onnxruntime" if self._started.safe else settings.engine.backend
         loaded = open_engine(
             bundle,

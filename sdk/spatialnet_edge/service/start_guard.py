@@ -1,8 +1,9 @@
-"""What ends a process that hangs before its cameras run, and what hears SIGTERM meanwhile.
+"""Start guard: ends a process that hangs during the start, and handles SIGTERM meanwhile.
 
-Python runs signal handlers in the main thread, between two of its instructions; while that thread is inside a C++ library, which is
-where a broken model hangs, no handler runs. So the signals are read from a socket that the C level writes to
-(`signal.set_wakeup_fd`), by a thread of its own.
+Python runs signal handlers in the main thread, between two bytecode instructions. While that thread is inside a C++ library,
+where
+a broken model can hang, no handler runs. So a separate thread reads the signals from a socket that the C handler writes to
+(`signal.set_wakeup_fd`).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ LOOK_S = 0.1
 
 
 def set_by_signals(stop: Event) -> None:
-    """Let SIGTERM and SIGINT set `stop`, whatever the main thread does. Call it in the main thread."""
+    """Make SIGTERM and SIGINT set `stop`, even while the main thread is blocked. Call it in the main thread."""
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
@@ -36,7 +37,7 @@ def set_by_signals(stop: Event) -> None:
         signal.signal(number, ignore_signal)
 
     def listen() -> None:
-        with theirs:  # kept open for as long as anybody listens
+        with theirs:  # kept open while this thread listens
             while content := ours.recv(64):
                 if set(content) & set(SIGNALS):
                     stop.set()
@@ -45,17 +46,17 @@ def set_by_signals(stop: Event) -> None:
 
 
 def ignore_signal(number: int, frame: FrameType | None) -> None:
-    """Takes the place of the default action, which ends the process; the byte in the socket does the rest."""
+    """Replaces the default action, which would end the process. The signal is handled through the socket."""
 
 
 @final
 class StartGuard:
-    """While it is entered, a start that hangs ends the process. At its end the alarm is the `Watchdog`'s.
+    """Context manager that ends the process if the start hangs. Afterwards the alarm belongs to the `Watchdog`.
 
     Args:
-        limit_s: time for the whole block; then every thread's place is written to standard error, and the process ends with
-            status 1.
-        stop: set when the process is asked to end.
+        limit_s: time limit of the block; after it, the stack of every thread is written to standard error, and the process
+            exits with status 1.
+        stop: set when the process must end.
         leave: called from another thread when `stop` is set inside the block. It must not return.
     """
 
@@ -74,7 +75,7 @@ class StartGuard:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         with self._lock:
             self._done.set()
-        if error is not None:  # else the watchdog has set the alarm anew
+        if error is not None:  # otherwise the watchdog has set the alarm again
             faulthandler.cancel_dump_traceback_later()
 
     def _watch(self) -> None:
@@ -88,14 +89,14 @@ class StartGuard:
 
 @final
 class TrialCount:
-    """The tries of a bundle on trial, and the starts, as they were before this start."""
+    """Restores the try and start counters of before this start."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._tries = Slots(root).state.tries
 
     def forgive(self) -> None:
-        """This start says nothing against the bundle, nor of a crash loop."""
+        """Do not count this start as a try or as part of a crash loop."""
         with suppress(OSError):
             forgive_start(self._root)
             if Slots(self._root).state.tries > self._tries:
@@ -103,9 +104,9 @@ class TrialCount:
 
 
 def leave_at_start(trial: TrialCount, events: Events) -> None:
-    """End the process while it starts, without waiting for what the main thread does, which may hang inside a library."""
+    """End the process during the start, without waiting for the main thread, which may hang inside a library."""
     notify("STOPPING=1")
     trial.forgive()
-    events("stop", "asked to end during the start")
+    events("stop", "stop requested during the start")
     events.close()
     os._exit(0)

@@ -1,4 +1,4 @@
-"""Too hot, or too little power: classify fewer frames rather than none."""
+"""Throttle: classify fewer frames when the computer is too hot or low on power."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from spatialnet_edge.service.config import LimitsSection
 SYSTEM = Path("/sys/class")
 LOOK_S = 2.0
 RECOVERED = 5.0
-"""Per cent above the limit at which a battery counts as charged again."""
+"""Per cent above the limit from which a battery counts as charged again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """Of the computer: the hottest zone in °C and the weakest battery in per cent; None where nothing tells."""
+    """Conditions of the computer: the hottest zone in °C and the weakest battery in per cent; None if unknown."""
 
     hottest_c: float | None
     battery: float | None
 
 
 def conditions(system: Path = SYSTEM) -> Conditions:
-    """What the kernel says (sysfs: `thermal_zone*/temp` in thousandths of a degree, `power_supply/*/capacity`)."""
+    """Read the conditions from the kernel (sysfs: `thermal_zone*/temp` in thousandths of a degree,
+    `power_supply/*/capacity`)."""
     temperatures = _numbers(system / "thermal", "thermal_zone*/temp")
     batteries = _numbers(system / "power_supply", "*/capacity")
     return Conditions(max(temperatures) / 1000 if temperatures else None, min(batteries) if batteries else None)
@@ -39,19 +40,19 @@ def _numbers(folder: Path, pattern: str) -> list[float]:
         try:
             found.append(float(path.read_text(encoding="ascii")))
         except (OSError, ValueError):
-            continue  # a zone that is switched off answers with an error
+            continue  # reading a disabled zone fails
     return found
 
 
 @final
 class Throttle:
-    """Says which frames to leave out.
+    """Decides which frames to skip.
 
     Args:
-        report: told `hot`, `hot_over`, `low_power` and `low_power_over`.
+        report: called with `hot`, `hot_over`, `low_power` and `low_power_over`.
 
     Attributes:
-        seen: the conditions at the last look.
+        seen: the conditions at the last check.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Throttle:
         return self._hot or self._weak
 
     def watch(self) -> None:
-        """Look again, if some seconds have passed."""
+        """Check the conditions again if some seconds have passed."""
         with self._lock:
             now = time.monotonic()
             if now - self._looked < LOOK_S:
@@ -87,7 +88,7 @@ class Throttle:
             self._weak = self._changed(self._weak, battery < limits.low_battery, ends, "low_power", f"battery {battery:.0f} %")
 
     def admit(self, frame: Frame) -> str:
-        """`degraded` for a frame to leave out, else empty."""
+        """`degraded` for a frame to skip, otherwise empty."""
         if not self.slowed:
             return ""
         with self._lock:
@@ -100,6 +101,6 @@ class Throttle:
     def _changed(self, was: bool, begins: bool, ends: bool, name: str, detail: str) -> bool:
         now = begins or (was and not ends)
         if now != was:
-            rate = f"at most {self._limits.slow_hz:g} frames a second" if now else "full rate again"
+            rate = f"at most {self._limits.slow_hz:g} frames per second" if now else "full rate again"
             self._report(name if now else f"{name}_over", f"{detail}: {rate}")
         return now

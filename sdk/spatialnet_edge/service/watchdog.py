@@ -1,7 +1,8 @@
-"""Who ends a process that hangs: systemd if it started us, else the process itself.
+"""Watchdog: systemd ends a hung process if it started the service; otherwise the process ends itself.
 
-A sign of life comes from the loops of the pipelines alone, and only when every one of them has come round lately: a thread that
-does nothing but say "alive" would say so for ever.
+Only the pipeline loops reset the watchdog, and only if every one of them has made progress lately. A separate keep-alive
+thread
+would keep running while the pipelines hang.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ LEAST_INTERVAL_S = 0.5
 
 
 def notify(message: str) -> bool:
-    """Tell systemd (sd_notify(3): one datagram to the socket in `NOTIFY_SOCKET`); False when it did not start us."""
+    """Notify systemd (sd_notify(3): one datagram to the socket in `NOTIFY_SOCKET`); False if systemd did not start us."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return False
@@ -33,11 +34,11 @@ def notify(message: str) -> bool:
 
 @final
 class Watchdog:
-    """Collects signs of life and passes them on.
+    """Collects progress of the loops and notifies systemd.
 
     Args:
-        names: of the loops that must all come round.
-        hang_s: without a sign from every loop for so long, the process writes where each thread is, and ends.
+        names: of the loops that must all make progress.
+        hang_s: if a loop makes no progress for this long, the process writes the stack of each thread and exits.
     """
 
     def __init__(self, names: list[str], hang_s: float) -> None:
@@ -49,7 +50,7 @@ class Watchdog:
         faulthandler.dump_traceback_later(hang_s, exit=True)
 
     def beat(self, name: str) -> None:
-        """Called by a loop in every round."""
+        """Record progress of a loop; called in every round."""
         now = time.monotonic()
         with self._lock:
             self._seen[name] = now
@@ -60,12 +61,12 @@ class Watchdog:
         notify("WATCHDOG=1")
 
     def done(self, name: str) -> None:
-        """This loop has ended as it should."""
+        """Remove a loop that has ended normally."""
         with self._lock:
             self._seen.pop(name, None)
 
     def leave_within(self, seconds: float) -> None:
-        """From now on there is only the way out, and so much time for it."""
+        """Set the time limit for the shutdown."""
         faulthandler.dump_traceback_later(seconds, exit=True)
 
     def close(self) -> None:

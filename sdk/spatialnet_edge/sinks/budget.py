@@ -1,4 +1,4 @@
-"""A radio takes so many bytes a second and no more: a token bucket that holds one second."""
+"""Byte budget of a link: a token bucket with a capacity of one second. Also parsers for sink URIs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from spatialnet_edge.core.errors import UsageError
 
 @final
 class Budget:
-    """Says whether so many bytes may go now.
+    """A token bucket for bytes.
 
     Args:
-        bytes_per_second: 0 for no limit.
+        bytes_per_second: 0: no limit.
 
     Attributes:
-        refused: messages that were not sent for its sake.
+        refused: number of messages that exceeded the budget.
     """
 
     def __init__(self, bytes_per_second: float) -> None:
@@ -42,10 +42,10 @@ class Budget:
 
 
 def path_and_budget(scheme: str, rest: str) -> tuple[str, Budget]:
-    """`PATH?budget=BYTES_A_SECOND` taken apart; a path may have other question marks in it.
+    """Split `PATH?budget=BYTES_A_SECOND`; the path may contain other question marks.
 
     Raises:
-        UsageError: a budget that is no number.
+        UsageError: the budget is not a number.
     """
     path, asked, amount = rest.rpartition("?budget=")
     if not asked:
@@ -54,22 +54,20 @@ def path_and_budget(scheme: str, rest: str) -> tuple[str, Budget]:
 
 
 def parse_peer(scheme: str, rest: str, port: int, options: dict[str, str]) -> tuple[str, int, str, dict[str, str]]:
-    """Take `//host:port/path?name=value` apart.
+    """Parse `//host:port/path?name=value`.
 
     Args:
-        port: when none is given.
-        options: those that are known, with their defaults.
+        port: the default.
+        options: the known options, with their defaults.
 
     Returns:
         Host, port, path without its first slash, options.
 
     Raises:
-        UsageError: no host, a port that is none, an unknown option.
+        UsageError: no host, an invalid port, or an unknown option.
     """
-    if "@" in rest:  # the text is not shown: it may hold a password, cut in an unforeseen place
-        raise UsageError(
-            f"{scheme}: a user and a password do not belong into a URI; expected {scheme}://HOST:PORT without '@'"
-        )
+    if "@" in rest:  # the text is not shown: it may contain part of a password
+        raise UsageError(f"{scheme}: user and password are not allowed in this URI; expected {scheme}://HOST:PORT without '@'")
     try:
         parts = urlsplit(f"{scheme}:{rest}")
         found_port = parts.port or port
@@ -81,20 +79,20 @@ def parse_peer(scheme: str, rest: str, port: int, options: dict[str, str]) -> tu
 
 
 def options_of(uri: str, query: str, defaults: dict[str, str]) -> dict[str, str]:
-    """`name=value&…` over the defaults.
+    """Parse `name=value&…` over the defaults.
 
     Raises:
-        UsageError: an option that the sink does not have.
+        UsageError: an unknown option.
     """
     where = uri.partition("?")[0]
     given = dict(parse_qsl(query, keep_blank_values=True))
     if unknown := given.keys() - defaults.keys():
-        raise UsageError(f"{where}: no option '{min(unknown)}'; there are {', '.join(defaults)}")
+        raise UsageError(f"{where}: no option '{min(unknown)}'; available: {', '.join(defaults)}")
     return defaults | given
 
 
 def number(scheme: str, options: dict[str, str], name: str) -> float:
-    """An option that must be a number, not negative; `0x` is understood."""
+    """Parse an option as a non-negative number; `0x` is allowed."""
     text = options[name]
     try:
         value = float(int(text, 0)) if text.lower().startswith("0x") else float(text)
@@ -106,7 +104,7 @@ def number(scheme: str, options: dict[str, str], name: str) -> float:
 
 
 def integer(scheme: str, options: dict[str, str], name: str, low: int, high: int) -> int:
-    """An option that must be a whole number from `low` to `high`; `0x` is understood."""
+    """Parse an option as an integer from `low` to `high`; `0x` is allowed."""
     value = number(scheme, options, name)
     if value != int(value) or not low <= value <= high:
         raise UsageError(f"{scheme}: {name}={options[name]}: expected a whole number from {low} to {high}")

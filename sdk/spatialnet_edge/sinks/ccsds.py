@@ -1,8 +1,9 @@
-"""CCSDS space packets (133.0-B-2, extra `ccsds`): what one packet is, products of several, and what the ground makes of them.
+"""CCSDS space packets (133.0-B-2, extra `ccsds`): encoding, products of several packets, and the ground receiver.
 
-A product, such as a picture, is cut into segments: sequence flags say first, middle, last (4.1.3.4.2). The data of each: u32 number
-of the frame, u16 segment, u16 segments, u8 kind, u8 confidence in 1/255, u8[8] the bundle that judged it (the first bytes of its
-sha256; zeros for none), then bytes of the picture; behind it a CRC-16.
+A product, such as a picture, is cut into segments: the sequence flags mark first, middle and last (4.1.3.4.2). The data of
+each segment: u32 frame
+number, u16 segment, u16 segments, u8 kind, u8 confidence in 1/255, u8[8] bundle (the first bytes of its
+sha256; zeros if unknown), then bytes of the picture, then a CRC-16.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ KINDS = {"keep": 1, "thumbnail": 2}
 
 
 def crc_and_ccsds() -> tuple[Callable[[bytes], int], Any]:
-    """CRC-16 as CCSDS has it (CCITT polynomial, preset to ones: 132.0-B-3, 4.1.6), and spacepackets' CCSDS module.
+    """The CRC-16 of CCSDS (CCITT polynomial, preset to ones: 132.0-B-3, 4.1.6), and spacepackets' CCSDS module.
 
     Raises:
         MissingExtra: `spacepackets` or `fastcrc` is not installed.
@@ -48,7 +49,7 @@ def packer(apid: int) -> Callable[..., bytes]:
     crc16, ccsds = crc_and_ccsds()
 
     def make(data: bytes, sequence: int, flags: Any = ccsds.SequenceFlags.UNSEGMENTED) -> bytes:
-        length = len(data) + CRC_BYTES - 1  # the field holds one less than the bytes (4.1.3.5.2)
+        length = len(data) + CRC_BYTES - 1  # the field has the number of bytes minus one (4.1.3.5.2)
         header = ccsds.SpacePacketHeader(ccsds.PacketType.TM, apid, sequence, length, seq_flags=flags)
         body = bytes(header.pack()) + data
         return body + crc16(body).to_bytes(CRC_BYTES, "big")
@@ -59,12 +60,12 @@ def packer(apid: int) -> Callable[..., bytes]:
 def packets_of(
     content: bytes, seq: int, kind: str, confidence: float, apid: int, sequence: int, bundle: str | None = None
 ) -> list[bytes]:
-    """One product as packets with rising sequence counts.
+    """Encode one product as packets with increasing sequence counts.
 
     Args:
         kind: one of `KINDS`.
         sequence: count of the first packet.
-        bundle: short hash of the bundle that judged the picture.
+        bundle: short hash of the bundle that classified the picture.
     """
     parts = [content[start : start + SEGMENT] for start in range(0, len(content), SEGMENT)] or [b""]
     make, (_, ccsds) = packer(apid), crc_and_ccsds()
@@ -90,12 +91,12 @@ def flags(names: Any, index: int, count: int) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A picture that arrived whole.
+    """A completely received picture.
 
     Attributes:
         kind: one of `KINDS`, or `unknown`.
         confidence: 0 to 1.
-        bundle: short hash of the bundle that judged it; None when the packets name none.
+        bundle: short hash of the bundle that classified it; None if the packets have none.
     """
 
     kind: str
@@ -106,15 +107,15 @@ class Product:
 
 @dataclass(slots=True)
 class Received:
-    """What the ground has after a pass.
+    """Content of a received pass.
 
     Attributes:
-        products: number of the frame to its product, for those that are whole.
-        incomplete: number of the frame to how many of its segments are missing.
-        lost: packets that the sequence counts say there were.
-        damaged: packets whose CRC does not fit.
-        contradictory: packets with a right CRC that cannot be: a segment behind the last one, or another product under the number
-            of a frame that has one. The first product of a number stays.
+        products: frame number to product, for complete ones.
+        incomplete: frame number to number of missing segments.
+        lost: missing packets, from gaps in the sequence counts.
+        damaged: packets with a wrong CRC.
+        contradictory: inconsistent packets with a correct CRC: a segment after the last one, or another product for the same
+            frame number. The first product of a number is kept.
     """
 
     products: dict[int, Product] = field(default_factory=dict[int, Product])
@@ -127,7 +128,7 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """The segments of one product that are here, by their place; `head` is what all of them must say alike."""
+    """The received segments of one product, by index; `head` has the fields that must be equal in all of them."""
 
     head: tuple[int, int, int, bytes]
     parts: dict[int, bytes]
@@ -137,16 +138,17 @@ class Segments:
         return self.head[0] - len(self.parts)
 
     def product(self) -> Product:
-        """Raises KeyError while segments are missing."""
+        """Assemble the product. Raises KeyError if segments are missing."""
         count, kind, confidence, bundle = self.head
         name = next((name for name, number in KINDS.items() if number == kind), "unknown")
         return Product(name, confidence / 255, b"".join(self.parts[index] for index in range(count)), bundle_name(bundle))
 
 
 def receive(stream: Iterable[bytes]) -> Received:
-    """Put together what arrived, packet by packet, and say what did not.
+    """Assemble the received packets and report the losses.
 
-    Time and memory grow with the bytes that arrived, whatever the packets claim: missing segments are counted, never listed.
+    Time and memory are proportional to the received bytes, whatever the packets claim: missing segments are counted, not
+        listed.
     """
     crc16, ccsds = crc_and_ccsds()
     found = Received()
@@ -174,12 +176,12 @@ def receive(stream: Iterable[bytes]) -> Received:
             found.incomplete[seq] = product.missing
         elif product.parts:
             found.products[seq] = product.product()
-    found.lost -= min(found.lost, found.damaged)  # a damaged packet was counted as a gap
+    found.lost -= min(found.lost, found.damaged)  # a damaged packet was already counted as a gap
     return found
 
 
 def split(recording: bytes) -> Iterator[bytes]:
-    """Packets of a recording, one after the other, by the lengths in their headers."""
+    """Split a recording into packets by the lengths in their headers."""
     position = 0
     while position + PACKET_HEADER <= len(recording):
         length = PACKET_HEADER + int.from_bytes(recording[position + 4 : position + 6], "big") + 1

@@ -1,4 +1,4 @@
-"""One row a frame for spreadsheets and data frames (RFC 4180), added to what is there."""
+"""CSV sink: one row per frame, for spreadsheets and data frames (RFC 4180); appends to an existing file."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ FRAME_COLUMNS = ("seq", "source", "captured_unix", "latitude", "longitude", "lat
 class CsvSink:
     """`csv:FILE?budget=BYTES_A_SECOND`; `-` is standard output. A new file begins with a row of column names.
 
-    A multiclass head has two columns, `HEAD` with the label and `HEAD_confidence`; a multilabel head has one, with the labels that
-    are present joined by `;`; a regression head has one, with the value. An answer that was withheld is empty.
+    A multiclass head has two columns, `HEAD` with the label and `HEAD_confidence`; a multilabel head has one, with the present
+    labels joined by `;`; a regression head has one, with the value. A withheld prediction is empty.
 
     Raises:
         SinkRefused: the file cannot be written.

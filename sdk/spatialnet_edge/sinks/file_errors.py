@@ -1,4 +1,4 @@
-"""Why a sink's file cannot be made, and whether waiting helps."""
+"""Errors for a sink's file that cannot be opened."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from spatialnet_edge.core.errors import SinkError, SinkRefused
 
 
 def not_opened(where: str, error: OSError) -> SinkError | SinkRefused:
-    """What to raise: SinkError on a full disk, which may have room later; SinkRefused where a person has to change something."""
+    """The error to raise: SinkError for a full disk, where a retry may succeed; SinkRefused if a person must change
+    something."""
     if error.errno in FULL:
         return SinkError(f"{where}: {error.strerror}")
     return SinkRefused(f"{where}: cannot be written by user {os.geteuid()}: {error.strerror}; choose another path")

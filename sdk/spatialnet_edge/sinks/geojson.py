@@ -1,4 +1,4 @@
-"""Where each answer was given: one GeoJSON feature a line (RFC 7946, RFC 8142 without the separators)."""
+"""GeoJSON sink: one feature per line (RFC 7946, RFC 8142 without the separators)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spatialnet_edge.sinks.jsonl import JsonLines
 
 @final
 class GeoJsonSink:
-    """`geojson:places.geojsonl`. A frame with a footprint becomes a polygon, one with a pose a point, and others are left out.
+    """`geojson:places.geojsonl`. A frame with a footprint becomes a polygon, one with a pose a point; others are omitted.
 
     Raises:
         SinkRefused: the file cannot be written.
@@ -38,7 +38,7 @@ class GeoJsonSink:
 
 
 def geometry_of(result: FrameResult) -> dict[str, Any] | None:
-    """Longitude before latitude, as RFC 7946 section 3.1.1 has it."""
+    """The geometry of a result: longitude before latitude (RFC 7946, section 3.1.1)."""
     frame = result.frame
     if frame.footprint:
         return polygon(frame.footprint)
@@ -49,10 +49,10 @@ def geometry_of(result: FrameResult) -> dict[str, Any] | None:
 
 
 def polygon(outline: tuple[tuple[float, float], ...]) -> dict[str, Any]:
-    """An outline as a geometry; one that goes past the antimeridian is cut there (RFC 7946 section 3.1.9).
+    """Convert an outline to a geometry; it is cut at the antimeridian (RFC 7946, section 3.1.9).
 
     Raises:
-        MissingExtra: it has to be cut, and the extra `geo` is not installed.
+        MissingExtra: it must be cut, and the extra `geo` is not installed.
     """
     ring = [*outline, outline[0]]
     if all(abs(longitude) <= 180 for longitude, _ in ring):

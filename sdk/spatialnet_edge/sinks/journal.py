@@ -1,11 +1,12 @@
-"""A log that a power cut cannot spoil: segments of lines, each with its CRC-32, on the disk within a second.
+"""Journal: a power-safe log of lines in segments, each line with its CRC-32, written to disk within a second.
 
     1c291ca3 {"seq":0,"predictions":{...}}
 
-Eight hexadecimal digits are the CRC-32 (as zlib has it) of the JSON text after the space. A line that was cut off or changed does
-not fit its CRC, and it alone is lost. Segments are `000000001.log`, `000000002.log` …; the oldest go when the folder is over its
-cap or the disk is full, except those that are pinned by a file beside them, `000000001.log.pin`. Links, devices and folders in
-their place are never opened. One journal at a time has a folder, by a lock on the folder (flock(2)).
+Eight hexadecimal digits are the CRC-32 (as in zlib) of the JSON text after the space. A truncated or changed line does
+not match its CRC, and only that line is lost. Segments are `000000001.log`, `000000002.log` …; the oldest are deleted when the
+folder exceeds its
+limit or the disk is full, except those pinned by a file such as `000000001.log.pin`. Links, devices and folders with
+a segment's name are never opened. Only one journal at a time may use a folder, by a lock on the folder (flock(2)).
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from spatialnet_edge.sinks.journal_reader import PIN, drop_torn_tail, last_numbe
 SEGMENT_BYTES = 16 << 20
 TOTAL_BYTES = 1 << 30
 LEAST_SEGMENTS = 4
-"""The cap holds only if old segments can go, so a segment takes at most this part of it."""
+"""Largest share of the size limit per segment: the limit can be kept only by deleting whole segments."""
 BLOCK_BYTES = 4096
-"""A file takes whole blocks of a disk, however little is in it (the block of ext4, F2FS and UBIFS)."""
+"""Disk block size: a file occupies whole blocks (ext4, F2FS and UBIFS)."""
 SYNC_S = 1.0
 
 Write = Callable[[int, memoryview], int]
@@ -36,26 +37,26 @@ encode_json = msgspec.json.Encoder().encode
 
 
 def on_disk(size: int) -> int:
-    """Bytes that a file of this size takes from a disk."""
+    """Bytes that a file of this size occupies on disk."""
     return -(-max(size, 1) // BLOCK_BYTES) * BLOCK_BYTES
 
 
 @final
 class Journal:
-    """Appends records to segments in a folder. It goes on with the last segment if that has room and is not pinned.
+    """Appends records to segments in a folder. It continues the last segment if that has room and is not pinned.
 
     Args:
         segment_bytes: of one segment, at most a quarter of `total_bytes`.
-        total_bytes: of all segments, in whole blocks of the disk; the oldest unpinned ones go first.
-        report: told `disk_full` when records begin to be lost, with the reason, and `disk_free` when they reach the disk again.
-        write: `os.write`, or a disk that fails, for tests.
+        total_bytes: of all segments, in whole disk blocks; the oldest unpinned ones are deleted first.
+        report: called with `disk_full` and the reason when records are lost, and with `disk_free` when writing works again.
+        write: `os.write`, or a function that simulates a failing disk, for tests.
 
     Attributes:
-        lost: records that could not be written, or that the disk failed on later.
+        lost: number of records that could not be written, or that the disk lost later.
 
     Raises:
-        SinkRefused: the folder cannot be written, with its path and our user id, or another journal has it. A full disk is no
-            reason: it may have room later.
+        SinkRefused: the folder cannot be written (with its path and our user id), or another journal uses it. Not raised for a
+            full disk, which may have room later.
     """
 
     def __init__(
@@ -89,12 +90,12 @@ class Journal:
             ) from error
 
     def append(self, record: Mapping[str, Any]) -> bool:
-        """Write a record; False when the disk did not take it, even after old segments made room."""
+        """Write a record; False if the disk is full even after deleting old segments."""
         line = to_line(encode_json(record))
         try:
             while not self._place(line):
                 if not self._drop_oldest():
-                    return self._lose("no space left, and no segment that may go")
+                    return self._lose("no space left, and no segment that may be deleted")
         except OSError as error:
             return self._lose(f"{error.strerror}")
         except SinkRefused as error:
@@ -108,25 +109,23 @@ class Journal:
         return True
 
     def flush(self) -> None:
-        """Bring what was written to the disk, if a second has passed since that was done last."""
+        """Sync to disk if a second has passed since the last sync."""
         if self._unsynced and time.monotonic() - self._synced >= SYNC_S:
             self._sync()
 
     def close(self) -> None:
-        """Bring everything to the disk, and give the folder to others."""
+        """Sync everything to disk and release the folder."""
         self._close_segment()
         self._unlock()
 
     def _open_folder(self) -> None:
-        """Make the folder, lock it, and open the segment to go on with."""
+        """Create and lock the folder, and open the segment to continue."""
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lock = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise SinkRefused(
-                f"{self._folder}: another log is written into this folder; give each log a folder of its own"
-            ) from error
+            raise SinkRefused(f"{self._folder}: another log uses this folder; use a different folder for each log") from error
         present = segments(self._folder)
         self._number = last_number(self._folder)
         self._kept = sum(on_disk(path.stat().st_size) for path in present)
@@ -145,7 +144,7 @@ class Journal:
             self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
 
     def _place(self, line: bytes) -> bool:
-        """Into this segment, or a new one if it is full; False when the disk is."""
+        """Write to this segment, or to a new one if it is full; False if the disk is full."""
         if self._lock < 0:
             self._open_folder()
         if (
@@ -157,7 +156,7 @@ class Journal:
         return self._write_line(line)
 
     def _write_line(self, line: bytes) -> bool:
-        """Whole or not at all; False when the disk is full."""
+        """Write a line completely or not at all; False if the disk is full."""
         remaining = memoryview(line)
         try:
             while remaining:
@@ -173,7 +172,7 @@ class Journal:
         return True
 
     def _next_segment(self) -> bool:
-        """False when the disk is full; then what was open still is."""
+        """Open the next segment; False if the disk is full, and the current segment stays open."""
         number = self._number + 1
         path = self._folder / name_of(number)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -214,7 +213,8 @@ class Journal:
             self._lock = -1
 
     def _sync(self) -> bool:
-        """What the disk fails on is lost: the kernel says so once, and then no longer knows of it (fsync(2))."""
+        """Sync the segment. Records since the last sync are lost if it fails: the kernel reports a write error only once
+        (fsync(2))."""
         unsynced, self._unsynced = self._unsynced, 0
         self._synced = time.monotonic()
         try:
@@ -228,7 +228,7 @@ class Journal:
         self.lost += records
         if not self._full:
             self._full = True
-            self._tell("disk_full", f"{self._folder}: {why}; records are lost until that ends; classifying goes on")
+            self._tell("disk_full", f"{self._folder}: {why}; records are lost until this is fixed; classification continues")
         return False
 
     def _tell(self, kind: str, detail: str) -> None:

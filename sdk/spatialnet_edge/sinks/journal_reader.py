@@ -1,4 +1,4 @@
-"""Read the segments of a journal (see `journal.py`), whatever happened to them, in pieces that fit the memory."""
+"""Read the segments of a journal (see `journal.py`), damaged or not, in pieces of bounded size."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from pathlib import Path
 SUFFIX, PIN = ".log", ".pin"
 CRC_DIGITS = 8
 PIECE_BYTES = 4 << 20
-"""Read at once. A line that is longer than this counts as damaged."""
+"""Bytes that are read at once. A longer line counts as damaged."""
 
 
 def to_line(text: bytes) -> bytes:
-    """One line of a segment."""
+    """Encode one line of a segment."""
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What is in a segment, or in a piece of one.
+    """Content of a segment or of a piece of it.
 
     Attributes:
-        records: JSON texts whose CRC fits, in order.
-        damaged: lines whose CRC does not.
-        whole: bytes up to the end of the last good line; what is behind them is a torn tail.
+        records: JSON texts with a correct CRC, in order.
+        damaged: number of lines with a wrong CRC.
+        whole: bytes up to the end of the last valid line; the rest is an incomplete tail.
     """
 
     records: tuple[bytes, ...]
@@ -36,7 +36,7 @@ class Reading:
 
 
 def read_segment(content: bytes) -> Reading:
-    """Take a segment apart, whatever happened to it."""
+    """Parse a segment, damaged or not."""
     records: list[bytes] = []
     damaged = position = whole = 0
     while position < len(content):
@@ -58,12 +58,12 @@ def name_of(number: int) -> str:
 
 
 def last_number(folder: Path) -> int:
-    """The highest number in the folder, whatever kind of file has it; 0 for none."""
+    """The highest segment number in the folder, of any kind of file; 0 if there is none."""
     return max((int(path.stem) for path in folder.glob(f"*{SUFFIX}") if is_numbered(path)), default=0)
 
 
 def segments(folder: Path) -> list[Path]:
-    """The segments of a journal, oldest first: plain files alone, no links."""
+    """The segments of a journal, oldest first: only regular files, no links."""
     found = [path for path in folder.glob(f"*{SUFFIX}") if is_numbered(path) and is_plain_file(path)]
     return sorted(found, key=lambda path: int(path.stem))
 
@@ -95,7 +95,7 @@ def read_pieces(path: Path) -> Iterator[Reading]:
         rest, too_long = b"", 0
         while piece := file.read(PIECE_BYTES):
             end = piece.rfind(b"\n") + 1
-            if not end:  # no line ends here: keep what may still become one
+            if not end:  # no line ends here: keep the beginning of the next line
                 too_long = too_long or int(len(rest) + len(piece) > PIECE_BYTES)
                 rest = b"" if too_long else rest + piece
                 continue
@@ -108,10 +108,11 @@ def read_pieces(path: Path) -> Iterator[Reading]:
 
 
 def drop_torn_tail(path: Path) -> bool:
-    """Cut off what is behind the last good line. Reads from the end, as much as it takes and at most `PIECE_BYTES`.
+    """Truncate a segment after its last valid line. Reads at most `PIECE_BYTES` from the end.
 
     Returns:
-        Whether the segment now ends with a whole line. A segment without a good line in its last `PIECE_BYTES` is left as it is.
+        Whether the segment now ends with a complete line. A segment without a valid line in its last `PIECE_BYTES` is not
+        changed.
 
     Raises:
         OSError: it cannot be changed, or is a link.

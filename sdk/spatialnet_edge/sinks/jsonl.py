@@ -1,6 +1,6 @@
-"""One JSON object a line, added to what is there.
+"""JSON Lines sink: one JSON object per line, appended to an existing file.
 
-Each line is written whole, so whatever happens next, the lines before it can be read.
+Each line is written completely, so earlier lines stay readable after any failure.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ encode_json = msgspec.json.Encoder().encode
 
 
 def parse_jsonl(rest: str) -> tuple[str, Budget]:
-    """Where to write, and the budget. Raises UsageError for a budget that is no number."""
+    """Parse the path and the budget. Raises UsageError if the budget is not a number."""
     return path_and_budget("jsonl", rest)
 
 
 @final
 class JsonLines:
-    """Adds to a file: what is there may be the flight before a restart. A last line that a power cut tore is ended first, so that
-    it spoils no other. `-` is standard output; `FILE?budget=BYTES_A_SECOND` leaves out what is more than that.
+    """Appends lines to a file, which may hold the results from before a restart. An incomplete last line is terminated first,
+    so that it damages no other line. `-` is standard output; `FILE?budget=BYTES_A_SECOND` drops objects above the budget.
 
     Args:
         overwrite: empty the file first.
 
     Attributes:
-        empty: whether nothing was in the file when it was opened.
+        empty: whether the file was empty when it was opened.
 
     Raises:
         SinkRefused: the file cannot be written.
         SinkError: the disk is full.
-        UsageError: a budget that is no number.
+        UsageError: the budget is not a number.
     """
 
     def __init__(self, scheme: str, rest: str, overwrite: bool = False) -> None:
@@ -68,7 +68,7 @@ class JsonLines:
         """Write one object; `what` names it in the error.
 
         Raises:
-            SinkError: the disk is full, or the reader of a pipe is gone.
+            SinkError: the disk is full, or the reader of a pipe has closed it.
         """
         self.write_line(encode_json(record) + b"\n", what)
 
@@ -78,19 +78,19 @@ class JsonLines:
             return
         remaining = memoryview(b"\n" + line if self._torn else line)
         try:
-            while remaining:  # a pipe may take less than it was offered
+            while remaining:  # a pipe may accept only a part
                 remaining = remaining[os.write(self._descriptor, remaining) :]
                 self._torn = False
         except BrokenPipeError as error:
             if self._where == "-":
-                raise ReaderGone(f"standard output: its reader is gone; {what} was not written") from error
+                raise ReaderGone(f"standard output: its reader has closed it; {what} was not written") from error
             raise SinkError(f"{self._where}: writing {what} failed: {error.strerror}") from error
         except OSError as error:
             raise SinkError(f"{self._where}: writing {what} failed: {error.strerror}") from error
 
     @property
     def over_budget(self) -> int:
-        """Objects that the budget left out."""
+        """Number of objects dropped because of the budget."""
         return self._budget.refused
 
     def close(self) -> None:
@@ -100,7 +100,7 @@ class JsonLines:
 
 
 def is_torn(path: Path) -> bool:
-    """Whether a file's last line has no end."""
+    """Whether a file's last line is incomplete."""
     if not path.is_file() or path.stat().st_size == 0:
         return False
     with path.open("rb") as file:
@@ -110,7 +110,7 @@ def is_torn(path: Path) -> bool:
 
 @final
 class JsonlSink:
-    """Every result as one object; see `FrameResult.to_dict`."""
+    """Writes every result as one object; see `FrameResult.to_dict`."""
 
     wants_pixels = False
 

@@ -1,4 +1,4 @@
-"""Results into a journal: what was written survives a power cut, and the folder never outgrows its cap."""
+"""Log sink: results in a power-safe journal of limited size."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ LEAST_MB, MOST_MB = 0.01, 1e9
 
 
 def parse_log(rest: str) -> tuple[Path, int, int]:
-    """The folder, and the sizes of a segment and of all in bytes.
+    """Parse the folder, the segment size and the total size in bytes.
 
     Raises:
-        UsageError: an option that is unknown, no number, or out of range.
+        UsageError: an option is unknown, not a number, or out of range.
     """
     folder, _, query = rest.partition("?")
     limits = {"segment_mb": SEGMENT_BYTES / MB, "total_mb": TOTAL_BYTES / MB}
@@ -31,7 +31,7 @@ def parse_log(rest: str) -> tuple[Path, int, int]:
             if not LEAST_MB <= limits[name] <= MOST_MB:
                 raise ValueError(f"{name}={value}: expected {LEAST_MB:g} to {MOST_MB:g}")
     except ValueError as error:
-        raise UsageError(f"log:{rest}: {error}; expected for instance log:results?segment_mb=16&total_mb=1024") from error
+        raise UsageError(f"log:{rest}: {error}; example: log:results?segment_mb=16&total_mb=1024") from error
     return Path(folder or "."), int(limits["segment_mb"] * MB), int(limits["total_mb"] * MB)
 
 
@@ -40,7 +40,7 @@ class LogSink:
     """`log:FOLDER?segment_mb=16&total_mb=1024`; see `journal.py`. A segment takes at most a quarter of `total_mb`.
 
     Raises:
-        UsageError: an option that is unknown or no number.
+        UsageError: an option is unknown or not a number.
         SinkRefused: the folder cannot be written.
     """
 
@@ -51,12 +51,12 @@ class LogSink:
 
     @property
     def lost(self) -> int:
-        """Records that the disk did not take."""
+        """Number of records that could not be written."""
         return self.journal.lost
 
     @property
     def report(self) -> Callable[[str, str], None] | None:
-        """Who is told of a full disk."""
+        """The function that receives events, such as a full disk."""
         return self.journal.report
 
     @report.setter
@@ -67,7 +67,7 @@ class LogSink:
         self.journal.append(result.to_dict())
 
     def flush(self) -> None:
-        """Called when there is nothing to write."""
+        """Sync to disk; called when there is nothing to write."""
         self.journal.flush()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Results into a vehicle's MAVLink network (extra `mavlink`), as an onboard computer: it reports, and never commands."""
+"""MAVLink sink (extra `mavlink`): reports results as an onboard computer, and never sends commands."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from spatialnet_edge.sources.mavlink_pose import load_mavutil
 from spatialnet_edge.sources.pose import CONNECTION
 
 ALLOWED = frozenset({"HEARTBEAT", "NAMED_VALUE_FLOAT", "STATUSTEXT", "TUNNEL"})
-"""What may go out. Everything else, commands first of all, is refused where the bytes leave."""
+"""Allow-list of messages. All others, such as commands, are refused at the point of sending."""
 HEARTBEAT_S = 1.0
 NAME_LENGTH, TEXT_LENGTH, TUNNEL_LENGTH = 10, 50, 128
 TUNNEL_TYPE = 0x534F
-"""Payload type of parts of records: not one that common.xml gives to anybody (MAV_TUNNEL_PAYLOAD_TYPE). Earlier versions sent whole
+"""TUNNEL payload type of record parts; common.xml does not assign it (MAV_TUNNEL_PAYLOAD_TYPE). Earlier versions sent complete
 records of at most 128 bytes as type 0x534E."""
 PART = struct.Struct("<HBB")
-"""In front of each part: number of the frame modulo 65,536, place of this part, parts of the record."""
+"""Header of each part: frame number modulo 65,536, index of this part, number of parts."""
 PART_LENGTH = TUNNEL_LENGTH - PART.size
 TUNNEL_OVERHEAD = 12 + 5
-"""Bytes of a MAVLink 2 packet and of TUNNEL around the payload, without a signature."""
+"""Overhead of a MAVLink 2 packet with TUNNEL in bytes, without a signature."""
 OPTIONS = {"budget": "0", "system": "1", "baud": "57600", "text": "land_use"}
 
 
 def parse_mavlink(rest: str) -> tuple[str, dict[str, str]]:
-    """The connection and the options.
+    """Parse the connection and the options.
 
     Raises:
-        UsageError: no connection, or an option that is unknown or out of range.
+        UsageError: no connection, or an unknown or out-of-range option.
     """
     connection, _, query = rest.partition("?")
     if not CONNECTION.match(connection):
-        raise UsageError(f"mavlink: no connection '{connection}'; expected for instance mavlink:udpout:HOST:14550")
+        raise UsageError(f"mavlink: no connection '{connection}'; example: mavlink:udpout:HOST:14550")
     options = options_of(f"mavlink:{connection}", query, OPTIONS)
     number("mavlink", options, "budget")
     integer("mavlink", options, "system", 1, 255)
@@ -45,16 +45,17 @@ def parse_mavlink(rest: str) -> tuple[str, dict[str, str]]:
 
 
 def split_record(record: bytes, seq: int) -> list[bytes]:
-    """A record as payloads of TUNNEL, each of at most 128 bytes with `PART` in front; the shipped students' records take two."""
+    """Split a record into TUNNEL payloads of at most 128 bytes, each beginning with a `PART` header. The shipped models'
+    records need two."""
     pieces = [record[start : start + PART_LENGTH] for start in range(0, len(record), PART_LENGTH)]
     return [PART.pack(seq % 2**16, index, len(pieces)) + piece for index, piece in enumerate(pieces)]
 
 
 @final
 class TunnelReader:
-    """Puts records together from the payloads of TUNNEL, on the ground or on an autopilot's companion.
+    """Joins records from TUNNEL payloads, on the ground or on a companion computer.
 
-    A record of which a part is lost is dropped with the first part of another frame.
+    An incomplete record is dropped when the first part of another frame arrives.
     """
 
     def __init__(self) -> None:
@@ -62,13 +63,13 @@ class TunnelReader:
         self._parts: dict[int, bytes] = {}
 
     def feed(self, payload: bytes) -> Record | None:
-        """Take one payload.
+        """Add one payload.
 
         Returns:
-            The record that it completes, or None.
+            The completed record, or None.
 
         Raises:
-            ValueError: it is no part of a record, or the parts do not make one.
+            ValueError: not a part of a record, or the parts do not form a valid record.
         """
         if len(payload) < PART.size:
             raise ValueError(f"{len(payload)} bytes: not a part of a record")
@@ -89,9 +90,9 @@ class TunnelReader:
 class MavlinkSink:
     """`mavlink:udpout:HOST:14550?budget=BYTES_A_SECOND&system=1&text=land_use`, or `mavlink:/dev/ttyTHS1?baud=921600`.
 
-    Every second a HEARTBEAT as an onboard computer; for each result a NAMED_VALUE_FLOAT for each head (confidence or quantity),
-    TUNNELs with the whole record (`record_codec.py`) in parts (`split_record`; `TunnelReader` joins them), and a STATUSTEXT when
-    the answer of the head `text` changes. The budget takes all parts of a record or none.
+    Sends a HEARTBEAT as an onboard computer every second. For each result it sends a NAMED_VALUE_FLOAT per head (confidence or
+    quantity), the binary record (`record_codec.py`) as TUNNEL parts (`split_record`; `TunnelReader` joins them), and a
+    STATUSTEXT when the label of the head `text` changes. The budget admits all parts of a record or none.
 
     Raises:
         MissingExtra: pymavlink is not installed.
@@ -133,7 +134,7 @@ class MavlinkSink:
             if isinstance(answer, MultilabelPrediction) and answer.present is not None:
                 value = float(len(answer.present))
             if value is None:
-                continue  # the frame has no label: say nothing rather than a number
+                continue  # the frame has no label: send no value
             self.send(mav.MAVLink_named_value_float_message(boot_ms, name[:NAME_LENGTH].encode(), value))
         parts = split_record(pack(result), result.seq)
         if self._budget.allows(sum(len(part) + TUNNEL_OVERHEAD for part in parts)):
@@ -147,7 +148,7 @@ class MavlinkSink:
             self.send(mav.MAVLink_statustext_message(mav.MAV_SEVERITY_INFO, text.encode("ascii", "replace")[:TEXT_LENGTH]))
 
     def flush(self) -> None:
-        """A heartbeat, if a second has passed."""
+        """Send a heartbeat if a second has passed."""
         now = time.monotonic()
         if now - self._beat >= HEARTBEAT_S:
             self._beat = now
@@ -156,19 +157,19 @@ class MavlinkSink:
             self.send(mav.MAVLink_heartbeat_message(kind, autopilot, 0, 0, mav.MAV_STATE_ACTIVE, 3), urgent=True)
 
     def send(self, message: Any, urgent: bool = False, paid: bool = False) -> None:
-        """Put one message on the link.
+        """Send one message.
 
         Args:
-            urgent: whatever the budget says; its bytes count.
-            paid: its bytes were taken from the budget already.
+            urgent: ignore the budget; its bytes still count.
+            paid: its bytes were already counted.
 
         Raises:
-            SinkError: a message that is not on the allow-list, or the link is broken.
+            SinkError: the message is not on the allow-list, or the link is broken.
         """
         name = message.get_type()
         if name not in ALLOWED:
             raise SinkError(
-                f"the message {name} is not on the allow-list ({', '.join(sorted(ALLOWED))}): a payload does not command"
+                f"the message {name} is not on the allow-list ({', '.join(sorted(ALLOWED))}): a payload must not send commands"
             )
         content = message.pack(self._link.mav)
         if paid or self._budget.allows(len(content)) or urgent:

@@ -1,4 +1,4 @@
-"""Sinks that keep or forget: for tests, for notebooks, for benchmarks."""
+"""Sinks that keep or discard results, for tests, notebooks and benchmarks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class MemorySink:
 
 @final
 class NullSink:
-    """Forgets."""
+    """Discards every result."""
 
     wants_pixels = False
 

@@ -1,4 +1,4 @@
-"""Results to an MQTT broker: one fleet, many aircraft (extra `mqtt`)."""
+"""MQTT sink: results to a broker, for a fleet of aircraft (extra `mqtt`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONNECT_S = 10.0
 KEEPALIVE_S = 15
 LONGEST_TOPIC = 1024
 MOST_UNSENT = 256
-"""Results that may wait for the link. paho would keep any number, and a link slower than the results would fill the memory."""
+"""Limit of results that wait for the link. paho has no limit of its own, so a slow link would fill the memory."""
 OPTIONS = {
     "budget": "0",
     "qos": "0",
@@ -34,11 +34,11 @@ encode_json = msgspec.json.Encoder().encode
 
 
 def parse_mqtt(rest: str, scheme: str = "mqtt") -> tuple[str, int, str, dict[str, str]]:
-    """Host, port, topic and options.
+    """Parse host, port, topic and options.
 
     Raises:
-        UsageError: an option that is unknown or out of range, no topic or one that a broker refuses, or a file of a secret or
-            of a certificate that cannot be read.
+        UsageError: an option is unknown or out of range, the topic is missing or invalid, or a secret or certificate file
+            cannot be read.
     """
     host, port, topic, options = parse_peer(scheme, rest, TLS_PORT if scheme == "mqtts" else PLAIN_PORT, OPTIONS)
     if not topic:
@@ -63,10 +63,10 @@ def parse_mqtts(rest: str) -> tuple[str, int, str, dict[str, str]]:
 class MqttSink:
     """`mqtt://HOST:PORT/TOPIC?qos=0&budget=BYTES_A_SECOND`, or `mqtts:` with TLS.
 
-    Every result goes to `TOPIC/result`. `TOPIC/health` is retained: `{"state":"online"}` while connected, and
+    Publishes every result to `TOPIC/result`. `TOPIC/health` is retained: `{"state":"online"}` while connected, and
     `{"state":"offline"}` as the last will, which the broker publishes when the connection breaks (MQTT 5.0, 3.1.2.5). paho
-    reconnects by itself; what is written meanwhile, or while `MOST_UNSENT` results wait for a slow link, is dropped and counted in
-    `lost`, since a stale answer is worth less than a fresh one.
+    reconnects automatically. Results written meanwhile, or while `MOST_UNSENT` results wait for a slow link, are dropped and
+    counted in `lost`, because new results matter more than old ones.
 
     Raises:
         MissingExtra: paho-mqtt is not installed.
@@ -99,13 +99,14 @@ class MqttSink:
             client.connect(host, port, KEEPALIVE_S)
         except (OSError, ValueError) as error:
             raise SinkError(
-                f"{scheme}://{host}:{port}: no broker there: {first_line(error)}; check address, port and TLS"
+                f"{scheme}://{host}:{port}: no broker: {first_line(error)}; check address, port and TLS"
             ) from error
         client.loop_start()
         if not connected.wait(CONNECT_S):
             self.close()
             raise SinkError(
-                f"{scheme}://{host}:{port}: the broker did not accept us within {CONNECT_S:g} s; check name and password"
+                f"{scheme}://{host}:{port}: the broker did not accept the connection within {CONNECT_S:g} s; check "
+                "name and password"
             )
 
     @property
@@ -123,7 +124,7 @@ class MqttSink:
             self._unsent.append(self._client.publish(f"{self._topic}/result", text, qos=self._qos))
 
     def _is_done(self, message: Any) -> bool:
-        """Whether the link has taken a message, or lost it, which is counted."""
+        """Whether a message was sent or lost; lost messages are counted."""
         try:
             return bool(message.is_published())
         except (RuntimeError, ValueError):
@@ -151,7 +152,7 @@ def over_tls(rest: str) -> MqttSink:
 
 
 def read_secret(path: str) -> str:
-    """The first line of a file: a password does not belong into a URI, which any process can see."""
+    """The first line of a file. A URI must not contain a password, because other processes can see it."""
     try:
         with open(path, encoding="utf-8") as file:
             return file.readline().strip()

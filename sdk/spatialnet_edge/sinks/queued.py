@@ -1,4 +1,4 @@
-"""A bounded queue and a thread in front of a sink, so that a slow one does not hold up the frames behind it."""
+"""A bounded queue and a thread for a sink, so that a slow sink does not block the pipeline."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from spatialnet_edge.sinks.registry import (
 
 CAPACITY = 64
 CAPACITY_WITH_PIXELS = 8
-"""A frame of a camera takes megabytes."""
+"""Capacity for results with pixels: a camera frame takes megabytes."""
 IDLE_S = 0.5
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 NO_PIXELS = np.empty((0, 0, 3), np.uint8)
@@ -34,20 +34,20 @@ NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 @final
 class QueuedSink:
-    """Wraps a sink.
+    """Wraps a sink with a queue and a thread.
 
     Args:
-        wait: for recorded footage, True: when the queue is full the pipeline waits and nothing is lost. For live sources,
-            False: the oldest result in the queue is dropped and counted.
-        reopen: opens the sink anew after it failed, again and again, with growing pauses; results meanwhile are dropped when the
-            queue is full. Without it, the first failure is raised by the next `write`.
-        report: told `sink_failed` and `sink_back`, and what the sink itself reports.
-        sink: None for one that could not be reached yet: `reopen` goes on trying.
+        wait: True, for recordings: when the queue is full the pipeline waits, and no result is lost. False, for live sources:
+            the oldest result in the queue is dropped and counted.
+        reopen: reopens the sink after a failure, repeatedly, with growing pauses; meanwhile results are dropped when the queue
+            is full. None: the next `write` raises the first failure.
+        report: called with `sink_failed` and `sink_back`, and with events of the sink itself.
+        sink: None if it could not be opened yet: `reopen` keeps trying.
 
     Attributes:
-        dropped: results that the sink never saw.
-        refused_since: moment of the monotonic clock since which the sink has taken nothing of what it was offered; None when it
-            took the last one. A sink that counts a result as `lost` has not taken it.
+        dropped: results that were not passed to the sink.
+        refused_since: monotonic time since which the sink has accepted no result; None if it accepted the last one. A result
+            that a sink counts as `lost` was not accepted.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class QueuedSink:
         """Queue a result.
 
         Raises:
-            SinkError: the sink failed earlier and is not opened anew.
+            SinkError: the sink failed earlier and is not reopened.
         """
         if self._failure is not None:
             raise self._translated() from self._failure
@@ -91,10 +91,10 @@ class QueuedSink:
             self.dropped += 1
 
     def close(self, timeout: float | None = None) -> None:
-        """Let the sink finish what is queued, then close it. A second time does nothing.
+        """Let the sink write the queue, then close it. A second call does nothing.
 
         Args:
-            timeout: seconds; a sink that takes longer is left behind, and what it still had counts as dropped.
+            timeout: seconds; a slower sink is abandoned, and its remaining results count as dropped.
 
         Raises:
             SinkError: the sink had failed.
@@ -134,14 +134,14 @@ class QueuedSink:
             self.refused_since = None
 
     def _lost(self) -> int:
-        """Results that the sink itself could not deliver."""
+        """Number of results that the sink itself could not deliver."""
         return self._sink.lost if isinstance(self._sink, CountsLost) else 0
 
     def _flush(self) -> None:
         self._attempt(flush, losing=0)
 
     def _attempt(self, step: Callable[[Sink], None], losing: int) -> bool:
-        """Do something with the sink; if it fails, open it anew. Returns whether it succeeded."""
+        """Call the sink; if it fails, reopen it. Returns whether the call succeeded."""
         sink = self._sink
         assert sink is not None
         try:
@@ -164,15 +164,15 @@ class QueuedSink:
         while self._sink is None:
             if self._stopping.wait(wait):
                 self.dropped += len(self._inbox)
-                raise SinkError(f"{self.name}: could not be opened again before the end")
+                raise SinkError(f"{self.name}: could not be reopened before the end")
             wait = min(wait * 2, LONGEST_WAIT_S)
             with suppress(Exception):
                 self._sink = self._reopen()
                 self._introduce(self._sink)
-        self._tell("sink_back", f"{self.name}: opened again; {self.dropped} results dropped so far")
+        self._tell("sink_back", f"{self.name}: reopened; {self.dropped} results dropped so far")
 
     def figures(self) -> dict[str, int]:
-        """What did not arrive: dropped here, and what the sink itself counts."""
+        """Undelivered results: dropped here, and those that the sink counts."""
         sink = self._sink
         counts = {"lost": self._lost()}
         if isinstance(sink, CountsClients):
@@ -182,7 +182,7 @@ class QueuedSink:
         return {"dropped": self.dropped, **{name: count for name, count in counts.items() if count}}
 
     def _introduce(self, sink: Sink | None) -> None:
-        """Pass our `report` on to a sink that reports events."""
+        """Give our `report` to a sink that reports events."""
         if self._report is not None and isinstance(sink, Reporting):
             sink.report = self._report
 

@@ -1,29 +1,29 @@
-"""A result as bytes: for a radio, a socket, or flight software in C. Little-endian, fixed layout, version 2.
+"""Binary record of a result, for a radio, a socket, or flight software in C. Little-endian, fixed layout, version 2.
 
 | offset | type | field |
 |---|---|---|
 | 0 | char[4] | `SNER` |
 | 4 | u16 | version, 2 |
-| 6 | u16 | bytes of the whole record, CRC included |
+| 6 | u16 | bytes of the complete record, including the CRC |
 | 8 | u64 | number of the frame |
 | 16 | u64 | captured, monotonic clock, ns |
 | 24 | u64 | captured, wall clock, µs since 1970 (UTC) |
 | 32 | u32 | age at emit, µs |
 | 36 | u16 | flags: 1 dark, 2 saturated, 4 late, 8 position known |
-| 38 | u16 | answers that follow |
-| 40 | i32, i32, i32 | latitude and longitude in 1e-7 degrees (WGS 84), altitude in mm, -2147483648 where it is unknown |
-| 52 | u8[8] | bundle that answered: the first bytes of its sha256; zeros for none |
-| 60 | u8 | `known` in 1/254; 255 for a model without that output |
-| 61 | u8 | why no head has a label, see `REASONS`; 0 when the heads answer |
-| 62 | u16 | 0; for later versions |
-| 64 | 16 bytes each | answers |
-| end - 4 | u32 | CRC-32 (as zlib has it) of everything before |
+| 38 | u16 | number of predictions |
+| 40 | i32, i32, i32 | latitude and longitude in 1e-7 degrees (WGS 84), altitude in mm, -2147483648 if unknown |
+| 52 | u8[8] | bundle: the first bytes of its sha256; zeros if unknown |
+| 60 | u8 | `known` in 1/254; 255 if the model has no such output |
+| 61 | u8 | why no head has a label, see `REASONS`; 0 if the heads have labels |
+| 62 | u16 | 0; reserved |
+| 64 | 16 bytes each | predictions |
+| end - 4 | u32 | CRC-32 (as in zlib) of everything before |
 
-An answer: u8 place of the head in the model, u8 kind (0 one label, 1 labels that are present, 2 quantity), i16 label (its
-place in the head; -1 for unsure and for other kinds), f32 confidence or quantity, u64 bits of the labels that are present.
+A prediction: u8 index of the head in the model, u8 kind (0 one label, 1 present labels, 2 quantity), i16 label (its
+index in the head; -1 for no label and for other kinds), f32 confidence or quantity, u64 bits of the present labels.
 
-The bundle's hash says whose places these are: names of heads and labels are what `spatialnet-edge inspect --json` prints of that
-bundle. Version 1 had no hash. The C header is `firmware_examples/c_client/spatialnet_record.h`.
+The indices refer to the bundle with this hash: `spatialnet-edge inspect --json` prints its names of heads and labels.
+Version 1 had no hash. The C header is `firmware_examples/c_client/spatialnet_record.h`.
 """
 
 from __future__ import annotations
@@ -49,20 +49,20 @@ ONE_LABEL, LABELS, QUANTITY = 0, 1, 2
 UNSURE = -1
 MOST_LABELS = 64
 UNKNOWN = -(2**31)
-"""An altitude that nobody knows."""
+"""Value of an unknown altitude."""
 MOST_PLACE = 2**15 - 1
-"""The place of a label has 15 bits."""
+"""Largest label index: 15 bits."""
 MOST_ANSWERS = 64
-"""As many as the C header takes."""
+"""Limit of predictions, as in the C header."""
 NO_BUNDLE = bytes(8)
 KNOWN_STEPS, KNOWN_NOT_SAID = 254, 255
 REASONS: tuple[str, ...] = ("unknown", "dark", "saturated", "featureless")
-"""A record has the place of the reason here plus one. New reasons are added at the end."""
+"""A record has the index of the reason here plus one. New reasons are added at the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """See the module; `present` are places of labels."""
+    """One prediction of a record; `present` has label indices."""
 
     head: int
     kind: int
@@ -73,12 +73,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record as it was read.
+    """A decoded record.
 
     Attributes:
-        bundle: short hash of the bundle that answered; None when the record names none.
-        known: 0 to 1 in steps of 1/254; None for a model without that output.
-        reason: why no head has a label, one of `REASONS`; None when the heads answer.
+        bundle: short hash of the bundle; None if the record has none.
+        known: 0 to 1 in steps of 1/254; None if the model has no such output.
+        reason: why no head has a label, one of `REASONS`; None if the heads have labels.
     """
 
     seq: int
@@ -94,13 +94,15 @@ class Record:
 
 
 def pack(result: FrameResult) -> bytes:
-    """A result as one record.
+    """Encode a result as one record.
 
     Raises:
-        SinkError: more than 64 heads, more than 64 labels of a multilabel head, or a label behind place 32,767.
+        SinkError: more than 64 heads, more than 64 labels of a multilabel head, or a label index above 32,767.
     """
     if len(result.predictions) > MOST_ANSWERS:
-        raise SinkError(f"a model of {len(result.predictions)} heads does not fit a record, which has {MOST_ANSWERS} answers")
+        raise SinkError(
+            f"a model of {len(result.predictions)} heads does not fit a record, which has at most {MOST_ANSWERS} predictions"
+        )
     answers = [_answer(place, answer) for place, answer in enumerate(result.predictions.values())]
     place = _place(result.frame.pose)
     flags = sum(QUALITY.get(name, 0) for name in result.quality) | (LATE if result.late else 0) | (PLACED if place else 0)
@@ -128,7 +130,7 @@ def pack(result: FrameResult) -> bytes:
 
 
 def bundle_bytes(short_hash: str | None) -> bytes:
-    """The eight bytes that name a bundle on a link."""
+    """The first eight bytes of a bundle's hash."""
     return NO_BUNDLE if short_hash is None else bytes.fromhex(short_hash)
 
 
@@ -138,12 +140,12 @@ def bundle_name(raw: bytes) -> str | None:
 
 
 def reason_name(number: int) -> str | None:
-    """The reason from its number in a record; None for 0 and for reasons of later versions."""
+    """The reason for a number in a record; None for 0 and for reasons of later versions."""
     return REASONS[number - 1] if 0 < number <= len(REASONS) else None
 
 
 def _place(pose: Pose | None) -> tuple[int, ...] | None:
-    """As it goes into the record, heights beyond 2,147 km as just that; None for no pose or one that is no number."""
+    """Encode a position; altitudes are limited to 2,147 km. None without a pose, or if a value is not a number."""
     if pose is None or not all(map(math.isfinite, (pose.latitude, pose.longitude, pose.altitude or 0.0))):
         return None
     scaled = (pose.latitude * 1e7, pose.longitude * 1e7, (pose.altitude or 0.0) * 1e3)
@@ -152,10 +154,10 @@ def _place(pose: Pose | None) -> tuple[int, ...] | None:
 
 
 def unpack(content: bytes) -> Record:
-    """Read one record.
+    """Decode one record.
 
     Raises:
-        ValueError: it is cut off, changed, or of another version.
+        ValueError: truncated, changed, or of another version.
     """
     if len(content) < HEADER.size + CRC.size or not content.startswith(MAGIC):
         raise ValueError(f"{len(content)} bytes that begin with {content[:4]!r}: not a record")
@@ -164,9 +166,9 @@ def unpack(content: bytes) -> Record:
         raise ValueError(f"a record of version {version}; this reads version {VERSION}")
     *place, bundle, known, reason, _ = more
     if size != len(content) or size != HEADER.size + ANSWER.size * count + CRC.size:
-        raise ValueError(f"{len(content)} bytes; the record says {size} with {count} answers")
+        raise ValueError(f"{len(content)} bytes; the record has a size of {size} with {count} predictions")
     if CRC.unpack(content[-CRC.size :])[0] != zlib.crc32(content[: -CRC.size]):
-        raise ValueError("the CRC does not fit: the record was changed on its way")
+        raise ValueError("wrong CRC: the record was changed during transmission")
     answers = [
         Answer(head, kind, label, value, tuple(bit for bit in range(MOST_LABELS) if present >> bit & 1))
         for head, kind, label, value, present in ANSWER.iter_unpack(content[HEADER.size : -CRC.size])
@@ -192,7 +194,7 @@ def _answer(place: int, answer: Prediction) -> bytes:
         case Classification():
             label = UNSURE if answer.label is None else answer.labels.index(answer.label)
             if label > MOST_PLACE:
-                raise SinkError(f"label {label} of a head does not fit a record, which takes places up to {MOST_PLACE}")
+                raise SinkError(f"label {label} of a head does not fit a record, which has indices up to {MOST_PLACE}")
             return ANSWER.pack(place, ONE_LABEL, label, answer.confidence, 0)
         case MultilabelPrediction():
             if len(answer.labels) > MOST_LABELS:

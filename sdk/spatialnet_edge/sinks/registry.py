@@ -1,21 +1,21 @@
-"""Where results go, and the URIs that name it.
+"""The sink registry and its URI grammar.
 
 | URI | sink |
 |---|---|
-| `jsonl:log.jsonl`, `jsonl:-` | one JSON object a line, added to what is there; `-` is standard output |
-| `csv:results.csv`, `csv:-` | one row a frame, for spreadsheets and data frames |
-| `video:out.mp4` | the frames with the answers drawn on them; `out-2.mp4` if it is there already (extra `opencv`) |
-| `log:FOLDER` | lines with a CRC-32 in segments under a cap, on the disk within a second |
-| `geojson:places.geojsonl` | one GeoJSON feature a frame that knows where it was taken |
-| `udp://HOST:PORT` | one binary record a datagram (`wire.py`) |
+| `jsonl:log.jsonl`, `jsonl:-` | one JSON object per line, appended to the file; `-` is standard output |
+| `csv:results.csv`, `csv:-` | one row per frame, for spreadsheets and data frames |
+| `video:out.mp4` | the frames with the predictions drawn on them; `out-2.mp4` if the file exists (extra `opencv`) |
+| `log:FOLDER` | lines with a CRC-32 in segments of limited total size, on disk within a second |
+| `geojson:places.geojsonl` | one GeoJSON feature per frame with a known position |
+| `udp://HOST:PORT` | one binary record per datagram (`record_codec.py`) |
 | `unix:/run/x.sock` | the same records to programs on this computer |
 | `ccsds+udp://HOST:PORT?apid=0x2a` | the same records in space packets (extra `ccsds`) |
-| `mavlink:udpout:HOST:14550` | into a vehicle's network, as an onboard computer (extra `mavlink`) |
-| `mqtt://HOST/TOPIC`, `mqtts://…` | to a broker, with a last will (extra `mqtt`) |
+| `mavlink:udpout:HOST:14550` | a vehicle's network, as an onboard computer (extra `mavlink`) |
+| `mqtt://HOST/TOPIC`, `mqtts://…` | an MQTT broker, with a last will (extra `mqtt`) |
 | `null:` | nowhere |
-| `NAME:REST` | whatever an installed package adds under the entry point `spatialnet_edge.sinks` |
+| `NAME:REST` | a sink of an installed package, by the entry point `spatialnet_edge.sinks` |
 
-Each sink works behind a bounded queue and a thread of its own (`QueuedSink`).
+Each sink has its own bounded queue and thread (`QueuedSink`).
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from spatialnet_edge.core.results import FrameResult
 
 
 class Sink(Protocol):
-    """Takes results one by one; `close` flushes and may be called twice.
+    """Receives results one by one; `close` flushes and may be called twice.
 
-    The Protocols below are optional: a sink that has their attributes or methods has that ability. All sinks but `video:`,
-    `log:` (which has caps of its own) and `null:` take `?budget=BYTES_A_SECOND`.
+    The protocols below are optional: a sink that has their attributes or methods has that ability. All sinks except `video:`,
+    `log:` (which has its own size limits) and `null:` accept `?budget=BYTES_A_SECOND`.
     """
 
     def write(self, result: FrameResult) -> None: ...
@@ -43,7 +43,7 @@ class Sink(Protocol):
 
 @runtime_checkable
 class PixelChoice(Protocol):
-    """A sink that says whether it reads pixels. With False, frames are queued without their pixels; the default is True."""
+    """A sink that declares whether it reads pixels. With False, frames are queued without their pixels; the default is True."""
 
     wants_pixels: bool
 
@@ -57,14 +57,14 @@ class Flushable(Protocol):
 
 @runtime_checkable
 class Reporting(Protocol):
-    """A sink that reports events. `report` takes the name of an event and one line; it is set after the sink is opened."""
+    """A sink that reports events. `report` is called with an event's name and one line; it is set after the sink is opened."""
 
     report: Callable[[str, str], None] | None
 
 
 @runtime_checkable
 class CountsLost(Protocol):
-    """A sink that counts the results that it could not deliver, rather than raise an error for each."""
+    """A sink that counts undelivered results instead of raising an error for each."""
 
     @property
     def lost(self) -> int: ...
@@ -72,7 +72,7 @@ class CountsLost(Protocol):
 
 @runtime_checkable
 class CountsOverBudget(Protocol):
-    """A sink that counts the results that its budget of bytes a second did not allow."""
+    """A sink that counts the results that exceeded its byte budget."""
 
     @property
     def over_budget(self) -> int: ...
@@ -83,8 +83,8 @@ class CountsClients(Protocol):
     """A sink that serves several clients.
 
     Attributes:
-        missed: results that one client did not get, counted for each client.
-        turned_away: clients that were refused because the sink serves as many as it can.
+        missed: undelivered results, counted per client.
+        turned_away: clients rejected because of the client limit.
     """
 
     @property
@@ -110,16 +110,16 @@ SINKS: Mapping[str, Plugin] = {
 }
 
 OWNERS = frozenset({"jsonl", "csv", "video", "log", "geojson", "unix"})
-"""What has its file, folder or socket to itself: a second one there would spoil it."""
+"""Sinks that need exclusive use of their file, folder or socket."""
 
 
 def open_sink(uri: str) -> Sink:
-    """Open what a URI names, without a queue around it.
+    """Open the sink that a URI names, without a queue.
 
     Raises:
         UsageError: no such sink.
         SinkRefused: it cannot be opened for writing.
-        SinkError: the disk is full, and may have room later.
+        SinkError: the disk is full; a retry may succeed.
         MissingExtra: its library is not installed.
     """
     plugin, rest = _row_of(uri)
@@ -128,10 +128,10 @@ def open_sink(uri: str) -> Sink:
 
 
 def check_sink(uri: str) -> None:
-    """Read a URI with all its options, and open nothing.
+    """Validate a URI with all its options without opening anything.
 
     Raises:
-        UsageError, Refused: `open_sink` would not take it, whatever is at the other end.
+        UsageError, Refused: the URI is invalid for `open_sink`.
         MissingExtra: its library is not installed.
     """
     plugin, rest = _row_of(uri)
@@ -140,7 +140,7 @@ def check_sink(uri: str) -> None:
 
 
 def place_of(uri: str) -> str | None:
-    """The file, folder or socket that a sink has to itself, in one spelling; None for sinks that share."""
+    """The file, folder or socket that a sink uses exclusively, as a canonical path; None for other sinks."""
     scheme, _, rest = uri.partition(":")
     path = rest.partition("?")[0]
     return os.path.realpath(path) if scheme in OWNERS and path != "-" else None
@@ -155,7 +155,7 @@ def _row_of(uri: str) -> tuple[Plugin, str]:
 
 
 def names_of(uris: Sequence[str]) -> list[str]:
-    """`mqtt`, `mqtt-2` …: each sink by a name that does not show its URI, which may hold a password."""
+    """Names for sinks, such as `mqtt` and `mqtt-2`. They do not show the URI, which may contain a password."""
     kinds = [uri.partition(":")[0] for uri in uris]
     before = [kinds[:index].count(kind) for index, kind in enumerate(kinds)]
     return [f"{kind}-{count + 1}" if count else kind for kind, count in zip(kinds, before, strict=True)]

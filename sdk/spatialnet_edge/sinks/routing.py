@@ -1,10 +1,10 @@
-"""One readable line that says which frames are worth their downlink.
+"""Routing rule: one readable line that selects the frames for the downlink.
 
     keep if land_use in [residential, industrial] and p >= 0.8 else thumbnail
 
-`p` is the confidence of the head that was named last. Conditions: `HEAD in [LABEL, …]`, `HEAD is LABEL`, `HEAD has LABEL` (an
-object that is present), `HEAD >= NUMBER` (a quantity), `known >= NUMBER`, `p >= NUMBER`, `unknown` (the frame has no label),
-joined by `and`, or `always`. What is not kept becomes a `thumbnail` or is left out (`nothing`).
+`p` is the confidence of the last named head. Conditions: `HEAD in [LABEL, …]`, `HEAD is LABEL`, `HEAD has LABEL` (a
+present object), `HEAD >= NUMBER` (a quantity), `known >= NUMBER`, `p >= NUMBER`, `unknown` (the frame has no label),
+joined by `and`, or `always`. Other frames become a `thumbnail` or are dropped (`nothing`).
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ Condition = Callable[[FrameResult], bool]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A rule that was read: what it keeps, and what becomes of the rest."""
+    """A parsed rule: the conditions for keeping a frame, and the decision for other frames."""
 
     conditions: tuple[Condition, ...]
     otherwise: str
 
     def decide(self, result: FrameResult) -> str:
-        """`keep`, `thumbnail` or `nothing`."""
+        """The decision for a result: `keep`, `thumbnail` or `nothing`."""
         return "keep" if all(condition(result) for condition in self.conditions) else self.otherwise
 
 
 def read_rule(text: str, spec: ModelSpec) -> Route:
-    """Read a rule, and hold every name in it against the model.
+    """Parse a rule and check every name in it against the model.
 
     Raises:
-        UsageError: not a rule, or a head or label that the model does not have.
+        UsageError: not a rule, or an unknown head or label.
     """
     found = RULE.match(text)
     if found is None:
         example = "keep if land_use is water and p >= 0.8 else nothing"
-        raise UsageError(f"'{text}': expected 'keep if CONDITION and … else thumbnail', for instance '{example}'")
+        raise UsageError(f"'{text}': expected 'keep if CONDITION and … else thumbnail'; example: '{example}'")
     conditions: list[Condition] = []
     head = ""
     for part in re.split(r"\s+and\s+", found["conditions"]):
@@ -59,14 +59,14 @@ def read_rule(text: str, spec: ModelSpec) -> Route:
 def _read_condition(text: str, spec: ModelSpec, before: str) -> tuple[Condition, str]:
     match = CONDITION.match(text)
     if match is None:
-        raise UsageError(f"'{text}' is no condition; see routing.py for what there is")
+        raise UsageError(f"'{text}' is not a condition; the docstring of spatialnet_edge.sinks.routing lists them")
     if match["always"]:
         return (lambda result: True), before
     if match["unknown"]:
         return (lambda result: result.reason is not None), before
     if match["least"]:
         if not before:
-            raise UsageError(f"'{text}': p of which head? name one before it, such as 'land_use is water and {text}'")
+            raise UsageError(f"'{text}': p needs a head before it, such as 'land_use is water and {text}'")
         least = float(match["least"])
         return (lambda result: _confidence(result, before) >= least), before
     if match["quantity"] == KNOWN:

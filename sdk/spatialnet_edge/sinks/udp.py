@@ -1,4 +1,4 @@
-"""Records as datagrams: bare (`udp:`) or inside CCSDS space packets (`ccsds+udp:`)."""
+"""UDP sinks: binary records as plain datagrams (`udp:`) or in CCSDS space packets (`ccsds+udp:`)."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ MOST_APID = 0x7FF - 1
 
 
 def parse_udp(rest: str) -> tuple[str, int, float]:
-    """Host, port and budget. Raises UsageError."""
+    """Parse host, port and budget. Raises UsageError."""
     host, port, _, options = parse_peer("udp", rest, DEFAULT_PORT, {"budget": "0"})
     return host, port, number("udp", options, "budget")
 
 
 def parse_ccsds(rest: str) -> tuple[str, int, float, int]:
-    """Host, port, budget and application process identifier. Raises UsageError."""
+    """Parse host, port, budget and application process identifier. Raises UsageError."""
     host, port, _, options = parse_peer("ccsds+udp", rest, CCSDS_PORT, {"budget": "0", "apid": "0x2a"})
     apid = int(number("ccsds+udp", options, "apid"))
     if apid > MOST_APID:
-        raise UsageError(f"ccsds+udp: apid={options['apid']}: at most {MOST_APID:#x}, since 0x7ff is idle")
+        raise UsageError(f"ccsds+udp: apid={options['apid']}: at most {MOST_APID:#x}; 0x7ff means idle")
     return host, port, number("ccsds+udp", options, "budget"), apid
 
 
 class DatagramSink:
-    """What both kinds share: a socket that is made anew when the link was down, since we may have another address by then, and a
-    budget.
+    """Base of both sinks: a socket and a byte budget. The socket is recreated after the link was down, because our address may
+    have changed.
 
     Attributes:
-        lost: datagrams that could not be sent. One that nobody takes at the other end is lost unseen, as datagrams are.
-        report: told `sink_failed` when they begin to be lost, and `sink_back` when the first goes out again.
+        lost: datagrams that could not be sent. A datagram that does not arrive is not counted.
+        report: called with `sink_failed` when sending starts to fail, and with `sink_back` when it works again.
 
     Raises:
         SinkError: the peer's name is unknown.
@@ -70,17 +70,17 @@ class DatagramSink:
         try:
             if self._socket is None:
                 self._socket = connected(self._host, self._port)
-            with suppress(ConnectionRefusedError):  # a peer that is not there yet says so by ICMP; it may come
+            with suppress(ConnectionRefusedError):  # ICMP reports a peer that is not listening; it may start later
                 self._socket.send(content)
         except (OSError, SinkError) as error:
             self.lost += 1
             self.close()
-            self._tell(True, f"{self._where}: {first_line(error)}; tried again with every record")
+            self._tell(True, f"{self._where}: {first_line(error)}; retried with every record")
         else:
-            self._tell(False, f"{self._where}: reached again; {self.lost} records lost so far")
+            self._tell(False, f"{self._where}: works again; {self.lost} records lost so far")
 
     def _tell(self, down: bool, detail: str) -> None:
-        """Of a change alone."""
+        """Report only changes of the state."""
         if down != self._down and self.report is not None:
             self.report("sink_failed" if down else "sink_back", detail)
         self._down = down
@@ -88,7 +88,7 @@ class DatagramSink:
 
 @final
 class UdpSink(DatagramSink):
-    """`udp://HOST:PORT?budget=BYTES_A_SECOND`: one record a datagram; see `wire.py`."""
+    """`udp://HOST:PORT?budget=BYTES_A_SECOND`: one record per datagram; see `record_codec.py`."""
 
     def __init__(self, rest: str) -> None:
         super().__init__(*parse_udp(rest))
@@ -101,12 +101,12 @@ class UdpSink(DatagramSink):
 class CcsdsUdpSink(DatagramSink):
     """`ccsds+udp://HOST:PORT?apid=0x2a&budget=BYTES_A_SECOND`: telemetry space packets (CCSDS 133.0-B-2).
 
-    The packet's data field is one record (`wire.py`) followed by a CRC-16 over the whole packet (CCSDS 132.0-B-3, 4.1.6: CCITT
-    polynomial, preset to ones). The sequence count rises with every packet that is made, sent or not, and whatever happens to the
-    link: the ground sees how many are missing.
+    The packet's data field is one record (`record_codec.py`) followed by a CRC-16 over the complete packet (CCSDS 132.0-B-3,
+    4.1.6: CCITT polynomial, preset to ones). The sequence count increases with every packet, sent or not, so that the ground
+    can count missing packets.
 
     Args:
-        first: sequence count to begin with, for a program that goes on where it stopped.
+        first: first sequence count, for a program that continues an earlier sequence.
 
     Raises:
         MissingExtra: `spacepackets` or `fastcrc` is not installed.
@@ -125,10 +125,10 @@ class CcsdsUdpSink(DatagramSink):
 
 
 def connected(host: str, port: int) -> socket.socket:
-    """A datagram socket to a peer, whatever family its name has.
+    """A datagram socket to a peer, for any address family.
 
     Raises:
-        SinkError: the name is unknown, or no network leads there.
+        SinkError: the name is unknown, or there is no route.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]

@@ -1,4 +1,4 @@
-"""Records to programs on the same computer, such as flight software in C: a socket in the file system."""
+"""Unix socket sink: records to programs on the same computer, such as flight software in C."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from spatialnet_edge.sinks.record_codec import pack
 
 WAITING = 8
 MOST_CLIENTS = 32
-"""Each takes a descriptor and a buffer of the kernel; whoever comes later is turned away."""
+"""Limit of clients, because each one needs a descriptor and a kernel buffer; others are rejected."""
 LONGEST_PATH = 107
-"""Bytes (unix(7), sun_path without its final zero)."""
+"""Largest path in bytes (unix(7), sun_path without its final zero)."""
 
 
 def parse_unix(rest: str) -> tuple[Path, Budget]:
-    """The path of the socket, and the budget.
+    """Parse the path of the socket and the budget.
 
     Raises:
-        UsageError: a budget that is no number.
+        UsageError: the budget is not a number.
         SinkRefused: no path, or one that is too long for a socket.
     """
     path, budget = path_and_budget("unix", rest)
@@ -36,19 +36,20 @@ def parse_unix(rest: str) -> tuple[Path, Budget]:
 
 @final
 class UnixSink:
-    """`unix:/run/spatialnet-edge/results.sock?budget=BYTES_A_SECOND`: whoever connects gets every record from then on, one
-    a message.
+    """`unix:/run/spatialnet-edge/results.sock?budget=BYTES_A_SECOND`: every connected client gets every record, one per
+    message.
 
-    The socket keeps messages whole (unix(7), SOCK_SEQPACKET). A client that reads too slowly misses records, which the frames'
-    numbers show it; it never holds up the others or us. At most `MOST_CLIENTS` are served.
+    The socket preserves message boundaries (unix(7), SOCK_SEQPACKET). A client that reads too slowly misses records and can
+    detect this by the frame
+    numbers; it does not delay other clients or the pipeline. At most `MOST_CLIENTS` are served.
 
     Attributes:
-        missed: records that one client did not get, counted for each client.
-        lost: records that no client got though some were connected.
-        turned_away: clients that came when `MOST_CLIENTS` were there.
+        missed: undelivered records, counted per client.
+        lost: records that no client got although some were connected.
+        turned_away: clients rejected because `MOST_CLIENTS` were connected.
 
     Raises:
-        SinkRefused: the path cannot be used, or a living process listens there.
+        SinkRefused: the path cannot be used, or another process listens there.
     """
 
     wants_pixels = False
@@ -68,7 +69,7 @@ class UnixSink:
             self._server.listen(WAITING)
         except OSError as error:
             self._server.close()
-            raise SinkRefused(f"{self._path}: no socket can be made here by user {os.geteuid()}: {error}") from error
+            raise SinkRefused(f"{self._path}: a socket cannot be created here by user {os.geteuid()}: {error}") from error
         except SinkRefused:
             self._server.close()
             raise
@@ -98,8 +99,8 @@ class UnixSink:
         return True
 
     def flush(self) -> None:
-        """Let in who is waiting, and let go who has left."""
-        with suppress(OSError):  # nobody waits, or no descriptor is left: tried again with the next record
+        """Accept waiting clients and remove disconnected ones."""
+        with suppress(OSError):  # no waiting client, or no free descriptor: retried with the next record
             while True:
                 client, _ = self._server.accept()
                 if len(self._clients) >= MOST_CLIENTS:
@@ -125,12 +126,12 @@ class UnixSink:
             return
         self._server.close()
         with suppress(OSError):
-            if self._path.lstat().st_ino == self._inode:  # else another process has made its own there
+            if self._path.lstat().st_ino == self._inode:  # otherwise another process has created its socket there
                 self._path.unlink()
 
 
 def has_left(client: socket.socket) -> bool:
-    """Whether the other end is closed. What a client sends is not read."""
+    """Whether the client has disconnected. Data from a client are not read."""
     try:
         return client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
     except BlockingIOError:
@@ -140,10 +141,10 @@ def has_left(client: socket.socket) -> bool:
 
 
 def remove_dead_socket(path: Path) -> None:
-    """Remove a socket without a listener, such as that of a process which was killed.
+    """Remove a socket without a listener, for instance of a killed process.
 
     Raises:
-        SinkRefused: somebody does.
+        SinkRefused: another process listens.
     """
     for kind in (socket.SOCK_SEQPACKET, socket.SOCK_STREAM, socket.SOCK_DGRAM):
         with socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK) as probe:
@@ -153,9 +154,9 @@ def remove_dead_socket(path: Path) -> None:
                 path.unlink()
                 return
             except BlockingIOError:
-                pass  # it listens, and its queue is full
+                pass  # a listener with a full queue
             except OSError as error:
-                if error.errno == errno.EPROTOTYPE:  # another kind of socket
+                if error.errno == errno.EPROTOTYPE:  # a socket of another type
                     continue
                 raise
-        raise SinkRefused(f"{path}: another process listens on this socket; stop it, or give this sink another path")
+        raise SinkRefused(f"{path}: another process listens on this socket; stop that process, or use another path")

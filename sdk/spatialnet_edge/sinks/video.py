@@ -1,4 +1,4 @@
-"""The frames with the answers drawn on them, as a video that any player opens."""
+"""Video sink: the frames with the predictions drawn on them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from spatialnet_edge.sinks.file_errors import not_opened
 DEFAULT_FPS = 30.0
 MAX_WIDTH = 1280
 LEAST_FREE = 8 << 20
-"""Bytes. OpenCV says nothing of a full disk, and a video without its index, which is written last, cannot be read."""
+"""Minimum free bytes. OpenCV does not report a full disk, and a video is unreadable without its index, which is written
+last."""
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 PANEL, BAR, TEXT, FAINT = (32, 24, 16), (80, 176, 64), (255, 255, 255), (190, 190, 190)  # BGR
 
 
 def parse_video(rest: str) -> Path:
-    """The path of the video. Raises SinkRefused for one that is neither .mp4 nor .avi."""
+    """Parse the path of the video. Raises SinkRefused unless it ends in .mp4 or .avi."""
     path = Path(rest)
     if path.suffix.lower() not in (".mp4", ".avi"):
         raise SinkRefused(f"{rest}: the overlay video is written as .mp4 or .avi; found '{path.suffix}'")
@@ -38,13 +39,13 @@ class VideoSink:
     """Writes MPEG-4 at the first frame's size (at most 1280 wide); later frames are scaled to it.
 
     Args:
-        rest: path of the video, `.mp4` or `.avi`. A video that is there already stays: the new one is `NAME-2.mp4`, and so on.
-        fps: of the video; None for 30.
-        overwrite: write over a video that is there already.
+        rest: path of the video, `.mp4` or `.avi`. An existing video is kept: the new one is `NAME-2.mp4`, and so on.
+        fps: of the video; None: 30.
+        overwrite: replace an existing video.
 
     Raises:
-        SinkRefused: not such a path, or it cannot be written.
-        SinkError: the disk is full; by `write`: nearly so. The video ends there and can be read.
+        SinkRefused: another suffix, or the path cannot be written.
+        SinkError: the disk is full. `write` raises it when the disk is nearly full; the video ends there and is readable.
     """
 
     def __init__(self, rest: str, fps: float | None = None, overwrite: bool = False) -> None:
@@ -63,12 +64,12 @@ class VideoSink:
         if (free := shutil.disk_usage(self._path.parent).free) < LEAST_FREE:
             self.close()
             raise SinkError(
-                f"{self._path}: ends at frame {result.seq}: {free} bytes are free there; give it {LEAST_FREE} or more"
+                f"{self._path}: ends at frame {result.seq}: {free} bytes are free on that disk; {LEAST_FREE} are needed"
             )
         if self._writer is None:
             self._open(pixels.shape[1], pixels.shape[0])
         assert self._writer is not None
-        image = np.array(to_rgb(pixels)[..., ::-1])  # a copy: the frame may be shared memory, and others look at it too
+        image = np.array(to_rgb(pixels)[..., ::-1])  # a copy: the frame may be shared memory with other readers
         if (image.shape[1], image.shape[0]) != self._size:
             image = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)
         self._writer.write(draw(image.astype(np.uint8, copy=False), result))
@@ -85,18 +86,20 @@ class VideoSink:
         self._path = self._path if self._overwrite else free_name(self._path)
         writer = cv2.VideoWriter(str(self._path.absolute()), cv2.VideoWriter.fourcc(*codec), self._fps, self._size)
         if not writer.isOpened():
-            raise SinkError(f"{self._path}: OpenCV cannot write this video ({codec}, {self._size}); is the folder writable?")
+            raise SinkError(
+                f"{self._path}: OpenCV cannot write this video ({codec}, {self._size}); check that the folder is writable"
+            )
         self._writer = writer
 
 
 def free_name(path: Path) -> Path:
-    """The path, with the first number that makes it new."""
+    """The path, with a number if it exists already."""
     names = (path if number == 1 else path.with_stem(f"{path.stem}-{number}") for number in itertools.count(1))
     return next(name for name in names if not name.exists())
 
 
 def readable(result: FrameResult) -> Mapping[str, Prediction]:
-    """The answers that people are shown: without the heads of single data sets (`land_use_eurosat` beside `land_use`)."""
+    """The predictions for display: without the heads of single data sets (`land_use_eurosat` if there is `land_use`)."""
     names = result.predictions.keys()
     return {
         name: answer for name, answer in result.predictions.items() if not any(name.startswith(f"{each}_") for each in names)
@@ -104,7 +107,7 @@ def readable(result: FrameResult) -> Mapping[str, Prediction]:
 
 
 def draw(image: NDArray[np.uint8], result: FrameResult) -> NDArray[np.uint8]:
-    """Draw a panel with each head's answer and confidence into `image` (uint8 BGR), which is returned."""
+    """Draw a panel with each head's prediction and confidence into `image` (uint8 BGR), which is returned."""
     height, width = image.shape[:2]
     scale = max(0.35, min(width / 1280, height / 360))
     row, margin = int(30 * scale), int(12 * scale)

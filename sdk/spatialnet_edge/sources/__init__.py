@@ -1,5 +1,5 @@
-"""Where frames come from.
+"""Sources of frames.
 
 Start with `registry.py` (the `Source` protocol and the URI grammar), then `stills.py` and `video.py`. `supervised.py`,
-`capture_process.py` and `shm_transport.py` keep a camera in a process of its own.
+`capture_process.py` and `shm_transport.py` run a camera in a separate process.
 """

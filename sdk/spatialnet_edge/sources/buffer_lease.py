@@ -1,4 +1,4 @@
-"""Arrays on borrowed memory, which goes back when the last view of them is gone."""
+"""Arrays on leased memory, which is returned when the last view is deleted."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 @final
 class Lent:
-    """What such an array stands on: NumPy keeps it alive as long as any view of the array.
+    """The base object of such an array: NumPy keeps it alive as long as any view of the array.
 
     Args:
-        memory: what is lent; if it cannot be written, neither can the array.
-        give_back: called once, on whatever thread lets go of the last view.
+        memory: the leased memory; the array is read-only if the memory is.
+        give_back: called once, in the thread that deletes the last view.
     """
 
     def __init__(self, memory: NDArray[np.uint8], give_back: Callable[[], object]) -> None:
@@ -28,5 +28,5 @@ class Lent:
 
 
 def lend(memory: NDArray[np.uint8], give_back: Callable[[], object]) -> NDArray[np.uint8]:
-    """The same memory as an array of its own; see `Lent`."""
+    """An array on leased memory; see `Lent`."""
     return np.asarray(Lent(memory, give_back), np.uint8)

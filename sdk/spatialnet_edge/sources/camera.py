@@ -1,4 +1,4 @@
-"""Cameras of this computer, through OpenCV: on Linux, what Video4Linux shows."""
+"""Local cameras through OpenCV; on Linux those of Video4Linux."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ FPS_TOLERANCE = 0.1
 
 @final
 class CameraSource:
-    """`0`, `/dev/video2` or `/dev/v4l/by-id/…`, with `?size=1280x720&fps=30&format=MJPG` for another mode than the driver's first.
+    """`0`, `/dev/video2` or `/dev/v4l/by-id/…`, with `?size=1280x720&fps=30&format=MJPG` for another mode than the driver's
+    default.
 
-    An index goes to whichever camera the kernel found first; a path under `/dev/v4l/by-id` or `by-path` names one camera for ever.
+    An index names the camera that the kernel found at that position; a path under `/dev/v4l/by-id` or `by-path` always names
+    the same camera.
     """
 
     live = True
@@ -36,8 +38,8 @@ class CameraSource:
         self._capture = cv2.VideoCapture(int(device)) if device.isdigit() else cv2.VideoCapture(device, cv2.CAP_V4L2)
         if not self._capture.isOpened():
             raise SourceRefused(
-                f"camera {device}: cannot be opened; is it connected, is another program using it, "
-                f"and may this user read {camera_node(device)}?"
+                f"camera {device}: cannot be opened; check that it is connected, that no other program uses it, and "
+                f"that this user may read {camera_node(device)}"
             )
         for setting, value in wanted.items():
             self._capture.set(setting, value)
@@ -46,7 +48,7 @@ class CameraSource:
         self.fps = self._capture.get(cv2.CAP_PROP_FPS) or None
 
     def _refuse_another_mode(self, wanted: dict[int, float], query: str) -> None:
-        """A driver takes the nearest mode it has, without a word."""
+        """Refuse a mode other than the requested one: a driver silently uses its nearest mode."""
         given = {setting: self._capture.get(setting) for setting in MODE}
         off = [s for s in wanted if abs(given[s] - wanted[s]) > (FPS_TOLERANCE * wanted[s] if s == cv2.CAP_PROP_FPS else 0)]
         if off:
@@ -59,18 +61,18 @@ class CameraSource:
 
     def __iter__(self) -> Iterator[Frame | Skipped]:
         yield from read_frames(self._capture, self.uri, place=self.place)
-        raise SourceLost(f"camera {self.uri}: stopped giving frames; results up to here are kept")
+        raise SourceLost(f"camera {self.uri}: no more frames; the results so far are kept")
 
     def close(self) -> None:
         self._capture.release()
 
 
 def wanted_mode(uri: str, options: dict[str, str]) -> dict[int, float]:
-    """OpenCV's properties and their values, in the order in which drivers want to hear them: the format limits the sizes, and
-    the size the rates.
+    """OpenCV's properties and their values, in the order that drivers require: the format limits the sizes, the size limits
+    the rates.
 
     Raises:
-        SourceRefused: an option is not what it should be.
+        SourceRefused: an invalid option.
     """
     wanted: dict[int, float] = {}
     try:
@@ -82,12 +84,12 @@ def wanted_mode(uri: str, options: dict[str, str]) -> dict[int, float]:
         if options["fps"]:
             wanted[cv2.CAP_PROP_FPS] = float(options["fps"])
     except ValueError as error:
-        raise SourceRefused(f"{uri}: {error}; expected for instance 0?size=1280x720&fps=30&format=MJPG") from error
+        raise SourceRefused(f"{uri}: {error}; example: 0?size=1280x720&fps=30&format=MJPG") from error
     if any(not 0 < value < 2**32 for value in wanted.values()):
         raise SourceRefused(f"{uri}: size and fps must be positive")
     return wanted
 
 
 def four_letters(code: float) -> str:
-    """A pixel format of OpenCV's as Video4Linux writes it. A backend that does not know says -1, which is no letters."""
+    """An OpenCV pixel format in Video4Linux notation. A backend without this information returns -1, which has no letters."""
     return (int(code) % 2**32).to_bytes(4, "little").decode("ascii", "replace")

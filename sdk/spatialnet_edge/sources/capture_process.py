@@ -1,7 +1,7 @@
-"""The process that reads a camera, so that a driver that hangs or crashes takes nothing else with it.
+"""The capture process: it reads a camera, so that a hanging or crashing driver affects no other process.
 
-Started by `supervised.py` as `python -m spatialnet_edge.sources.capture_process DESCRIPTOR PARENT`, with a socket and the
-process number of the runtime; the URI comes over the socket.
+`supervised.py` starts it as `python -m spatialnet_edge.sources.capture_process DESCRIPTOR PARENT`, with a socket and the
+process id of the runtime. The URI is sent through the socket.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from spatialnet_edge.sources.shm_transport import (
 )
 
 FROZEN_LIMIT_S = 10.0
-"""A camera that shows the same picture for so long is taken for lost, and opened anew."""
+"""Seconds of identical pictures after which a camera counts as frozen and is reopened."""
 FROZEN_ROWS = 8
-"""One row in so many is compared: sensor noise alone makes two pictures differ everywhere."""
+"""Every Nth row is compared; sensor noise makes any two pictures differ in all rows."""
 PR_SET_PDEATHSIG = 1
 
 
 @final
 class FrozenDetector:
-    """Says whether a picture is the one before, to the last bit; a live sensor never gives the same twice."""
+    """Detects a picture that equals the previous one bit for bit; a live sensor never repeats a picture."""
 
     def __init__(self) -> None:
         self._seen = -1
@@ -66,10 +66,10 @@ class FrozenDetector:
 
 @final
 class Sender:
-    """Puts frames into free slots and says so.
+    """Writes frames into free slots and sends messages.
 
     Args:
-        wait: without a free slot, wait for one, as a recording can; else the frame is given up as `overrun`.
+        wait: without a free slot, wait for one (for a recording); otherwise the frame is skipped as `overrun`.
     """
 
     def __init__(self, channel: socket.socket, wait: bool) -> None:
@@ -79,7 +79,7 @@ class Sender:
         self._free: list[int] = []
 
     def place(self, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
-        """Where the next picture may be decoded to, so that it need not be copied; None when no slot is free or fits."""
+        """Memory for the next picture, so that it can be decoded in place; None if no slot is free or large enough."""
         self._take_back()
         memory = self._memory
         if memory is None or not self._free or int(np.prod(shape)) > memory.slot_bytes:
@@ -99,7 +99,7 @@ class Sender:
             memory = self._new_ring(stored.nbytes)
         self._take_back(wait=self._wait)
         if not self._free:
-            self.give_up(Skipped(frame.seq, "overrun", "every slot is still in use: a sink keeps frames"))
+            self.give_up(Skipped(frame.seq, "overrun", "every slot is in use: a sink keeps frames"))
             return
         slot = self._free.pop()
         target = memory.view(slot, stored.shape)
@@ -135,14 +135,14 @@ class Sender:
             except BlockingIOError:
                 return
             if not message:
-                raise BrokenPipeError("the runtime is gone")
+                raise BrokenPipeError("the runtime has ended")
             release = decode_release(message)
             if self._memory is not None and release.generation == self._memory.generation:
                 self._free.append(release.slot)
 
 
 def deliver(source: Source, sender: Sender) -> Ended:
-    """Send everything that a source gives until it ends."""
+    """Send everything from a source until it ends."""
     detector = FrozenDetector()
     for item in source:
         if isinstance(item, Skipped):
@@ -151,18 +151,18 @@ def deliver(source: Source, sender: Sender) -> Ended:
             frozen_s = time.monotonic() - detector.since
             if frozen_s > FROZEN_LIMIT_S:
                 return Ended("lost", f"{source.uri}: the same picture for {frozen_s:.0f} s")
-            sender.give_up(Skipped(item.seq, "frozen", f"{source.uri}: frame {item.seq} is the one before, bit for bit"))
+            sender.give_up(Skipped(item.seq, "frozen", f"{source.uri}: frame {item.seq} equals the previous one, bit for bit"))
         else:
             sender.send(item)
     return Ended()
 
 
 def die_with_parent(parent: int) -> None:
-    """Let the kernel end this process when the runtime dies, however that happens (prctl(2), PR_SET_PDEATHSIG).
+    """Let the kernel end this process when the runtime ends for any reason (prctl(2), PR_SET_PDEATHSIG).
 
     Args:
-        parent: the runtime's process number. If it died before this call, no signal comes any more; this process has another
-            parent by then, and ends here.
+        parent: the runtime's process id. If the runtime ended before this call, there is no signal any more; then this process
+            has another parent and exits here.
     """
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -170,12 +170,12 @@ def die_with_parent(parent: int) -> None:
 
 
 def believable(fps: float | None) -> float | None:
-    """A driver's frames per second; None for what cannot be meant, such as NaN."""
+    """A driver's frames per second; None for an invalid value such as NaN."""
     return fps if fps is not None and FPS_RANGE[0] <= fps <= FPS_RANGE[1] else None
 
 
 def reason_of(error: SpatialNetError) -> Literal["lost", "refused", "unusable"]:
-    """How an error ends the source; see `Ended`."""
+    """The reason with which an error ends the source; see `Ended`."""
     if isinstance(error, MissingExtra | UsageError):
         return "unusable"
     return "refused" if isinstance(error, Refused) else "lost"
@@ -183,7 +183,7 @@ def reason_of(error: SpatialNetError) -> Literal["lost", "refused", "unusable"]:
 
 def main(descriptor: int, parent: int) -> None:
     die_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the runtime, which then ends us
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runtime handles Ctrl-C and then ends this process
     channel = socket.socket(fileno=descriptor)
     try:
         source = open_source(os.fsdecode(decode_open(channel.recv(MAX_MESSAGE)).uri))

@@ -1,4 +1,4 @@
-"""A decoder's picture: the planes as FFmpeg wrote them, scaled or converted to RGB when somebody asks."""
+"""A decoded picture: FFmpeg's planes, scaled or converted to RGB on demand."""
 
 from __future__ import annotations
 
@@ -13,33 +13,34 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
 SCALED = Interpolation.AREA | Interpolation.FULL_CHR_H_INT
-"""Without the second flag swscale gives two neighbouring pixels one colour, which a small picture shows."""
+"""Flags of swscale. Without the second one, two neighbouring pixels get one chroma value, which is visible in a small
+picture."""
 FULL_SIZE = Interpolation.BICUBIC
-"""FFmpeg's own default: matters for chroma that has to grow."""
+"""FFmpeg's default; it applies to chroma that is enlarged."""
 _threads = local()
 
 
 @final
 class DecodedPicture:
-    """One picture that FFmpeg decoded.
+    """A picture decoded by FFmpeg.
 
     Args:
         upright: quarter turns anticlockwise, then whether to mirror left to right; see `OrientationReader`.
 
-    Colour matrix (BT.601, BT.709, BT.2020), range (limited or full), bit depth and chroma sampling are those that the decoder
-    stated. The display matrix (ISO/IEC 14496-12, section 8.5.2) turns or mirrors the picture after scaling. The two fields of an
-    interlaced picture stay woven: a mean over areas blends them. An alpha channel is dropped.
+    Colour matrix (BT.601, BT.709, BT.2020), range (limited or full), bit depth and chroma sampling are those of the
+    decoder. The display matrix (ISO/IEC 14496-12, section 8.5.2) turns or mirrors the picture after scaling. The fields of an
+    interlaced picture stay interleaved: averaging over areas blends them. An alpha channel is dropped.
     """
 
     def __init__(self, picture: av.VideoFrame, upright: tuple[int, bool] = (0, False)) -> None:
         self._picture = picture
         self._turn, self._mirror = upright
         self._rgb: NDArray[np.uint8] | None = None
-        self._lock = Lock()  # PyAV changes a picture's colour tags while it converts it
+        self._lock = Lock()  # PyAV changes a picture's colour tags during conversion
 
     @property
     def pixel_format(self) -> str:
-        """FFmpeg's name of it, such as `yuv420p10le`."""
+        """FFmpeg's name of the pixel format, such as `yuv420p10le`."""
         return self._picture.format.name
 
     @property
@@ -51,12 +52,12 @@ class DecodedPicture:
         return self._picture.height if self._turn % 2 else self._picture.width
 
     def at(self, height: int, width: int) -> NDArray[np.uint8]:
-        """Scaled straight from the planes by swscale's area filter: uint8 `[height, width, 3]`, RGB, upright."""
+        """Scale from the planes with swscale's area filter: uint8 `[height, width, 3]`, RGB, upright."""
         rows, columns = (width, height) if self._turn % 2 else (height, width)
         return self._upright(self._convert(rows, columns, SCALED))
 
     def rgb(self) -> NDArray[np.uint8]:
-        """At full size: uint8 `[H, W, 3]`, RGB, upright. Made once, and kept as long as the picture."""
+        """The picture at full size: uint8 `[H, W, 3]`, RGB, upright. Computed once and kept with the picture."""
         if self._rgb is None:
             full = self._upright(self._convert(self._picture.height, self._picture.width, FULL_SIZE))
             full.flags.writeable = False
@@ -74,7 +75,7 @@ class DecodedPicture:
 
 
 def reformatter() -> VideoReformatter:
-    """This thread's scaler: one may not be used by two threads at once."""
+    """This thread's scaler: one scaler must not be used by two threads at once."""
     found: VideoReformatter | None = getattr(_threads, "reformatter", None)
     if found is None:
         found = _threads.reformatter = VideoReformatter()
@@ -82,7 +83,7 @@ def reformatter() -> VideoReformatter:
 
 
 def packed_view(picture: av.VideoFrame) -> NDArray[np.uint8]:
-    """A picture of format rgb24 as an array on its own memory, without copying: uint8 `[H, W, 3]`. Rows may be padded."""
+    """An rgb24 picture as an array on its own memory, without copying: uint8 `[H, W, 3]`. Rows may be padded."""
     plane = picture.planes[0]
     memory: NDArray[np.uint8] = np.frombuffer(memoryview(plane), np.uint8)
     rows = np.reshape(memory, (-1, plane.line_size))[: picture.height, : picture.width * 3]
@@ -91,10 +92,10 @@ def packed_view(picture: av.VideoFrame) -> NDArray[np.uint8]:
 
 @final
 class OrientationReader:
-    """The orientation of a stream's pictures, read anew only when their rotation changes.
+    """The orientation of a stream's pictures, read only when their rotation changes.
 
-    PyAV's side data and their picture hold each other, so that a picture whose side data were looked at stays in memory until the
-    garbage collector comes by: hundreds of megabytes of pictures.
+    PyAV's side data and their picture reference each other. So a picture whose side data were read stays in memory until the
+    garbage collector runs: hundreds of megabytes of pictures.
     """
 
     def __init__(self) -> None:
@@ -102,19 +103,19 @@ class OrientationReader:
         self._upright = (0, False)
 
     def upright(self, picture: av.VideoFrame) -> DecodedPicture:
-        """A picture that knows how it is made upright."""
+        """The picture with its orientation."""
         if picture.rotation != self._rotation:
             self._rotation, self._upright = picture.rotation, orientation_of(picture)
         return DecodedPicture(picture, self._upright)
 
 
 def orientation_of(picture: av.VideoFrame) -> tuple[int, bool]:
-    """How a picture is made upright: quarter turns anticlockwise, then whether it is mirrored left to right.
+    """The orientation of a picture: quarter turns anticlockwise, then whether to mirror left to right.
 
-    The display matrix holds nine numbers, row by row, of which the first two of the first two rows say where the axes go. An
-    angle between quarters is no way to fly a camera, and is passed over.
+    The display matrix has nine numbers, row by row. The first two of the first two rows give the directions of the axes. An
+    angle that is not a multiple of 90° is ignored.
     """
-    side_data: Any = picture.side_data  # its stub knows fewer keys than there are
+    side_data: Any = picture.side_data  # its type stub lacks some keys
     matrix = side_data.get(Type.DISPLAYMATRIX)
     if matrix is None:
         return 0, False

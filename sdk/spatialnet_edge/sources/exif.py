@@ -1,7 +1,7 @@
-"""Where a photograph was taken and how its camera was turned, from the file itself.
+"""Position and attitude of a photograph, from its file's metadata.
 
-Position: EXIF 2.32, GPS IFD, tags 1 to 6 and 9. Attitude: DJI's XMP (`drone-dji:GimbalYawDegree` and the like), since EXIF knows
-none.
+Position: EXIF 2.32, GPS IFD, tags 1 to 6 and 9. Attitude: DJI's XMP (`drone-dji:GimbalYawDegree` and others), because EXIF has
+no attitude.
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ GPS_IFD = 0x8825
 LATITUDE_REF, LATITUDE, LONGITUDE_REF, LONGITUDE, ALTITUDE_REF, ALTITUDE = range(1, 7)
 STATUS = 9
 BELOW = (1, 3)
-"""Altitude references below sea level, and below the ellipsoid (EXIF 3.0)."""
+"""Values of the altitude reference for below sea level and below the ellipsoid (EXIF 3.0)."""
 XMP_ANGLE = rb"drone-dji:%s%sDegree\s*(?:=\s*[\"']|>)\s*([+-]?[0-9.]+)"
 
 
 def exif_pose(encoded: bytes) -> Pose | None:
-    """The pose in an image file's metadata; None where its position is missing, void or impossible.
+    """The pose in an image file's metadata; None if the position is missing, void or invalid.
 
-    A position needs both references: without them nobody knows which quarter of the globe is meant. What is missing beside the
-    position is None.
+    A position needs both references, because without them the hemisphere is unknown. Other missing values are None.
     """
     from PIL import Image
 
@@ -38,9 +37,9 @@ def exif_pose(encoded: bytes) -> Pose | None:
         latitude = degrees(gps[LATITUDE]) * sign(gps[LATITUDE_REF], "N", "S")
         longitude = degrees(gps[LONGITUDE]) * sign(gps[LONGITUDE_REF], "E", "W")
         void = text_of(gps.get(STATUS, "A")).upper().startswith("V")
-    except Exception:  # a position is extra: whatever is wrong with it must not cost the picture
+    except Exception:  # the position is optional: an error in it must not cost the picture
         return None
-    # a receiver without a fix writes 0/0, which is no number, or zeros
+    # a receiver without a fix writes 0/0 (not a number) or zeros
     if void or not (abs(latitude) <= 90 and abs(longitude) <= 180) or latitude == longitude == 0:
         return None
     roll, pitch, yaw = attitude(xmp if isinstance(xmp, bytes) else str(xmp).encode())
@@ -48,7 +47,7 @@ def exif_pose(encoded: bytes) -> Pose | None:
 
 
 def altitude_of(gps: dict[int, Any]) -> float | None:
-    """Metres above sea level; None where the file does not say, or says no number."""
+    """Metres above sea level; None if missing or not a number."""
     try:
         reference = gps.get(ALTITUDE_REF, 0)
         below = (reference[0] if isinstance(reference, bytes) else int(reference)) in BELOW
@@ -59,7 +58,7 @@ def altitude_of(gps: dict[int, Any]) -> float | None:
 
 
 def attitude(xmp: bytes) -> tuple[float | None, float | None, float | None]:
-    """Roll, pitch and yaw in degrees: the gimbal's, which is the camera's, else the aircraft's; None for what is not said."""
+    """Roll, pitch and yaw in degrees: those of the gimbal (the camera), otherwise of the aircraft; None if missing."""
     return angle(xmp, b"Roll"), angle(xmp, b"Pitch"), angle(xmp, b"Yaw")
 
 
@@ -76,10 +75,10 @@ def angle(xmp: bytes, name: bytes) -> float | None:
 
 
 def sign(reference: Any, positive: str, negative: str) -> int:
-    """Of a reference such as `N`, `s` or `South`.
+    """The sign of a reference such as `N`, `s` or `South`.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: another text.
     """
     first = text_of(reference)[:1].upper()
     if first not in (positive, negative):
@@ -98,7 +97,7 @@ def degrees(parts: Any) -> float:
 
 
 def number(value: Any) -> float:
-    """A rational as a float; 0/0 is no number, which newer versions of Pillow say and older ones raise."""
+    """A rational as a float. Pillow returns NaN or raises for 0/0, depending on its version."""
     try:
         return float(value)
     except ZeroDivisionError:

@@ -1,14 +1,14 @@
-"""A camera that fails as it is told to: to see what a payload does before a real camera shows it.
+"""A simulated camera with scripted faults, to test how a payload reacts.
 
-`faulty:ok*30,frozen*5,lost|hang|ok*100` plays one script for each time it is opened, one after the other, the last one again and
-again; which one is next is kept in the file that `FAULTY_STATE` names. Steps:
+`faulty:ok*30,frozen*5,lost|hang|ok*100` runs one script per opening, in order; the last one is repeated. The file named by
+`FAULTY_STATE` keeps the number of the next script. Steps:
 
 | step | what happens |
 |---|---|
-| `ok`, `frozen`, `wide` | a frame; the one before once more; a frame of another size |
-| `empty`, `grey`, `deep`, `again` | a frame of 0×0; grey; of 16 bits; with the number of the one before |
+| `ok`, `frozen`, `wide` | a frame; the previous frame again; a frame of another size |
+| `empty`, `grey`, `deep`, `again` | a frame of 0×0; grey; of 16 bits; with the previous frame's number |
 | `absent`, `slow` | at open: no such camera; opening takes 60 s |
-| `hang`, `crash`, `lost` | `read()` never returns; the process dies of SIGSEGV; the camera says that it is gone |
+| `hang`, `crash`, `lost` | `read()` never returns; the process dies of SIGSEGV; the camera reports that it is disconnected |
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ HEIGHT, WIDTH = 48, 64
 
 @final
 class FaultySource:
-    """See the module."""
+    """A simulated camera; the module documents its scripts."""
 
     live = True
     length = None
@@ -49,7 +49,7 @@ class FaultySource:
             state.write_text(str(lives + 1))
         self._steps = scripts[min(lives, len(scripts) - 1)].split(",")
         if self._steps == ["absent"]:
-            raise SourceRefused(f"{self.uri}: no camera there")
+            raise SourceRefused(f"{self.uri}: no such camera")
         if self._steps[0] == "slow":
             time.sleep(60)
 

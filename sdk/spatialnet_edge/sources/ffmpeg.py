@@ -1,4 +1,4 @@
-"""Containers and decoders of FFmpeg, through PyAV: what may be opened, with which limits, and packets decoded one by one."""
+"""FFmpeg's containers and decoders through PyAV: allowed formats, limits, and packet-by-packet decoding."""
 
 from __future__ import annotations
 
@@ -22,40 +22,40 @@ FORMATS = (
     "3g2,3gp,asf,av1,avi,flv,h264,hevc,ivf,jpeg_pipe,m4a,m4v,matroska,mj2,mjpeg,mov,mp4,mpeg,mpegts,mpjpeg,mpegvideo,mxf,nut,obu,ogg,rm,"
     "swf,vc1,webm,wtv,y4m,yuv4mpegpipe"
 )
-"""Demuxers for files. Playlists (HLS, DASH, ffconcat, SDP) are not among them: they name further files and addresses."""
+"""Demuxers for files. Playlists (HLS, DASH, ffconcat, SDP) are excluded, because they refer to other files and addresses."""
 PROTOCOLS = "rtsp,rtsps,rtp,srtp,udp,tcp,tls,http,https,httpproxy,crypto,srt"
-"""For streams. No `file`: a server must not make us read what lies here."""
+"""Protocols for streams. `file` is excluded: a server must not make us read local files."""
 MAX_PIXELS = 8192 * 4352
-"""Pictures of more pixels are not decoded: 8K is 7680×4320."""
+"""Limit of pixels; larger pictures are not decoded: 8K is 7680×4320."""
 STREAM_TIMEOUT_S = 10.0
 HARDWARE = ("cuda", "vaapi", "videotoolbox")
-"""Decoding hardware that is tried, in this order, where FFmpeg was built with it."""
+"""Hardware decoders to try, in this order, if FFmpeg was built with them."""
 HARDWARE_VARIABLE = "SPATIALNET_DECODER"
-"""`software` in the environment keeps decoding on the processor."""
+"""Environment variable; `software` disables hardware decoding."""
 
 
 @dataclass(frozen=True, slots=True)
 class Undecodable:
-    """A packet that the decoder refused, or a picture that it calls damaged."""
+    """A packet that the decoder refused, or a picture that it marked as damaged."""
 
     reason: str
 
 
 def open_file(path: Path) -> InputContainer:
-    """A recording. It is opened by its descriptor: FFmpeg never sees the name, so that a name may hold any byte, `:` or `%03d`.
+    """Open a recording by its descriptor. FFmpeg never sees the name, so the name may contain any byte, `:` or `%03d`.
 
     Raises:
-        SourceRefused: no video in a format of `FORMATS`.
+        SourceRefused: not a video in one of `FORMATS`.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return open_container(f"/proc/self/fd/{descriptor}", {"format_whitelist": FORMATS, "protocol_whitelist": "file"}, None)
     finally:
-        os.close(descriptor)  # FFmpeg has one of its own by then
+        os.close(descriptor)  # FFmpeg has its own descriptor now
 
 
 def open_stream(uri: str) -> InputContainer:
-    """A network stream, which must answer within `STREAM_TIMEOUT_S`, at opening and at every later read."""
+    """Open a network stream. It must respond within `STREAM_TIMEOUT_S`, at opening and at every read."""
     options = {"protocol_whitelist": PROTOCOLS, "rtsp_transport": "tcp"}
     return open_container(uri, options, (STREAM_TIMEOUT_S, STREAM_TIMEOUT_S))
 
@@ -63,13 +63,13 @@ def open_stream(uri: str) -> InputContainer:
 def open_container(name: str, options: dict[str, str], timeout: tuple[float, float] | None) -> InputContainer:
     given = {**options, "max_pixels": str(MAX_PIXELS)}
     for device in hardware():
-        with suppress(FFmpegError, NotImplementedError, RuntimeError):  # this machine or this codec has none
+        with suppress(FFmpegError, NotImplementedError, RuntimeError):  # not available for this computer or codec
             return av.open(name, "r", options=given, timeout=timeout, hwaccel=HWAccel(device))
     return av.open(name, "r", options=given, timeout=timeout)
 
 
 def hardware() -> list[str]:
-    """Decoding hardware that FFmpeg knows and whose driver is on this machine, best first."""
+    """Hardware decoders of FFmpeg whose driver is on this computer, best first."""
     if os.environ.get(HARDWARE_VARIABLE) == "software":
         return []
     built_in = set(hwdevices_available())
@@ -96,21 +96,21 @@ class Decoder:
     """The first video stream of a container, decoded packet by packet.
 
     Args:
-        low_delay: one thread a picture, so that a picture comes out as soon as its packet is in; for live streams. Otherwise
-            several pictures are decoded at once.
+        low_delay: one thread per picture, so that a picture is available as soon as its packet is read; for live streams.
+            Otherwise several pictures are decoded in parallel.
 
     Raises:
-        SourceRefused: the container has no video, or one of no codec that FFmpeg knows.
+        SourceRefused: the container has no video, or FFmpeg does not support its codec.
     """
 
     def __init__(self, container: InputContainer, low_delay: bool) -> None:
         self._container = container
         if not container.streams.video:
-            raise SourceRefused("no video in it")
+            raise SourceRefused("it has no video stream")
         self.stream: VideoStream = container.streams.video[0]
         context: Any = self.stream.codec_context
         if context is None:
-            raise SourceRefused("its video is of no codec that FFmpeg knows")
+            raise SourceRefused("FFmpeg does not support its video codec")
         context.options = {"max_pixels": str(MAX_PIXELS)}
         context.thread_type = "SLICE" if low_delay else "AUTO"
         self._packets = container.demux(self.stream)
@@ -120,15 +120,15 @@ class Decoder:
 
     @property
     def start_s(self) -> float:
-        """What the container's clock shows at its beginning, in seconds."""
+        """The container's time at its beginning, in seconds."""
         start: Any = self._container.start_time
         return 0.0 if start is None else start / av.time_base
 
     def pictures(self) -> Iterator[av.VideoFrame | Undecodable]:
-        """Every picture in order of presentation, and what could not be decoded where it was met.
+        """Every picture in order of presentation, and an `Undecodable` at the position of each failure.
 
         Raises:
-            FFmpegError: the container cannot be read on.
+            FFmpegError: reading the container failed.
         """
         given = 0
         damaged = False
@@ -136,12 +136,12 @@ class Decoder:
             damaged = damaged or any(isinstance(item, Undecodable) for item in step)
             given += len(step)
             yield from step
-        if damaged:  # the decoder cannot be asked for more behind a refusal at the very end
+        if damaged:  # after a refusal at the very end the decoder cannot be drained
             for _ in range(self._sent - given):
-                yield Undecodable("behind a packet that could not be decoded")
+                yield Undecodable("follows a packet that could not be decoded")
 
     def _step(self) -> list[av.VideoFrame | Undecodable] | None:
-        """What the next packet gives; None at the end, or once it is closed."""
+        """The pictures of the next packet; None at the end, or after closing."""
         with self._lock:
             packet = None if self.closed else next(self._packets, None)
             if packet is None:
@@ -155,17 +155,17 @@ class Decoder:
                 return [Undecodable(words_of(error))]
 
     def close(self) -> None:
-        """Close the container, once a packet that is being read has come; FFmpeg must not be closed while it reads."""
+        """Close the container after the current read: FFmpeg must not be closed while it reads."""
         with self._lock:
             self.closed = True
             self._container.close()
 
 
 def words_of(error: Exception) -> str:
-    """What FFmpeg says of an error, without the name by which it knows the file."""
+    """FFmpeg's error message without the internal file name."""
     return (error.strerror if isinstance(error, FFmpegError) else None) or first_line(error)
 
 
 def picture_or_damage(picture: av.VideoFrame) -> av.VideoFrame | Undecodable:
-    """FFmpeg marks a picture of an incomplete packet, part of which is made up."""
-    return Undecodable("its data are incomplete") if picture.is_corrupt else picture
+    """Detect a picture that FFmpeg marks as damaged: its packet was incomplete, and part of it is made up."""
+    return Undecodable("its packet is incomplete") if picture.is_corrupt else picture

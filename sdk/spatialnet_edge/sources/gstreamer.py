@@ -1,7 +1,7 @@
 """A GStreamer pipeline, such as a Jetson's CSI camera.
 
-`gst:videotestsrc num-buffers=90 ! video/x-raw,width=640,height=480` needs no sink: conversion to BGR and an `appsink` are added.
-GStreamer itself (PyGObject, from the system) is used where it is; else OpenCV, where its build has GStreamer.
+`gst:videotestsrc num-buffers=90 ! video/x-raw,width=640,height=480` needs no sink: conversion to BGR and an `appsink` are
+added. The system's GStreamer (PyGObject) is used if it is installed; otherwise OpenCV, if it was built with GStreamer.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class GStreamerSource:
     def __init__(self, rest: str) -> None:
         self.uri = f"gst:{rest}"
         if not rest.strip():
-            raise SourceRefused("gst: needs a pipeline, for instance gst:videotestsrc num-buffers=90")
+            raise SourceRefused("gst: needs a pipeline; example: gst:videotestsrc num-buffers=90")
         description = f"{rest} ! {SINK}"
         gst = load_gstreamer()
         self._reader: _OpenCvReader | _GstReader
@@ -40,8 +40,8 @@ class GStreamerSource:
             self._reader = _OpenCvReader(description, self.uri)
         else:
             raise SourceRefused(
-                "gst: needs GStreamer: install python3-gi and gstreamer1.0-plugins-base from your system and make them visible "
-                "here (a virtual environment made with --system-site-packages)"
+                "gst: needs GStreamer: install python3-gi and gstreamer1.0-plugins-base from your system, in a "
+                "virtual environment made with --system-site-packages"
             )
 
     def __iter__(self) -> Iterator[Frame | Skipped]:
@@ -52,7 +52,7 @@ class GStreamerSource:
 
 
 def load_gstreamer() -> Any | None:
-    """The `Gst` namespace, initialised; None where PyGObject or GStreamer is not installed."""
+    """The `Gst` namespace, initialised; None if PyGObject or GStreamer is not installed."""
     try:
         gi: Any = import_module("gi")
         gi.require_version("Gst", "1.0")
@@ -96,8 +96,8 @@ class _GstReader:
         self._uri = uri
         try:
             self._pipeline = gst.parse_launch(description)
-        except Exception as error:  # GLib.Error, a class that only exists once PyGObject is imported
-            raise SourceRefused(f"{uri}: GStreamer does not take this pipeline: {error}") from error
+        except Exception as error:  # GLib.Error, a class that exists only after PyGObject is imported
+            raise SourceRefused(f"{uri}: GStreamer cannot run this pipeline: {error}") from error
         self._sink = self._pipeline.get_by_name("frames")
         self._pipeline.set_state(gst.State.PLAYING)
 

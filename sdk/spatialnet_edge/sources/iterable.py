@@ -1,4 +1,4 @@
-"""Images that the caller makes: any iterable of arrays, Pillow images, paths or frames, a generator for instance."""
+"""Images from the caller: any iterable of arrays, Pillow images, paths or frames, such as a generator."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from PIL import Image
 
 ARRAY = "array"
-"""The source's name of images that came as arrays."""
+"""Source name of images that are arrays."""
 
 
 ImageLike: TypeAlias = "NDArray[np.uint8] | Image.Image | str | os.PathLike[str]"
-"""An image: uint8 `[H, W, 3]`, RGB (or `[H, W, bands]` for a model of several groups of bands), a Pillow image, or a path."""
+"""An image: uint8 `[H, W, 3]`, RGB (or `[H, W, bands]` for a model of several band groups), a Pillow image, or a path."""
 
 
 def frame_of(image: object, seq: int) -> Frame | Skipped:
-    """An image (`ImageLike`), or a frame, as a frame. An array is taken to be captured now.
+    """Convert an image (`ImageLike`) to a frame; a frame is returned as it is. The capture time of an array is now.
 
     Raises:
-        SourceRefused: it is no image.
+        SourceRefused: not an image.
     """
     if isinstance(image, Frame | Skipped):
         return image
@@ -38,7 +38,7 @@ def frame_of(image: object, seq: int) -> Frame | Skipped:
         return Frame(cast("NDArray[np.uint8]", image), seq, ARRAY)
     if isinstance(image, str | os.PathLike):
         return read_image(Path(cast("str | os.PathLike[str]", image)), seq)
-    from PIL import Image  # only now: arrays need no Pillow
+    from PIL import Image  # imported late: arrays do not need Pillow
 
     if not isinstance(image, Image.Image):
         raise SourceRefused(
@@ -53,9 +53,9 @@ def frame_of(image: object, seq: int) -> Frame | Skipped:
 
 @final
 class IterableSource:
-    """Frames of an iterable. It is read in the capture thread, so a generator may wait for its camera.
+    """Frames of an iterable. The capture thread reads it, so a generator may block on its camera.
 
-    The time of capture of an array is the moment at which the iterable gave it; give `Frame` objects to state it yourself.
+    The capture time of an array is the time at which the iterable returned it; use `Frame` objects to set it yourself.
     """
 
     live = False
@@ -71,4 +71,4 @@ class IterableSource:
             yield frame_of(image, seq)
 
     def close(self) -> None:
-        """Nothing to close: the iterable belongs to the caller."""
+        """Does nothing: the iterable belongs to the caller."""

@@ -1,8 +1,8 @@
 """Position and attitude from an autopilot's MAVLink stream (common message set, GLOBAL_POSITION_INT 33 and ATTITUDE 30).
 
-It listens and never sends: a payload that classifies does not command a vehicle. It believes one system and component: on a link
-there are gimbals, ground stations and other vehicles. MAVLink 2's signatures are not checked; whoever can write to the link as the
-autopilot is believed.
+It never sends: a payload that classifies does not command a vehicle. It uses positions of one system and component, because a
+link also carries gimbals, ground stations and other vehicles. MAVLink 2's signatures are not checked, so anybody who can write
+to the link can imitate the autopilot.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from spatialnet_edge.sources.pose import Autopilot
 
 WANTED = ("GLOBAL_POSITION_INT", "ATTITUDE")
 SILENCE_S = 0.25
-"""Between two looks whether it is to end."""
+"""Seconds between two checks of the stop flag."""
 OLDEST_S = 2.0
-"""A position older than this, at the moment of the frame, is none."""
+"""Largest age of a position at the time of the frame, in seconds; an older one is not used."""
 KEPT = 256
 RETRY_S = 0.5
-"""Between two tries to open a link that is not there."""
+"""Seconds between two attempts to open a missing link."""
 LOWEST_M, HIGHEST_M = -1_000.0, 100_000.0
-"""Altitudes that a vehicle with an autopilot can have, in metres above the sea."""
+"""Plausible altitudes of a vehicle with an autopilot, in metres above sea level."""
 MOST_STRANGERS = 8
-STRANGER = 'system {0}, component {1} is ignored; if that is the autopilot, say pose = "mavlink:…?system={0}&component={1}"'
+STRANGER = 'system {0}, component {1} is ignored; if it is the autopilot, set pose = "mavlink:…?system={0}&component={1}"'
 
 
 def load_mavutil() -> Any:
-    """pymavlink's connections, speaking MAVLink 2 (which reads version 1 as well), and its common message set.
+    """Import pymavlink's connections for MAVLink 2 (which also reads version 1), with the common message set.
 
     Raises:
         MissingExtra: pymavlink is not installed.
     """
-    os.environ.setdefault("MAVLINK20", "1")  # read when the message set is chosen
+    os.environ.setdefault("MAVLINK20", "1")  # pymavlink reads this when the message set is chosen
     try:
         mavutil: Any = import_module("pymavlink.mavutil")
     except ModuleNotFoundError as error:
@@ -52,24 +52,24 @@ def load_mavutil() -> Any:
 
 
 def keep_nothing(message: Any) -> None:
-    """In the place of pymavlink's `post_message`."""
+    """Replaces pymavlink's `post_message`."""
 
 
 @final
 class MavlinkPose:
-    """Call it with a moment of the monotonic clock in nanoseconds. A link that breaks is opened again for as long as it takes.
+    """Function from a monotonic time in nanoseconds to a pose. A broken link is reopened without limit.
 
     Args:
-        autopilot: the link, and who is believed on it.
-        patient: wait for a link that is not there yet as for one that broke: an autopilot may start later than its payload.
-        report: told `pose_ignored`, once for each sender of positions that is not the autopilot.
+        autopilot: the link, and the system and component to use.
+        patient: wait for a missing link as for a broken one: an autopilot may start later than its payload.
+        report: called with `pose_ignored`, once per other sender of positions.
 
     Attributes:
-        ignored: messages of others, or with impossible numbers.
+        ignored: number of messages from others, or with impossible values.
 
     Raises:
         MissingExtra: pymavlink is not installed.
-        SourceRefused: the connection cannot be opened, and we are not patient.
+        SourceRefused: the connection cannot be opened and `patient` is False.
     """
 
     def __init__(self, autopilot: Autopilot, patient: bool = False, report: Callable[[str, str], None] | None = None) -> None:
@@ -92,7 +92,7 @@ class MavlinkPose:
         self._thread.start()
 
     def __call__(self, captured_ns: int) -> Pose | None:
-        """The pose nearest to a moment."""
+        """The pose nearest to a time."""
         with self._lock:
             near = min(self._poses, key=lambda each: abs(each[0] - captured_ns), default=None)
         return near[1] if near is not None and abs(near[0] - captured_ns) < OLDEST_S * 1e9 else None
@@ -104,13 +104,13 @@ class MavlinkPose:
 
     def _open(self) -> Any:
         link = self._mavutil.mavlink_connection(self._autopilot.connection, baud=self._autopilot.baud)
-        link.post_message = keep_nothing  # else it keeps the messages and parameters of whoever sends
+        link.post_message = keep_nothing  # otherwise it keeps the messages and parameters of every sender
         return link
 
     def _let_go(self) -> None:
         link, self._link = self._link, None
         if link is not None:
-            with suppress(Exception):  # it is broken, or was closed from the other side
+            with suppress(Exception):  # broken, or closed by the peer
                 link.close()
 
     def _listen(self) -> None:
@@ -123,18 +123,18 @@ class MavlinkPose:
                 if message is None:
                     self._link.select(SILENCE_S)
                     continue
-            except (OSError, TypeError, ValueError):  # what a line that is not there, or was unplugged, makes of pyserial
+            except (OSError, TypeError, ValueError):  # pyserial raises these for a missing or unplugged line
                 self._let_go()
                 self._closed.wait(RETRY_S)
                 continue
-            except Exception:  # what pymavlink's parser makes of hostile bytes; the link itself is whole
+            except Exception:  # pymavlink's parser raises these for hostile bytes; the link itself works
                 self.ignored += 1
                 continue
             if message.get_type() in WANTED and self._is_believed(message):
                 self._take(message)
 
     def _forget_senders(self) -> None:
-        """pymavlink keeps the address of whoever sent a datagram, to answer, which we never do."""
+        """Clear the sender addresses that pymavlink keeps for replies; we never reply."""
         if isinstance(self._link, self._mavutil.mavudp):
             self._link.clients.clear()
             self._link.clients_last_alive.clear()
@@ -153,13 +153,13 @@ class MavlinkPose:
     def _take(self, message: Any) -> None:
         if message.get_type() == "ATTITUDE":
             angles = (message.roll, message.pitch, message.yaw)
-            if all(abs(angle) <= 2 * math.pi for angle in angles):  # False for nan
+            if all(abs(angle) <= 2 * math.pi for angle in angles):  # False for NaN
                 roll, pitch, yaw = map(math.degrees, angles)
                 self._attitude = (roll, pitch, yaw)
             else:
                 self.ignored += 1
             return
-        if not message.lat and not message.lon:  # what ArduPilot sends before it knows where it is
+        if not message.lat and not message.lon:  # ArduPilot sends this before it has a position
             return
         latitude, longitude, altitude = message.lat / 1e7, message.lon / 1e7, message.alt / 1e3
         if abs(latitude) > 90 or abs(longitude) > 180 or not LOWEST_M <= altitude <= HIGHEST_M:

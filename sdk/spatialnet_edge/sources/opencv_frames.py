@@ -1,4 +1,4 @@
-"""Pictures as OpenCV gives them, as frames: what cameras and OpenCV's GStreamer share."""
+"""Convert OpenCV's pictures to frames, for cameras and OpenCV's GStreamer."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from numpy.typing import NDArray
 
 from spatialnet_edge.core.frames import Frame, Skipped
 
-# The complaints of OpenCV become our one line instead.
+# OpenCV's messages are replaced by our own line.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "8")
-if hasattr(cv2.utils, "logging"):  # which not every system's build has
+if hasattr(cv2.utils, "logging"):  # not every build has it
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
 
 Place = Callable[[tuple[int, ...]], NDArray[np.uint8] | None]
-"""Gives memory for a picture of this shape, or None; so that a picture is decoded to where it is wanted."""
+"""Function that returns memory for a picture of this shape, or None, so that it can be decoded in place."""
 
 
 def read_frames(capture: cv2.VideoCapture, uri: str, place: Place | None = None) -> Iterator[Frame | Skipped]:
-    """Frames until the capture has no more.
+    """Read frames until the capture ends.
 
     Args:
-        place: asked for memory before each picture but the first.
+        place: called for memory before each picture except the first.
     """
     seq = 0
     shape: tuple[int, ...] = ()
@@ -42,11 +42,11 @@ def read_frames(capture: cv2.VideoCapture, uri: str, place: Place | None = None)
 
 
 def checked_frame(image: NDArray[Any], seq: int, uri: str) -> Frame | Skipped:
-    """What a camera gave, if it is a picture.
+    """Check and convert a camera's picture.
 
     Args:
-        image: uint8 `[H, W, 3]`, BGR, becomes a frame; grey or with a fourth channel it is converted. Anything else is skipped:
-            nobody knows how a 16-bit sensor wants to be seen.
+        image: uint8 `[H, W, 3]`, BGR. Grey pictures and those with a fourth channel are converted. Others are skipped, because
+            the display range of 16-bit sensors is unknown.
     """
     if image.size == 0:
         return Skipped(seq, "empty", f"{uri}: frame {seq} is empty")

@@ -1,4 +1,4 @@
-"""Where the camera was when a frame was taken: from a callback, from an autopilot, or from the image file itself (EXIF)."""
+"""Camera poses for frames: from a callback, an autopilot, or the image file (EXIF)."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from spatialnet_edge.core.frames import Frame, Pose, Skipped
 from spatialnet_edge.sources.registry import Source
 
 PoseAt = Callable[[int], Pose | None]
-"""The pose at a moment of the monotonic clock, in nanoseconds; None when it is not known."""
+"""Function from a monotonic time in nanoseconds to the pose; None if unknown."""
 
 
 @runtime_checkable
 class Closeable(Protocol):
-    """A `PoseAt` that holds a connection. `close` is called together with the source's."""
+    """A `PoseAt` with a connection. `close` is called when the source is closed."""
 
     def close(self) -> None: ...
 
 
 CONNECTION = re.compile(r"^(?:(?:udp|udpin|udpout|udpbcast|tcp|tcpin):[^:/]+:[0-9]{1,5}|/.+)$")
-"""As pymavlink has it: a link over a network, or the path of a serial line."""
+"""A pymavlink connection: a network link, or the path of a serial line."""
 LIMITS = {"baud": (1200, 12_500_000), "system": (1, 255), "component": (1, 255)}
 
 
 @dataclass(frozen=True, slots=True)
 class Autopilot:
-    """Who is believed about the position.
+    """The autopilot whose positions are used.
 
     Attributes:
-        connection: as pymavlink has it: `udpin:0.0.0.0:14550`, `/dev/ttyTHS1`, `tcp:host:port`.
+        connection: in pymavlink's notation: `udpin:0.0.0.0:14550`, `/dev/ttyTHS1`, `tcp:host:port`.
         baud: of a serial line.
         system, component: of the autopilot (MAVLink's MAV_COMP_ID_AUTOPILOT1 is 1). Messages from others are ignored.
     """
@@ -46,7 +46,7 @@ class Autopilot:
 
 @final
 class PosedSource:
-    """Wraps a source: every frame without a pose gets the one of its moment."""
+    """Wraps a source and adds the pose at capture time to every frame without one."""
 
     def __init__(self, source: Source, pose_at: PoseAt) -> None:
         self.uri = source.uri
@@ -70,10 +70,10 @@ class PosedSource:
 
 
 def parse_pose(uri: str) -> Autopilot:
-    """Read `mavlink:CONNECTION?baud=57600&system=1&component=1`, and open nothing.
+    """Parse `mavlink:CONNECTION?baud=57600&system=1&component=1` without opening anything.
 
     Raises:
-        UsageError: another scheme, no such connection, or an option that is unknown or out of range.
+        UsageError: another scheme, an invalid connection, or an option that is unknown or out of range.
     """
     scheme, _, rest = uri.partition(":")
     connection, _, query = rest.partition("?")
@@ -85,7 +85,7 @@ def parse_pose(uri: str) -> Autopilot:
     for name, text in parse_qsl(query, keep_blank_values=True):
         low, high = LIMITS.get(name, (0, 0))
         if name not in LIMITS:
-            raise UsageError(f"{uri}: no option '{name}'; there are {', '.join(LIMITS)}")
+            raise UsageError(f"{uri}: no option '{name}'; available: {', '.join(LIMITS)}")
         if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
             raise UsageError(f"{uri}: {name}={text}: expected a whole number from {low} to {high}")
         numbers[name] = int(text)
@@ -93,16 +93,16 @@ def parse_pose(uri: str) -> Autopilot:
 
 
 def open_pose(uri: str, patient: bool = False, report: Callable[[str, str], None] | None = None) -> PoseAt:
-    """Open what `parse_pose` reads, such as `mavlink:udpin:0.0.0.0:14550` or `mavlink:/dev/ttyTHS1?baud=921600`.
+    """Open a pose source, such as `mavlink:udpin:0.0.0.0:14550` or `mavlink:/dev/ttyTHS1?baud=921600`.
 
     Args:
-        patient: wait for a link that is not there yet.
-        report: told `pose_ignored` of senders that are not the autopilot.
+        patient: wait for a missing link.
+        report: called with `pose_ignored` for senders other than the autopilot.
 
     Raises:
         UsageError: as `parse_pose`.
         MissingExtra: pymavlink is not installed.
-        SourceRefused: the link cannot be opened, and we are not patient.
+        SourceRefused: the link cannot be opened and `patient` is False.
     """
     autopilot = parse_pose(uri)
     from spatialnet_edge.sources.mavlink_pose import MavlinkPose

@@ -1,17 +1,17 @@
-"""Where frames come from, and the one URI grammar that names them.
+"""The source registry and its URI grammar.
 
 | URI | source |
 |---|---|
 | `clip.mp4`, `file:clip.mp4` | a video file (extra `video`) |
-| `photo.jpg` | one image; by its content, whatever it is called |
+| `photo.jpg` | one image, detected by its content |
 | `folder/` | every image below it, in order of name |
 | `0`, `/dev/video2`, `/dev/v4l/by-id/…` | a camera (extra `opencv`); `?size=1280x720&fps=30&format=MJPG` chooses its mode |
 | `rtsp://…`, `http://…` | a network stream (extra `video`) |
-| `scene:S2.tif?tile=256` | the tiles of a georeferenced raster, or of all below a folder, each with its footprint (extra `geo`) |
-| `gst:PIPELINE` | a GStreamer pipeline that ends before the sink |
-| `synthetic:frames=300&size=640x480` | frames made on the spot, for tests and benchmarks |
-| `faulty:ok*30,hang|ok*30` | a camera that fails as told, to see what a payload does then |
-| `NAME:REST` | whatever an installed package adds under the entry point `spatialnet_edge.sources` |
+| `scene:S2.tif?tile=256` | the tiles of a georeferenced raster, or of all below a folder, each with its footprint (extra
+`geo`) | | `gst:PIPELINE` | a GStreamer pipeline that ends before the sink |
+| `synthetic:frames=300&size=640x480` | generated frames, for tests and benchmarks |
+| `faulty:ok*30,hang|ok*30` | a simulated camera with scripted faults, for tests |
+| `NAME:REST` | a source of an installed package, by the entry point `spatialnet_edge.sources` |
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from spatialnet_edge.core.still_decoder import SUFFIXES, is_still
 
 @runtime_checkable
 class Source(Protocol):
-    """Iterate once, then close.
+    """A source of frames. Iterate once, then close it.
 
     Attributes:
-        uri: as it was asked for.
+        uri: as given by the caller.
         length: number of frames, or None if unknown (a camera).
         fps: nominal frames per second, or None.
-        live: whether frames come at their own pace, so that waiting loses some.
+        live: whether frames arrive at their own rate, so that waiting loses frames.
     """
 
     uri: str
@@ -49,7 +49,7 @@ class Source(Protocol):
     live: bool
 
     def __iter__(self) -> Iterator[Frame | Skipped]:
-        """Frames in order; a frame that cannot be read comes as `Skipped`.
+        """Frames in order; a frame that cannot be read is a `Skipped`.
 
         Raises:
             SourceLost: the source stopped before its end.
@@ -61,11 +61,10 @@ class Source(Protocol):
 
 @runtime_checkable
 class DecodesInPlace(Protocol):
-    """A source that can decode into memory of its reader, so that pictures need not be copied.
+    """A source that can decode into memory of its reader, so that pictures are not copied.
 
     Attributes:
-        place: takes the shape (height, width, channels) of the next picture and returns uint8 memory of that shape, or None
-            where there is none.
+        place: function from the shape (height, width, channels) of the next picture to uint8 memory of that shape, or None.
     """
 
     place: Callable[[tuple[int, ...]], NDArray[np.uint8] | None] | None
@@ -85,39 +84,39 @@ SOURCES: dict[str, Plugin] = {
 
 IMAGE_SUFFIXES = SUFFIXES
 MOTION_JPEG_SUFFIXES = (".mjpeg", ".mjpg")
-"""A recording of pictures one after the other, which begins as a picture does."""
+"""Suffixes of recordings that begin like a still picture, such as Motion JPEG."""
 
 
 def hidden(part: str) -> bool:
-    """Whether part of a path is what a desktop or a notebook leaves behind, such as `._a.jpg`, `.Trash-1000` or `__MACOSX`."""
+    """Whether part of a path is hidden metadata of a desktop or notebook, such as `._a.jpg`, `.Trash-1000` or `__MACOSX`."""
     return part.startswith(".") or part == "__MACOSX"
 
 
 DEVICES = frozenset({"camera", "stream", "gst", "faulty"})
-"""Sources that may hang, crash or go away, and are read in a process of their own (`supervised.py`)."""
+"""Sources that may hang, crash or disconnect, and run in a separate process (`supervised.py`)."""
 CAMERA_PATHS = ("/dev/video", "/dev/v4l/")
 STREAM_SCHEMES = frozenset({"rtsp", "rtsps", "http", "https", "udp", "tcp", "srt"})
 
 
 @dataclass(frozen=True, slots=True)
 class SourceUri:
-    """A URI taken apart: the row of the table, and what that source gets."""
+    """A parsed URI: the row of the table, and the argument of that source."""
 
     kind: str
     rest: str
 
 
 def parse_uri(uri: str) -> SourceUri:
-    """Say which source a URI names. What is there under this very name is meant; only then is it taken apart.
+    """Find the source that a URI names. An existing file or folder of this name has priority over the URI grammar.
 
     Raises:
         SourceRefused: empty, or an unknown scheme.
     """
     if "\0" in uri:
-        raise SourceRefused(f"{uri!r}: a null byte cannot be part of a source")
+        raise SourceRefused(f"{uri!r}: a source must not contain a null byte")
     text = uri if os.path.lexists(uri) else uri.strip()
     if not text:
-        raise SourceRefused("the source is empty; give a video, an image, a folder/, a camera index or a URI")
+        raise SourceRefused("the source is empty; expected a video, an image, a folder/, a camera index or a URI")
     if camera_node(text) is not None:
         return SourceUri("camera", text)
     scheme, colon, rest = text.partition(":")
@@ -131,12 +130,12 @@ def parse_uri(uri: str) -> SourceUri:
     if scheme in names:
         return SourceUri(scheme, rest)
     if scheme.isidentifier():
-        raise SourceRefused(f"{shown(uri)}: no such file, and no source '{scheme}:'; there are {', '.join(sorted(names))}")
+        raise SourceRefused(f"{shown(uri)}: no such file, and no source '{scheme}:'; available: {', '.join(sorted(names))}")
     return _parse_path(text)
 
 
 def path_of_file_uri(rest: str) -> str:
-    """The path of `file:REST` (RFC 8089): a host is passed over, and `%20` is a space unless the name is there as it stands."""
+    """The path of `file:REST` (RFC 8089). A host is ignored. `%20` is a space unless a file has this literal name."""
     path = rest
     if rest.startswith("//"):
         host, slash, below = rest[2:].partition("/")
@@ -145,7 +144,7 @@ def path_of_file_uri(rest: str) -> str:
 
 
 def split_options(rest: str) -> tuple[str, str]:
-    """`NAME?OPTIONS` as a name and its options. A name that is there may hold `?` itself."""
+    """Split `NAME?OPTIONS` into the name and its options. The name of an existing file may contain `?`."""
     if os.path.lexists(rest):
         return rest, ""
     name, mark, query = rest.rpartition("?")
@@ -164,11 +163,11 @@ def shown(name: str | Path) -> str:
 
 
 MAX_CAMERAS = 256
-"""Video4Linux numbers its devices from 0 to 255; a longer number is the name of a file or folder, such as a date."""
+"""Largest index of a Video4Linux device, 0 to 255; a longer number is the name of a file or folder, such as a date."""
 
 
 def camera_node(uri: str) -> Path | None:
-    """The device of a camera's URI, whether it is there or not; None if the URI names something else."""
+    """The device path of a camera's URI, existing or not; None if the URI names something else."""
     device = uri.partition("?")[0]
     if device.isascii() and device.isdigit() and len(device) < 4 and int(device) < MAX_CAMERAS:
         return Path(f"/dev/video{int(device)}")
@@ -176,10 +175,10 @@ def camera_node(uri: str) -> Path | None:
 
 
 def open_source(uri: str | Path | int) -> Source:
-    """Open what a URI, a path or a camera's number names.
+    """Open the source that a URI, a path or a camera index names.
 
     Raises:
-        SourceRefused: it does not exist, is empty, or is not what it claims to be.
+        SourceRefused: it does not exist, is empty, or has another format.
         MissingExtra: the source's library is not installed.
     """
     parsed = parse_uri(str(uri))
@@ -188,19 +187,19 @@ def open_source(uri: str | Path | int) -> Source:
 
 
 def options_of(uri: str, query: str, defaults: Mapping[str, str]) -> dict[str, str]:
-    """`name=value&…` over the defaults.
+    """Parse `name=value&…` over the defaults.
 
     Raises:
-        SourceRefused: an option that the source does not have.
+        SourceRefused: an unknown option.
     """
     given = dict(parse_qsl(query, keep_blank_values=True))
     if unknown := given.keys() - defaults.keys():
-        raise SourceRefused(f"{uri}: unknown option '{min(unknown)}'; there are {', '.join(defaults)}")
+        raise SourceRefused(f"{uri}: unknown option '{min(unknown)}'; available: {', '.join(defaults)}")
     return {**defaults, **given}
 
 
 def size_of(text: str) -> tuple[int, int]:
-    """`WIDTHxHEIGHT` as two integers. Raises `ValueError` for anything else."""
+    """Parse `WIDTHxHEIGHT` to two integers. Raises `ValueError` for other text."""
     width, height = (int(side) for side in text.split("x"))
     return width, height
 
@@ -215,7 +214,7 @@ def _parse_path(text: str) -> SourceUri:
 
 
 def begins_as_still(path: Path) -> bool:
-    """Whether a plain file begins as an image does."""
+    """Whether a regular file begins like an image."""
     try:
         if not path.is_file():
             return False
@@ -226,7 +225,7 @@ def begins_as_still(path: Path) -> bool:
 
 
 def regular_file(text: str) -> Path:
-    """The path, if it is a plain file with something in it.
+    """Check that a path is a regular, non-empty file.
 
     Raises:
         SourceRefused: missing, empty, a FIFO or a device.
@@ -236,7 +235,7 @@ def regular_file(text: str) -> Path:
         if not path.exists():
             raise SourceRefused(f"{shown(path)}: no such file; check the path")
         if not path.is_file():
-            raise SourceRefused(f"{shown(path)}: not a plain file (a FIFO or a device?); give a video or an image file")
+            raise SourceRefused(f"{shown(path)}: not a regular file (a FIFO or a device?); give a video or an image file")
         if path.stat().st_size == 0:
             raise SourceRefused(f"{shown(path)}: the file is empty (0 bytes)")
     except (OSError, ValueError) as error:
@@ -245,6 +244,6 @@ def regular_file(text: str) -> Path:
 
 
 def first_bytes(path: Path) -> str:
-    """The first bytes of a file, for a message about what it really is."""
+    """The first bytes of a file, for an error message."""
     with path.open("rb") as file:
         return repr(file.read(16))

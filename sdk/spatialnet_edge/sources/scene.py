@@ -1,6 +1,6 @@
-"""Georeferenced scenes, read window by window: every tile becomes a frame that knows where it lies.
+"""Georeferenced rasters, read tile by tile: every tile is a frame with its footprint.
 
-`scene:S2.tif?tile=256&overlap=0&bands=4,3,2&scale=3000` reads 256×256 pixels at a time, so that a scene of any size
+`scene:S2.tif?tile=256&overlap=0&bands=4,3,2&scale=3000` reads 256×256 pixels at a time, so a scene of any size
 fits into memory. `scene:chips/?scale=4000&bands=…` reads every raster below a folder, one after the other.
 """
 
@@ -29,29 +29,30 @@ from spatialnet_edge.sources.stills import find_images
 DEFAULTS = {"tile": "256", "overlap": "0", "bands": "", "scale": "0"}
 LARGEST_TILE = 8192
 RASTER_SUFFIXES = SUFFIXES | {".img"}
-"""What is read below a folder; a single file may have any name."""
+"""Suffixes of rasters below a folder; a single file may have any name."""
 DRIVERS = ("GTiff", "JP2OpenJPEG", "JPEG", "PNG", "WEBP", "GIF", "BMP", "HFA")
-"""GDAL's drivers that are used. Those that name further files or addresses, such as VRT and WMS, are not among them."""
+"""Allowed GDAL drivers. Drivers that refer to other files or addresses, such as VRT and WMS, are excluded."""
 LARGEST_BLOCK = 512 << 20
-"""Bytes that GDAL may have to decode for one pixel."""
+"""Bytes per pixel that GDAL may have to decode."""
 
 
 @final
 class SceneSource:
-    """The tiles of rasters that GDAL reads, row by row; those at the right and lower edges reach back over their neighbours.
+    """The tiles of rasters, row by row. Tiles at the right and lower edges overlap their neighbours.
 
-    Below a folder, a raster that cannot be read or does not fit the options is skipped and named. Its first one that can be read
-    is held against the options at once; how many tiles there will be nobody knows before all are read.
+    Below a folder, a raster that cannot be read or does not match the options is skipped and reported. The options are checked
+    against the first readable
+    raster at once. The total number of tiles is unknown until all rasters are read.
 
     Args:
-        rest: path and options. `tile`: side in pixels; `overlap`: pixels that neighbours share; `bands`: which become red, green
-            and blue, or, for a model of several groups of bands, its bands in their order (from 1; the first three by default);
-            `scale`: the stored value that becomes 255, for rasters of more than 8 bits; an offset that the raster states (such as
+        rest: path and options. `tile`: side in pixels. `overlap`: pixels that neighbours share. `bands`: the raster bands
+            (from 1) for red, green and blue, or for the bands of a model with several groups, in order; default: the first
+            three. `scale`: the stored value that becomes 255, for rasters of more than 8 bits; the raster's offset (such as
             -1000 of Sentinel-2 since 2022) is added before.
 
     Raises:
         MissingExtra: rasterio is not installed.
-        SourceRefused: not a raster, no raster below the folder, or options that do not fit it.
+        SourceRefused: not a raster, no raster below the folder, or options that do not match it.
     """
 
     live = False
@@ -101,7 +102,7 @@ class SceneSource:
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """What of a raster becomes frames; `scale` is 0 where the levels are those of 8 bits already."""
+    """How a raster is cut into frames; `scale` is 0 if the levels have 8 bits already."""
 
     tile: int
     overlap: int
@@ -110,17 +111,17 @@ class Tiling:
 
 
 def tiling_of(uri: str, query: str) -> Tiling:
-    """The options of a scene's URI.
+    """Parse the options of a scene's URI.
 
     Raises:
-        SourceRefused: one that there is not, or a value that cannot be.
+        SourceRefused: an unknown option, or an invalid value.
     """
     options = options_of(uri, query, DEFAULTS)
     try:
         bands = tuple(int(band) for band in options["bands"].split(",") if band) or (1, 2, 3)
         tiling = Tiling(int(options["tile"]), int(options["overlap"]), bands, float(options["scale"]))
     except ValueError as error:
-        raise SourceRefused(f"{uri}: {error}; expected for instance scene:S2.tif?tile=256&bands=4,3,2") from error
+        raise SourceRefused(f"{uri}: {error}; example: scene:S2.tif?tile=256&bands=4,3,2") from error
     if not (8 <= tiling.tile <= LARGEST_TILE and 0 <= tiling.overlap < tiling.tile and tiling.scale >= 0):
         raise SourceRefused(f"{uri}: tile must be from 8 to {LARGEST_TILE}, overlap less than tile, scale not negative")
     return tiling
@@ -128,10 +129,10 @@ def tiling_of(uri: str, query: str) -> Tiling:
 
 @final
 class Raster:
-    """One file that GDAL has opened.
+    """A file opened by GDAL.
 
     Raises:
-        SourceRefused: GDAL does not read it.
+        SourceRefused: GDAL cannot read it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -141,54 +142,55 @@ class Raster:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", self._rasterio.errors.NotGeoreferencedWarning)
             try:
-                with self._rasterio.Env():  # GDAL's drivers are registered in one
+                with self._rasterio.Env():  # GDAL registers its drivers in an environment
                     self._data: Any = self._rasterio.DatasetReader(self._gdal_name(), driver=list(DRIVERS))
             except self._rasterio.errors.RasterioError as error:
                 self._release()
                 raise SourceRefused(
-                    f"{shown(path)}: GDAL does not read this raster: {first_line(error)}; read are {', '.join(DRIVERS)}"
+                    f"{shown(path)}: GDAL cannot read this raster: {first_line(error)}; supported: {', '.join(DRIVERS)}"
                 ) from error
 
     def check(self, tiling: Tiling) -> None:
-        """Find options that do not fit this raster.
+        """Check the options against this raster.
 
         Raises:
-            SourceRefused: bands that it does not have, or levels of more than 8 bits and no scale.
+            SourceRefused: bands that it does not have, or levels of more than 8 bits without `scale`.
         """
         value = np.dtype(self._data.dtypes[0]).itemsize
         block = max(height * width for height, width in self._data.block_shapes) * self._data.count * value
         if block > LARGEST_BLOCK:
             raise SourceRefused(
-                f"{shown(self._path)}: is stored in blocks of {self._data.block_shapes[0]} pixels; one of them would take more "
-                f"than {LARGEST_BLOCK >> 20} MiB; write it anew in tiles: gdal_translate -co TILED=YES"
+                f"{shown(self._path)}: is stored in blocks of {self._data.block_shapes[0]} pixels; one of them would "
+                "take more "
+                f"than {LARGEST_BLOCK >> 20} MiB; convert it to tiles: gdal_translate -co TILED=YES"
             )
         if not all(1 <= band <= self._data.count for band in tiling.bands):
             asked = ",".join(map(str, tiling.bands))
-            raise SourceRefused(f"{shown(self._path)}: has {self._data.count} bands; bands={asked} names others")
+            raise SourceRefused(f"{shown(self._path)}: has {self._data.count} bands; bands={asked} is out of range")
         if self._data.dtypes[0] != "uint8" and not tiling.scale:
             raise SourceRefused(
-                f"{shown(self._path)}: holds {self._data.dtypes[0]}; say with scale= which value becomes 255 "
+                f"{shown(self._path)}: holds {self._data.dtypes[0]}; set scale= to the value that becomes 255 "
                 f"(Sentinel-2 reflectance: 3000)"
             )
 
     def side(self, tiling: Tiling) -> int:
-        """Of a tile, in pixels: a raster that is smaller is one tile, or several squares of its shorter side."""
+        """Side of a tile in pixels. A smaller raster is one tile, or several squares of its shorter side."""
         return min(tiling.tile, self._data.width, self._data.height)
 
     def corners(self, tiling: Tiling) -> Iterator[tuple[int, int]]:
-        """Where tiles begin, `(x, y)` in pixels, row by row; one after the other, since there may be very many."""
+        """Top-left corners of the tiles, `(x, y)` in pixels, row by row; generated lazily, because there may be very many."""
         side = self.side(tiling)
         step = max(1, side - tiling.overlap)
         return ((x, y) for y in starts(self._data.height, side, step) for x in starts(self._data.width, side, step))
 
     def tiles(self, tiling: Tiling) -> int:
-        """How many corners there are."""
+        """Number of tiles."""
         side = self.side(tiling)
         step = max(1, side - tiling.overlap)
         return count_starts(self._data.height, side, step) * count_starts(self._data.width, side, step)
 
     def tile(self, corner: tuple[int, int], tiling: Tiling, seq: int, source: str) -> Frame | Skipped:
-        """The frame at a corner."""
+        """The frame of the tile at a corner."""
         windows: Any = import_module("rasterio.windows")
         (x, y), side = corner, self.side(tiling)
         try:
@@ -203,7 +205,8 @@ class Raster:
         return Frame(levels(values, tiling, scales, offsets), seq, source, pose=middle, footprint=footprint)
 
     def _gdal_name(self) -> str:
-        """The file's absolute name, which is no URI of GDAL's. One that is not UTF-8 is opened by its descriptor."""
+        """The file's absolute name, so that GDAL does not parse it as a URI. A name that is not UTF-8 is opened by its
+        descriptor."""
         name = str(self._path.absolute())
         if name.encode("utf-8", "ignore").decode() == name:
             return name
@@ -221,11 +224,11 @@ class Raster:
 
 
 def levels(values: Any, tiling: Tiling, scales: Sequence[float], offsets: Sequence[float]) -> NDArray[np.uint8]:
-    """A masked `[bands, side, side]` as uint8 `[side, side, bands]`; no data is black.
+    """Convert a masked `[bands, side, side]` to uint8 `[side, side, bands]`; missing data are black.
 
     Args:
-        scales, offsets: of each band, as the raster states them: `stored * scale + offset` is the physical value. With
-            `Tiling.scale`, which is in stored units, the offset is taken into account first, so that nothing is 0.
+        scales, offsets: per band, from the raster: `stored * scale + offset` is the physical value. `Tiling.scale` is in
+            stored units; the offset is applied first. Valid pixels are never 0.
     """
     image: NDArray[Any] = np.moveaxis(values.filled(0), 0, 2)
     if tiling.scale:
@@ -238,10 +241,10 @@ def levels(values: Any, tiling: Tiling, scales: Sequence[float], offsets: Sequen
 
 
 def starts(length: int, side: int, step: int) -> Iterator[int]:
-    """Where tiles begin along one side: every `step` pixels, and at last so that the edge is covered."""
+    """Start positions of tiles along one side: every `step` pixels, the last one so that the edge is covered."""
     return (min(start, length - side) for start in range(0, length - side + step, step))
 
 
 def count_starts(length: int, side: int, step: int) -> int:
-    """How many `starts` there are, without making them: a header may claim two thousand million pixels a side."""
+    """Number of `starts`, computed without generating them: a header may claim two thousand million pixels per side."""
     return len(range(0, length - side + step, step))

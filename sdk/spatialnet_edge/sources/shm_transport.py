@@ -1,11 +1,14 @@
-"""Frames between two processes: pixels lie in shared memory, and small messages say where.
+"""Transport of frames between processes: pixels in shared memory, and small messages that refer to them.
 
-The capture process makes a ring of slots (`memfd_create(2)`) and passes it over a socket (SCM_RIGHTS); it writes a frame into a
-free slot and sends a message. The runtime sees the slot as an array, without copying; when the last array on it is gone, the slot
-goes back. Nothing has a name in the file system, so nothing is left over when either process is killed.
+The capture process makes a ring of slots (`memfd_create(2)`) and passes its descriptor over a socket (SCM_RIGHTS). It writes a
+frame into a
+free slot and sends a message. The runtime reads the slot as an array, without copying; when the last array on it is deleted,
+the slot
+is released. Nothing has a name in the file system, so nothing is left behind when a process is killed.
 
-The runtime does not trust the capture process, which runs drivers and decoders on whatever a camera or a network sends. Types and
-ranges of a message are checked when it is decoded, the memory when it is mapped, and the place of a frame before it is looked at.
+The runtime does not trust the capture process, which runs drivers and decoders on untrusted data. Types and
+ranges of a message are checked when it is decoded, the memory when it is mapped, and the position of a frame before it is
+read.
 """
 
 from __future__ import annotations
@@ -28,21 +31,21 @@ from spatialnet_edge.core.frames import Frame, PixelFormat, Pose
 from spatialnet_edge.sources.buffer_lease import lend
 
 SLOTS = 24
-"""Frames that may be on their way at once: in the queue, in the engine and in the sinks that draw on them."""
+"""Number of slots: the frames in the queue, in the engine and in the sinks that draw on them."""
 MAX_MESSAGE = 65536
 MAX_SLOT_BYTES = 512 << 20
-"""Of one frame. The largest picture that is decoded at once takes half of it."""
+"""Limit of bytes per slot. The largest picture that is decoded at once takes half of it."""
 MAX_DETAIL = 4000
-"""Characters of a line for people."""
+"""Limit of characters of a text for people."""
 FPS_RANGE = (1 / 3600, 1e6)
-"""Drivers are known to say 0, -1 or NaN; what lies outside is not believed."""
+"""Plausible frame rates. Drivers are known to report 0, -1 or NaN; other values are ignored."""
 
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Number: TypeAlias = Annotated[int, Meta(ge=0, lt=2**32)]
 Slot: TypeAlias = Annotated[int, Meta(ge=0, lt=SLOTS)]
 Side: TypeAlias = Annotated[int, Meta(ge=1, lt=2**31)]
 Finite: TypeAlias = Annotated[float, Meta(ge=-1e12, le=1e12)]
-"""A range refuses NaN and infinities, which msgpack can carry."""
+"""A number with a range; this refuses NaN and infinities, which msgpack can carry."""
 Latitude: TypeAlias = Annotated[float, Meta(ge=-90, le=90)]
 Longitude: TypeAlias = Annotated[float, Meta(ge=-180, le=180)]
 OutlineLongitude: TypeAlias = Annotated[float, Meta(ge=-720, le=720)]
@@ -52,11 +55,11 @@ SkipReason: TypeAlias = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9_]{0,31}\Z")]
 
 
 class BadMessage(Exception):
-    """The other process broke the protocol; the text says what was found and what was expected."""
+    """The other process broke the protocol; the text has what was found and what was expected."""
 
 
 class OpenMessage(msgspec.Struct, tag=True, frozen=True):
-    """To the capture process, first of all: the source to open, as bytes, since a file's name need not be UTF-8."""
+    """First message to the capture process: the source to open, as bytes, because a file's name may not be UTF-8."""
 
     uri: bytes
 
@@ -69,14 +72,14 @@ class OpenedMessage(msgspec.Struct, tag=True, frozen=True):
 
 
 class RingMade(msgspec.Struct, tag=True, frozen=True):
-    """A new ring, because there was none or its slots were too small; its descriptor travels along."""
+    """A new ring, because there was none or its slots were too small. Its descriptor is sent with the message."""
 
     generation: Number
     slot_bytes: Annotated[int, Meta(ge=1, le=MAX_SLOT_BYTES)]
 
 
 class FrameMessage(msgspec.Struct, tag=True, frozen=True):
-    """A frame lies in a slot."""
+    """A frame is in a slot."""
 
     generation: Number
     slot: Slot
@@ -100,7 +103,7 @@ class SkippedMessage(msgspec.Struct, tag=True, frozen=True):
 
 
 class Ended(msgspec.Struct, tag=True, frozen=True):
-    """The source ended: by itself (`reason` empty), `lost`, `refused`, or `unusable`: trying again would not help."""
+    """The source ended: at its own end (`reason` empty), `lost`, `refused`, or `unusable` (a retry would not help)."""
 
     reason: Literal["", "lost", "refused", "unusable"] = ""
     detail: Detail = ""
@@ -121,13 +124,13 @@ decode_release = msgspec.msgpack.Decoder(Release).decode
 
 
 def socket_pair() -> tuple[socket.socket, socket.socket]:
-    """Both ends of a connection that keeps messages whole and says when the other end is gone (unix(7), SOCK_SEQPACKET)."""
+    """Both ends of a connection that preserves message boundaries and reports a closed peer (unix(7), SOCK_SEQPACKET)."""
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
 @final
 class Memory:
-    """The bytes of a ring, mapped until the last slot on it is gone."""
+    """The memory of a ring, mapped until its last slot is released."""
 
     def __init__(self, descriptor: int, slot_bytes: int, generation: int, access: int = mmap.ACCESS_WRITE) -> None:
         self.slot_bytes = slot_bytes
@@ -135,17 +138,17 @@ class Memory:
         self.map = mmap.mmap(descriptor, SLOTS * slot_bytes, access=access)
 
     def view(self, slot: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """A slot as an array; it may be written where the memory may."""
+        """A slot as an array; writable if the memory is."""
         return np.ndarray(shape, np.uint8, self.map, slot * self.slot_bytes)
 
 
 def seals() -> int:
-    """What fixes the size of a memory for good, so that reading what is mapped cannot end in SIGBUS (fcntl(2), file sealing)."""
+    """Seals that fix the size of the memory, so that reading it cannot cause SIGBUS (fcntl(2), file sealing)."""
     return fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 def make_memory(slot_bytes: int, generation: int) -> tuple[Memory, int]:
-    """A new ring and the descriptor by which the other process maps it."""
+    """A new ring, and the descriptor with which the other process maps it."""
     descriptor = os.memfd_create("spatialnet-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.ftruncate(descriptor, SLOTS * slot_bytes)
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals())
@@ -153,10 +156,10 @@ def make_memory(slot_bytes: int, generation: int) -> tuple[Memory, int]:
 
 
 def map_memory(descriptor: int, made: RingMade) -> Memory:
-    """The ring that another process made, for reading.
+    """Map a ring of another process for reading.
 
     Raises:
-        BadMessage: no descriptor, no sealed memory of pages of the usual size, another size, or it cannot be mapped.
+        BadMessage: no descriptor, unsealed memory, huge pages, another size, or mapping failed.
     """
     if descriptor < 0:
         raise BadMessage("a ring without the descriptor of its memory")
@@ -166,7 +169,7 @@ def map_memory(descriptor: int, made: RingMade) -> Memory:
         page, size = os.fstatvfs(descriptor).f_bsize, os.fstat(descriptor).st_size
         if not sealed:
             raise BadMessage("a ring whose memory is not sealed: it could shrink while it is read")
-        if page != mmap.PAGESIZE:  # huge pages may be lacking when a hole is read, which is a SIGBUS again
+        if page != mmap.PAGESIZE:  # reading a hole can lack huge pages, which causes SIGBUS as well
             raise BadMessage(f"a ring on pages of {page} bytes; expected {mmap.PAGESIZE}")
         if size != wanted:
             raise BadMessage(f"a ring of {size} bytes; expected {wanted}, {SLOTS} slots of {made.slot_bytes}")
@@ -177,10 +180,10 @@ def map_memory(descriptor: int, made: RingMade) -> Memory:
 
 @final
 class Channel:
-    """Our end of the connection; open as long as the stream or any frame needs it.
+    """Our end of the connection; open while the stream or any frame uses it.
 
     Attributes:
-        lent: (generation, slot) of every frame that is still in use here.
+        lent: (generation, slot) of every frame that is still in use.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -189,7 +192,7 @@ class Channel:
 
     def release(self, generation: int, slot: int) -> None:
         self.lent.discard((generation, slot))
-        with suppress(OSError):  # the capture process may be gone, and its ring with it
+        with suppress(OSError):  # the capture process and its ring may be gone
             self.connection.send(encode(Release(generation, slot)), socket.MSG_DONTWAIT)
 
     def __del__(self) -> None:
@@ -197,10 +200,10 @@ class Channel:
 
 
 def check_place(message: FrameMessage, memory: Memory | None, channel: Channel) -> Memory:
-    """The memory that a frame lies in.
+    """Find the memory of a frame.
 
     Raises:
-        BadMessage: it does not fit a slot, lies in one that is still in use, or was captured in the future.
+        BadMessage: the frame does not fit its slot, the slot is still in use, or the capture time is in the future.
     """
     if memory is None or message.generation != memory.generation:
         found = "none" if memory is None else memory.generation
@@ -218,7 +221,7 @@ def check_place(message: FrameMessage, memory: Memory | None, channel: Channel) 
 
 
 def frame_of(message: FrameMessage, memory: Memory, channel: Channel, seq: int, source: str) -> Frame:
-    """The frame that a message speaks of, on shared memory; see `check_place` first."""
+    """The frame of a message, on shared memory; call `check_place` first."""
     place = (message.generation, message.slot)
     channel.lent.add(place)
     pixels = lend(memory.view(message.slot, message.shape), partial(channel.release, *place))

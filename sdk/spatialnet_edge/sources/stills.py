@@ -1,4 +1,4 @@
-"""Still images: one file, or every image below a folder. What a file is its content says, not its name."""
+"""Still images: one file, or every image below a folder. The content determines the format, not the name."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ class ImageSource:
 
 @final
 class FolderSource:
-    """Every image below a folder, in order of path; files that are no images are passed over, broken ones skipped."""
+    """Every image below a folder, ordered by path. Files that are not images are ignored; broken images are skipped and
+    counted."""
 
     live = False
     fps = None
@@ -61,7 +62,7 @@ class FolderSource:
 
 
 def find_images(folder: Path, suffixes: Set[str] = SUFFIXES) -> Sequence[Path]:
-    """Files below `folder` with an image's suffix, or with none and an image's content; sorted, without hidden ones.
+    """Files below `folder` with an image suffix, or without suffix but with an image's content; sorted, without hidden files.
 
     Links to folders are not followed.
     """
@@ -71,12 +72,12 @@ def find_images(folder: Path, suffixes: Set[str] = SUFFIXES) -> Sequence[Path]:
 
 
 def read_image(path: Path, seq: int) -> Frame | Skipped:
-    """Decode one file to RGB; what is wrong with it comes back as `Skipped`, with the path."""
+    """Decode one file to RGB. For a broken file returns `Skipped` with the path and the reason."""
     name = shown(path)
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            return Skipped(seq, "decode_error", f"{name}: not a plain file")
+            return Skipped(seq, "decode_error", f"{name}: not a regular file")
         if status.st_size > MAX_BYTES:
             return Skipped(seq, "decode_error", f"{name}: too large: {status.st_size} bytes, at most {MAX_BYTES}; {TILES}")
         encoded = path.read_bytes()

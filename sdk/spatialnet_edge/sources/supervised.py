@@ -1,8 +1,10 @@
-"""A source that comes back: its capture process is killed when it hangs, started again when it dies, and waited for.
+"""Supervised source: its capture process is killed when it hangs and restarted when it ends.
 
-OpenCV's `read()` can block for ever inside a driver, and nothing in the same process can end that (OpenCV issues 4780, 18116). So
-cameras and streams are read in a process of their own (`capture_process.py`), whose silence is the alarm. A message that breaks
-the protocol is one too: that process may have been taken over by what it decodes.
+OpenCV's `read()` can block forever inside a driver, and no code in the same process can interrupt it (OpenCV issues 4780,
+18116). So
+a separate process (`capture_process.py`) reads cameras and streams. It is restarted after a timeout or after a message that
+breaks
+the protocol, because the decoded data may have compromised that process.
 """
 
 from __future__ import annotations
@@ -49,29 +51,30 @@ from spatialnet_edge.sources.shm_transport import (
 )
 
 MAX_REASONS = 32
-"""Each reason of skipped frames is counted by itself; a capture process may not invent them without end."""
+"""Limit of distinct skip reasons, because each one is counted separately."""
 
 Report = Callable[[str, str], None]
-"""Called with an event's name and one line about it."""
+"""Called with an event's name and one line of text."""
 
 
 ProcessFrames: TypeAlias = Generator[Frame | Skipped, None, tuple[str, SpatialNetError] | None]
-"""What one capture process gives, and in the end the event that ended it; None at the source's own end."""
+"""Frames of one capture process. The return value is the event that ended it; None at the source's own end."""
 
 
 def ignore_event(kind: str, detail: str) -> None:
-    """A report that nobody reads."""
+    """Ignore an event."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long a camera may be silent, in seconds.
+    """Timeouts of a camera, in seconds.
 
     Attributes:
         opening: from the start of the capture process to the open source.
-        silence: between two frames, at the least; a slow camera gets three of its intervals.
-        first_wait, longest_wait: between tries to open it again; doubled each time, with a tenth of chance.
-        give_up: raise what happened `never`; while the source was `unopened`: a camera that was never there; or `always`.
+        silence: minimum timeout between two frames; three frame intervals for a slow camera.
+        first_wait, longest_wait: pause before reopening; doubled each time, with 10 % jitter.
+        give_up: when to raise the error instead of retrying: `never`; `unopened`: if the camera has never been open; or
+            `always`.
     """
 
     opening: float = 15.0
@@ -83,12 +86,12 @@ class Timeouts:
 
 @final
 class SupervisedSource:
-    """Any source by its URI, in a process of its own.
+    """Any source by its URI, in a separate process.
 
     Args:
-        uri: goes to the capture process through its socket, since every user of the computer can read arguments.
-        name: what people call it, and the `uri` of this source; None for the URI without user and password.
-        report: told `camera_open`, `camera_lost`, `camera_hung` and `camera_absent`.
+        uri: sent to the capture process through its socket, because every user of the computer can read process arguments.
+        name: display name, and the `uri` of this source; None: the URI without user and password.
+        report: called with `camera_open`, `camera_lost`, `camera_hung` and `camera_absent`.
     """
 
     def __init__(
@@ -130,12 +133,12 @@ class SupervisedSource:
                 raise error
             if self._seq > seen:
                 wait = self._patience.first_wait
-            if kind != "camera_hung":  # a new process costs enough time by itself
+            if kind != "camera_hung":  # starting a process already takes enough time
                 self._pause(wait * random.uniform(0.9, 1.1))
                 wait = min(wait * 2, self._patience.longest_wait)
 
     def _pause(self, seconds: float) -> None:
-        """Wait, but not longer than until a camera that was gone is plugged in again."""
+        """Wait, but stop waiting when a disconnected camera is plugged in again."""
         device = camera_node(self._address)
         was_there = device is not None and device.exists()
         until = time.monotonic() + seconds
@@ -144,34 +147,35 @@ class SupervisedSource:
                 return
 
     def close(self) -> None:
-        """End the capture process; the iteration ends with it."""
+        """End the capture process, and with it the iteration."""
         self._closed.set()
         with self._lock:
             if self._process is not None:
                 self._process.kill()
 
     def _named(self, detail: str) -> str:
-        """What the capture process says, with the name in place of the URI."""
+        """The capture process's text, with the name in place of the URI."""
         return redacted(detail.replace(self._address, self.uri))
 
     def _process_frames(self) -> ProcessFrames:
-        """One capture process from start to end; returns None at a source's own end, else what happened."""
+        """Run one capture process from start to end. Returns None at the source's own end, otherwise the event and the
+        error."""
         ours, theirs = socket_pair()
         channel = Channel(ours)
         command = capture_command(theirs.fileno())
         with self._lock:
             if self._closed.is_set():
                 return None
-            self._process = subprocess.Popen(  # standard output is for results, which a driver's chatter would spoil
+            self._process = subprocess.Popen(  # standard output is for results; output of drivers must not mix with them
                 command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
             )
         theirs.close()
-        with suppress(OSError):  # it may have died already, which is seen below
+        with suppress(OSError):  # it may have ended already; that is detected below
             ours.send(encode(OpenMessage(os.fsencode(self._address))))
         try:
             return (yield from self._listen(channel))
         except BadMessage as error:
-            what = f"{self.uri}: its capture process sent {self._named(str(error))}; it was ended and is started again"
+            what = f"{self.uri}: its capture process sent {self._named(str(error))}; the process is killed and restarted"
             return "camera_lost", SourceLost(what)
         finally:
             self._process.kill()
@@ -186,7 +190,7 @@ class SupervisedSource:
             received = receive(channel.connection, limit)
             if received is None:
                 what = f"no frame for {limit:.1f} s" if self._open else f"not open after {limit:.0f} s"
-                return "camera_hung", SourceLost(f"{self.uri}: {what}; its capture process was ended and is started again")
+                return "camera_hung", SourceLost(f"{self.uri}: {what}; its capture process is killed and restarted")
             message, descriptor = received
             match message:
                 case OpenedMessage(fps, _):
@@ -209,7 +213,7 @@ class SupervisedSource:
 
     def _opened(self, message: OpenedMessage) -> None:
         if self._open:
-            raise BadMessage("twice that the source is open")
+            raise BadMessage("two messages that the source is open")
         self.fps, self.length, self._open, self._was_open = message.fps, message.length, True, True
         self._report("camera_open", self.uri)
 
@@ -217,13 +221,13 @@ class SupervisedSource:
         self._reasons.add(reason)
         if len(self._reasons) > MAX_REASONS:
             self._reasons.discard(reason)
-            raise BadMessage(f"'{reason}', one reason more than the {MAX_REASONS} for which frames may be skipped")
+            raise BadMessage(f"'{reason}', more than {MAX_REASONS} different skip reasons")
 
     def _ended(self, message: Ended) -> tuple[str, SpatialNetError] | None:
-        """What the end of a source means; None at its own end.
+        """The event and error for the end of a source; None at its own end.
 
         Raises:
-            SourceRefused: it can never be opened here. That is not believed of a source that was open before.
+            SourceRefused: it can never be opened. This is not accepted from a source that was open before.
         """
         detail = self._named(message.detail)
         match message.reason:
@@ -234,21 +238,21 @@ class SupervisedSource:
             case "refused":
                 return "camera_absent", SourceRefused(detail)
             case "lost" | "unusable":
-                return "camera_lost", SourceLost(detail or f"{self.uri}: its capture process died")
+                return "camera_lost", SourceLost(detail or f"{self.uri}: its capture process ended unexpectedly")
 
 
 def capture_command(descriptor: int) -> list[str]:
-    """How a capture process is started that is given this end of the connection."""
+    """The command that starts a capture process with this end of the connection."""
     return [sys.executable, "-m", "spatialnet_edge.sources.capture_process", str(descriptor), str(os.getpid())]
 
 
 def receive(channel: socket.socket, limit: float) -> tuple[Message, int] | None:
-    """The next message and the descriptor that came with a `RingMade` (else -1); None after `limit` seconds of silence.
+    """The next message and the descriptor of a `RingMade` (else -1); None after `limit` seconds of silence.
 
     Raises:
-        BadMessage: it is too long, is no message of the protocol, or brought descriptors that do not belong to it; all are closed.
+        BadMessage: too long, not a message of the protocol, or with unexpected descriptors; all of them are closed.
     """
-    ready = select.poll()  # select(2) knows no descriptor above 1023
+    ready = select.poll()  # select(2) does not support descriptors above 1023
     ready.register(channel, select.POLLIN)
     if not ready.poll(limit * 1000):
         return None
@@ -269,16 +273,18 @@ def receive(channel: socket.socket, limit: float) -> tuple[Message, int] | None:
             os.close(descriptor)
         if isinstance(error, BadMessage):
             raise
-        raise BadMessage(f"what is no message of the protocol ({first_line(error)})") from error
+        raise BadMessage(f"bytes that are not a message of the protocol ({first_line(error)})") from error
     return message, descriptors[0] if descriptors else -1
 
 
 def receive_whole(channel: socket.socket) -> tuple[bytes, list[int], int]:
-    """One message with its descriptors and the flags of recvmsg(2)."""
+    """Receive one message with its descriptors and the flags of recvmsg(2)."""
     space = socket.CMSG_SPACE(array.array("i").itemsize)
     try:
         content, ancillary, flags, _ = channel.recvmsg(MAX_MESSAGE, space, socket.MSG_CMSG_CLOEXEC)
-    except ConnectionResetError:  # it went with a word of ours unread, which is said once; what it sent before is still there
+    except (
+        ConnectionResetError
+    ):  # the peer closed with our data unread: ECONNRESET is raised once; queued messages remain readable
         content, ancillary, flags, _ = channel.recvmsg(MAX_MESSAGE, space, socket.MSG_CMSG_CLOEXEC)
     descriptors = array.array("i")
     for level, kind, data in ancillary:
@@ -288,7 +294,7 @@ def receive_whole(channel: socket.socket) -> tuple[bytes, list[int], int]:
 
 
 def mapped(descriptor: int, made: RingMade) -> Memory:
-    """The ring that a message brought; its descriptor is closed."""
+    """Map the ring of a message and close its descriptor."""
     try:
         return map_memory(descriptor, made)
     finally:

@@ -1,4 +1,4 @@
-"""Frames made on the spot: no file, no camera, always the same."""
+"""Generated frames: no file, no camera, always the same."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ DEFAULTS = {"frames": "300", "size": "640x480", "fps": "0", "seed": "0", "bands"
 
 @final
 class SyntheticSource:
-    """`synthetic:frames=300&size=640x480&fps=30&seed=0&bands=3`: smooth coloured fields that drift from frame to frame.
+    """`synthetic:frames=300&size=640x480&fps=30&seed=0&bands=3`: smooth coloured fields that move from frame to frame.
 
-    With `fps` the source is live: frames come at that pace. Without, they come as fast as they are taken.
+    With `fps` the source is live and delivers frames at that rate. Without `fps`, frames are generated as fast as they are
+    read.
     """
 
     def __init__(self, rest: str) -> None:
@@ -31,9 +32,7 @@ class SyntheticSource:
             rate = float(options["fps"])
             seed, bands = int(options["seed"]), int(options["bands"])
         except ValueError as error:
-            raise SourceRefused(
-                f"{self.uri}: {error}; expected for instance synthetic:frames=300&size=640x480&fps=30"
-            ) from error
+            raise SourceRefused(f"{self.uri}: {error}; example: synthetic:frames=300&size=640x480&fps=30") from error
         if not (0 < width <= 16384 and 0 < height <= 16384 and self.length > 0 and 0 <= rate <= 10_000 and 0 < bands <= 64):
             raise SourceRefused(f"{self.uri}: sizes and frames must be positive, fps from 0 to 10000, bands from 1 to 64")
         self.fps = rate or None

@@ -20,13 +20,13 @@ from spatialnet_edge.sources.registry import first_bytes, regular_file, shown
 
 @final
 class VideoSource:
-    """A recording, every frame of it. A frame's time is its presentation time stamp.
+    """A recording, with every frame. A frame's time is its presentation time stamp.
 
     Attributes:
-        length: as the container has it; an estimate, and None where it says nothing.
+        length: from the container; an estimate, None if unknown.
 
     Raises:
-        SourceRefused: missing, empty, or no video that FFmpeg decodes.
+        SourceRefused: missing, empty, or not a video that FFmpeg decodes.
     """
 
     live = False
@@ -56,7 +56,7 @@ class VideoSource:
                 seq += 1
         except FFmpegError as error:
             raise SourceLost(
-                f"{self.uri}: cannot be read behind frame {seq}: {words_of(error)}; results up to there are kept"
+                f"{self.uri}: cannot be read after frame {seq}: {words_of(error)}; the results so far are kept"
             ) from error
         if self._decoder.closed:
             return
@@ -64,8 +64,8 @@ class VideoSource:
             raise SourceRefused(f"{self.uri}: no frame could be decoded; the file may be truncated or damaged")
         if is_cut_off(self._path, self._decoder.stream):
             raise SourceLost(
-                f"{self.uri}: stopped after frame {seq} of {self.length}; the file is truncated there; "
-                f"results up to that frame are kept"
+                f"{self.uri}: stopped after frame {seq} of {self.length}; the file is truncated there; the results up "
+                "to that frame are kept"
             )
 
     def _frame(self, item: av.VideoFrame | Undecodable, seq: int, clock: MediaClock) -> Frame | Skipped:
@@ -79,9 +79,9 @@ class VideoSource:
 
 @final
 class MediaClock:
-    """The time of each picture in seconds from the start of a recording; None where nothing says it.
+    """The time of each picture in seconds from the start of a recording; None if unknown.
 
-    A raw stream has no time stamps: then a picture is one interval later than the one before.
+    A raw stream has no time stamps: each picture is then one frame interval later than the previous one.
     """
 
     def __init__(self, start_s: float, fps: float | None) -> None:
@@ -97,19 +97,20 @@ class MediaClock:
 
 
 def seconds_of(picture: Any) -> float | None:
-    """PyAV's stub says that every picture has a time."""
+    """According to PyAV's type stub, every picture has a time."""
     return picture.time
 
 
 def is_cut_off(path: Path, stream: VideoStream) -> bool:
-    """Whether the container's own index names a packet beyond the end of the file. Durations are estimates; this is not."""
+    """Whether the container's index refers to a packet beyond the end of the file. Durations are only estimates; this is
+    exact."""
     last = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
     return last > path.stat().st_size
 
 
 @final
 class StreamSource:
-    """A network stream (RTSP, HTTP, SRT and what else FFmpeg knows), with a time limit on opening and on every read."""
+    """A network stream (RTSP, HTTP, SRT or another protocol of FFmpeg), with a timeout for opening and for every read."""
 
     live = True
     length = None
@@ -120,8 +121,8 @@ class StreamSource:
             self._decoder = Decoder(open_stream(rest), low_delay=True)
         except (FFmpegError, SourceRefused) as error:
             raise SourceRefused(
-                f"{self.uri}: no stream there ({words_of(error)}; at most {STREAM_TIMEOUT_S:.0f} s are waited); "
-                f"check the address, the network and the camera"
+                f"{self.uri}: no stream ({words_of(error)}; timeout {STREAM_TIMEOUT_S:.0f} s); check the address, the "
+                "network and the camera"
             ) from error
         rate = self._decoder.stream.average_rate
         self.fps = float(rate) if rate else None
@@ -135,8 +136,10 @@ class StreamSource:
                 else:
                     yield Frame(orientation.upright(item), seq, self.uri)
         except FFmpegError as error:
-            raise SourceLost(f"{self.uri}: the stream broke off: {words_of(error)}; results up to here are kept") from error
-        raise SourceLost(f"{self.uri}: the stream ended; results up to here are kept")
+            raise SourceLost(
+                f"{self.uri}: the stream was interrupted: {words_of(error)}; the results so far are kept"
+            ) from error
+        raise SourceLost(f"{self.uri}: the stream ended; the results so far are kept")
 
     def close(self) -> None:
         self._decoder.close()

@@ -1,4 +1,4 @@
-"""What an engine needs of a CUDA device."""
+"""The interface of a CUDA device for an engine."""
 
 from __future__ import annotations
 
@@ -13,28 +13,29 @@ from spatialnet_edge.bundle.manifest import DeviceRecord
 from spatialnet_edge.core.errors import EngineError
 
 MemoryKind = Literal["mapped", "pinned", "pageable"]
-"""Where the host's side of a buffer lies.
+"""Kind of host memory of a buffer.
 
-`mapped`: page-locked and seen by the device at an address of its own, so that nothing is copied; for integrated GPUs. `pinned`:
-page-locked, copied by DMA beside everything else. `pageable`: ordinary memory; the driver copies it twice. For comparison only.
+`mapped`: page-locked and mapped into the device's address space, so that nothing is copied; for integrated GPUs. `pinned`:
+page-locked, copied by DMA in parallel with other work. `pageable`: ordinary memory; the driver copies it twice; for comparison
+only.
 """
 
 STREAM_NON_BLOCKING = 1
-"""`CU_STREAM_NON_BLOCKING`: work of other libraries on the legacy default stream does not wait for this stream, nor this for it."""
+"""`CU_STREAM_NON_BLOCKING`: this stream and the legacy default stream of other libraries do not wait for each other."""
 
 
 class OutOfMemory(EngineError):
-    """The device has no memory left. Trying again may help."""
+    """The device has no free memory. A retry may succeed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Buffer:
-    """The memory of one tensor on both sides. It belongs to the device, and is freed when the device is closed.
+    """The memory of one tensor on host and device. The device owns it and frees it when it is closed.
 
     Attributes:
-        host: the host's side. Do not use it after `Device.close`.
-        address: of the device's side.
-        mapped: both sides are one memory: nothing is copied.
+        host: the host array. Do not use it after `Device.close`.
+        address: on the device.
+        mapped: host and device share one memory: nothing is copied.
     """
 
     host: NDArray[Any]
@@ -45,11 +46,11 @@ class Buffer:
 class Device(Protocol):
     """One CUDA device with one stream. All methods but `current` and `close` are called inside `current`.
 
-    They raise `OutOfMemory`, and `EngineError` for any other failure. After such a failure the context cannot be trusted, and the
-    process must end; a failed `capture` alone leaves the device usable.
+    They raise `OutOfMemory`, and `EngineError` for any other failure. After an `EngineError` the context is unusable, and the
+    process must end. Only after a failed `capture` is the device still usable.
 
     Attributes:
-        identity: what tells this device from others.
+        identity: distinguishes this device from others.
         stream: handle of the one stream that all work runs on (`CUstream`); it does not block on the default stream.
         memory: the kind of memory that `buffer` gives.
     """
@@ -59,15 +60,15 @@ class Device(Protocol):
     memory: MemoryKind
 
     def current(self) -> AbstractContextManager[None]:
-        """Inside, the device's context is the current one of this thread. Any thread may enter, also several times."""
+        """Make the device's context current in this thread. Any thread may enter, also repeatedly."""
         ...
 
     def buffer(self, shape: tuple[int, ...], dtype: Any) -> Buffer:
-        """Memory on both sides for one tensor."""
+        """Allocate host and device memory for one tensor."""
         ...
 
     def allocate(self, size: int) -> int:
-        """The address of `size` bytes on the device, freed when the device is closed."""
+        """Allocate `size` bytes on the device and return the address. They are freed when the device is closed."""
         ...
 
     def upload(self, buffer: Buffer) -> None:
@@ -83,10 +84,10 @@ class Device(Protocol):
         ...
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        """Record what `work` puts on the stream as a CUDA graph.
+        """Record the work that `work` enqueues on the stream as a CUDA graph.
 
         Returns:
-            Launches the whole graph at once.
+            A function that launches the graph.
 
         Raises:
             EngineError: the work cannot be captured. The stream is usable afterwards.
@@ -94,9 +95,9 @@ class Device(Protocol):
         ...
 
     def free_bytes(self) -> int:
-        """Memory of the device that is free now."""
+        """Free memory of the device, in bytes."""
         ...
 
     def close(self) -> None:
-        """Free graphs, buffers and the stream. From any thread; a second call does nothing."""
+        """Free graphs, buffers and the stream. May be called from any thread; a second call does nothing."""
         ...

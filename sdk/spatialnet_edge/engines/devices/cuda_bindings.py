@@ -1,6 +1,7 @@
 """A CUDA device through NVIDIA's `cuda-bindings` (extra `cuda`), which has wheels for x86-64 and aarch64.
 
-Its functions are those of the CUDA Driver API; each returns a status and what the C function gives through pointers.
+Its functions are those of the CUDA Driver API. Each returns a status, and the values that the C function returns through
+pointers.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class Primary(NamedTuple):
 
 @cache
 def primary() -> Primary:
-    """Start the driver and retain the primary context, once a process; it is never released, since other libraries use it too.
+    """Initialise the driver and retain the primary context, once per process. It is never released, because other libraries
+    use it too.
 
     Raises:
         MissingExtra: cuda-bindings is not installed.
@@ -46,11 +48,11 @@ def primary() -> Primary:
         device = _checked(cuda, "cuDeviceGet", 0)
         return Primary(cuda, device, _checked(cuda, "cuDevicePrimaryCtxRetain", device))
     except Exception as error:  # cuda-bindings raises its own errors, of no common class, when libcuda.so.1 is missing
-        raise EngineUnavailable(f"CUDA does not start here: {first_line(error)}; is NVIDIA's driver installed?") from error
+        raise EngineUnavailable(f"CUDA does not start: {first_line(error)}; is NVIDIA's driver installed?") from error
 
 
 def _checked(cuda: Any, function: str, *arguments: Any) -> Any:
-    """Call a function of the driver.
+    """Call a driver function and check its status.
 
     Raises:
         OutOfMemory, EngineError: its status is not `CUDA_SUCCESS`.
@@ -59,7 +61,7 @@ def _checked(cuda: Any, function: str, *arguments: Any) -> Any:
     if status == cuda.CUresult.CUDA_ERROR_OUT_OF_MEMORY:
         raise OutOfMemory(f"out of memory: {function} failed")
     if status != cuda.CUresult.CUDA_SUCCESS:
-        raise EngineError(f"{function} failed: {status.name}; the CUDA context cannot be trusted any more")
+        raise EngineError(f"{function} failed: {status.name}; the CUDA context is unusable")
     return values[0] if len(values) == 1 else values
 
 
@@ -92,7 +94,7 @@ class CudaBindingsDevice:
             memory_bytes=int(self._call("cuDeviceTotalMem", device)),
         )
         self._free: list[tuple[str, Any]] = []
-        """For all that this device made, the function that frees it and its argument."""
+        """Every object that this device made: the function that frees it, and its argument."""
         with self.current():
             self._stream: Any = self._call("cuStreamCreate", STREAM_NON_BLOCKING)
         self._free.append(("cuStreamDestroy", self._stream))
@@ -137,14 +139,16 @@ class CudaBindingsDevice:
         self._call("cuStreamSynchronize", self._stream)
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
-        mode = self._cuda.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL  # calls of other threads cannot spoil it
+        mode = (
+            self._cuda.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        )  # calls of other threads cannot invalidate it
         self._call("cuStreamBeginCapture", self._stream, mode)
         try:
             work()
         except BaseException:
             status, graph = self._cuda.cuStreamEndCapture(
                 self._stream
-            )  # else the stream stays in capture; work's error matters
+            )  # end the capture; the error of `work` is the one to report
             if status == self._cuda.CUresult.CUDA_SUCCESS:
                 self._cuda.cuGraphDestroy(graph)
             raise
@@ -164,11 +168,11 @@ class CudaBindingsDevice:
             return
         with self.current():
             while self._free:
-                function, argument = self._free.pop()  # the stream, made first, goes last
+                function, argument = self._free.pop()  # the stream was created first and is destroyed last
                 self._call(function, argument)
 
     def _call(self, function: str, *arguments: Any) -> Any:
-        """See `_checked`; the error names the device."""
+        """As `_checked`, with the device's name in the error."""
         try:
             return _checked(self._cuda, function, *arguments)
         except EngineError as error:

@@ -1,11 +1,13 @@
-"""A CUDA device through pycuda (extra `jetson`), which compiles on the device itself.
+"""A CUDA device through pycuda (extra `jetson`), which is compiled on the device.
 
-pycuda carries memory, the stream and the context. It has no graphs, so these calls go to the driver itself (CUDA Driver API,
+pycuda provides memory, the stream and the context. It has no graphs, so these functions are called in the driver directly
+(CUDA Driver API,
 "Graph Management" and "Stream Management").
 
-The primary context is retained once a process and never released: other libraries use it too, and pycuda leaves a released
-primary context current. Memory, streams and graphs are freed inside `current`, since pycuda leaks what it must free in a thread
-where another context, or none, is current.
+The primary context is retained once per process and never released: other libraries use it too, and pycuda leaves a released
+primary context current. Memory, streams and graphs are freed inside `current`, because pycuda leaks objects that are freed in
+a thread
+without this context.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 CAPTURE_THREAD_LOCAL = 1
-"""`CU_STREAM_CAPTURE_MODE_THREAD_LOCAL`: calls of other threads cannot spoil the capture."""
+"""`CU_STREAM_CAPTURE_MODE_THREAD_LOCAL`: calls of other threads cannot invalidate the capture."""
 CUDA_ERROR_OUT_OF_MEMORY = 2
 
 
@@ -44,7 +46,7 @@ class Primary(NamedTuple):
 
 @cache
 def primary() -> Primary:
-    """Start the driver and retain the primary context, once a process.
+    """Initialise the driver and retain the primary context, once per process.
 
     Raises:
         MissingExtra: pycuda is not installed.
@@ -55,20 +57,20 @@ def primary() -> Primary:
     except ModuleNotFoundError as error:
         raise MissingExtra("pycuda", "jetson") from error
     except ImportError as error:  # the driver's library is missing
-        raise EngineUnavailable(f"CUDA does not start here: {first_line(error)}; is NVIDIA's driver installed?") from error
+        raise EngineUnavailable(f"CUDA does not start: {first_line(error)}; is NVIDIA's driver installed?") from error
     try:
         cuda.init()
         device = cuda.Device(0)
         context = device.retain_primary_context()
     except cuda.Error as error:
         raise EngineUnavailable(f"no CUDA device: {first_line(error)}; is NVIDIA's driver loaded?") from error
-    # Kept beyond the interpreter's end: pycuda's destructor detaches a primary context in a way that the driver refuses.
+    # Kept until the process ends: pycuda's destructor detaches a primary context in a way that the driver refuses.
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(context))
     return Primary(cuda, device, context)
 
 
 def translated(method: Callable[Concatenate[PycudaDevice, P], T]) -> Callable[Concatenate[PycudaDevice, P], T]:
-    """Raise pycuda's errors as `OutOfMemory` and `EngineError`."""
+    """Convert pycuda's errors to `OutOfMemory` and `EngineError`."""
 
     @wraps(method)
     def call(self: PycudaDevice, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -78,9 +80,7 @@ def translated(method: Callable[Concatenate[PycudaDevice, P], T]) -> Callable[Co
         except cuda.MemoryError as error:
             raise OutOfMemory(f"{self.identity.name}: out of memory: {first_line(error)}") from error
         except cuda.Error as error:
-            raise EngineError(
-                f"{self.identity.name}: CUDA failed: {first_line(error)}; its context cannot be trusted any more"
-            ) from error
+            raise EngineError(f"{self.identity.name}: CUDA failed: {first_line(error)}; its context is unusable") from error
 
     return call
 
@@ -163,7 +163,7 @@ class PycudaDevice:
         except BaseException:
             self._driver.cuStreamEndCapture(
                 stream, ctypes.byref(graph)
-            )  # else the stream stays in capture; work's error matters
+            )  # end the capture; the error of `work` is the one to report
             if graph:
                 self._driver.cuGraphDestroy(graph)
             raise
@@ -201,6 +201,4 @@ class PycudaDevice:
         if status == CUDA_ERROR_OUT_OF_MEMORY:
             raise OutOfMemory(f"{self.identity.name}: out of memory: {function} failed")
         if status:
-            raise EngineError(
-                f"{self.identity.name}: {function} failed with CUDA error {status}; its context cannot be trusted any more"
-            )
+            raise EngineError(f"{self.identity.name}: {function} failed with CUDA error {status}; its context is unusable")

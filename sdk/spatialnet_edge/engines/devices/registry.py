@@ -1,4 +1,4 @@
-"""Which library drives the CUDA device: a table, the preferred one first."""
+"""The libraries that can drive a CUDA device, the preferred one first."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def open_device(library: str | None = None, memory: MemoryKind | None = None) ->
     """Open the first CUDA device.
 
     Args:
-        library: a key of `DEVICES`; None for the first one that is installed.
-        memory: of its buffers; None for mapped memory on an integrated GPU, and pinned memory on any other.
+        library: a key of `DEVICES`; None: the first one that is installed.
+        memory: kind of its buffers; None: mapped memory on an integrated GPU, pinned memory on others.
 
     Raises:
         MissingExtra: none of the libraries is installed.
