@@ -1,6 +1,7 @@
 """The whole build on the shipped student: candidates, gates, the bundle that comes out, and NVIDIA's own compiler."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import spatialnet_edge
 from conftest import CLIP, SAMPLES, TINY, tiny_graph, write_tiny_bundle
 from spatialnet_edge.bundle.reader import Bundle, open_bundle
-from spatialnet_edge.core.errors import BuildError, DataRefused, EngineUnavailable, UsageError
+from spatialnet_edge.core.errors import BuildError, DataRefused, EngineUnavailable, MissingExtra, UsageError
 from spatialnet_optimize.build.build import Job, build
 from spatialnet_optimize.build.labelled_data import disambiguate, usable_sets
 from spatialnet_optimize.compilers.plan_builder import RTX, PlanOptions, build_plan
@@ -51,6 +52,16 @@ def test_the_report_has_every_candidate_with_its_reason(built: Bundle) -> None:
     winner = next(record for record in report.candidates if record.chosen)
     assert winner.loss_points <= report.budget_points
     assert winner.name in report.reason
+
+
+def test_without_opencv_a_host_refuses_and_a_device_finishes_a_prepared_bundle(
+    student: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "spatialnet_training.data.not_land", raising=False)
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(MissingExtra, match=r"'cv2' .*\[opencv\]"):
+        judged_by(student)
+    assert evidence_of(student, student.spec, [], prepared=True).not_land is None
 
 
 def test_the_built_bundle_runs_and_agrees_with_the_reference(built: Bundle, student: Bundle) -> None:

@@ -98,10 +98,12 @@ def build(job: Job, step: Step = lambda text: None, progress: Progress = silent)
         BuildError: the graph does not reproduce its golden vectors here, or a compiler refused it.
     """
     loaded = load(job, progress)
-    data = load_data(DataOptions(job.labelled, job.calibration, job.budget), job.model, loaded.spec)
+    prepared = prepared_variants(job, loaded.compiler)
+    options = DataOptions(job.labelled, job.calibration, job.budget, prepared is not None)
+    data = load_data(options, job.model, loaded.spec)
     for problem in (*data.problems, *(data.calibration.warnings if loaded.calibrated else ())):
         step(f"warning: {problem}")
-    variants = variants_of(job, loaded, data, step)
+    variants = prepared or new_variants(job, loaded, data, step)
     compiled = compile_variants(job, loaded, data, variants, step)
     for note in compiled.notes:
         step(note)
@@ -124,10 +126,15 @@ def load(job: Job, progress: Progress) -> Loaded:
     return Loaded(name, target, compiler, spec, portable)
 
 
-def variants_of(job: Job, loaded: Loaded, data: BuildData, step: Step) -> Variants:
-    """The variants that a prepared bundle brings for its device, or new ones."""
-    if loaded.compiler.finishes_prepared and not job.heads and (contents := waiting(job.model)):
+def prepared_variants(job: Job, compiler: Compiler) -> Variants | None:
+    """The variants that a prepared bundle brings for its device; None if new ones must be made."""
+    if compiler.finishes_prepared and not job.heads and (contents := waiting(job.model)):
         return Variants(contents, prepared=True)
+    return None
+
+
+def new_variants(job: Job, loaded: Loaded, data: BuildData, step: Step) -> Variants:
+    """Make the target's variants."""
     # Imported here: it needs onnx and more, which a device that was sent the variants does not have.
     from spatialnet_optimize.build.variants import VariantRequest, make_variants
 

@@ -31,11 +31,13 @@ class DataOptions:
         labelled: folders, zips or tables of labelled images; empty for the shipped samples.
         calibration: a folder of real images for static INT8; None to set some of the labelled ones aside.
         budget: points of accuracy that a candidate may lose; says how many images are too few.
+        prepared: the variants passed the gates on the computer that prepared the bundle.
     """
 
     labelled: tuple[Path, ...] = ()
     calibration: Path | None = None
     budget: float = 0.5
+    prepared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +65,14 @@ def load_data(options: DataOptions, model: Bundle, spec: ModelSpec) -> BuildData
 
     Raises:
         DataRefused: a set that was asked for fits no head, or none of its images can be decoded.
+        MissingExtra: see `evidence_of`.
     """
     sets, problems = usable_sets(options.labelled or shipped_samples(), spec, bool(options.labelled))
     calibration, sets = calibrate(options.calibration, model, spec, sets)
     sets = disambiguate(sets)
     problems += small_set_warnings(sets, options.budget) if options.labelled else []
-    return BuildData(calibration, evidence_of(model, spec, decoded(sets, spec.input)), tuple(problems))
+    evidence = evidence_of(model, spec, decoded(sets, spec.input), options.prepared)
+    return BuildData(calibration, evidence, tuple(problems))
 
 
 def usable_sets(paths: Sequence[Path], spec: ModelSpec, asked: bool) -> tuple[list[LabelledImages], list[str]]:

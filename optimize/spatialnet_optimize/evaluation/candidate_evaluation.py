@@ -76,19 +76,29 @@ class Evidence:
     not_land: NDArray[np.uint8] | None = None
 
 
-def drawn_pictures(spec: ModelSpec) -> NDArray[np.uint8] | None:
-    """Pictures without land; None where OpenCV, which draws them, is absent: a device that finishes a prepared bundle, whose
-    variants were judged by them on the host."""
+def drawn_pictures(spec: ModelSpec, prepared: bool) -> NDArray[np.uint8] | None:
+    """Pictures without land; None where OpenCV, which draws them, is missing and the variants were judged by them before."""
     try:
         return not_land_pictures(spec.input)
     except MissingExtra:
-        return None
+        if prepared:
+            return None
+        raise
 
 
-def evidence_of(model: Bundle, spec: ModelSpec, sets: Sequence[DecodedSet]) -> Evidence:
+def evidence_of(model: Bundle, spec: ModelSpec, sets: Sequence[DecodedSet], prepared: bool = False) -> Evidence:
+    """What the candidates are judged by.
+
+    Args:
+        prepared: the candidates passed every gate on the computer that prepared the bundle. A device without OpenCV may then leave
+            the pictures without land out.
+
+    Raises:
+        MissingExtra: OpenCV, which draws the pictures without land, is not installed.
+    """
     colour = can_be_corrupted(spec.input)
     corrupted = [tuple(gated_sets(each.labelled, spec.input, CORRUPTED_IMAGES)) for each in sets] if colour else []
-    not_land = drawn_pictures(spec) if colour and spec.known is not None else None
+    not_land = drawn_pictures(spec, prepared) if colour and spec.known is not None else None
     return Evidence(spec, *model.golden(), tuple(sets), tuple(corrupted), not_land)
 
 
