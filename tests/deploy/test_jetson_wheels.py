@@ -1,5 +1,8 @@
-"""Every dependency of the runtime resolves to wheels for a Jetson: aarch64 with Python 3.10 (JetPack 6) and 3.12 (JetPack 7)."""
+"""What can be checked of the Jetson images without a board: every wheel resolves for aarch64 with Python 3.10 (JetPack 6) and 3.12
+(JetPack 7), the files that they copy are sent to Docker, and hadolint has nothing to say."""
 
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,18 +18,23 @@ else:
 
 GLIBC = {"3.10": 35, "3.12": 39}
 """Of the Ubuntu release that each JetPack is: 22.04 and 24.04."""
+IMAGES = {"3.10": ROOT / "deploy/jetson/Dockerfile.jetpack6", "3.12": ROOT / "deploy/jetson/Dockerfile.jetpack7"}
 
 
 def requirements(python: str) -> list[str]:
-    """The runtime's and those of the extra `cuda`, for one Python, with the NumPy that JetPack's libraries need."""
+    """What the image's `pip install` line asks for: the runtime with some extras, and more, for one Python."""
     from packaging.requirements import Requirement
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    every = [Requirement(each) for each in (*project["dependencies"], *project["optional-dependencies"]["cuda"])]
-    jetson = [Requirement(each) for each in project["optional-dependencies"]["jetson"]]
-    every += [each for each in jetson if each.name != "pycuda"]  # which is compiled on the device
+    asked = re.findall(r"'([^']+)'", re.search(r"pip install .*", IMAGES[python].read_text(encoding="utf-8"))[0])
+    ours = [each for each in asked if each.startswith("/src")]
+    extras = re.search(r"\[(.*)\]", ours[0])[1].split(",")
+    every = [*project["dependencies"], *(each for extra in extras for each in project["optional-dependencies"][extra])]
+    every += [each for each in asked if each not in ours]
+    jetson = [Requirement(each) for each in project["optional-dependencies"]["jetson"] if not each.startswith("pycuda")]
     there = {"python_version": python, "sys_platform": "linux", "platform_machine": "aarch64"}
-    return [f"{each.name}{each.specifier}" for each in every if each.marker is None or each.marker.evaluate(there)]
+    found = [each for each in (*map(Requirement, every), *jetson) if each.marker is None or each.marker.evaluate(there)]
+    return [f"{each.name}{each.specifier}" for each in found]
 
 
 @pytest.mark.parametrize("python", GLIBC)
@@ -40,3 +48,26 @@ def test_every_wheel_resolves_for_a_jetson(python: str, tmp_path: Path) -> None:
     if done.returncode and any(words in done.stderr for words in offline):
         pytest.skip("the package index cannot be reached")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("image", IMAGES.values(), ids=lambda path: path.name)
+def test_the_dockerfiles_are_sound(image: Path) -> None:
+    text = image.read_text(encoding="utf-8")
+    assert text.count("\nFROM ") == 1
+    assert "/opt/spatialnet-edge/bin/spatialnet-edge" in text.partition("ENTRYPOINT")[2]
+    hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent)) or shutil.which("hadolint")
+    if hadolint is None:
+        pytest.skip("hadolint is not installed")
+    done = subprocess.run([hadolint, "--no-color", image], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_docker_is_sent_what_the_wheel_is_built_from() -> None:
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    sent = {line[1:] for line in lines if line.startswith("!")}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    needed = {package.partition("/")[0] for package in packages} | {"pyproject.toml", project["project"]["readme"]}
+    needed |= {*project["project"]["license-files"]}
+    assert needed == sent
+    assert all((ROOT / name).exists() for name in sent)

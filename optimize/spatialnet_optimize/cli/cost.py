@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json as jsonlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from spatialnet_edge.bundle.reader import MODEL, open_bundle
 from spatialnet_edge.cli.printer import printer
@@ -37,17 +38,38 @@ def cost(
     size = opened.spec.input
     operations = sum(layer.operations for layer in found)
     title = f"PREDICTED, not measured: {opened.spec.name}, {size.height}×{size.width}, {operations / 1e9:.2f} · 10⁹ operations"
-    table = Table("target", "precision", "predicted", f"band (×{BAND:g} either way)", "mostly waits for", title=title)
-    costs: list[Cost] = []
-    for name in [target] if target else known:
-        for mode, row in by_power_mode(name, table_of_targets[name]).items():
-            for precision in row.tera_ops:
-                each = predict(found, mode, row, precision)
-                costs.append(each)
-                waits = max(each.bound, key=lambda kind: each.bound[kind])
-                band = f"{each.low_ms:.2f} to {each.high_ms:.2f} ms"
-                table.add_row(mode, precision, f"{each.ms:.2f} ms", band, f"{waits} ({each.bound[waits]:.0%})")
-    printer().print(table)
+    costs = [
+        [predict(found, mode, row, precision) for precision in row.tera_ops]
+        for name in ([target] if target else known)
+        for mode, row in by_power_mode(name, table_of_targets[name]).items()
+    ]
+    printer().print(cost_table(costs, title))
+    if all(each.bound["launch"] > ALMOST_ALL for row in costs for each in row[1:]):
+        printer().print(
+            f"Below FP32 this model waits for the start of its {len(found)} kernels: precision and power mode change little, fewer "
+            f"layers or larger batches more.",
+            soft_wrap=True,
+        )
     if json is not None:
-        record = [{"target": c.target, "precision": c.precision, "predicted_ms": round(c.ms, 4), "band": BAND} for c in costs]
+        record = [
+            {"target": c.target, "precision": c.precision, "predicted_ms": round(c.ms, 4), "band": BAND, "bound": c.bound}
+            for row in costs
+            for c in row
+        ]
         json.write_text(jsonlib.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+ALMOST_ALL = 0.9
+LIMITS = {"launch": "starting kernels", "memory": "memory", "arithmetic": "arithmetic"}
+
+
+def cost_table(costs: Sequence[Sequence[Cost]], title: str) -> Table:
+    """One row for each target and power mode, with the time and the limit of each precision."""
+    limit = Column(f"limited by; band: ×{BAND:g} either way", overflow="fold")
+    table = Table(Column("target", no_wrap=True), "precision", Column("ms", justify="right"), limit, title=title)
+    for row in costs:
+        for each in row:
+            largest = max(each.bound, key=lambda kind: each.bound[kind])
+            name = each.target if each is row[0] else ""
+            table.add_row(name, each.precision, f"{each.ms:.2f}", f"{LIMITS[largest]} ({each.bound[largest]:.0%})")
+    return table

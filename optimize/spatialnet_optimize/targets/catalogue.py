@@ -21,10 +21,12 @@ class PowerMode(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     Attributes:
         gpu_mhz: highest clock of the GPU.
         bandwidth: of the memory, 10^9 bytes a second.
+        gpu_share: of the GPU's multiprocessors, the share that is switched on.
     """
 
     gpu_mhz: float
     bandwidth: float
+    gpu_share: float = 1.0
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -76,7 +78,7 @@ def load_targets(extra: Path | None = None) -> dict[str, Target]:
 def by_power_mode(name: str, row: Target) -> dict[str, Target]:
     """A row for each power mode that is known of a target: "orin-nano MAXN_SUPER", "orin-nano 15W" …; the row itself if none is.
 
-    Peaks scale with the GPU's clock.
+    Peaks scale with the GPU's clock and with the multiprocessors that are on.
     """
     if not row.power_modes:
         return {name: row}
@@ -84,7 +86,7 @@ def by_power_mode(name: str, row: Target) -> dict[str, Target]:
     return {
         f"{name} {mode}": msgspec.structs.replace(
             row,
-            tera_ops={precision: peak * each.gpu_mhz / highest for precision, peak in row.tera_ops.items()},
+            tera_ops={precision: peak * each.gpu_mhz * each.gpu_share / highest for precision, peak in row.tera_ops.items()},
             bandwidth=each.bandwidth,
         )
         for mode, each in row.power_modes.items()
