@@ -74,7 +74,7 @@ def test_an_extra_file_is_refused(tiny_copy: Bundle) -> None:
 @pytest.mark.fault(19)
 def test_a_missing_file_is_refused(tiny_copy: Bundle) -> None:
     (tiny_copy.path / "golden" / "frame_03.png").unlink()
-    assert "'golden/frame_03.png' is listed in the manifest and missing" in refused(tiny_copy.path)
+    assert "'golden/frame_03.png' is listed in the manifest but missing" in refused(tiny_copy.path)
 
 
 @pytest.mark.fault(20)

@@ -144,7 +144,7 @@ def test_a_store_that_others_may_write_installs_nothing(tiny_path: Path, tmp_pat
         target.chmod(mode)
         trust = open_trust(keys.store)
         assert open_bundle(path, trust).signature.startswith("signed by")
-        with pytest.raises(BundleError, match=r"others may change whom this computer trusts; run: chmod"):
+        with pytest.raises(BundleError, match=r"other users may change the trusted keys; run: chmod"):
             Slots(tmp_path / "root").install(path, trust)
         target.chmod(before)
     (keys.folder / "daily.key").chmod(0o644)

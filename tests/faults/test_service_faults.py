@@ -129,7 +129,7 @@ def test_systemd_is_told_ready_alive_and_stopping(payload: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("[[sources]]", "colour = 1\n[[sources]]"), "no key 'colour'; there are"),
+        (("[[sources]]", "colour = 1\n[[sources]]"), "unknown key 'colour'; valid keys:"),
         (("smooth_s = 0.2", 'policy = "sometimes"'), "no frame policy"),
         (('"null:"', '"telegraph:x"'), "no sink"),
         (("allow_unsigned = true", ""), "is not signed"),
@@ -150,10 +150,10 @@ def test_what_cannot_work_is_refused_before_any_work(payload: Path, change: tupl
 @pytest.mark.parametrize(
     ("second", "message"),
     [
-        ('uri = "synthetic:frames=100000&size=64x48&fps=50"', "the source 'synthetic:.*' is there 2 times"),
+        ('uri = "synthetic:frames=100000&size=64x48&fps=50"', "the source 'synthetic:.*' occurs 2 times"),
         (
             'uri = "1"\nsinks = ["mqtt://a/b", "log:{folder}/results?total_mb=1"]',
-            "the sink's place '.*results' is there 2 times",
+            "the sink's place '.*results' occurs 2 times",
         ),
     ],
 )

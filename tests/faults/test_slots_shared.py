@@ -295,13 +295,13 @@ def test_a_model_of_another_name_is_refused_unless_it_is_compatible(
 ) -> None:
     slots = flown(tmp_path, releases)
     other = release(tiny_path, tmp_path / "other.snb", 0, "Tiny")
-    with pytest.raises(BundleError, match="is the model 'Tiny'; the model here is 'tiny'"):
+    with pytest.raises(BundleError, match="holds the model 'Tiny'; the active model is 'tiny'"):
         slots.install(other, ANY)
     assert slots.target(TRIAL) is None
     slots.install(other, ANY, compatible=("Tiny",))
     prove(slots)
     assert slots.models == {"Tiny"}
-    with pytest.raises(BundleError, match="is the model 'tiny'"):
+    with pytest.raises(BundleError, match="holds the model 'tiny'"):
         slots.install(releases[1], ANY)
 
 

@@ -228,7 +228,7 @@ def test_what_cannot_be_built_is_refused_before_any_work(tmp_path: Path) -> None
         build(replace(job, plan=PlanOptions(dla_core=0)))
     with pytest.raises(UsageError, match="no head 'ships'; this model has shade, bands, level"):
         build(replace(job, heads=("ships",)))
-    with pytest.raises(DataRefused, match="fit no head of tiny"):
+    with pytest.raises(DataRefused, match="match no head of tiny"):
         build(replace(job, labelled=(SAMPLES / "eurosat.zip",)))
     assert not (tmp_path / "out.snb").exists()
 

@@ -96,10 +96,10 @@ def test_objects_of_which_none_is_there_judge_nothing(student_spec: ModelSpec) -
         "settlement",
         "object_kinds",
     ]
-    with pytest.raises(DataRefused, match="'objects': none of its labels is on any of these images"):
+    with pytest.raises(DataRefused, match="'objects': none of these images has any of its labels"):
         truths(empty, student_spec, "objects")
     columns = {name: {label.replace("-", "_"): "0" for label in labels} for name, labels in objects.items()}
-    with pytest.raises(DataRefused, match="'objects': none of its labels"):
+    with pytest.raises(DataRefused, match="'objects': none of these images"):
         truths(replace(empty, columns=columns), student_spec, "objects")
     for cells in columns.values():
         cells["ship"] = ""
@@ -108,7 +108,7 @@ def test_objects_of_which_none_is_there_judge_nothing(student_spec: ModelSpec) -
 
 
 def test_a_split_that_is_not_there_names_those_that_are(image_folder: Path) -> None:
-    with pytest.raises(DataRefused, match="no split 'test'; its images are of train"):
+    with pytest.raises(DataRefused, match="no split 'test'; its splits are train"):
         open_labelled(image_folder, "test")
 
 

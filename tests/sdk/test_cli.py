@@ -104,7 +104,7 @@ def test_bad_input_is_refused_with_one_line(tiny_path: Path, tmp_path: Path) -> 
     assert "no image in this folder" in refused(78, "run", tiny_path, f"{tmp_path}/empty/")
     assert "no source 'carrier:'" in refused(78, "run", tiny_path, "carrier:pigeon")
     assert "not a spatialnet-edge bundle" in refused(78, "inspect", tmp_path / "empty")
-    assert "no such folder" in refused(78, "evaluate", tiny_path, tmp_path / "nowhere")
+    assert "neither a folder nor a readable zip" in refused(78, "evaluate", tiny_path, tmp_path / "nowhere")
     assert "ends at TensorRT 8.5" in refused(78, "build", tiny_path, "--target", "xavier-nx", "-o", tmp_path / "x.snb")
 
 
@@ -158,7 +158,7 @@ def test_evaluate_reads_folders_and_names_what_it_skipped(tiny_path: Path, image
 
 def test_evaluate_refuses_labels_that_no_head_knows(tiny_path: Path) -> None:
     message = refused(78, "evaluate", tiny_path, SAMPLES / "eurosat.zip")
-    assert "its 10 classes fit no head of tiny" in message
+    assert "its 10 classes match no head of tiny" in message
     assert "'shade' has no label 'AnnualCrop'" in message
 
 
@@ -227,7 +227,7 @@ def test_a_damaged_picture_is_named_and_a_run_without_an_answer_has_failed(tiny_
     for file in image_folder.rglob("[0-9].jpg"):
         file.write_bytes(b"damaged")
     words = refused(1, "run", tiny_path, f"{image_folder}/")
-    assert "none of its 7 frames was answered: 7 decode_error, the last:" in words
+    assert "none of its 7 frames was classified: 7 decode_error, the last:" in words
 
 
 def test_what_cannot_be_read_cannot_be_measured(tiny_path: Path, tmp_path: Path) -> None:

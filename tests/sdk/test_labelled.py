@@ -43,9 +43,7 @@ def test_a_class_that_is_called_like_a_split_is_a_class(tmp_path: Path) -> None:
 
 
 def test_splits_without_classes_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataRefused, match="folders of splits without folders of classes in them; expected train/<class>/<image>"
-    ):
+    with pytest.raises(DataRefused, match="split folders without class folders in them; expected train/<class>/<image>"):
         open_labelled(tree(tmp_path, "train/1.jpg", "val/2.jpg"))
 
 
@@ -64,7 +62,7 @@ def test_a_table_of_splits_goes_before_the_hash(tmp_path: Path) -> None:
     tree(tmp_path, "roof/1.jpg", "roof/2.jpg", "road/3.jpg")
     (tmp_path / "splits.csv").write_text("path,split\nroof/1.jpg,Valid\nroof/2.jpg,train\nroad/3.jpg,fold7\n")
     assert splits(tmp_path) == {"roof/1.jpg": "val", "roof/2.jpg": "train", "road/3.jpg": "fold7"}
-    with pytest.raises(DataRefused, match="no split 'test'; its images are of fold7, train, val"):
+    with pytest.raises(DataRefused, match="no split 'test'; its splits are fold7, train, val"):
         open_labelled(tmp_path, "test")
 
 
@@ -74,7 +72,7 @@ def test_a_table_of_splits_goes_before_the_hash(tmp_path: Path) -> None:
         (
             "splits.csv",
             "path,split\nimages/roof/1.jpg,val\n",
-            r"splits\.csv names 1 files that are not there, .* images/roof",
+            r"splits\.csv lists 1 files that do not exist, .* images/roof",
         ),
         ("splits.csv", "file,split\nroof/1.jpg,val\n", r"splits\.csv has no column 'path'; it has file, split"),
         ("splits.csv", "path|split\nroof/1.jpg|val\n", r"splits\.csv has no column 'path'; it has path\|split"),

@@ -99,7 +99,7 @@ def test_a_scene_gives_as_many_bands_as_are_asked_for(scene: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ("", "holds uint16; say with scale="),
+        ("", "holds uint16; set scale="),
         ("?scale=3000&bands=9,1,2", "has 4 bands"),
         ("?tile=4", "tile must be from 8"),
         ("?colour=1", "unknown option 'colour'"),
@@ -133,7 +133,7 @@ def test_a_folder_of_rasters_is_read_one_after_the_other(scene: Path) -> None:
     assert isinstance(broken, Skipped)
     assert "broken.tif: GDAL cannot read" in broken.detail
     assert isinstance(preview, Skipped)
-    assert "preview.jpg: has 3 bands; bands=1,2,3,4 names others" in preview.detail
+    assert "preview.jpg: has 3 bands; bands=1,2,3,4 is out of range" in preview.detail
     assert [Path(chip.source).name for chip in chips if isinstance(chip, Frame)] == ["1.tif", "1.tif"]
     assert {item.pixels.shape for item in found if isinstance(item, Frame)} == {(200, 200, 4)}
 

@@ -251,7 +251,7 @@ def test_what_is_no_source_is_refused_with_a_reason(tmp_path: Path) -> None:
         "synthetic:frames=0": "must be positive",
         "synthetic:bands=0": "bands from 1 to 64",
         "63": "camera 63",
-        "/dev/video63?size=640x480": "may this user read /dev/video63?",
+        "/dev/video63?size=640x480": "this user may read /dev/video63",
         "0?size=big": "example: 0?size=1280x720",
         "0?fps=-1": "must be positive",
         "0?colour=red": "unknown option 'colour'",

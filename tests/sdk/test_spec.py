@@ -62,7 +62,7 @@ def bad_range() -> Regression:
         (bad_reserved_name, "'seq' is reserved"),
         (bad_no_head, "at least one head"),
         (bad_thresholds, "2 labels and 1 thresholds"),
-        (bad_repeated_label, "names a label twice: x"),
+        (bad_repeated_label, "has a label twice: x"),
         (bad_single_label, "needs at least 2"),
         (bad_range, "low must be less"),
     ],

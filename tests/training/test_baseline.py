@@ -70,7 +70,7 @@ def test_both_commands_run(data_root: Path, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_missing_data_set_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataRefused, match=r"eurosat_rgb\.zip: not there"):
+    with pytest.raises(DataRefused, match=r"eurosat_rgb\.zip: no such file"):
         published.data_sets(tmp_path, "eurosat")
     with pytest.raises(UsageError, match="no data set 'mars'"):
         published.data_sets(tmp_path, "mars")

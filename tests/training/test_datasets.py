@@ -100,7 +100,7 @@ def test_unlabelled_pictures_come_from_any_folder_and_depth(tmp_path: Path, data
     assert samples.targets == {}
     assert samples.broken == [f"{tmp_path / 'some'}: broken.png"]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataRefused, match="no image that can be used among 0 files"):
+    with pytest.raises(DataRefused, match="no usable image among 0 files"):
         load_unlabelled(tmp_path / "empty", 32)
 
 
@@ -116,5 +116,5 @@ def test_a_large_picture_becomes_tiles_at_every_scale(tmp_path: Path) -> None:
     np.testing.assert_array_equal(tiles.images[0], resize(picture[:64, 64:128], 48, 48))
     np.testing.assert_array_equal(tiles.images[-1], resize(resize(picture, 104, 72)[:64, :64], 48, 48))
     assert len(load_unlabelled(tmp_path, 48)) == 2
-    with pytest.raises(DataRefused, match="among 2 files; expected pictures at any depth, 500 pixels high and wide"):
+    with pytest.raises(DataRefused, match="among 2 files; expected images at any depth, 500 pixels high and wide"):
         load_unlabelled(tmp_path, 48, tile=500)

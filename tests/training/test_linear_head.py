@@ -126,7 +126,7 @@ def test_the_better_of_the_linear_head_and_fine_tuning_is_kept_and_the_table_say
         assert torch.equal(one, other)
     assert [row["epoch"] for row in read_log(tmp_path / "linear" / "log.csv")] == [0]
     page = (tmp_path / "linear" / "card.html").read_text()
-    assert "fine-tuning was left out" in page
+    assert "fine-tuning was skipped" in page
     assert "18 validation images" in page
 
 
@@ -301,7 +301,7 @@ def test_curves_go_to_tensorboard(tmp_path: Path) -> None:
     tracker.close()
     (events,) = (tmp_path / "tensorboard").iterdir()
     assert b"loss" in events.read_bytes()
-    with pytest.raises(UsageError, match="no such tracker; there are tensorboard, mlflow"):
+    with pytest.raises(UsageError, match="no such tracker; available: tensorboard, mlflow"):
         open_trackers(("wandb",), tmp_path)
 
 

@@ -118,7 +118,7 @@ def test_a_trunk_is_a_network_of_timm_without_its_widest_layer_and_starts_from_t
     last = whole.backbone.network
     widened = last.bn2(last.conv_head(trunk.backbone(x).transpose(1, 2).reshape(2, 320, 2, 2)))
     torch.testing.assert_close(widened.flatten(2).transpose(1, 2), whole.backbone(x))
-    with pytest.raises(UsageError, match="choose the one it was made with"):
+    with pytest.raises(UsageError, match="use the backbone of the checkpoint"):
         transfer(SpatialNet("timm-trunk:tf_efficientnet_lite1", {"a": 3}, 64), head, tmp_path / "whole")
 
 
@@ -145,14 +145,14 @@ def test_weights_of_a_file_are_taken_by_name_or_in_order(tmp_path: Path) -> None
         trunk = TimmBackbone("tf_efficientnet_lite0", (RGB,), 64, str(tmp_path / file), trunk=True)
         assert torch.equal(trunk.network.blocks[6][0].conv_pw.weight, source.blocks[6][0].conv_pw.weight)
     torch.save({"x": torch.zeros(3)}, tmp_path / "other.pt")
-    with pytest.raises(UsageError, match="1 tensors that fit neither by name nor by order"):
+    with pytest.raises(UsageError, match="1 tensors that match neither by name nor by order"):
         load_weights(source, tmp_path / "other.pt")
-    with pytest.raises(UsageError, match="no weights that can be read safely"):
+    with pytest.raises(UsageError, match="not weights, or not safe to read"):
         load_weights(source, tmp_path / "missing.pt")
 
 
 def test_an_unknown_backbone_names_those_there_are() -> None:
-    with pytest.raises(UsageError, match=r"no preset 'huge'; there are student-1m, .*timm:NAME"):
+    with pytest.raises(UsageError, match=r"no preset 'huge'; available: student-1m, .*timm:NAME"):
         SpatialNet("huge", {"a": 2}, 32)
     with pytest.raises(UsageError, match="timm has no network 'resnet51'"):
         SpatialNet("timm:resnet51", {"a": 2}, 32)
@@ -206,7 +206,7 @@ def test_a_network_starts_from_another_ones_weights_and_from_its_heads_where_the
     assert torch.equal(new.heads["other"].weight, head)  # its labels stand in another order
     assert (new.pooling.query[:2] == 0).all()
     assert new.backbone.positions.shape[-1] == 4
-    with pytest.raises(UsageError, match="choose the one it was made with"):
+    with pytest.raises(UsageError, match="use the backbone of the checkpoint"):
         transfer(SpatialNet("student-2m", {"new": 2}, 64), new_heads[:1], tmp_path / "old")
 
 

@@ -63,7 +63,7 @@ def test_a_damaged_file_of_a_zip_is_named_and_skipped(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_trained_on_says_why(tmp_path: Path) -> None:
-    with pytest.raises(DataRefused, match="no labelled image found"):
+    with pytest.raises(DataRefused, match="no labelled images found"):
         load_own(tmp_path, 64)
     (tmp_path / "few" / "a").mkdir(parents=True)
     (tmp_path / "few" / "a" / "1.jpg").write_bytes(b"x")
@@ -130,7 +130,7 @@ def test_a_row_with_an_empty_cell_teaches_what_it_knows_and_calibrates_nothing(t
 
 
 def test_a_typing_error_is_found_before_training(tmp_path: Path) -> None:
-    with pytest.raises(DataRefused, match=r"1 images of 'Forrest' and .* of 'Forest'; if that is a typing error"):
+    with pytest.raises(DataRefused, match=r"1 images of 'Forrest' and .* of 'Forest'; if that is a typo"):
         load_own(write_table(tmp_path, "Forrest"), 64)
 
 
@@ -140,7 +140,7 @@ def test_labels_that_are_named_are_not_guessed_at(tmp_path: Path) -> None:
         load_own(table, 64, options=DatasetOptions(labels=("Forest", "Forrest", "SeaLake"), columns=("Cover",))).heads[0].width
         == 3
     )
-    with pytest.raises(DataRefused, match="1 images of 'Forrest', which --labels does not name"):
+    with pytest.raises(DataRefused, match="1 images of 'Forrest', which is not in --labels"):
         load_own(table, 64, options=DatasetOptions(labels=("Forest", "SeaLake"), columns=("Cover",)))
 
 
@@ -149,9 +149,9 @@ def test_labels_that_are_named_are_not_guessed_at(tmp_path: Path) -> None:
     [
         ("", "has nothing; expected a header with 'path'"),
         ("file,kind\na.jpg,b\n", "has file, kind; expected a header with 'path'"),
-        ("path,kind\nnowhere.jpg,b\n", "names 1 files that are not there, the first nowhere.jpg"),
-        ("path\nhere.jpg\n", "no column of labels"),
-        ("path,kind\nhere.jpg,b\nhere.jpg,b\n", "column 'kind' says the same everywhere"),
+        ("path,kind\nnowhere.jpg,b\n", "lists 1 files that do not exist, the first nowhere.jpg"),
+        ("path\nhere.jpg\n", "no label column"),
+        ("path,kind\nhere.jpg,b\nhere.jpg,b\n", "column 'kind' has the same value everywhere"),
         ("path,kind\nhere.jpg,3\nother.jpg,b\n", "column 'kind' has numbers and 'b'"),
         ("path,kind\nhere.jpg,3\nother.jpg,inf\n", "column 'kind' has numbers and 'inf'"),
         ("path,quality\nhere.jpg,a\nother.jpg,b\n", "columns cannot be heads: head name 'quality' is reserved"),
@@ -187,7 +187,7 @@ def test_the_train_command_goes_from_a_folder_to_a_bundle_that_knows_its_classes
     assert result.exit_code == 0, result.output
     assert "0_broken.jpg: not an image" in result.output
     assert "imbalance in land_use" in result.output
-    assert "to learn: land_use (2 classes)" in result.output
+    assert "heads: land_use (2 classes)" in result.output
     record = out / "dataset.json"
     assert f"evaluate run.snb {record} --split val" in " ".join(result.output.split())
     bundle = tmp_path / "mine.snb"

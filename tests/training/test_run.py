@@ -114,7 +114,9 @@ def test_another_run_does_not_go_on_from_a_folders_checkpoint(data: TrainingData
     """Else it would be done at once, and its result would say that it was trained on images that it never saw."""
     out = teacher.parent
     before = (out / "last.ckpt").read_bytes()
-    with pytest.raises(UsageError, match='another \'backbone\': "student-1m" there, "student-2m" here; name another folder'):
+    with pytest.raises(
+        UsageError, match='another \'backbone\': "student-1m" in the folder, "student-2m" now; name another folder'
+    ):
         train(replace(TINY_RUN, backbone="student-2m"), data, out, "test")
     with pytest.raises(UsageError, match="another 'start': \"\" there, "):
         train(replace(TINY_RUN, start=str(teacher)), data, out, "test")
@@ -239,7 +241,7 @@ def test_what_starts_from_a_network_inherits_its_terms(
     )
     once = train(config, own, tmp_path / "once", "test")
     assert load_network(once)[2].licence == (
-        "as the owner of its images says; trained on mine (yours), begun with mine (MIT), EuroSAT (MIT), UC Merced "
+        "as given by the owner of the images; trained on mine (yours), begun with mine (MIT), EuroSAT (MIT), UC Merced "
         "(public domain)"
     )
     again = train(replace(config, start=str(once), weights_terms=""), data, tmp_path / "again", "test")
@@ -330,7 +332,7 @@ def test_a_teacher_of_one_data_set_teaches_a_student_of_two(data: TrainingData, 
     assert origin.source == "from scratch, distilled from itself, teacher (of ucmerced)"
     assert origin.licence == licence(data.grant, data.terms)
     wrong = Distillation(teachers=(TaughtBy(str(teacher), datasets=("mars",)),))
-    with pytest.raises(UsageError, match="said to know 'mars'"):
+    with pytest.raises(UsageError, match="its data set 'mars'"):
         train(replace(TINY_RUN, distillation=wrong), data, tmp_path / "wrong", "test")
 
 
@@ -389,7 +391,7 @@ def test_a_configuration_is_checked_before_anything_is_loaded(data: TrainingData
         read_config(str(tmp_path / "size.toml"))
     itself = 'learning_rate = 1\n[distillation]\nteachers = [{ checkpoint = "self", size = 64 }]'
     (tmp_path / "self.toml").write_text(text.replace("lerning_rate = 1", itself))
-    with pytest.raises(UsageError, match="'self' has size 64; it sees what the student sees"):
+    with pytest.raises(UsageError, match="'self' has size 64; it gets the student's input"):
         read_config(str(tmp_path / "self.toml"))
     with pytest.raises(UsageError, match=r"shipped: .*student"):
         read_config("nowhere")

@@ -82,7 +82,7 @@ def test_a_network_answers_with_any_band_missing(data_root: Path, tmp_path: Path
         replace(TINY_RUN, data=config.data), load_published({"eurosat": data_root / "eurosat.zip"}, 64), tmp_path / "1", ""
     )
     result = CliRunner().invoke(app, ["modalities", str(single), "--data-root", str(data_root)])
-    assert "nothing to withhold" in str(result.exception)
+    assert "nothing can be withheld" in str(result.exception)
 
 
 def trained_further(config: TrainConfig, data: TrainingData, folder: Path) -> tuple[Path, Path]:

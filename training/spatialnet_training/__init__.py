@@ -1,5 +1,4 @@
-"""Training of SpatialNet-ViT: data, model, losses, the loop, calibration.
+"""Training of SpatialNet-ViT: data, networks, losses, training loop, calibration.
 
-Reading order: `taxonomy` (what the labels mean), `datasets` (images and partial labels), `augment`, `model`,
-`losses`, `trainer`, `calibration`, `checkpoint`.
+Reading order: `data` (taxonomy, data sets, augmentation), `networks`, `losses`, `distillation`, `loop`, `studies`.
 """

@@ -1,4 +1,4 @@
-"""One TOML file says everything that a training run depends on; the command line can override any of it."""
+"""Training configuration: one TOML file with all settings of a run. The command line can override each of them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Above0 = Annotated[float, msgspec.Meta(gt=0)]
 
 
 SELF = "self"
-"""The teacher that is the run's own averaged weights."""
+"""Name of the teacher that is the run's own averaged weights."""
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Immutable, and strict about names that it does not know."""
+    """Base of all sections: immutable; unknown keys are refused."""
 
 
 class TrainingStage(Section, frozen=True):
-    """A number of epochs at one image size (progressive resizing); the last ones may augment, mix and sample otherwise."""
+    """A number of epochs at one image size (progressive resizing); stages may change augmentation, mixing and sampling."""
 
     size: Positive
     epochs: Positive
@@ -36,17 +36,20 @@ class TrainingStage(Section, frozen=True):
 
 
 class TaughtBy(Section, frozen=True):
-    """One teacher, where its checkpoint alone does not say enough.
+    """A teacher with its own options.
 
     Attributes:
         checkpoint: the folder of a run, the name of a shipped one (`spatialnet-s`), or `self`.
-        datasets: the data sets that it knows, as `[data]` names them; it is not asked about images of any other. Empty for all.
-        use_on_unlabelled: whether it labels unlabelled pictures.
-        weight: of its word beside those of the others that know the same view.
-        random_orientation: show it each batch in one of the square's eight orientations, drawn at random. The loss is linear in
-            the teacher's probabilities, so that the student learns their mean over the eight at the cost of one.
-        size: side in pixels of the views that it sees; None for what it was trained for. A network that was trained on crops is
-            best at a somewhat larger size (Touvron et al. 2019, arXiv 1906.06423). Not of `self`, which sees what the student sees.
+        datasets: data sets that the teacher was trained on, as named in `[data]`; it does not teach on images of others.
+            Empty: all.
+        use_on_unlabelled: whether it teaches on unlabelled images.
+        weight: relative to the other teachers of the same image.
+        random_orientation: rotate and mirror each batch to one of the square's eight orientations, at random. The loss is
+            linear in the teacher's probabilities, so the student learns the mean over the eight orientations at the cost of
+            one.
+        size: side in pixels of the teacher's input; None: the size that it was trained at. A network that was trained on crops
+            is more accurate at a somewhat larger size (Touvron et al. 2019, arXiv 1906.06423). Not for `self`, which gets the
+            student's input.
     """
 
     checkpoint: str
@@ -58,25 +61,25 @@ class TaughtBy(Section, frozen=True):
 
     def __post_init__(self) -> None:
         if self.checkpoint == SELF and self.size is not None:
-            raise ValueError(f"the teacher 'self' has size {self.size}; it sees what the student sees, so leave size out")
+            raise ValueError(f"the teacher 'self' has size {self.size}; it gets the student's input, so remove size")
 
 
 class Distillation(Section, frozen=True):
-    """What a student learns from besides the labels (Hinton et al. 2015, arXiv 1503.02531).
+    """Knowledge distillation (Hinton et al. 2015, arXiv 1503.02531).
 
     Attributes:
-        teachers: checkpoints, whose probabilities are averaged; each sees the student's views at the size that it was trained for.
-            `self` is the run's own averaged weights (Tarvainen and Valpola 2017, arXiv 1703.01780). One that knows some of the
-            data sets alone, or counts for more than another, is a table: see `TaughtBy`.
-        share: of the loss that comes from the teachers, on labelled images.
+        teachers: checkpoints whose probabilities are averaged. Each gets the student's views at its own input size. `self` is
+            the run's own averaged weights (Tarvainen and Valpola 2017, arXiv 1703.01780). A table gives further options: see
+            `TaughtBy`.
+        share: weight of the teachers' loss on labelled images, 0 to 1.
         temperature: softens both distributions.
         other_heads_weight: weight of a head's soft labels on images that have no label for that head.
-        relations: weight of the loss on how alike the images of a batch are to each other (Tung and Mori 2019, arXiv 1907.09682).
-        unlabelled: a folder or zip of any pictures, which the teachers label.
-        unlabelled_terms: whose pictures they are and under which licence; the network's own says it after those of its data sets.
-        unlabelled_share: of every batch that comes from there.
-        unlabelled_tile: side in pixels of the tiles that pictures are cut into, at every scale (`tiles.pyramid`), so that a large
-            one is many images rather than one small one; 0 leaves them whole.
+        relations: weight of the similarity-preserving loss (Tung and Mori 2019, arXiv 1907.09682).
+        unlabelled: a folder or zip of any images; the teachers label them.
+        unlabelled_terms: owner and licence of these images, for the network's licence line.
+        unlabelled_share: share of unlabelled images in every batch.
+        unlabelled_tile: side in pixels of tiles. Images are cut into tiles at every scale (`tiles.pyramid`), so a large one
+            gives many images. 0: no tiles.
     """
 
     teachers: Annotated[tuple[str | TaughtBy, ...], msgspec.Meta(min_length=1)]
@@ -91,47 +94,47 @@ class Distillation(Section, frozen=True):
 
     @property
     def taught_by(self) -> tuple[TaughtBy, ...]:
-        """The teachers, each as a table."""
+        """The teachers, each as a `TaughtBy`."""
         return tuple(TaughtBy(each) if isinstance(each, str) else each for each in self.teachers)
 
 
 class TrainConfig(Section, frozen=True):
-    """See `configs/` for commented examples.
+    """All settings of a training run. See `configs/` for commented examples.
 
     Attributes:
         backbone: a preset of `backbones.PRESETS`, `timm:NAME`, or `timm-trunk:NAME`.
-        start: the checkpoint that the weights start from: the folder of a run, or the name of a shipped one (`spatialnet-s`).
-        weights: of a timm backbone that starts from no checkpoint: a local file, `hub`, or empty for none.
-        weights_terms: whose weights those are, and under which licence; the network's own licence says it after its data sets',
-            and so does that of every network that starts from this one.
+        start: the initial checkpoint: the folder of a run, or the name of a shipped one (`spatialnet-s`).
+        weights: pretrained weights of a timm backbone without `start`: a local file, `hub`, or empty for none.
+        weights_terms: owner and licence of these weights. They are added to the licence line of the network and of every
+            network that starts from it.
         groups: band groups of the input, as `bands.GROUPS` names them.
-        group_dropout: how often each group but one is withheld in training, so that a missing one is answered at run time.
-        adapt: what learns: `full`; `frozen`: pooling and heads; `probe`: the heads alone, over the mean of the tokens.
-        layer_decay: learning rate of each layer over that of the layer above it (Clark et al. 2020, arXiv 2003.10555).
-        stored_side: longest side that images are kept at, in pixels; more where a stage or a teacher sees more. Crops of
-            images that are kept no larger than the views are enlarged, hence softer than what the deployed network sees.
-        sampling_power: a data set's share of an epoch is its size to this power.
-        flips: which symmetries the images have: `all` eight of the square, as seen from above; `horizontal`: left and right alone,
-            as seen from the side; `none`, where left and right differ too.
-        degraded_share: of the views that `degradation.degrade` spoils. Teachers see the views before that.
-        least_crop: side of the smallest crop over that of the image, at full augmentation: the range of scales.
-        balance: of the heads' losses: `fixed` weights, `uncertainty` (Kendall et al. 2018, arXiv 1705.07115) or `pcgrad` (Yu et
-            al. 2020, arXiv 2001.06782).
-        counts: quantity to the labels that it counts, `object_kinds = "objects"`: where nobody counted, the network learns to
-            count what it says itself that an image shows, with what is known of it in the place of what it says. Of images that
-            are not mixed.
-        linear_head: begin with a regularised linear head on the frozen features of `start`, which takes seconds; what follows is
-            fine-tuning from it.
-        fine_tune: whether to train all weights after the linear head; `auto`: unless it is right on 95 % of the training images
-            when it is cross-validated.
-        keep_best: end with the weights of the epoch whose held-out loss was lowest, rather than with those of the last epoch.
-        patience: stop after so many epochs in which the held-out loss was no lower; 0 for never. Needs `keep_best`.
-        class_balance: of a user's own categorical heads: `none`; `sampling` shows every class equally often; `logits` adjusts the
-            logits in training (`losses/class_balance.py`); `auto` adjusts them where that lowers the cross-validated loss, averaged
-            over the classes, of the linear head. Weights are then chosen by the held-out loss averaged over the classes.
-        compile: with torch.compile; worth it for runs of more than some minutes.
-        images_on_device: keep the training images in the device's memory and make their views there; for a GPU with room for them.
-        precision: as Lightning Fabric names it: `32-true`, `bf16-mixed`, …
+        group_dropout: probability with which training drops each group (except one), so that the network works without it.
+        adapt: trainable layers: `full`; `frozen`: pooling and heads; `probe`: only the heads, on the mean of the tokens.
+        layer_decay: ratio of each layer's learning rate to that of the next layer (Clark et al. 2020, arXiv 2003.10555).
+        stored_side: longest side of the images in memory, in pixels; larger if a stage or a teacher needs it. Crops of images
+            that are not larger than the network's input are enlarged, and so softer than images at run time.
+        sampling_power: a data set's share of an epoch is proportional to its size to this power.
+        flips: symmetries of the images: `all` eight of the square (seen from above); `horizontal`: mirrored left to right (seen
+            from the side); `none`.
+        degraded_share: share of the views that `degradation.degrade` modifies. Teachers get the unmodified views.
+        least_crop: side of the smallest crop relative to the image, at full augmentation.
+        balance: weighting of the heads' losses: `fixed` weights, `uncertainty` (Kendall et al. 2018, arXiv 1705.07115) or
+            `pcgrad` (Yu et al. 2020, arXiv 2001.06782).
+        counts: quantity to the labels that it counts, `object_kinds = "objects"`. For an image without a count, the target is
+            the expected count by the network's own probabilities, with known labels in place of probabilities. Mixed images are
+            excluded.
+        linear_head: begin with a regularised linear head on the frozen features of `start`, which takes seconds; fine-tuning
+            starts from it.
+        fine_tune: whether to train all weights after the linear head. `auto`: only if its cross-validated accuracy on the
+            training images is below 95 %.
+        keep_best: keep the weights of the epoch with the lowest held-out loss instead of the last epoch.
+        patience: stop after this many epochs without a lower held-out loss; 0: never. Requires `keep_best`.
+        class_balance: for a user's own categorical heads: `none`; `sampling` draws every class equally often; `logits` adjusts
+            the logits in training (`losses/class_balance.py`); `auto` adjusts them if that lowers the linear head's
+            cross-validated loss, averaged over the classes. Weights are then chosen by the class-averaged held-out loss.
+        compile: use torch.compile; useful for runs longer than some minutes.
+        images_on_device: keep the training images in the device's memory and compute views there; for a GPU with enough memory.
+        precision: in Lightning Fabric's notation: `32-true`, `bf16-mixed`, …
     """
 
     name: str
@@ -177,7 +180,8 @@ class TrainConfig(Section, frozen=True):
     def __post_init__(self) -> None:
         if self.batch > self.epoch_images:
             raise ValueError(
-                f"batch is {self.batch} and epoch_images {self.epoch_images}; an epoch must have at least one batch, so give a "
+                f"batch is {self.batch} and epoch_images {self.epoch_images}; an epoch must have at least one batch, "
+                "so give a "
                 f"smaller batch or more images"
             )
         if self.batch % 2:
@@ -185,9 +189,11 @@ class TrainConfig(Section, frozen=True):
         if not self.keep_best and (self.linear_head or self.patience):
             raise ValueError("linear_head and patience choose by held-out loss; give keep_best=true with them")
         if self.class_balance == "auto" and not self.linear_head:
-            raise ValueError("class_balance is auto, which the linear head decides; give linear_head=true with it, or logits")
+            raise ValueError(
+                "class_balance=auto needs the linear head; give linear_head=true with it, or class_balance=logits"
+            )
         if self.fine_tune != "always" and not self.linear_head:
-            raise ValueError(f"fine_tune is {self.fine_tune}, and there is no linear head; give linear_head=true with it")
+            raise ValueError(f"fine_tune is {self.fine_tune}, but there is no linear head; give linear_head=true with it")
         if odd := [stage.size for stage in self.stages if stage.size % 16]:
             raise ValueError(f"a stage has size {odd[0]}; give a multiple of 16")
 
@@ -201,7 +207,7 @@ class TrainConfig(Section, frozen=True):
         return sum(stage.epochs for stage in self.stages)
 
     def stage_at(self, epoch: int) -> TrainingStage:
-        """The stage of an epoch counted from 0, with what it does not say taken from the run."""
+        """The stage of an epoch counted from 0; unset values are those of the run."""
         stage = self.stages[-1]
         for stage in self.stages:
             if epoch < stage.epochs:
@@ -212,11 +218,11 @@ class TrainConfig(Section, frozen=True):
 
 
 def load_config(path: Path, overrides: tuple[str, ...] = ()) -> TrainConfig:
-    """Read and check a TOML file.
+    """Read and validate a TOML file.
 
     Args:
-        overrides: `key=value` with the value as TOML writes it; `distillation.share=0.5` reaches into a section. A value that is
-            not TOML is taken as text.
+        overrides: `key=value` with a TOML value; `distillation.share=0.5` sets a key of a section. A value that is not TOML is
+            used as text.
 
     Raises:
         UsageError: an override without `=`.
@@ -239,14 +245,14 @@ def load_config(path: Path, overrides: tuple[str, ...] = ()) -> TrainConfig:
 
 
 def suggestion(name: str) -> str:
-    """What may have been meant by a setting that is not there, in words."""
+    """A suggestion for an unknown setting."""
     known = TrainConfig.__struct_fields__
     of_stages = [each for each in TrainingStage.__struct_fields__ if each not in known]
     if name in of_stages:
         return f"; it belongs to a stage: stages=[{{size=160, epochs=12}}], or --{name} for a run of one stage"
     if near := difflib.get_close_matches(name, known, 3, 0.5):
         return f"; similar ones are {', '.join(near)}"
-    return f"; there are {', '.join(known)}"
+    return f"; available: {', '.join(known)}"
 
 
 def toml_value(text: str) -> Any:

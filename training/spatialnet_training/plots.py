@@ -1,4 +1,4 @@
-"""Pictures of a run: its curves, and what its network confuses."""
+"""Plots of a run: curves, confusion matrices, robustness."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from spatialnet_edge.core.printable import plot_text
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """How often each label was answered for each true one.
+    """Confusion matrix of a head.
 
     Attributes:
         table: counts `[labels, labels]`, rows are the truth.
@@ -31,7 +31,7 @@ class Confusion:
 
 
 def figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any, NDArray[Any]]:
-    """pyplot, a figure and its axes, drawn without a screen."""
+    """pyplot with a non-interactive backend, a figure and its axes."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -48,7 +48,7 @@ FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Micro
 
 @lru_cache(maxsize=1)
 def fonts() -> tuple[tuple[str, ...], frozenset[int]]:
-    """The fonts of `FONTS` that are here, and every character that one of them has."""
+    """The installed fonts of `FONTS`, and all characters that they have."""
     from matplotlib import font_manager
 
     there = {entry.name: entry.fname for entry in font_manager.fontManager.ttflist}
@@ -58,12 +58,12 @@ def fonts() -> tuple[tuple[str, ...], frozenset[int]]:
 
 
 def drawable(label: str, index: int) -> str:
-    """A label as it can be drawn here; with characters that no font has, its number."""
+    """A drawable label; if no font has its characters, its number."""
     return label if all(ord(c) in fonts()[1] for c in label) else f"class {index}"
 
 
 def plot_confusions(path: Path, confusions: Sequence[Confusion]) -> None:
-    """Confusion matrices side by side, in per cent of the truth; nothing where there is none."""
+    """Plot confusion matrices side by side, in per cent of the true class; nothing without matrices."""
     if not confusions:
         path.unlink(missing_ok=True)
         return
@@ -94,7 +94,7 @@ def read_log(log: Path) -> list[dict[str, float]]:
 
 
 def plot_curves(path: Path, log: Path) -> None:
-    """Loss and held-out accuracy over the epochs."""
+    """Plot loss and held-out accuracy over the epochs."""
     rows = read_log(log)
     epochs = [row["epoch"] for row in rows]
     pyplot, made, axes = figure(1, 2, (13, 4.5))
@@ -107,7 +107,7 @@ def plot_curves(path: Path, log: Path) -> None:
             label = f"{key.removeprefix(kind)}, {words}"
             right.plot(epochs, [100 * row[key] for row in rows], style, label=label, marker=marker, clip_on=False)
     right.set(title="accuracy, averaged weights", xlabel="epoch", ylabel="%")
-    right.set_ylim(top=100)  # down to the worst head: a point matters where all are above ninety
+    right.set_ylim(top=100)  # limits from the worst head: one point matters if all are above ninety
     right.legend(fontsize=8)
     for axis in (left, right):
         axis.xaxis.get_major_locator().set_params(integer=True)
@@ -122,7 +122,7 @@ def plot_curves(path: Path, log: Path) -> None:
 
 
 def plot_robustness(path: Path, accuracy: Mapping[str, Mapping[tuple[str, int], float]]) -> None:
-    """Accuracy under each corruption, one line for each severity.
+    """Plot accuracy under each corruption, one line per severity.
 
     Args:
         accuracy: title of a plot to (corruption, severity) to accuracy, 0 to 1.

@@ -142,7 +142,7 @@ def test_a_version_compatible_plan_is_opened_by_a_later_release(monkeypatch: pyt
     assert backend.refuses(record) == ""
     backend.open_plan(record, content, None, TINY).close()
     assert "built with TensorRT 10.3.0; here 10.16.1" in backend.refuses(RECORD)
-    with pytest.raises(EngineUnavailable, match=r"10\.16\.1 does not take this plan on Orin"):
+    with pytest.raises(EngineUnavailable, match=r"10\.16\.1 cannot load this plan on Orin"):
         backend.open_plan(RECORD, content, None, TINY)  # its own runtime may not run unless the record says so
     monkeypatch.setattr(tensorrt, "__version__", "10.1.0")
     assert "here 10.1.0" in backend.refuses(record)

@@ -1,2 +1,4 @@
-"""The command `train`: `train.py` (its options), `configs.py` (a configuration by name), `dataset_summary.py` (what is said of the
-images before training), `progress.py` (what is said while training)."""
+"""The command `train`: `train.py` (its options), `configs.py` (configurations by name), `dataset_summary.py` (printed before
+training),
+`progress.py` (printed during training).
+"""

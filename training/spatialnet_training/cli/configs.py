@@ -1,4 +1,4 @@
-"""A training configuration by the name of a shipped one, or by its path."""
+"""Training configurations, by the name of a shipped one or by path."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from spatialnet_training.config import TrainConfig, load_config
 
 
 def read_config(name: str, overrides: tuple[str, ...] = ()) -> TrainConfig:
-    """A configuration by path or by the name of a shipped one.
+    """Read a configuration by path or by the name of a shipped one.
 
     Raises:
         UsageError: neither, or not a valid configuration.

@@ -1,4 +1,4 @@
-"""What is said of the images before training: classes, splits, what is not used, and what may be a mistake."""
+"""Summary of the data set before training: classes, splits, unused files, and possible mistakes."""
 
 from __future__ import annotations
 
@@ -19,27 +19,28 @@ from spatialnet_training.studies.near_duplicates import near_copies
 ORIENTED = re.compile(
     r"(^|[\W_])(left|right|up|down|upright|north|south|east|west|top|bottom|horizon|oblique|clockwise)($|[\W_])"
 )
-"""Words in the name of a class that speak of a direction."""
+"""Words in class names that refer to a direction."""
 
 MOST_CLASSES_SHOWN = 60
 MOST_COMPARED = 5000
-"""With more images, near copies are looked for by the command `duplicates` alone: it takes a millisecond each."""
+"""Largest number of images for the check for near copies, which takes a millisecond each; for more, use the command
+`duplicates`."""
 
 IMBALANCE = 5
-"""A class with this many times the images of another one is worth a warning."""
+"""Ratio of class sizes from which a warning is printed."""
 
 
 def describe(images: TrainingData, console: Console, flips: str, data: Path | None) -> None:
-    """Print how many images there are, and, of a user's own, how they were understood.
+    """Print the number of images, and for a user's own data how they were interpreted.
 
     Args:
         flips: see `TrainConfig.flips`.
-        data: the user's folder, zip or table; None for published data sets.
+        data: the user's folder, zip or table; None: published data sets.
     """
-    console.print(f"training on {', '.join(images.summary)}; {len(images.holdout)} held out to calibrate", highlight=False)
+    console.print(f"training on {', '.join(images.summary)}; {len(images.holdout)} held out for calibration", highlight=False)
     if data is None or images.own is None:
         return
-    console.print(f"to learn: {', '.join(map(in_words, images.heads))}", highlight=False)
+    console.print(f"heads: {', '.join(map(in_words, images.heads))}", highlight=False)
     for head in images.heads:
         if isinstance(head, Multiclass):
             console.print(class_table(head, images))
@@ -47,7 +48,7 @@ def describe(images: TrainingData, console: Console, flips: str, data: Path | No
             warn_of_directions(head, flips, console)
     for split, count in images.unseen.items():
         how = f"; spatialnet-edge evaluate BUNDLE {data} --split {split}" if images.own.said else ""
-        console.print(f"left to judge by: {count} images of {split}{how}", highlight=False, soft_wrap=True)
+        console.print(f"for evaluation: {count} images of {split}{how}", highlight=False, soft_wrap=True)
     warn_of_near_copies(images, console)
     for note in images.own.notes:
         console.print(f"note: {note}", style="yellow", highlight=False)
@@ -58,7 +59,7 @@ def describe(images: TrainingData, console: Console, flips: str, data: Path | No
 
 
 def class_table(head: Multiclass, images: TrainingData) -> Table:
-    """How many images of each class train, calibrate and validate."""
+    """Table of the images per class for training, calibration and validation."""
     table = Table(head.name, "train", "calibrate", "validate")
     parts = [images.train, images.holdout, images.val]
     counts = [None if part is None else counts_of(head, part) for part in parts]
@@ -80,20 +81,22 @@ def warn_of_imbalance(head: Multiclass, train: Samples, console: Console) -> Non
     if counts[commonest] > IMBALANCE * max(1, counts[rarest]):
         console.print(
             f"imbalance in {head.name}: {counts[commonest]} images of {head.labels[commonest]}, {counts[rarest]} of "
-            f"{head.labels[rarest]}; expect the rare class to be missed more often, or give --balance auto",
+            f"{head.labels[rarest]}; the rare class will be missed more often; --balance auto can help",
             style="yellow",
             highlight=False,
         )
 
 
 def warn_of_near_copies(images: TrainingData, console: Console) -> None:
-    """Validation images that nearly stand in training make every figure too good: frames of one flight, mostly."""
+    """Warn of validation images that nearly duplicate training images, mostly frames of one flight: they make the accuracy too
+    high."""
     if images.val is None or len(images.train) + len(images.val) > MOST_COMPARED:
         return
     if copies := near_copies(images.train, images.val):
         console.print(
-            f"near copies: {len(copies)} of {len(images.val)} validation images nearly stand among the training images, such as "
-            f"{copies[0].val} and {copies[0].train}, so figures on them are too good; keep frames of one flight or site together "
+            f"near copies: {len(copies)} of {len(images.val)} validation images nearly duplicate training images, "
+            f"such as {copies[0].val} and {copies[0].train}, so their accuracy is too high; keep frames of one flight "
+            "or site together "
             f"with --group; spatialnet-edge duplicates lists them",
             style="yellow",
             soft_wrap=True,
@@ -101,19 +104,19 @@ def warn_of_near_copies(images: TrainingData, console: Console) -> None:
 
 
 def warn_of_directions(head: Multiclass, flips: str, console: Console) -> None:
-    """Names that speak of a direction cannot be learnt from images that are turned."""
+    """Warn of class names with a direction, because training rotates and mirrors images."""
     named = [label for label in head.labels if ORIENTED.search(label.casefold())]
     if flips != "none" and named:
         console.print(
-            f"hint: {', '.join(named[:3])} may depend on which way is up or left, and training shows images in "
-            f"{'all eight orientations' if flips == 'all' else 'mirror image'}; then give --flips none",
+            f"hint: {', '.join(named[:3])} may depend on the image orientation, but training uses images in "
+            f"{'all eight orientations' if flips == 'all' else 'mirror image'}; if so, give --flips none",
             style="yellow",
             highlight=False,
         )
 
 
 def unused_in_words(unused: Sequence[Unused]) -> list[str]:
-    """One line for each reason, with the number of files and the first of them."""
+    """One line per reason, with the number of files and the first ones."""
     reasons: dict[str, list[str]] = {}
     for each in unused:
         reasons.setdefault(each.reason, []).append(each.name)
@@ -125,7 +128,7 @@ def unused_in_words(unused: Sequence[Unused]) -> list[str]:
 
 
 def in_words(head: Head) -> str:
-    """What a head answers, so that a column that was taken for something else is seen before training."""
+    """Describe a head, so that a misinterpreted column is noticed before training."""
     if isinstance(head, Regression):
         return f"{head.name} (a quantity, {head.low:g} to {head.high:g})"
     return f"{head.name} ({head.width} {'classes' if isinstance(head, Multiclass) else 'labels'})"

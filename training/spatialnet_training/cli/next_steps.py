@@ -1,4 +1,4 @@
-"""What to type next: after a run, and after a run was interrupted."""
+"""The next commands after a run, or after an interrupted run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from spatialnet_training.loop.training_run import LAST
 
 
 def next_commands(out: Path, data: TrainingData) -> list[str]:
-    """How to build the network, and for a user's own data how to judge the bundle."""
+    """The commands that build the network and, for a user's own data, evaluate the bundle."""
     bundle = f"{out.name}.snb"
     if data.own is None:
         return [f"next: spatialnet-edge build {out} -o {bundle}"]
@@ -22,7 +22,7 @@ def next_commands(out: Path, data: TrainingData) -> list[str]:
 
 
 def after_interrupt(out: Path, command: str) -> str:
-    """Where a run goes on that Ctrl-C stopped."""
+    """The message after Ctrl-C: how to resume the run."""
     if (out / LAST).exists():
-        return f"interrupted; the last epoch is saved in {out / LAST}. To go on, give the same command again: {command}"
-    return f"interrupted before the first epoch was saved, so nothing is lost. To start again: {command}"
+        return f"interrupted; the last epoch is saved in {out / LAST}. To resume, run the same command again: {command}"
+    return f"interrupted before the first epoch was saved. To start again: {command}"

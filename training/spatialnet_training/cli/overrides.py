@@ -1,4 +1,4 @@
-"""The plain options of `train` that override a configuration."""
+"""Command-line options of `train` that override a configuration."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from spatialnet_edge.core.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class PlainOptions:
-    """Options of the command line; None where one is not given."""
+    """Options of the command line; None if not given."""
 
     batch: int | None = None
     lr: float | None = None
@@ -20,7 +20,7 @@ class PlainOptions:
     backbone: str | None = None
 
     def overrides(self) -> tuple[str, ...]:
-        """As `--set` takes them."""
+        """The options in the notation of `--set`."""
         settings = {
             "batch": self.batch,
             "learning_rate": self.lr,
@@ -34,12 +34,12 @@ class PlainOptions:
 
 
 def quoted(value: object) -> str:
-    """A value as TOML writes it."""
+    """A value in TOML notation."""
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 
 def numbers(text: str, option: str) -> tuple[float, float]:
-    """`LOW,HIGH` as two numbers.
+    """Parse `LOW,HIGH` as two numbers.
 
     Raises:
         UsageError: not two numbers, or the first is not less than the second.
@@ -47,12 +47,12 @@ def numbers(text: str, option: str) -> tuple[float, float]:
     try:
         low, high = (float(part) for part in text.split(","))
     except ValueError as error:
-        raise UsageError(f"{option} {text}: give two numbers with a comma between them, such as 0,4095") from error
+        raise UsageError(f"{option} {text}: give two numbers separated by a comma, such as 0,4095") from error
     if not low < high:
         raise UsageError(f"{option} {text}: the first number must be less than the second")
     return low, high
 
 
 def names(text: str) -> tuple[str, ...]:
-    """Names that commas separate, each without the blanks around it."""
+    """Split comma-separated names and strip blanks."""
     return tuple(each.strip() for each in text.split(",") if each.strip())

@@ -1,4 +1,4 @@
-"""What is said while a network trains: a progress bar for each epoch, a line of figures after it, and a table at the end."""
+"""Output during training: a progress bar and a line of metrics per epoch, and a table at the end."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from spatialnet_training.loop.training_run import Watcher
 from spatialnet_training.loop.verdict import HeadVerdict, Verdict
 
 WEAK = 0.9
-"""Classes that are right less often than this are named."""
+"""Classes with an accuracy below this are listed."""
 
 
 class ConsoleWatcher(Watcher):
-    """Prints to a console.
+    """Prints the progress to a console.
 
     Args:
-        epochs: of the whole run, at most.
-        trackers: what else takes the figures of each epoch.
+        epochs: of the complete run, at most.
+        trackers: further receivers of the metrics of each epoch.
     """
 
     def __init__(self, console: Console, epochs: int, trackers: Sequence[Tracker] = ()) -> None:
@@ -74,15 +74,15 @@ class ConsoleWatcher(Watcher):
     def finished(self, selection: Selection | None, verdict: Verdict) -> None:
         if selection is not None:
             self.console.print(selection_table(selection))
-            self.console.print(f"why: {selection.reason}", highlight=False, soft_wrap=True)
+            self.console.print(f"reason: {selection.reason}", highlight=False, soft_wrap=True)
         for each in verdict.heads:
             for line in in_words(each, verdict.judged_by):
                 self.console.print(line, highlight=False, soft_wrap=True)
         if verdict.suspects:
             first = verdict.suspects[0]
             self.console.print(
-                f"{len(verdict.suspects)} training images may be mislabelled, such as {first.name}: label {first.truth}, answer "
-                f"{first.answer} ({first.probability:.0%}); card.html shows them",
+                f"{len(verdict.suspects)} training images may be mislabelled, such as {first.name}: label "
+                f"{first.truth}, prediction {first.answer} ({first.probability:.0%}); card.html shows them",
                 style="yellow",
                 highlight=False,
                 soft_wrap=True,
@@ -103,19 +103,19 @@ def selection_table(selection: Selection) -> Table:
 
 
 def in_words(verdict: HeadVerdict, judged_by: str) -> list[str]:
-    """Accuracy, weak classes and confused pairs of one head, one line each."""
+    """Accuracy, weakest classes and confused pairs of one head, one line each."""
     lines = [f"{verdict.head.name}: {verdict.accuracy:.1%} of {verdict.images} {judged_by} images"]
     weak = sorted((accuracy, label, count) for label, (count, accuracy) in verdict.per_class.items() if accuracy < WEAK)
     if weak:
         lines.append("  weakest: " + ", ".join(f"{label} {accuracy:.0%} of {count}" for accuracy, label, count in weak[:5]))
     if verdict.pairs:
-        pairs = (f"{pair.truth} taken for {pair.answer} {pair.count} of {pair.of}" for pair in verdict.pairs)
+        pairs = (f"{pair.truth} as {pair.answer} {pair.count} of {pair.of}" for pair in verdict.pairs)
         lines.append("  most confused: " + ", ".join(pairs))
     return lines
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, whichever a person would say."""
+    """Format a duration in seconds, minutes or hours."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

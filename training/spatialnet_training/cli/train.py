@@ -30,7 +30,7 @@ from spatialnet_training.loop.training_run import train as run_training
 from spatialnet_training.networks.checkpoint_paths import NETWORK
 
 SCRATCH = "scratch"
-"""What `--start` calls random weights."""
+"""Value of `--start` for random weights."""
 
 
 def train(
@@ -39,63 +39,72 @@ def train(
         typer.Option(help="Your own images: a folder or zip with <class>/<image>, or a CSV. Starts from the shipped student."),
     ] = None,
     config: Annotated[str, typer.Option(help="A TOML file, or the name of a shipped configuration.")] = "",
-    epochs: Annotated[int | None, typer.Option(min=1, help="Most epochs of fine-tuning.")] = None,
-    batch: Annotated[int | None, typer.Option(min=2, help="Images in a batch.")] = None,
-    size: Annotated[int | None, typer.Option(min=16, help="Side of the network's input in pixels.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Highest learning rate.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of every random draw.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Largest number of fine-tuning epochs.")] = None,
+    batch: Annotated[int | None, typer.Option(min=2, help="Images per batch.")] = None,
+    size: Annotated[int | None, typer.Option(min=16, help="Side of the network's input, in pixels.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Random seed.")] = None,
     fine_tune: Annotated[
         Literal["auto", "always", "never"] | None,
-        typer.Option(help="Train all weights after the linear head; auto: where the linear head leaves room."),
+        typer.Option(help="Train all weights after the linear head. auto: only if the linear head is not good enough."),
     ] = None,
     flips: Annotated[
         Literal["all", "horizontal", "none"] | None,
-        typer.Option(help="Symmetries of your images: all from above, horizontal from the side, none."),
+        typer.Option(help="Symmetries of your images: all (seen from above), horizontal (seen from the side), or none."),
     ] = None,
     balance: Annotated[
         Literal["none", "sampling", "logits", "auto"] | None,
         typer.Option(
-            help="For classes of unequal size: draw them equally often, adjust the logits, or choose by held-out loss."
+            help=(
+                "For classes of unequal size: sampling draws them equally often, logits adjusts the logits, auto "
+                "chooses by cross-validated loss."
+            )
         ),
     ] = None,
     classes_from: Annotated[
         Literal["first", "deepest"],
-        typer.Option(help="Which folder names the class: the first one below the split, or the one right above the image."),
+        typer.Option(
+            help="The folder that names the class: the first one below the split, or the deepest one "
+            "(directly above the image)."
+        ),
     ] = "first",
     group: Annotated[
         str | None,
-        typer.Option(help="Keep images of one flight or site on one side: a regular expression, a column, or 'none'."),
+        typer.Option(help="Keep images of one flight or site in the same split: a regular expression, a column, or 'none'."),
     ] = None,
     value_range: Annotated[
-        str, typer.Option("--range", help="For images of more than 8 bits: the values of black and white, such as 0,4095.")
+        str, typer.Option("--range", help="For images of more than 8 bits: the values for black and white, such as 0,4095.")
     ] = "",
-    columns: Annotated[str, typer.Option(help="Of a table: the only columns to learn, comma-separated.")] = "",
-    ignore: Annotated[str, typer.Option(help="Of a table: columns that are no labels, comma-separated.")] = "",
-    regression: Annotated[str, typer.Option(help="Of a table: columns that are quantities, comma-separated.")] = "",
-    labels: Annotated[str, typer.Option(help="With --data: the only labels to accept, comma-separated.")] = "",
+    columns: Annotated[str, typer.Option(help="For a table: the columns to learn, comma-separated. Default: all.")] = "",
+    ignore: Annotated[str, typer.Option(help="For a table: columns that are not labels, comma-separated.")] = "",
+    regression: Annotated[str, typer.Option(help="For a table: columns that are quantities, comma-separated.")] = "",
+    labels: Annotated[str, typer.Option(help="With --data: the allowed labels, comma-separated. Default: any.")] = "",
     start: Annotated[
         str,
         typer.Option(
-            help="A checkpoint to start from, or a shipped one's name; 'scratch' for none; overrides the configuration."
+            help=(
+                "A checkpoint to start from: a path, the name of a shipped one, or 'scratch' for random weights. "
+                "Overrides the configuration."
+            )
         ),
     ] = "",
     backbone: Annotated[str, typer.Option(help="A preset, timm:NAME or timm-trunk:NAME; overrides the configuration.")] = "",
-    track: Annotated[str, typer.Option(help="Also log to tensorboard or mlflow, comma-separated; each is an extra.")] = "",
+    track: Annotated[str, typer.Option(help="Also log to tensorboard or mlflow, comma-separated. Each needs its extra.")] = "",
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Override the configuration: key=value or section.key=value.")
     ] = None,
     data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets of the configuration.")] = Path("data"),
     out: Annotated[Path, typer.Option(help="Folder for the checkpoint, the log and the card.")] = Path("runs/student"),
 ) -> None:
-    """Train a network. Started again with the same --out, it goes on where it stopped."""
+    """Train a network. The same command with the same --out resumes an interrupted run."""
     to_be_written(out / NETWORK)
     plain = PlainOptions(batch, lr, seed, flips, fine_tune, balance, backbone or None)
     chosen = read_config(config or ("folder" if data else "student"), (*(set_ or ()), *plain.overrides()))
     chosen = with_stage(chosen, epochs, size)
-    if start or backbone:  # another backbone cannot begin with the weights that the configuration names
+    if start or backbone:  # another backbone cannot start from the configured weights
         chosen = replace(chosen, start="" if start == SCRATCH else start)
-    starting_point(chosen)  # a name that is not there is told before images are read
-    first = os.environ.get("RANK", "0") == "0"  # of several processes, one speaks
+    starting_point(chosen)  # an unknown name is reported before images are read
+    first = os.environ.get("RANK", "0") == "0"  # only one of several processes prints
     console = printer(stderr=True, quiet=not first)
     options = DatasetOptions(
         classes_from=classes_from,
@@ -125,10 +134,10 @@ def train(
 
 
 def load_images(config: TrainConfig, data: Path | None, data_root: Path, options: DatasetOptions) -> TrainingData:
-    """The user's own images, or the data sets of the configuration.
+    """Load the user's own images, or the data sets of the configuration.
 
     Raises:
-        UsageError: options for own images without any.
+        UsageError: options for own images without `--data`.
         DataRefused: the images cannot be trained on.
     """
     side, groups = stored_side(config), groups_named(config.groups)
@@ -143,7 +152,7 @@ def with_stage(config: TrainConfig, epochs: int | None, size: int | None) -> Tra
     """The configuration with another number of epochs or another image size.
 
     Raises:
-        UsageError: it has several stages, so that it is not clear which is meant, or a value out of range.
+        UsageError: it has several stages, or a value is out of range.
     """
     if epochs is None and size is None:
         return config

@@ -1,8 +1,8 @@
-"""Augmentation for overhead images, which have no up: all eight symmetries of the square, unless the configuration has fewer.
+"""Augmentation for overhead images: all eight symmetries of the square by default, because they have no "up".
 
-Geometry is one affine warp from the stored image straight to the training size; colour, haze, noise and erasing follow on the float
-batch; mixing pairs comes last. Every image has a random generator of its own, so that a batch is the same however many processes
-share it.
+Geometry is one affine warp from the stored image to the training size. Colour, haze, noise and erasing follow on the float
+batch; mixing of pairs is last. Every image has its own random generator, so a batch does not depend on the number of processes
+that share it.
 """
 
 from __future__ import annotations
@@ -21,36 +21,37 @@ from torch import Tensor
 from spatialnet_edge.core.spec import IMAGENET_MEAN, IMAGENET_STD
 
 Flips = Literal["all", "horizontal", "none"]
-"""Which symmetries images have: all eight of the square, left and right alone, or none."""
+"""Symmetries of the images: all eight of the square, mirrored left to right, or none."""
 
 
 def random_view(
     height: int, width: int, size: int, rng: Generator, strength: float = 1.0, least: float = 0.6, flips: Flips = "all"
 ) -> NDArray[np.float64]:
-    """Which part of an image is seen: a random crop, slightly stretched, in one of the orientations that `flips` allows.
+    """Draw a view: a random crop, slightly stretched, in one of the orientations of `flips`.
 
-    At full strength the crop has `least` to 100 % of the side. Returns `[2, 3]`: from the view's pixels (x, y, 1) to the image's.
+    At full strength the crop has `least` to 100 % of the side. Returns `[2, 3]`: maps pixels (x, y, 1) of the view to the
+    image.
     """
     side = rng.uniform(1 - (1 - least) * strength, 1.0)
     stretch = np.exp(rng.uniform(-0.15, 0.15) * strength)
     crop = np.array([min(side * stretch, 1.0) * width, min(side / stretch, 1.0) * height])
     centre = np.array([width, height]) / 2 + (np.array([width, height]) - crop) * rng.uniform(-0.5, 0.5, 2)
-    signs, transposed = rng.choice([-1.0, 1.0], 2), rng.random() < 0.5  # drawn always, so that other draws stay the same
+    signs, transposed = rng.choice([-1.0, 1.0], 2), rng.random() < 0.5  # always drawn, so that later draws stay the same
     axes = np.diag(crop / size) * {"all": signs, "horizontal": np.array([signs[0], 1.0]), "none": np.ones(2)}[flips]
     if transposed and flips == "all":
-        axes = axes[:, ::-1]  # transpose the output: with the two signs, all eight symmetries
+        axes = axes[:, ::-1]  # transposed output and two signs: all eight symmetries
     offset = centre - axes @ np.full(2, size / 2) + axes.sum(axis=1) * 0.5 - 0.5
     return np.column_stack([axes, offset])
 
 
 def oriented(x: Tensor, orientation: int) -> Tensor:
-    """A batch of square views `[N, bands, S, S]` in one of the eight orientations, 0 to 7; 0 is as it is."""
+    """Rotate or mirror a batch of square views `[N, bands, S, S]` to one of eight orientations, 0 to 7; 0 changes nothing."""
     turned = x.rot90(orientation % 4, (-2, -1))
     return (turned.flip(-1) if orientation >= 4 else turned).contiguous(memory_format=torch.channels_last)
 
 
 def warp(image: NDArray[np.uint8], view: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
-    """What a view shows: uint8 `[size, size, bands]`, bilinear, mirrored beyond the edges."""
+    """Warp an image to a view: uint8 `[size, size, bands]`, bilinear, mirrored beyond the edges."""
     parts = [
         cv2.warpAffine(
             np.ascontiguousarray(image[..., first : first + 4]),  # OpenCV warps up to four bands at a time
@@ -65,25 +66,26 @@ def warp(image: NDArray[np.uint8], view: NDArray[np.float64], size: int) -> NDAr
 
 
 def band_statistics(bands: int) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of each band in grey levels: ImageNet's for red, green and blue, the middle of the range for others."""
+    """Mean and standard deviation of each band in grey levels: ImageNet's for red, green and blue, the middle of the range for
+    others."""
     mean = [*IMAGENET_MEAN, *([0.5] * bands)][:bands]
     std = [*IMAGENET_STD, *([0.25] * bands)][:bands]
     return torch.tensor(mean) * 255, torch.tensor(std) * 255
 
 
 def normalise(batch: NDArray[np.uint8]) -> Tensor:
-    """uint8 `[N, H, W, bands]` to float32 `[N, bands, H, W]`, channels last in memory."""
+    """Normalise uint8 `[N, H, W, bands]` to float32 `[N, bands, H, W]`, channels last in memory."""
     return standardise(torch.from_numpy(batch).permute(0, 3, 1, 2).float())
 
 
 def standardise(x: Tensor) -> Tensor:
-    """Grey levels `[N, bands, H, W]` in 0 to 255 to units of each band's deviation, about its mean."""
+    """Standardise grey levels `[N, bands, H, W]` in 0 to 255 by each band's mean and standard deviation."""
     mean, std = (each.to(x.device) for each in band_statistics(x.shape[1]))
     return (x - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)
 
 
 def recolour(x: Tensor, rngs: Sequence[Generator], strength: float = 1.0) -> Tensor:
-    """Gain and offset for each band (illumination, sensor), haze and noise, in units of the normalised pixel."""
+    """Random gain and offset per band (illumination, sensor), haze and noise, in normalised units."""
     bands = x.shape[1]
     gain, offset, haze = np.empty((len(x), bands)), np.empty((len(x), bands)), np.empty((len(x), 1))
     for index, rng in enumerate(rngs):
@@ -95,7 +97,7 @@ def recolour(x: Tensor, rngs: Sequence[Generator], strength: float = 1.0) -> Ten
     for index, rng in enumerate(rngs):
         if rng.random() < 0.15 * strength:
             deviation = np.float32(rng.uniform(0.02, 0.15))
-            grain = default_rng(rng.integers(2**63))  # one draw at every size, so that what follows is the same
+            grain = default_rng(rng.integers(2**63))  # one draw at every size, so that later draws are the same
             noise = grain.standard_normal(x.shape[1:], dtype=np.float32) * deviation
             x[index] += torch.from_numpy(noise).to(x.device)
     return x
@@ -114,24 +116,24 @@ def erase(x: Tensor, rngs: Sequence[Generator], strength: float = 1.0) -> Tensor
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """How a batch was mixed: each image is `share` itself and the rest its neighbour, the second of the pair that it is in."""
+    """How a batch was mixed: each image has the weight `share`, and its partner in the pair has the rest."""
 
     share: float
 
     @staticmethod
     def partner(values: Tensor) -> Tensor:
-        """Of each row, the other of its pair."""
+        """The partner of each row in its pair."""
         return values.unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
 
 
 def mixup(x: Tensor, rng: Generator, alpha: float) -> tuple[Tensor, Mix]:
-    """Blend each image with its neighbour (Zhang et al. 2017, arXiv 1710.09412)."""
+    """Blend each image with its partner (Zhang et al. 2017, arXiv 1710.09412)."""
     mix = Mix(float(rng.beta(alpha, alpha)))
     return torch.lerp(mix.partner(x), x, mix.share), mix
 
 
 def cutmix(x: Tensor, rng: Generator) -> tuple[Tensor, Mix]:
-    """Paste a rectangle of its neighbour into each image (Yun et al. 2019, arXiv 1905.04899)."""
+    """Paste a rectangle of its partner into each image (Yun et al. 2019, arXiv 1905.04899)."""
     size = x.shape[-1]
     side = int(size * np.sqrt(rng.uniform(0.1, 0.5)))
     top, left = rng.integers(0, size - side + 1, 2)
@@ -142,16 +144,16 @@ def cutmix(x: Tensor, rng: Generator) -> tuple[Tensor, Mix]:
 
 
 def drop_groups(present: NDArray[np.float32], rngs: Sequence[Generator], probability: float) -> Tensor:
-    """Withhold band groups at random: float `[N, groups]` of 0 and 1. An image keeps at least one of its groups.
+    """Drop band groups at random: float `[N, groups]` of 0 and 1. An image keeps at least one of its groups.
 
     Args:
         present: which groups each image has, `[N, groups]`.
-        probability: with which each group is withheld.
+        probability: of dropping each group.
     """
     kept = present.copy()
     for row, own, rng in zip(kept, present, rngs, strict=True):
         row[rng.random(len(row)) < probability] = 0
         there = np.flatnonzero(own)
-        if len(there):  # a black image has no group at all
+        if len(there):  # a black image has no group
             row[there[rng.integers(len(there))]] = 1
     return torch.from_numpy(kept)

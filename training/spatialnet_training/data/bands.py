@@ -1,4 +1,4 @@
-"""Band groups: which bands there are, how they are read from a file, and bands derived from others where no sensor gave them."""
+"""Band groups: reading bands from files, and deriving bands that no sensor measured."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from spatialnet_edge.core.spec import RGB, BandGroup
 
 
 def synthetic_thermal(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """NOT a measurement: a stand-in for a thermal camera, derived from colour, to train and test with a second modality.
+    """Synthetic thermal band, derived from colour. NOT a measurement: for training and testing with a second modality.
 
-    Vegetation and water are cool, dry and sealed ground is warm; blurred, as thermal cameras are coarser. Takes and gives uint8
-    `[H, W, 3]` and `[H, W, 1]`.
+    Vegetation and water are cool, dry and sealed ground is warm; the result is blurred, because thermal cameras are coarser.
+    Takes uint8 `[H, W, 3]`, returns uint8 `[H, W, 1]`.
     """
     from scipy.ndimage import gaussian_filter
 
@@ -30,7 +30,7 @@ def synthetic_thermal(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 DERIVED: dict[str, Callable[[NDArray[np.uint8]], NDArray[np.uint8]]] = {"synthetic_thermal": synthetic_thermal}
-"""Groups that are made from red, green and blue when a file has no such band."""
+"""Groups that are derived from red, green and blue if a file does not have them."""
 
 
 def groups_named(names: tuple[str, ...]) -> tuple[BandGroup, ...]:
@@ -40,12 +40,12 @@ def groups_named(names: tuple[str, ...]) -> tuple[BandGroup, ...]:
         UsageError: there is no such group.
     """
     if unknown := [name for name in names if name not in GROUPS]:
-        raise UsageError(f"no band group '{unknown[0]}'; there are {', '.join(GROUPS)}")
+        raise UsageError(f"no band group '{unknown[0]}'; available: {', '.join(GROUPS)}")
     return tuple(GROUPS[name] for name in names)
 
 
 Layout = Mapping[str, float]
-"""Bands of a raster in their order, each with the factor that makes its stored integers physical values."""
+"""Bands of a raster in order, each with the factor from stored integers to physical values."""
 
 SENTINEL_2_LAYOUT: Layout = dict.fromkeys(SENTINEL_2, 1e-4)
 
@@ -53,17 +53,17 @@ SENTINEL_2_LAYOUT: Layout = dict.fromkeys(SENTINEL_2, 1e-4)
 def decode(
     encoded: bytes, groups: tuple[BandGroup, ...], layout: Layout | None = None, metres_per_pixel: float | None = None
 ) -> NDArray[np.uint8] | None:
-    """Decode a file to the bands of `groups`: uint8 `[H, W, bands]`; None if it is no image.
+    """Decode a file to the bands of `groups`: uint8 `[H, W, bands]`; None if it is not an image.
 
-    A photograph gives red, green and blue; a TIFF of 13 bands is Sentinel-2's. A group that the file does not hold is derived
-    where that is possible, else it is zero, which means "absent".
+    A photograph has red, green and blue; a TIFF of 13 bands is from Sentinel-2. A missing group is derived if possible,
+    otherwise it is zero, which means "absent".
 
-    Where colour is enough OpenCV reads first, as the runtime's own sources do: it knows every compression of TIFF, but no more
-    than four bands.
+    If colour suffices, OpenCV reads first, as in the runtime's sources: it supports every TIFF compression, but at most four
+    bands.
 
     Args:
-        layout: of a TIFF with measured bands; None to go by the number of bands.
-        metres_per_pixel: of a TIFF with elevation, for the slope.
+        layout: of a TIFF with measured bands; None: derived from the number of bands.
+        metres_per_pixel: of a TIFF with elevation, to compute the slope.
     """
     if layout is not None:
         bands = read_measured(encoded, layout, metres_per_pixel)
@@ -80,7 +80,7 @@ def decode(
 
 
 def read_colour(encoded: bytes) -> dict[str, NDArray[np.uint8]] | None:
-    """Red, green and blue, as the runtime decodes them; None if it does not."""
+    """Red, green and blue, decoded as in the runtime; None if that fails."""
     try:
         image = decode_rgb(encoded)
     except ValueError:
@@ -93,7 +93,8 @@ def is_tiff(encoded: bytes) -> bool:
 
 
 def read_tiff(encoded: bytes) -> dict[str, NDArray[np.uint8]] | None:
-    """The bands of a TIFF by name: 13 are Sentinel-2's, three or four are red, green, blue and near infrared; None for others."""
+    """The bands of a TIFF by name: 13 bands are Sentinel-2's, three or four are red, green, blue and near infrared; None for
+    others."""
     image = tiff_array(encoded)
     if image is None:
         return None
@@ -107,7 +108,7 @@ def read_tiff(encoded: bytes) -> dict[str, NDArray[np.uint8]] | None:
 
 
 def read_measured(encoded: bytes, layout: Layout, metres_per_pixel: float | None) -> dict[str, NDArray[np.uint8]] | None:
-    """The bands of a TIFF whose layout is known, and the slope where it holds elevation; None for another number of bands."""
+    """The bands of a TIFF with a known layout, and the slope if it has elevation; None for another number of bands."""
     image = tiff_array(encoded)
     if image is None or image.shape[2] != len(layout):
         return None
@@ -118,7 +119,7 @@ def read_measured(encoded: bytes, layout: Layout, metres_per_pixel: float | None
 
 
 def tiff_array(encoded: bytes) -> NDArray[Any] | None:
-    """The pixels of a TIFF, `[H, W, bands]`; None if it is none, or has another number of dimensions.
+    """The pixels of a TIFF, `[H, W, bands]`; None if it is not a TIFF or has another number of dimensions.
 
     Raises:
         MissingExtra: tifffile is not installed.

@@ -20,18 +20,18 @@ from spatialnet_training.data.splits import calibration_quota, hold_out
 from spatialnet_training.data.tables import is_integer, kind_of
 from spatialnet_training.losses.multitask import UNLABELLED, partly_labelled_rows
 
-GRANT = "as the owner of its images says"
-"""The licence of weights that were trained on them, as far as we can know."""
+GRANT = "as given by the owner of the images"
+"""Licence text for weights that were trained on a user's own images."""
 
 HOLDOUT = "holdout"
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One image before it is read.
+    """One image and its labels, before decoding.
 
     Attributes:
-        labels: head name to what `Collector.add` takes.
+        labels: head name to a label for `Collector.add`.
         split: `train`, `val` or `test`.
     """
 
@@ -44,16 +44,16 @@ class Row:
 def load_own(
     path: Path, longest: int, groups: tuple[BandGroup, ...] = (RGB,), options: DatasetOptions = DEFAULTS
 ) -> TrainingData:
-    """Read a user's images and labels; files that are no images are named in `TrainingData.broken`.
+    """Load a user's images and labels. Files that cannot be decoded are listed in `TrainingData.broken`.
 
     Args:
-        path: a folder, a zip, a table, or a run's `dataset.json`, which brings options of its own.
-        longest: images are kept no larger than this, in pixels.
+        path: a folder, a zip, a table, or a run's `dataset.json`, which has its own options.
+        longest: largest side of the images in memory, in pixels.
 
     Raises:
-        DataRefused: no labelled images, a single class, a label that is not expected or looks mistyped, a class that no training
-            image shows, an image of more than 8 bits without a range, or too few images to hold any out.
-        UsageError: an option that does not fit the data.
+        DataRefused: no labelled images, a single class, an unexpected or probably misspelt label, a class without training
+            images, an image of more than 8 bits without a range, or too few images for a hold-out.
+        UsageError: an option does not match the data.
     """
     images = open_labelled(path, options=options)
     check_splits(images)
@@ -66,8 +66,8 @@ def load_own(
     train, holdout, val = (parts[part].samples() for part in (TRAIN, HOLDOUT, VAL))
     if not len(train) or not len(holdout):
         raise DataRefused(
-            f"{path}: {len(rows)} images leave {len(train)} to train and {len(holdout)} to calibrate on; "
-            f"give at least a few dozen"
+            f"{path}: {len(rows)} images leave {len(train)} for training and {len(holdout)} for calibration; give at "
+            "least a few dozen"
         )
     unseen = Counter(row.split for row in rows if row.split != TRAIN)
     return TrainingData(
@@ -84,7 +84,7 @@ def load_own(
 
 
 def counts_by_split(rows: Sequence[Row], head: str) -> dict[str, Counter[str]]:
-    """Split to the number of images of each label of a head."""
+    """Split to the number of images per label of a head."""
     counts: dict[str, Counter[str]] = {}
     for row in rows:
         if head in row.labels:
@@ -95,7 +95,7 @@ def counts_by_split(rows: Sequence[Row], head: str) -> dict[str, Counter[str]]:
 def load_parts(
     images: LabelledImages, rows: Sequence[Row], heads: Sequence[Head], longest: int, groups: tuple[BandGroup, ...]
 ) -> dict[str, Collector]:
-    """Decode the images for training, those held out of it to calibrate, and those for validation."""
+    """Decode the images for training, calibration and validation."""
     parts = {part: Collector(heads, (images.name,)) for part in (TRAIN, HOLDOUT, VAL)}
     held_out = set_aside(rows, heads)
     chosen = [(row, HOLDOUT if row.file in held_out else row.split) for row in rows if row.split in (TRAIN, VAL)]
@@ -109,7 +109,7 @@ def load_parts(
 
 
 def set_aside(rows: Sequence[Row], heads: Sequence[Head]) -> frozenset[str]:
-    """Which training images are held out to calibrate: some of each class, whole groups, the same ones every time."""
+    """Choose the training images for calibration: some of each class, in complete groups, always the same ones."""
     first = next((head.name for head in heads if isinstance(head, Multiclass)), None)
     training = [row for row in rows if row.split == TRAIN]
     kinds = [str(row.labels.get(first, "")) if first else "" for row in training]
@@ -118,7 +118,7 @@ def set_aside(rows: Sequence[Row], heads: Sequence[Head]) -> frozenset[str]:
 
 
 def from_folders(path: Path, images: LabelledImages) -> tuple[tuple[Head, ...], list[Row]]:
-    """The folder above an image names its class; there is one head, `land_use`."""
+    """One head `land_use`, with the class folders as labels."""
     names = images.class_names
     if len(names) < 2:
         raise DataRefused(f"{path}: one class, '{''.join(names)}'; a classifier needs at least two class folders")
@@ -128,11 +128,11 @@ def from_folders(path: Path, images: LabelledImages) -> tuple[tuple[Head, ...], 
 
 
 def from_columns(path: Path, images: LabelledImages) -> tuple[tuple[Head, ...], list[Row]]:
-    """One head for each column of words, integers or decimal numbers, and one for all columns of 0 and 1.
+    """One head per column of words, integers or decimal numbers, and one head for all columns of 0 and 1.
 
     A column of words or integers is a categorical head. Columns of only 0 and 1 together are the labels of one head, `objects`.
-    A column of other numbers, or one that `options.regression` names, is a quantity. An empty cell is an unknown label; the other
-    labels of its row teach all the same, but neither calibrate nor judge.
+    A column of other numbers, or one in `options.regression`, is a quantity. An empty cell is an unknown label. The other
+    labels of its row are used for training, but not for calibration or evaluation.
     """
     columns = {name: [images.columns[file][head_name(name)] for file in images.files] for name in images.column_names}
     kinds = {name: kind_of(path, name, cells, name in images.options.regression) for name, cells in columns.items()}
@@ -148,7 +148,7 @@ def from_columns(path: Path, images: LabelledImages) -> tuple[tuple[Head, ...], 
     if binary:
         heads.append(Multilabel(name="objects", labels=tuple(binary), thresholds=(0.5,) * len(binary)))
     if not heads:
-        raise DataRefused(f"{path}: has no column of labels beside 'path' and 'split'")
+        raise DataRefused(f"{path}: has no label column besides 'path' and 'split'")
     rows: list[Row] = []
     for file, split, group in zip(images.files, images.splits, images.groups, strict=True):
         cells = {name: images.columns[file][head_name(name)] for name in kinds}
@@ -160,12 +160,12 @@ def from_columns(path: Path, images: LabelledImages) -> tuple[tuple[Head, ...], 
 
 
 def in_order(labels: set[str]) -> tuple[str, ...]:
-    """Labels by their number where they are integers, else by the alphabet."""
+    """Sort labels numerically if they are integers, otherwise alphabetically."""
     return tuple(sorted(labels, key=int) if all(map(is_integer, labels)) else sorted(labels))
 
 
 def whole(samples: Samples) -> Samples:
-    """The images without the labels of a head that are known in part: they cannot calibrate it."""
+    """Remove partial labels of a head: they cannot calibrate it."""
     targets = {name: values.copy() for name, values in samples.targets.items()}
     for values in targets.values():
         values[partly_labelled_rows(torch.from_numpy(values)).numpy()] = UNLABELLED

@@ -1,4 +1,4 @@
-"""From images in memory to training batches: which images an epoch draws, and what happens to each."""
+"""Data loader: selects the images of an epoch and turns them into training batches."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ from spatialnet_training.losses.multitask import UNLABELLED
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a training step takes.
+    """Input of a training step.
 
     Attributes:
         x: float32 `[N, bands, H, W]`, augmented and mixed.
-        others: the same views at other sizes, by their side in pixels, for teachers that were trained for these; at the student's
-            size as well where the student's views are degraded.
-        present: float32 `[N, groups]` of 0 and 1: the band groups that each image has and that are not withheld; None for a
-            network of a single group.
+        others: the same views at other sizes, by their side in pixels, for teachers with these input sizes; also at the
+            student's size if the student's views are degraded.
+        present: float32 `[N, groups]` of 0 and 1: the band groups that each image has and that were not dropped; None for a
+            network with a single group.
         targets: head to the labels of each image before mixing.
-        data_set: int64 `[N]`, index of each image's data set before mixing; `UNLABELLED` for a picture without labels.
-        mix: how the images were mixed; None when they were not.
+        data_set: int64 `[N]`, index of each image's data set before mixing; `UNLABELLED` for an image without labels.
+        mix: how the images were mixed; None if they were not.
     """
 
     x: Tensor
@@ -63,14 +63,15 @@ class Batch:
         return Batch(x, others, present, targets, self.data_set.to(device, non_blocking=True), self.mix)
 
     def at(self, size: int | None) -> Tensor:
-        """The views that a teacher sees at a size, not degraded; None for those of the student as they are."""
+        """The undegraded views for a teacher at a size; None: the student's views."""
         return self.x if size is None or (size == self.x.shape[-1] and size not in self.others) else self.others[size]
 
 
 def draw_epoch(data_set: NDArray[np.int64], data_sets: int, count: int, power: float, rng: Generator) -> NDArray[np.int64]:
-    """`count` indices for one epoch: a data set's share is its size to the power `power`; within it, without replacement.
+    """Draw `count` indices for one epoch. A data set's share is proportional to its size to the power `power`; within it,
+    drawn without replacement.
 
-    (Temperature sampling, as multilingual models use it; 1 is proportional, 0 is uniform over the data sets.)
+    (Temperature sampling, as in multilingual models; 1 is proportional, 0 is uniform over the data sets.)
 
     Args:
         data_set: index of each image's data set.
@@ -78,7 +79,7 @@ def draw_epoch(data_set: NDArray[np.int64], data_sets: int, count: int, power: f
     members = [np.flatnonzero(data_set == k) for k in range(data_sets)]
     shares = np.array([len(m) ** power if len(m) else 0.0 for m in members])
     quotas = np.round(count * shares / shares.sum()).astype(int)
-    quotas[quotas.argmax()] += count - quotas.sum()  # what rounding left over, or took too much
+    quotas[quotas.argmax()] += count - quotas.sum()  # correct the rounding
     drawn: list[NDArray[np.int64]] = []
     for rows, quota in zip(members, quotas, strict=True):
         while quota > 0:
@@ -88,9 +89,9 @@ def draw_epoch(data_set: NDArray[np.int64], data_sets: int, count: int, power: f
 
 
 def alike_in_pairs(rows: NDArray[np.int64], groups_of: NDArray[np.float32]) -> NDArray[np.int64]:
-    """The images of a batch, ordered so that the two of a pair have the same band groups: pairs are mixed.
+    """Order the images of a batch so that both images of a pair have the same band groups, because pairs are mixed.
 
-    An image without a partner stands beside itself.
+    An image without a partner is paired with itself.
 
     Args:
         rows: indices of images; an even number.
@@ -111,7 +112,7 @@ def alike_in_pairs(rows: NDArray[np.int64], groups_of: NDArray[np.float32]) -> N
 
 @dataclass(frozen=True, slots=True)
 class OnHost:
-    """Training images that wait in the computer's memory; views of them are made there, by OpenCV."""
+    """Training images in host memory; OpenCV computes their views."""
 
     images: Sequence[NDArray[np.uint8]]
 
@@ -122,13 +123,13 @@ class OnHost:
 
 
 class Loader:
-    """Batches of a run; the same ones however many processes share them, each of which takes its part of every batch.
+    """Batches of a run. They do not depend on the number of processes; each process computes its part of every batch.
 
     Args:
-        unlabelled: pictures that only teachers label; they fill `unlabelled_share` of every batch.
-        rank, processes: this process, and how many there are.
-        sizes: of views that are made beside the student's.
-        device: where images wait if the configuration says that they wait on the device.
+        unlabelled: images that only teachers label; they are `unlabelled_share` of every batch.
+        rank, processes: index of this process, and number of processes.
+        sizes: of further views besides the student's.
+        device: for images that are kept on the device, if so configured.
     """
 
     def __init__(
@@ -170,7 +171,7 @@ class Loader:
             yield self._batch(epoch, first, drawn, slice(start, start + part), stage)
 
     def _first_classes(self) -> NDArray[np.int64] | None:
-        """The class of each image by the first categorical head; None where there is no such head."""
+        """The class of each image by the first categorical head; None if there is no such head."""
         found = [values for values in self.samples.targets.values() if values.ndim == 1]
         return found[0].astype(np.int64) if found else None
 
@@ -182,7 +183,7 @@ class Loader:
             rows = alike_in_pairs(rows, self.groups_of)
 
         def seen(size: int, degradation: Sequence[Generator] = ()) -> tuple[Tensor, Mix | None, Tensor | None]:
-            """The images at one size, how they were mixed, and which groups they have: the same draws at every size."""
+            """The images at one size, how they were mixed, and their groups; the same random draws at every size."""
             rngs = [default_rng([config.seed, epoch, index, 1]) for index in indices]
             x, mix = self._mixed(self._augmented(rows, size, rngs, stage.augmentation, degradation), deepcopy(shared), stage)
             return x.contiguous(memory_format=torch.channels_last), mix, self._present(rows, rngs)
@@ -194,7 +195,7 @@ class Loader:
         return Batch(x, others, present, targets, self._known(self.samples.data_set, rows), mix)
 
     def _present(self, rows: NDArray[np.int64], rngs: Sequence[Generator]) -> Tensor | None:
-        """Which band groups each image has, less those that are withheld: float `[N, groups]`; None for a single group."""
+        """The band groups of each image without the dropped ones: float `[N, groups]`; None for a single group."""
         if self.groups_of is None:
             return None
         return drop_groups(self.groups_of[rows], rngs, self.config.group_dropout)
@@ -212,7 +213,7 @@ class Loader:
         return erase(recolour(x, rngs, strength), rngs, strength)
 
     def _degraded(self, shown: Tensor, rngs: Sequence[Generator]) -> Tensor:
-        """Grey levels `[N, 3, H, W]`, a share of the pictures degraded."""
+        """Degrade a share of the images: grey levels `[N, 3, H, W]`."""
         for index, rng in enumerate(rngs):
             if rng.random() < self.config.degraded_share:
                 picture = shown[index].permute(1, 2, 0).round().to(torch.uint8).cpu().numpy()
@@ -220,7 +221,7 @@ class Loader:
         return shown
 
     def _with_unlabelled(self, rows: NDArray[np.int64], rng: Generator) -> NDArray[np.int64]:
-        """The images of a batch, some of them replaced by unlabelled ones, which come after all that have labels."""
+        """Replace some images of a batch by unlabelled ones, placed after the labelled ones."""
         labelled = len(self.samples)
         if len(self.images) == labelled or self.config.distillation is None:
             return rows
@@ -230,7 +231,7 @@ class Loader:
         return rows
 
     def _known(self, values: NDArray[np.generic], rows: NDArray[np.int64]) -> Tensor:
-        """What is known of each image, with `UNLABELLED` for pictures without labels."""
+        """The targets of each image, with `UNLABELLED` for images without labels."""
         labelled = rows < len(self.samples)
         drawn = values[np.where(labelled, rows, 0)].copy()
         drawn[~labelled] = UNLABELLED

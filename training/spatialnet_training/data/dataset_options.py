@@ -1,4 +1,4 @@
-"""How a user's data set is to be read: what its folders and columns mean, and what its pixel values stand for."""
+"""Options for reading a user's data set: the meaning of its folders, columns and pixel values."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Literal
 import msgspec
 
 NO_GROUPS = "none"
-"""The value of `group` for images that are independent of each other, whatever their EXIF data says."""
+"""Value of `group` for independent images; EXIF data are ignored."""
 
 
 class DatasetOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """Options that training, building and evaluating must share, so that they see the same labels and the same splits.
 
     Attributes:
-        classes_from: `first`: the first folder below the split is the class, as torchvision's ImageFolder has it; `deepest`: the
+        classes_from: `first`: the first folder below the split is the class, as in torchvision's ImageFolder; `deepest`: the
             folder directly above the image.
-        group: images of one group are never on both sides of a split. A regular expression that is searched in the path (its
-            first bracket, else the whole match, names the group), the name of a table's column, or `none`. None: by the time
-            and the position in the EXIF data, where most images have them.
+        group: images of one group are always in the same split. A regular expression searched in the path (its first capture
+            group, otherwise the complete match, is the group), the name of a table's column, or `none`. None: by time and
+            position in the EXIF data, if most images have them.
         value_range: the pixel values that become 0 and 255; needed for images of more than 8 bits.
-        columns: of a table, the only columns to learn; empty for all.
-        ignore: of a table, columns that are no labels.
+        columns: of a table, the columns to learn; empty: all.
+        ignore: of a table, columns that are not labels.
         regression: of a table, columns of numbers that are quantities rather than classes.
-        labels: the only class names to accept; empty for all.
+        labels: the allowed class names; empty: all.
     """
 
     classes_from: Literal["first", "deepest"] = "first"

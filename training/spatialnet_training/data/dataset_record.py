@@ -1,7 +1,7 @@
-"""The record of the data that a run was trained on: where it lies, how it was read, and which image was for what.
+"""Record of a run's data set: its path, its options, and the split of each image.
 
-`train` writes `dataset.json` and `splits.csv` beside the checkpoint. `build --labelled dataset.json` and `evaluate BUNDLE
-dataset.json --split val` then see the same classes and the same splits, whatever was added to the folder since.
+`train` writes `dataset.json` and `splits.csv` next to the checkpoint. `build --labelled dataset.json` and `evaluate BUNDLE
+dataset.json --split val` then use the same classes and splits, even if files were added to the folder meanwhile.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ RECORD, SPLITS_FILE = "dataset.json", "splits.csv"
 
 
 class DatasetRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What `dataset.json` holds.
+    """Content of `dataset.json`.
 
     Attributes:
-        path: of the data, absolute.
-        options: how it is read.
+        path: absolute path of the data.
+        options: for reading it.
     """
 
     path: str
@@ -46,31 +46,31 @@ def write_record(folder: Path, path: Path, images: LabelledImages) -> Path:
 
 
 def open_record(path: Path) -> LabelledImages:
-    """The images that a record names. One that came later is for validation: nothing was trained on it.
+    """Open the images of a record. Images added later are for validation, because no training used them.
 
     Raises:
-        DataRefused: the record cannot be read, or the data is not where it was.
+        DataRefused: the record cannot be read, or the data were moved.
     """
     record = read_record(path)
     source = Path(record.path)
     if not source.exists():
-        raise DataRefused(f"{path}: the data is no longer at {source}; give its folder, zip or table instead of this record")
+        raise DataRefused(f"{path}: the data are no longer at {source}; give its folder, zip or table instead of this record")
     images = open_labelled(source, options=record.options)
     try:
         text = (path.parent / SPLITS_FILE).read_text("utf-8", "surrogateescape")
         splits = {row["path"]: row["split"] for row in csv.DictReader(io.StringIO(text))}
     except (OSError, KeyError, csv.Error) as error:
-        raise DataRefused(f"{path}: the table of splits beside it cannot be read: {first_line(error)}") from error
+        raise DataRefused(f"{path}: the table of splits next to it cannot be read: {first_line(error)}") from error
     return replace(images, splits=tuple(splits.get(file, VAL) for file in images.files), said=True)
 
 
 def read_record(path: Path) -> DatasetRecord:
-    """What a record says.
+    """Read a record.
 
     Raises:
-        DataRefused: it is not there, or no record.
+        DataRefused: it does not exist, or is not a record.
     """
     try:
         return msgspec.json.decode(path.read_bytes(), type=DatasetRecord)
     except (OSError, ValueError) as error:
-        raise DataRefused(f"{path}: no record of a training run's data: {first_line(error)}") from error
+        raise DataRefused(f"{path}: not a record of a training run's data: {first_line(error)}") from error

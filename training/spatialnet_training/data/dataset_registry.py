@@ -1,4 +1,4 @@
-"""Where the published data sets lie, and on which terms."""
+"""Registry of the published data sets: files and licences."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ TERMS = {
     "aid": "AID (for research)",
     "nwpu_resisc45": "NWPU-RESISC45 (for research)",
 }
-"""Data set to its title and the terms of its images."""
+"""Data set to its title and the licence of its images."""
 
 
 def data_sets(root: Path, only: str = "") -> dict[str, Path]:
-    """Data set to its path.
+    """The paths of data sets by name.
 
     Args:
-        only: names, comma-separated; empty for all.
+        only: names, comma-separated; empty: all.
 
     Raises:
         UsageError: no such data set.
@@ -33,15 +33,15 @@ def data_sets(root: Path, only: str = "") -> dict[str, Path]:
     """
     names = [name.strip() for name in only.split(",") if name.strip()] or [*FILES]
     if unknown := [name for name in names if name not in FILES]:
-        raise UsageError(f"no data set '{unknown[0]}'; there are {', '.join(FILES)}")
+        raise UsageError(f"no data set '{unknown[0]}'; available: {', '.join(FILES)}")
     paths = {name: root / FILES[name] for name in names}
     for path in paths.values():
         if not path.exists():
-            raise DataRefused(f"{path}: not there; give the folder that holds the data sets with --data-root")
+            raise DataRefused(f"{path}: no such file; give the folder that holds the data sets with --data-root")
     return paths
 
 
 def learnt(specs: Sequence[ModelSpec]) -> list[str]:
-    """The data sets that every one of these models has a head for."""
+    """The data sets for which every one of these models has a head."""
     heads = [{head.name for head in spec.heads} for spec in specs]
     return [name for name in FILES if all(f"land_use_{name}" in each for each in heads)]

@@ -1,7 +1,7 @@
-"""What a run trains on: published data sets joined by the taxonomy, or any pictures for the teachers to label.
+"""Training data: published data sets joined by the taxonomy, or unlabelled images for the teachers.
 
-A data set is a zip or a folder with `images/<class>/<name>`, and beside `images/` `splits.csv` (`path,split` with `train` or
-`val`) and perhaps `objects.csv` (`path` and one 0/1 column for each label).
+A data set is a zip or a folder with `images/<class>/<name>`. Next to `images/` are `splits.csv` (`path,split` with `train` or
+`val`) and optionally `objects.csv` (`path` and one 0/1 column per label).
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from spatialnet_training.losses.multitask import UNLABELLED
 
 @dataclass(frozen=True, slots=True)
 class TrainingData:
-    """What a run trains and calibrates on.
+    """Images and heads of a training run.
 
     Attributes:
-        heads: what the model is to answer, not yet calibrated.
-        holdout: held-out training images, for calibration and for watching the run.
+        heads: of the model, not yet calibrated.
+        holdout: held-out training images, for calibration and for monitoring the run.
         grant: the licence of weights trained on it.
-        terms: whose images they are and under which licence, one entry a data set.
-        unseen: how many images of which split take no part in the run, of a user's own.
-        val: a user's own validation images, which are reported after every epoch and choose nothing.
-        own: how a user's own data set was understood; None for published ones.
-        own_path: where that lies.
+        terms: owner and licence of the images, one entry per data set.
+        unseen: number of unused images per split, of a user's own data.
+        val: a user's own validation images; reported after every epoch, never used for selection.
+        own: interpretation of a user's own data set; None for published ones.
+        own_path: its path.
     """
 
     heads: tuple[Head, ...]
@@ -59,7 +59,7 @@ class TrainingData:
 
     @property
     def groups_of_training(self) -> tuple[str, ...]:
-        """The group of each training image; images that are independent of all others have one of their own."""
+        """The group of each training image; an independent image is its own group."""
         if self.own is None or not self.train.names:
             return tuple(map(str, range(len(self.train))))
         groups = dict(zip(self.own.files, self.own.groups, strict=True))
@@ -83,26 +83,26 @@ def published_heads(taxonomy: Taxonomy, data_sets: Sequence[str]) -> tuple[Head,
         *(row.head for name, row in MEASURED.items() if name in data_sets and row.head is not None),
         Multilabel(name="objects", labels=OBJECTS, thresholds=(0.5,) * len(OBJECTS)),
         Multiclass(name="settlement", labels=SETTLEMENT),
-        # how many kinds of object an image shows: the count that these labels hold
+        # number of object kinds in an image: the count of these labels
         Regression(name="object_kinds", unit="kinds of object", low=0, high=len(OBJECTS)),
     )
 
 
 def terms_of(data_set: str) -> str:
-    """Whose images these are, and under which licence."""
+    """Owners and licences of the images."""
     return MEASURED[data_set].terms if data_set in MEASURED else TERMS[data_set]
 
 
 def taxonomy_name(data_set: str) -> str:
-    """Under which name the taxonomy has a data set's classes."""
+    """The name of a data set's classes in the taxonomy."""
     row = MEASURED.get(data_set)
     return row.taxonomy if row is not None and row.taxonomy is not None else data_set
 
 
 def load_published(sources: Mapping[str, Path], longest: int, groups: tuple[BandGroup, ...] = (RGB,)) -> TrainingData:
-    """Several published data sets at once, their labels joined by the taxonomy.
+    """Load several published data sets, with their labels joined by the taxonomy.
 
-    A head of which no image has a label is left out: it would answer by chance, and teach that.
+    A head without any label is removed: its output would be random and would be distilled.
 
     Args:
         sources: data set name, as in the taxonomy, to its zip or folder.
@@ -115,7 +115,7 @@ def load_published(sources: Mapping[str, Path], longest: int, groups: tuple[Band
     taxonomy = load_taxonomy()
     if unknown := sorted(set(sources) - set(taxonomy.data_sets) - set(MEASURED)):
         known = ", ".join((*taxonomy.data_sets, *MEASURED))
-        raise UsageError(f"no data set '{unknown[0]}'; there are {known}")
+        raise UsageError(f"no data set '{unknown[0]}'; available: {known}")
     for path in sources.values():
         if not path.exists():
             raise DataRefused(f"{path}: no such data set; give the folder that holds it with --data-root")
@@ -137,7 +137,7 @@ def load_split(
 ) -> Samples:
     """Load one split of several data sets with their partial labels.
 
-    What a class alone says of the objects in its images (`Taxonomy.objects`) teaches; it calibrates and judges nothing.
+    Object labels derived from a class (`Taxonomy.objects`) are used for training only, not for calibration or evaluation.
 
     Args:
         sources: data set name, as in the taxonomy, to its zip or folder.
@@ -152,7 +152,7 @@ def load_split(
         published = {row["path"]: row["split"] for row in tree.table(SPLITS, ["split"], files)}
         objects = {row["path"]: row for row in (tree.table(OBJECTS_FILE, OBJECTS, files) if OBJECTS_FILE in files else [])}
         row, known_as = MEASURED.get(name), taxonomy_name(name)
-        unit = scene_of if row is not None else str  # what is held out as a whole
+        unit = scene_of if row is not None else str  # split by complete scenes
         chosen = [file for file in files if file in published and part_of(unit(file), published[file]) == split]
         if row is None or row.head is None:
             chosen = [file for file in chosen if taxonomy.land_use[known_as, class_of(file)]]
@@ -183,12 +183,12 @@ def load_split(
 
 
 def load_unlabelled(path: Path, longest: int, groups: tuple[BandGroup, ...] = (RGB,), tile: int = 0) -> Samples:
-    """Any pictures in a folder or a zip, at any depth.
+    """Load all images of a folder or a zip, at any depth.
 
     Args:
         longest: images are kept no larger than this, in pixels.
-        tile: side of the tiles that each picture is cut into at every scale, in pixels, those with nothing to see left out; 0 to
-            leave pictures whole.
+        tile: side of tiles in pixels. Each image is cut into tiles at every scale; tiles without structure are removed. 0: no
+            tiles.
 
     Raises:
         DataRefused: none can be read, or none is as large as a tile.
@@ -205,6 +205,6 @@ def load_unlabelled(path: Path, longest: int, groups: tuple[BandGroup, ...] = (R
             collector.add(shrunk(image, longest), {})
     if not collector.images:
         large = f", {tile} pixels high and wide or more" if tile else ""
-        raise DataRefused(f"{path}: no image that can be used among {len(files)} files; expected pictures at any depth{large}")
+        raise DataRefused(f"{path}: no usable image among {len(files)} files; expected images at any depth{large}")
     samples = collector.samples()
     return Samples(samples.images, {}, np.zeros(len(samples), np.int64), samples.data_sets, samples.broken)

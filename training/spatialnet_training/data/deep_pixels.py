@@ -1,7 +1,7 @@
-"""Images of more than 8 bits a channel: found by their header before they are decoded, and scaled by a range that is given.
+"""Images of more than 8 bits per channel: detected by their header and scaled by a given range.
 
-A library that is asked for colours takes the upper eight bits of sixteen. A 12-bit sensor's picture is then nearly black, and
-numbers from 0 to 1 are all zero.
+Image libraries return only the upper eight of sixteen bits. A 12-bit sensor's picture is then nearly black, and
+values from 0 to 1 are all zero.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from spatialnet_training.data.bands import SENTINEL_2, decode, is_tiff
 
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_DEPTH_AT = 24
-"""Where the bit depth stands in a PNG file (ISO/IEC 15948, section 11.2.2)."""
+"""Offset of the bit depth in a PNG file (ISO/IEC 15948, section 11.2.2)."""
 
 BITS_PER_SAMPLE, SAMPLES_PER_PIXEL, SAMPLE_FORMAT = 258, 277, 339
 """Tags of TIFF 6.0."""
@@ -27,14 +27,14 @@ BITS_PER_SAMPLE, SAMPLES_PER_PIXEL, SAMPLE_FORMAT = 258, 277, 339
 def decode_with_range(
     name: str, encoded: bytes, groups: tuple[BandGroup, ...], value_range: tuple[float, float] | None
 ) -> NDArray[np.uint8] | None:
-    """Decode a file to the bands of `groups`: uint8 `[H, W, bands]`; None if it is no image.
+    """Decode a file to the bands of `groups`: uint8 `[H, W, bands]`; None if it is not an image.
 
     Args:
         name: of the file, for messages.
         value_range: pixel values that become 0 and 255, for images of more than 8 bits.
 
     Raises:
-        DataRefused: the image has more than 8 bits and no range was given, or its bands have no names.
+        DataRefused: the image has more than 8 bits and no range was given, or the meaning of its bands is unknown.
     """
     if not encoded:
         return None
@@ -43,16 +43,16 @@ def decode_with_range(
         return decode(encoded, groups)
     if value_range is None:
         raise DataRefused(
-            f"{name}: its pixels are {depth}; expected 8 bits a channel; give the values that stand for black and white with "
-            f"--range LOW,HIGH, such as --range 0,4095 for a 12-bit sensor or --range 0,1 for reflectances"
+            f"{name}: its pixels are {depth}; expected 8 bits per channel; give the values for black and white with "
+            "--range LOW,HIGH, such as --range 0,4095 for a 12-bit sensor or --range 0,1 for reflectances"
         )
     pixels = read_deep(encoded)
     return None if pixels is None else bands_of(name, scaled(pixels, value_range), groups)
 
 
 def deep_type(encoded: bytes) -> str | None:
-    """What the pixels are when they have more than 8 bits, such as `uint16`; None for others, for what is no image, and for
-    Sentinel-2 products of 13 bands, whose scale is known."""
+    """The pixel type if it has more than 8 bits, such as `uint16`. None for other images, for files that are not images, and
+    for Sentinel-2 products of 13 bands, whose scale is known."""
     if encoded.startswith(PNG):
         return "uint16" if encoded[PNG_DEPTH_AT : PNG_DEPTH_AT + 1] == b"\x10" else None
     if not is_tiff(encoded):
@@ -76,7 +76,7 @@ def deep_type(encoded: bytes) -> str | None:
 
 
 def read_deep(encoded: bytes) -> NDArray[np.float32] | None:
-    """The numbers in a TIFF or PNG as they are: float32 `[H, W, bands]`; None if it cannot be read."""
+    """The stored values of a TIFF or PNG: float32 `[H, W, bands]`; None if it cannot be read."""
     import cv2
 
     image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -101,21 +101,21 @@ def read_deep(encoded: bytes) -> NDArray[np.float32] | None:
 
 
 def scaled(pixels: NDArray[np.float32], value_range: tuple[float, float]) -> NDArray[np.uint8]:
-    """Grey levels: the range becomes 0 to 255, what lies outside is cut off, no number (NaN) becomes 0."""
+    """Scale a range to grey levels 0 to 255; values outside are clipped, NaN becomes 0."""
     low, high = value_range
     levels = (np.nan_to_num(pixels, nan=low) - low) * (255 / (high - low))
     return levels.clip(0, 255).round().astype(np.uint8)
 
 
 def bands_of(name: str, levels: NDArray[np.uint8], groups: tuple[BandGroup, ...]) -> NDArray[np.uint8]:
-    """The bands of the groups among those of a file: one is grey, three are red, green and blue, the fourth is near infrared.
+    """Select the bands of the groups: one band is grey, three are red, green and blue, the fourth is near infrared.
 
     Raises:
-        DataRefused: the file has another number of bands, or not those that are asked for.
+        DataRefused: the file has another number of bands, or lacks required ones.
     """
     count = levels.shape[2]
     names = {1: RGB.bands, 3: RGB.bands, 4: (*RGB.bands, "nir")}.get(count, ())
     wanted = [band for group in groups for band in group.bands]
     if missing := [band for band in wanted if band not in names]:
-        raise DataRefused(f"{name}: has {count} bands without names; the network needs {', '.join(missing)}")
+        raise DataRefused(f"{name}: has {count} unnamed bands; the network needs {', '.join(missing)}")
     return np.ascontiguousarray(levels[..., [min(names.index(band), count - 1) for band in wanted]])

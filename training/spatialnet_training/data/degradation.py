@@ -1,7 +1,9 @@
-"""What optics, weather, sensor and transmission do to a picture, drawn at random and alike for every data set.
+"""Random image degradation by optics, weather, sensor and transmission, with the same distribution for every data set.
 
-A network that saw these only in some sets would know a set by its sharpness. The ranges are those of cameras in flight: sampling
-up to four times coarser, JPEG from 30 to 95 (at times twice), noise to 15 grey levels (in one picture of four to 50), haze to 60 %.
+If only some data sets were degraded, a network could recognise a set by its sharpness. The ranges are those of cameras in
+flight: sampling
+up to four times coarser, JPEG quality 30 to 95 (sometimes twice), noise up to 15 grey levels (in one of four pictures up to
+50), haze up to 60 %.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ Step = Callable[[Image, Generator], Image]
 
 
 def degrade(image: Image, rng: Generator) -> Image:
-    """One to four degradations, in the order in which a camera suffers them: uint8 `[H, W, 3]` to the same shape."""
+    """Apply one to four degradations in the order of an imaging chain: uint8 `[H, W, 3]` to the same shape."""
     count = rng.choice([1, 2, 3, 4], p=[0.45, 0.3, 0.15, 0.1])
     chosen = rng.choice(len(STEPS), count, replace=False)
     for index in sorted(chosen):
@@ -28,7 +30,7 @@ def degrade(image: Image, rng: Generator) -> Image:
 
 
 def to_levels(values: NDArray[Any]) -> Image:
-    """Rounded and cut to 0 to 255: uint8 of the same shape."""
+    """Round and clip to 0 to 255: uint8 of the same shape."""
     return np.asarray(np.clip(np.rint(values), 0, 255), np.uint8)
 
 
@@ -38,7 +40,7 @@ def colour_cast(image: Image, rng: Generator) -> Image:
 
 
 def grey(image: Image, rng: Generator) -> Image:
-    """From part to all of the colour is lost."""
+    """Remove part or all of the colour."""
     mean = image.mean(axis=2, keepdims=True)
     return to_levels(mean + (image - mean) * rng.choice([0.0, rng.uniform(0, 0.6)]))
 
@@ -56,7 +58,7 @@ def contrast(image: Image, rng: Generator) -> Image:
 
 
 def haze(image: Image, rng: Generator) -> Image:
-    """A veil of up to 60 %, white to bluish, in most pictures thicker in some places than in others."""
+    """Haze of up to 60 %, white to bluish, in most pictures of varying density."""
     height, width = image.shape[:2]
     veil = np.array([1.0, 1.0, 1.0]) * rng.uniform(190, 245) + np.array([-10, 0, 8]) * rng.uniform(0, 1)
     share = np.full((height, width), rng.uniform(0.1, 0.6), np.float32)
@@ -79,7 +81,7 @@ def blur(image: Image, rng: Generator) -> Image:
 
 
 def resample(image: Image, rng: Generator) -> Image:
-    """Sampled 1 to 4 times coarser, and enlarged again."""
+    """Downsample by 1 to 4 and enlarge again."""
     height, width = image.shape[:2]
     factor = rng.uniform(1, 4)
     small = cv2.resize(image, (max(4, round(width / factor)), max(4, round(height / factor))), interpolation=cv2.INTER_AREA)
@@ -88,14 +90,14 @@ def resample(image: Image, rng: Generator) -> Image:
 
 
 def noise(image: Image, rng: Generator) -> Image:
-    """Gaussian noise of up to 15 grey levels, sometimes 50, of each pixel or of each band alike."""
+    """Gaussian noise of up to 15 grey levels, sometimes 50, per band or equal in all bands."""
     shape = image.shape if rng.random() < 0.7 else (*image.shape[:2], 1)
     deviation = rng.uniform(1, 15) if rng.random() < 0.75 else rng.uniform(15, 50)
     return to_levels(image + rng.standard_normal(shape, np.float32) * np.float32(deviation))
 
 
 def jpeg(image: Image, rng: Generator) -> Image:
-    """JPEG of quality 30 to 95, in one picture of five a second time."""
+    """JPEG with quality 30 to 95, in one of five pictures a second time."""
     for _ in range(2 if rng.random() < 0.2 else 1):
         encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(30, 96))])[1]
         image = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.uint8)[..., ::-1]

@@ -1,4 +1,4 @@
-"""Training images that wait on the device: what crosses to it at every step is which part of which image, not pixels."""
+"""Device-resident image cache: each step transfers crop parameters, not pixels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def mirrored(index: Tensor, length: Tensor) -> Tensor:
-    """Indices beyond either edge, reflected about the outermost pixel (OpenCV's BORDER_REFLECT_101)."""
+    """Reflect indices beyond either edge about the outermost pixel (OpenCV's BORDER_REFLECT_101)."""
     period = (2 * (length - 1)).clamp_min(1)
     index = index.remainder(period)
     return torch.minimum(index, period - index).clamp_max(length - 1)
@@ -20,11 +20,11 @@ def mirrored(index: Tensor, length: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Resident:
-    """Images of any size in one run of bytes.
+    """Images of any size in one contiguous buffer.
 
     Attributes:
         pixels: uint8, all images one after another, each `[H, W, bands]`.
-        first: int64 `[N]`, where each image begins.
+        first: int64 `[N]`, offset of each image.
         height, width: int64 `[N]`, in pixels.
     """
 
@@ -36,7 +36,7 @@ class Resident:
 
     @staticmethod
     def on(device: torch.device, images: Sequence[NDArray[np.uint8]]) -> Resident:
-        """Copy images, at least one, to a device."""
+        """Copy at least one image to a device."""
         ends = np.cumsum([image.size for image in images])
         sides = torch.tensor([image.shape[:2] for image in images], device=device)
         return Resident(
@@ -48,11 +48,11 @@ class Resident:
         )
 
     def warp(self, rows: NDArray[np.int64], views: NDArray[np.float64], size: int) -> Tensor:
-        """What `augment.warp` gives for each row's view, but for rounding.
+        """As `augmentation.warp` for each row's view, except for rounding.
 
         Args:
-            rows: `[M]`, which images.
-            views: `[M, 2, 3]`, which part of each, as `augment.random_view` gives it.
+            rows: `[M]`, indices of images.
+            views: `[M, 2, 3]`, from `augmentation.random_view`.
 
         Returns:
             float32 `[M, bands, size, size]` in grey levels, channels last in memory.

@@ -1,4 +1,4 @@
-"""The files of a folder or a zip, by their path relative to its top."""
+"""File tree: the files of a folder or a zip, by relative path."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ JUNK = frozenset(
         "desktop.ini",
     }
 )
-"""What desktops, network drives and notebooks leave behind, beside hidden files."""
+"""Metadata files of desktops, network drives and notebooks, besides hidden files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unused:
-    """A file that takes no part, and why."""
+    """An unused file, and the reason."""
 
     name: str
     reason: str
@@ -46,14 +46,14 @@ class Tree:
 
     Attributes:
         path: of the zip or the directory.
-        top: the folder in it that names are relative to, with a `/` at its end; empty for the zip or directory itself.
+        top: the folder inside that names are relative to, with a final `/`; empty: the zip or directory itself.
     """
 
     path: Path
     top: str = ""
 
     def names(self) -> list[str]:
-        """Every file, sorted; without hidden ones and what a desktop leaves behind.
+        """Every file, sorted, without hidden files and metadata files of desktops.
 
         Raises:
             DataRefused: no such path, or not a zip.
@@ -61,7 +61,7 @@ class Tree:
         return self.listed()[0]
 
     def listed(self) -> tuple[list[str], list[Unused]]:
-        """Every file, sorted, and what is passed over: hidden files, links that lead nowhere, and what is no plain file.
+        """Every file, sorted, and the unused ones: hidden files, broken links, and files that are not regular.
 
         Raises:
             DataRefused: no such path, or not a zip.
@@ -70,7 +70,7 @@ class Tree:
         names: list[str] = []
         for name in sorted(found):
             if left_behind(name):
-                unused.append(Unused(name, "hidden, or left behind by a desktop"))
+                unused.append(Unused(name, "hidden, or a metadata file of a desktop"))
             else:
                 names.append(name)
         return names, unused
@@ -87,12 +87,12 @@ class Tree:
                 return [name for name in archive.namelist() if not name.endswith("/")]
         except (OSError, zipfile.BadZipFile) as error:
             raise DataRefused(
-                f"{self.path}: no such folder, and not a zip that can be read ({error}); "
+                f"{self.path}: neither a folder nor a readable zip ({error}); "
                 f"expected <class>/<image> below a folder or in a zip"
             ) from error
 
     def read(self, names: Sequence[str]) -> Iterator[bytes]:
-        """The content of each file, in the order asked for; empty where it cannot be read."""
+        """The content of each file, in the given order; empty if it cannot be read."""
         if self.path.is_dir():
             yield from (content(lambda name=name: (self.path / self.top / name).read_bytes()) for name in names)
             return
@@ -101,7 +101,7 @@ class Tree:
 
     @contextmanager
     def opened(self) -> Iterator[Callable[[str], IO[bytes]]]:
-        """Gives a function that opens one file by its name, to read only the beginning of it."""
+        """A function that opens one file by its name, for reading only its beginning."""
         if self.path.is_dir():
             yield lambda name: (self.path / self.top / name).open("rb")
             return
@@ -112,10 +112,10 @@ class Tree:
         """The rows of a CSV file that has a column `path` and these.
 
         Args:
-            names: as `names` gave them; the tree is only walked again for what is not among them.
+            names: from `names`; the tree is walked again only for files that are not among them.
 
         Raises:
-            DataRefused: it is no such table, or names a file that is not there.
+            DataRefused: not such a table, or a listed file does not exist.
         """
         try:
             rows = rows_of_csv(next(self.read([name])).decode("utf-8-sig"))
@@ -130,12 +130,12 @@ class Tree:
         unlisted = [row["path"] for row in rows if row["path"] not in listed]
         there = set(self._all()[0]) if unlisted else listed
         if missing := [path for path in unlisted if path not in there]:
-            raise DataRefused(f"{self.path}: {name} names {len(missing)} files that are not there, the first {missing[0]}")
+            raise DataRefused(f"{self.path}: {name} lists {len(missing)} files that do not exist, the first {missing[0]}")
         return rows
 
 
 def rows_of_csv(text: str) -> list[dict[str, str]]:
-    """The rows of a table whose columns are separated by commas, semicolons or tabs; cells without the blanks around them.
+    """The rows of a table with columns separated by commas, semicolons or tabs; cells are stripped.
 
     Raises:
         csv.Error: not a table.
@@ -147,12 +147,12 @@ def rows_of_csv(text: str) -> list[dict[str, str]]:
 
 
 def left_behind(name: str) -> bool:
-    """Whether any part of a path is hidden or what a desktop or a notebook leaves behind."""
+    """Whether any part of a path is hidden or metadata of a desktop or notebook."""
     return any(hidden(part) or part.casefold() in JUNK for part in PurePosixPath(name).parts)
 
 
 def walk(folder: Path) -> tuple[list[str], list[Unused]]:
-    """Every plain file below a folder, links followed, and what is none: a link that leads nowhere or in a circle, a device."""
+    """Every regular file below a folder, following links, and the unused ones: broken or circular links, devices."""
     found: list[str] = []
     unused: list[Unused] = []
 
@@ -162,7 +162,7 @@ def walk(folder: Path) -> tuple[list[str], list[Unused]]:
             try:
                 status = entry.stat()
             except OSError:
-                unused.append(Unused(name, "a link that leads nowhere" if entry.is_symlink() else "cannot be read"))
+                unused.append(Unused(name, "a broken link" if entry.is_symlink() else "cannot be read"))
                 continue
             if stat.S_ISDIR(status.st_mode):
                 identity = (status.st_dev, status.st_ino)
@@ -173,7 +173,7 @@ def walk(folder: Path) -> tuple[list[str], list[Unused]]:
             elif stat.S_ISREG(status.st_mode):
                 found.append(name)
             else:
-                unused.append(Unused(name, "not a plain file"))
+                unused.append(Unused(name, "not a regular file"))
 
     def descend_safely(directory: str, name: str, above: frozenset[tuple[int, int]]) -> None:
         try:
@@ -187,7 +187,7 @@ def walk(folder: Path) -> tuple[list[str], list[Unused]]:
 
 
 def content(read: Callable[[], bytes]) -> bytes:
-    """What a file holds; nothing when its medium, its zip's checksum, its compression or a password stands before it."""
+    """The content of a file; empty after a read error, a wrong checksum, or for unsupported compression or encryption."""
     try:
         return read()
     except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):

@@ -1,9 +1,9 @@
-"""What the folders of a data set mean: which names a split, which names a class, and which files are no labelled images.
+"""Folder layouts: the split and the class of each image, and the unused files.
 
     <class>/<image>      <split>/<class>/<image>      images/<class>/<image>      <split>/images/<class>/<image>
 
-The first folder below the split is the class, as torchvision's ImageFolder and Ultralytics have it; folders below it (cameras'
-`100MEDIA`, dates, sites) mean nothing. A layout in which validation images could be taken for training images is refused.
+The first folder below the split is the class, as in torchvision's ImageFolder and Ultralytics. Folders below it (cameras'
+`100MEDIA`, dates, sites) are ignored. A layout in which validation images could be taken for training images is refused.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from spatialnet_training.data.splits import known_split
 SPLITS, OBJECTS = "splits.csv", "objects.csv"
 IMAGES = "images"
 OTHER_IMAGES = frozenset({".heic", ".heif", ".avif", ".gif", ".jp2", ".j2k", ".jfif", ".dng", ".raw", ".ppm", ".npy", ".svg"})
-"""Suffixes of pictures that are not read."""
+"""Suffixes of image formats that are not supported."""
 
 CAMERA_FOLDER = re.compile(r"\d{3}\w{5}$")
-"""What cameras call their folders (DCF, JEITA CP-3461, section 3.2.1)."""
+"""Folder names of cameras (DCF, JEITA CP-3461, section 3.2.1)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """An image with what its folders say.
+    """An image with its class and split.
 
     Attributes:
         kind: its class.
-        split: None where no folder says it.
-        inner: the folders below that of the class.
+        split: None if no folder gives it.
+        inner: the folders below the class folder.
     """
 
     file: str
@@ -46,7 +46,7 @@ class Placed:
 
 
 def rooted(tree: Tree) -> Tree:
-    """The tree from the folder that holds the classes or the splits: a zip often has one folder at its top that holds all.
+    """The tree below the folder with the classes or splits: a zip often has a single folder at its top.
 
     Raises:
         DataRefused: no such path, or not a zip.
@@ -64,15 +64,15 @@ def rooted(tree: Tree) -> Tree:
         if not inner or only.casefold() == IMAGES or known_split(only):
             return Tree(tree.path, top)
         if len(inner) == 1 and f"{only}/{SPLITS}" not in below and not any(len(parts) > 3 for parts in images):
-            return Tree(tree.path, top)  # one class in one camera's folder
+            return Tree(tree.path, top)  # a single class in a camera's folder
         top = f"{top}{only}/"
 
 
 def place(tree: Tree, names: Sequence[str], options: DatasetOptions) -> tuple[list[Placed], list[Unused]]:
-    """The class and the split of every image, and the files that are not used.
+    """The class and split of every image, and the unused files.
 
     Raises:
-        DataRefused: folders of splits stand beside folders that may be classes, below them, or without classes in them.
+        DataRefused: split folders are next to or below folders that may be classes, or have no class folders.
     """
     check_lists(tree, names)
     files, unused = images_among(names)
@@ -84,14 +84,14 @@ def place(tree: Tree, names: Sequence[str], options: DatasetOptions) -> tuple[li
         check_tops(tree, [folders[file] for file in files])
     elif files and all(known_split(folders[file][0 if options.classes_from == "first" else -1]) for file in files):
         raise DataRefused(
-            f"{tree.path}: folders of splits without folders of classes in them; expected {folders[files[0]][0]}/<class>/<image>"
+            f"{tree.path}: split folders without class folders in them; expected {folders[files[0]][0]}/<class>/<image>"
         )
     placed: list[Placed] = []
     for file in files:
         split = known_split(folders[file][0]) if in_splits else None
         below = below_images(folders[file][1:]) if in_splits else folders[file]
         if not below:
-            unused.append(Unused(file, "in a folder of a split without a class folder"))
+            unused.append(Unused(file, "in a split folder without a class folder"))
         elif options.classes_from == "first":
             placed.append(Placed(file, below[0], split, below[1:]))
         else:
@@ -102,7 +102,7 @@ def place(tree: Tree, names: Sequence[str], options: DatasetOptions) -> tuple[li
 
 
 def images_among(names: Sequence[str]) -> tuple[list[str], list[Unused]]:
-    """The images, and why each other file is none; our own tables are left out."""
+    """The images, and the reason for each other file; our own tables are ignored."""
     files: list[str] = []
     unused: list[Unused] = []
     for name in names:
@@ -110,39 +110,40 @@ def images_among(names: Sequence[str]) -> tuple[list[str], list[Unused]]:
         if suffix in IMAGE_SUFFIXES:
             files.append(name)
         elif suffix in OTHER_IMAGES:
-            unused.append(Unused(name, f"the format {suffix} is not read; convert it to JPEG, PNG or TIFF"))
+            unused.append(Unused(name, f"the format {suffix} is not supported; convert it to JPEG, PNG or TIFF"))
         elif name not in (SPLITS, OBJECTS):
             unused.append(Unused(name, "no image"))
     return files, unused
 
 
 def below_images(folders: tuple[str, ...]) -> tuple[str, ...]:
-    """The folders without a first one that is called `images`."""
+    """The folders without a leading `images`."""
     return folders[1:] if folders and folders[0].casefold() == IMAGES else folders
 
 
 def check_lists(tree: Tree, names: Sequence[str]) -> None:
-    """Find lists of splits that would not be seen.
+    """Refuse lists of splits that would be ignored.
 
     Raises:
-        DataRefused: `splits.csv` lies in a folder of its own, or each split has a list of its own.
+        DataRefused: `splits.csv` is in a subfolder, or there is one list per split.
     """
     if inner := [name for name in names if PurePosixPath(name).name == SPLITS and name != SPLITS and not left_behind(name)]:
         raise DataRefused(
-            f"{tree.path}: has {inner[0]}, which is not at the top, so its splits would not be seen; give the folder that holds "
-            f"it, or move it to the top with paths relative to that"
+            f"{tree.path}: has {inner[0]}, which is not at the top, so its splits would be ignored; give the folder "
+            "that contains it, or move it to the top with paths relative to that"
         )
     lists = [name for name in names if Path(name).suffix.lower() in (".txt", ".csv") and "/" not in name]
     of_splits = {split: name for name in lists if (split := known_split(Path(name).stem))}
     if len(of_splits) > 1 and SPLITS not in names:
         raise DataRefused(
-            f"{tree.path}: {' and '.join(sorted(of_splits.values()))} look like lists of splits, which are not read; write them as "
+            f"{tree.path}: {' and '.join(sorted(of_splits.values()))} look like lists of splits, which are not "
+            "supported; write them as "
             f"{SPLITS} with the columns path and split"
         )
 
 
 def check_tops(tree: Tree, folders: Sequence[tuple[str, ...]]) -> None:
-    """Find a folder beside those of the splits that might be a split under another name.
+    """Refuse a folder next to the split folders that might be a split with an unknown name.
 
     Raises:
         DataRefused: there is one.
@@ -152,13 +153,13 @@ def check_tops(tree: Tree, folders: Sequence[tuple[str, ...]]) -> None:
     if other := sorted(set(tops) - set(known)):
         known_text = ", ".join(f"{top} ({count} images)" for top, count in sorted(known.items()))
         raise DataRefused(
-            f"{tree.path}: '{other[0]}' ({tops[other[0]]} images) lies beside folders of splits: {known_text}; rename it to train, "
-            f"val or test if it is a split, else move it out of this folder"
+            f"{tree.path}: '{other[0]}' ({tops[other[0]]} images) is next to split folders: {known_text}; rename it to train, "
+            f"val or test if it is a split, otherwise move it out of this folder"
         )
 
 
 def check_inner_splits(tree: Tree, placed: Sequence[Placed]) -> None:
-    """Find folders of splits below a class's folder.
+    """Refuse split folders below a class folder.
 
     Raises:
         DataRefused: there is one.
@@ -167,13 +168,13 @@ def check_inner_splits(tree: Tree, placed: Sequence[Placed]) -> None:
     if found:
         part, kind = found[0]
         raise DataRefused(
-            f"{tree.path}: {len(found)} images lie in folders of splits below a class, the first in '{part}' below '{kind}', so "
-            f"that split would not be seen; expected {part}/{kind}/<image>"
+            f"{tree.path}: {len(found)} images are in split folders below a class, the first in '{part}' below "
+            f"'{kind}', so that split would be ignored; expected {part}/{kind}/<image>"
         )
 
 
 def check_all_have_splits(tree: Tree, placed: Sequence[Placed]) -> None:
-    """Find images that lie below no folder of a split where others do.
+    """Refuse images outside of split folders if others are inside.
 
     Raises:
         DataRefused: there is one.
@@ -181,13 +182,13 @@ def check_all_have_splits(tree: Tree, placed: Sequence[Placed]) -> None:
     unsaid = [each.file for each in placed if each.split is None]
     if unsaid and len(unsaid) < len(placed):
         raise DataRefused(
-            f"{tree.path}: {len(unsaid)} images lie in no folder of a split, the first {unsaid[0]}, and "
-            f"{len(placed) - len(unsaid)} do; put all of them into train, val or test"
+            f"{tree.path}: {len(unsaid)} images are in no split folder, the first {unsaid[0]}, but "
+            f"{len(placed) - len(unsaid)} are; put all of them into train, val or test"
         )
 
 
 def folders_that_may_be_classes(placed: Sequence[Placed]) -> tuple[str, ...]:
-    """Folders that every class has below it, two or more, other than a camera's: perhaps those are the classes."""
+    """Subfolder names that every class folder has (two or more, not a camera's): perhaps these are the classes."""
     below: dict[str, set[str]] = {}
     for each in placed:
         below.setdefault(each.kind, set()).add(each.inner[0] if each.inner else "")

@@ -1,4 +1,4 @@
-"""What labelled images say of a model's heads: which answers are right."""
+"""Ground truth: targets for a model's heads from labelled images."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from spatialnet_training.data.labelled_dataset import OBJECTS, LabelledImages, h
 from spatialnet_training.data.taxonomy import load_taxonomy
 
 OBJECT_COUNT = "object_kinds"
-"""The head that counts how many of the columns of `objects.csv` an image has."""
+"""The head that counts the columns of `objects.csv` that an image has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What is right for one head: int64 `[N]` of label indices, or float32 `[N, labels]` of 0 and 1.
+    """Targets of one head: int64 `[N]` of label indices, or float32 `[N, labels]` of 0 and 1.
 
     Attributes:
-        rows: which of the labelled images these are.
+        rows: indices of the labelled images.
     """
 
     head: str
@@ -30,17 +30,17 @@ class Truth:
 
 
 def truths(images: LabelledImages, spec: ModelSpec, name: str = "") -> list[Truth]:
-    """The heads of a model that these labels can judge.
+    """The targets for every head of a model that these labels match.
 
-    A multiclass head fits when the class folders are among its labels, or are classes of a data set that the taxonomy maps to them
-    (`land_use`, `settlement`); a multilabel head when `objects.csv` has its labels; any head when a table has its column, or its
-    labels' columns.
+    A multiclass head matches if the class folders are among its labels, or are classes of a data set that the taxonomy maps to
+    them (`land_use`, `settlement`). A multilabel head matches if `objects.csv` has its labels. Any head matches a table with
+    its column, or its labels' columns.
 
     Args:
-        name: this head alone; empty for every head that fits.
+        name: only this head; empty: every matching head.
 
     Raises:
-        DataRefused: the head asked for does not fit, or none does; the message says what differs.
+        DataRefused: the given head, or no head at all, matches; the message has the difference.
     """
     wanted = [spec.head(name)] if name else list(spec.heads)
     found: list[Truth] = []
@@ -50,18 +50,18 @@ def truths(images: LabelledImages, spec: ModelSpec, name: str = "") -> list[Trut
         if isinstance(truth, str):
             reasons.append(truth)
         elif isinstance(head, Multilabel) and not truth.values.any():
-            reasons.append(f"'{head.name}': none of its labels is on any of these images, so there is nothing to find")
+            reasons.append(f"'{head.name}': none of these images has any of its labels, so it cannot be evaluated")
         else:
             found.append(truth)
     if not found:
         raise DataRefused(
-            f"{images.tree.path}: its {len(images.class_names)} classes fit no head of {spec.name}: {'; '.join(reasons)}"
+            f"{images.tree.path}: its {len(images.class_names)} classes match no head of {spec.name}: {'; '.join(reasons)}"
         )
     return found
 
 
 def from_folders(images: LabelledImages, head: Head) -> Truth | str:
-    """What class folders and `objects.csv` say of one head; else why they say nothing."""
+    """The targets of one head from class folders and `objects.csv`, or the reason why there are none."""
     if isinstance(head, Multiclass):
         if unknown := [name for name in images.class_names if name not in head.labels]:
             if (mapped := from_taxonomy(images, head)) is not None:
@@ -79,14 +79,14 @@ def from_folders(images: LabelledImages, head: Head) -> Truth | str:
     counted = [(i, sum(images.objects[name].values())) for i, name in enumerate(images.files) if name in images.objects]
     if head.name == OBJECT_COUNT and counted:
         return Truth(head.name, np.array([i for i, _ in counted]), np.array([[count] for _, count in counted], np.float32))
-    return f"'{head.name}' is a regression, which class folders cannot judge"
+    return f"'{head.name}' is a regression head, which class folders cannot evaluate"
 
 
 def from_taxonomy(images: LabelledImages, head: Multiclass) -> Truth | None:
-    """What the taxonomy says of a head that data sets share; None when no data set of it has all these class folders.
+    """The targets of a shared head from the taxonomy; None if none of its data sets has all these class folders.
 
-    Where several data sets have them all, each class must mean the same in all of these. Images of classes that are mapped to
-    nothing are left out.
+    If several data sets have all of them, each class must have the same meaning in these. Images of unmapped classes are
+    excluded.
     """
     taxonomy = load_taxonomy()
     table = {"land_use": taxonomy.land_use, "settlement": taxonomy.settlement}.get(head.name)
@@ -102,7 +102,7 @@ def from_taxonomy(images: LabelledImages, head: Multiclass) -> Truth | None:
 
 
 def from_columns(images: LabelledImages, head: Head) -> Truth | str:
-    """What a table says of one head, from the rows in which every cell that it needs is filled; else why it says nothing."""
+    """The targets of one head from the table rows in which all its cells are filled, or the reason why there are none."""
     names = [head_name(label) for label in head.labels] if isinstance(head, Multilabel) else [head.name]
     if absent := [name for name in names if name not in images.columns[images.files[0]]]:
         return f"'{head.name}' needs a column '{absent[0]}'"
@@ -122,5 +122,5 @@ def from_columns(images: LabelledImages, head: Head) -> Truth | str:
     if isinstance(head, Multilabel) and not np.isin(values, (0, 1)).all():
         return f"'{head.name}' needs columns of 0 and 1"
     if not np.isfinite(values).all():
-        return f"'{head.name}' has a quantity that is no number"
+        return f"'{head.name}' has a quantity that is not a number"
     return Truth(head.name, np.array(rows, np.int64), values)

@@ -1,4 +1,4 @@
-"""Groups of images that show the same place or flight: all of a group are on the same side of a split."""
+"""Groups of images of the same place or flight: all images of a group are in the same split."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ LATITUDE_REF, LATITUDE, LONGITUDE_REF, LONGITUDE = 1, 2, 3, 4
 """Tags of the Exif standard 2.32, tables 8 and 15."""
 
 SAME_FLIGHT_S = 60.0
-"""Photographs that were taken within this time of each other are of one flight."""
+"""Photographs taken within this time of each other belong to one flight."""
 
 SAME_PLACE_M = 100.0
-"""Photographs that were taken within this distance of each other may show the same ground."""
+"""Photographs taken within this distance of each other may show the same ground."""
 
 MOST_OF_ALL = 1 / 20
-"""A flight of more than this share of all images is cut into stretches of so many, in the order of time."""
+"""A flight with more than this share of all images is cut into parts of that size, in time order."""
 
 METRES_A_DEGREE = 111_320.0
 
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """When and where a photograph was taken, as its EXIF data says.
+    """Time and position of a photograph from its EXIF data.
 
     Attributes:
-        seconds: since any fixed moment.
+        seconds: since any fixed time.
         place: latitude and longitude in degrees.
     """
 
@@ -52,7 +52,7 @@ def groups_of(tree: Tree, files: Sequence[str], group: str | None) -> tuple[str,
         group: see `DatasetOptions.group`; not a column.
 
     Raises:
-        UsageError: not a regular expression, or one that no path contains.
+        UsageError: not a regular expression, or no path matches it.
     """
     if group == NO_GROUPS:
         return tuple(files)
@@ -65,10 +65,10 @@ def groups_of(tree: Tree, files: Sequence[str], group: str | None) -> tuple[str,
 
 
 def groups_by_pattern(files: Sequence[str], pattern: str) -> tuple[str, ...]:
-    """What a regular expression finds in each path; a path in which it finds nothing is a group of its own.
+    """Group by the match of a regular expression in each path; a path without a match is its own group.
 
     Raises:
-        UsageError: not a regular expression, or one that no path contains.
+        UsageError: not a regular expression, or no path matches it.
     """
     try:
         expression = re.compile(pattern)
@@ -76,13 +76,13 @@ def groups_by_pattern(files: Sequence[str], pattern: str) -> tuple[str, ...]:
         raise UsageError(f"--group {pattern}: not a regular expression ({error}); for example '(flight_[0-9]+)'") from error
     found = [expression.search(file) for file in files]
     if files and not any(found):
-        raise UsageError(f"--group {pattern}: no path contains it; the first path is {files[0]}")
+        raise UsageError(f"--group {pattern}: no path matches; the first path is {files[0]}")
     named = [None if match is None else next((part for part in match.groups() if part), match[0]) for match in found]
     return tuple(name or file for name, file in zip(named, files, strict=True))
 
 
 def exif_of(tree: Tree, files: Sequence[str]) -> list[Shot | None]:
-    """What the EXIF data of each image says; None where there is neither time nor place. Only headers are read."""
+    """The EXIF data of each image; None if it has neither time nor position. Only headers are read."""
     with tree.opened() as opened:
         return [shot_of(opened, file) for file in files]
 
@@ -95,7 +95,7 @@ def shot_of(opened: Any, file: str) -> Shot | None:
             exif = image.getexif()
             gps: dict[int, Any] = exif.get_ifd(GPS_IFD)
             taken = exif.get_ifd(EXIF_IFD).get(TIME_TAKEN)
-    except Exception:  # an image that cannot be read is named when it is decoded; here it only has no group
+    except Exception:  # an unreadable image is reported when it is decoded; here it only has no group
         return None
     seconds, place = time_of(taken), place_of(gps)
     return None if seconds is None and place is None else Shot(seconds, place)
@@ -118,10 +118,10 @@ def place_of(gps: dict[int, Any]) -> tuple[float, float] | None:
 
 
 def groups_by_flight(files: Sequence[str], shots: Sequence[Shot | None]) -> tuple[str, ...]:
-    """Join photographs that follow each other in time, or were taken near each other; a long flight is cut into stretches.
+    """Group photographs that are close in time or position; a long flight is cut into parts.
 
-    Without the cut a set of one flight would be one group, and nothing of it could be held out. Neighbours on both sides of a
-    cut are the only ones that a split can part.
+    Without the cut, a data set of one flight would be a single group without a hold-out. Only the neighbours at a cut can be in
+    different splits.
     """
     parent = list(range(len(files)))
 
@@ -155,7 +155,7 @@ def neighbours_in_time(shots: Sequence[Shot | None]) -> list[tuple[int, int]]:
 
 
 def neighbours_in_space(shots: Sequence[Shot | None]) -> list[tuple[int, int]]:
-    """Pairs of photographs that share a cell of a grid, or lie in neighbouring cells; the grid is as wide as the distance."""
+    """Pairs of photographs in the same or neighbouring cells of a grid whose cell size is the distance."""
     cells: dict[tuple[int, int], list[int]] = {}
     for row, shot in enumerate(shots):
         if shot is not None and shot.place is not None:

@@ -1,4 +1,4 @@
-"""Mistakes in a user's labels that are found before training: misspelt classes, classes that nothing teaches, unknown splits."""
+"""Label checks before training: misspelt classes, classes without training images, unknown splits."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from spatialnet_edge.core.spec import RGB, Head, InputSpec, ModelSpec
 from spatialnet_training.data.labelled_dataset import TEST, TRAIN, VAL, LabelledImages
 
 ALIKE = 0.8
-"""Two names with at least this ratio of difflib may be one name and a typing error …"""
+"""Two names with at least this difflib ratio may be one name and a typo …"""
 
 RARE = 0.05
-"""… when one of them has less than this share of the other's images."""
+"""… if one of them has less than this share of the other's images."""
 
 
 def check_splits(images: LabelledImages) -> None:
-    """Find a split that would be left out without a word.
+    """Refuse a split that would be silently ignored.
 
     Raises:
-        DataRefused: there is one that is not of training, validation or test, or none is of training.
+        DataRefused: a split is not training, validation or test, or there are no training images.
     """
     if unknown := sorted(set(images.splits) - {TRAIN, VAL, TEST}):
         count = images.splits.count(unknown[0])
@@ -36,10 +36,10 @@ def check_splits(images: LabelledImages) -> None:
 
 
 def check_heads(path: Path, heads: Sequence[Head]) -> None:
-    """Find what no manifest can hold, before hours are spent on it.
+    """Refuse heads that a manifest cannot represent, before hours of training.
 
     Raises:
-        DataRefused: a head or a label has a name that cannot be, two heads have the same, or a quantity has no range.
+        DataRefused: a head or label has an invalid name, two heads have the same name, or a quantity has no range.
     """
     for label in [label for head in heads for label in getattr(head, "labels", ())]:
         if label != label.encode("utf-8", "replace").decode():
@@ -55,24 +55,22 @@ def check_heads(path: Path, heads: Sequence[Head]) -> None:
 
 
 def check_labels(path: Path, head: str, counts: Mapping[str, Counter[str]], allowed: Sequence[str] = ()) -> None:
-    """Find labels that nobody meant, before hours are spent on them.
+    """Refuse labels that are probably mistakes, before hours of training.
 
     Args:
         counts: split to the number of images of each label.
-        allowed: the only labels to accept; then spelling is not guessed at.
+        allowed: the allowed labels; if given, spelling is not checked.
 
     Raises:
-        DataRefused: a label is not among those allowed, has no training images, differs from another one by its capital letters
-            alone, or is rare and nearly spelt as a common one.
+        DataRefused: a label is not allowed, has no training images, differs from another one only in case, or is rare and spelt
+            almost like a common one.
     """
     total = Counter[str]()
     for each in counts.values():
         total.update(each)
     if allowed:
         if unknown := sorted(set(total) - set(allowed)):
-            raise DataRefused(
-                f"{path}: '{head}' has {total[unknown[0]]} images of '{unknown[0]}', which --labels does not name"
-            )
+            raise DataRefused(f"{path}: '{head}' has {total[unknown[0]]} images of '{unknown[0]}', which is not in --labels")
     else:
         check_spelling(path, head, total)
     train = counts.get(TRAIN, Counter[str]())
@@ -82,29 +80,30 @@ def check_labels(path: Path, head: str, counts: Mapping[str, Counter[str]], allo
             near = difflib.get_close_matches(label, list(train), 1, ALIKE)
             same = f"; train has {train[near[0]]} images of '{near[0]}', perhaps the same class" if near else ""
             raise DataRefused(
-                f"{path}: '{head}' has 0 images of '{label}' in train and {others}{same}; give it training images, or remove it"
+                f"{path}: '{head}' has 0 images of '{label}' in train and {others}{same}; give it training images, or "
+                "remove it"
             )
 
 
 def check_spelling(path: Path, head: str, counts: Counter[str]) -> None:
-    """Find one class under two names; see `check_labels`."""
+    """Refuse one class with two spellings; see `check_labels`."""
     for name, count in sorted(counts.items()):
         for other in sorted(set(counts) - {name}):
             same = folded(name) == folded(other)
             ratio = difflib.SequenceMatcher(None, name.casefold(), other.casefold()).ratio()
             if same or (count < RARE * counts[other] and ratio >= ALIKE and not is_numbered(name, other)):
                 raise DataRefused(
-                    f"{path}: '{head}' has {count} images of '{name}' and {counts[other]} of '{other}'; if that is a typing error, "
-                    f"mend it; if not, name every label with --labels"
+                    f"{path}: '{head}' has {count} images of '{name}' and {counts[other]} of '{other}'; if that is a "
+                    "typo, fix it; if not, list every label with --labels"
                 )
 
 
 def folded(name: str) -> str:
-    """A name without what people write now so, now so: capital letters, blanks, underscores and hyphens."""
+    """Normalise a name: remove differences in case, blanks, underscores and hyphens."""
     return "".join(c for c in name.casefold() if c not in " _-.")
 
 
 def is_numbered(name: str, other: str) -> bool:
-    """Whether two names differ in their digits alone, as the numbers of classes do."""
+    """Whether two names differ only in their digits, like numbered classes."""
     digits = "".maketrans("", "", "0123456789")
     return name != other and name.translate(digits) == other.translate(digits)

@@ -1,12 +1,13 @@
-"""Labelled images on disk: a folder or a zip whose folders name the classes, a table, or the record of a training run.
+"""Labelled images on disk: a folder or zip with class folders, a table, or the record of a training run.
 
     DIR/<class>/<name>.jpg      DIR/images/<class>/<name>.jpg      DIR/train/<class>/<name>.jpg and DIR/val/<class>/<name>.jpg
 
-Beside them may stand `splits.csv` (`path,split`) and `objects.csv` (`path` and one 0/1 column for each label). A table is a CSV
-with a column `path`, relative to it, perhaps `split`, and one column for each head, or for each label of a head of many labels.
+Optional files next to them: `splits.csv` (`path,split`) and `objects.csv` (`path` and one 0/1 column per label). A table is a
+CSV with a column `path` (relative to the table), optionally `split`, and one column per head, or per label of a multilabel
+head.
 
-An image is of the split that `splits.csv`, the table or a folder above it says. Where nothing says it, one image in ten of each
-class is for validation, by a hash of its path or of its group, so that training and evaluation agree on which.
+`splits.csv`, the table or a folder gives the split of an image. Without a split, one image in ten of each class is for
+validation, chosen by a hash of its path or group, so that training and evaluation use the same images.
 """
 
 from __future__ import annotations
@@ -59,28 +60,28 @@ __all__ = [
 
 
 def class_of(path: str) -> str:
-    """The folder directly above the file, which names the class in the published data sets; empty when there is none."""
+    """The folder directly above the file, which is the class in the published data sets; empty if there is none."""
     parts = path.rsplit("/", 2)
     return parts[-2] if len(parts) > 1 else ""
 
 
 @dataclass(frozen=True, slots=True)
 class LabelledImages:
-    """Which images there are, and what is known of each.
+    """A list of images with their labels and splits.
 
     Attributes:
         files: path of each image in the tree.
         classes: the class of each image; empty for tables.
         splits: the split of each image.
-        said: whether the data says so of any of them, rather than a hash.
-        name: of the set: its folder's, its zip's or its table's.
-        objects: label to 0 or 1 for each image; rows of images that the table does not name are missing.
-        columns: of a table, each file's row by the name of the head or label; empty for folders.
-        column_names: the same columns as the table's header has them.
+        said: whether the data give the splits of any image; otherwise a hash determines them.
+        name: name of the folder, zip or table.
+        objects: label to 0 or 1 for each image; images that are not in the table have no entry.
+        columns: for a table, each file's row by the name of the head or label; empty for folders.
+        column_names: the names of these columns in the table's header.
         groups: the group of each image; see `DatasetOptions.group`.
-        unused: files that take no part, with the reason.
-        notes: what a user should know about how the data was understood.
-        options: how it was read.
+        unused: unused files, with the reasons.
+        notes: remarks for the user about the interpretation of the data.
+        options: for reading the data.
     """
 
     tree: Tree
@@ -105,29 +106,29 @@ class LabelledImages:
         return len(self.files)
 
     def chosen(self, rows: Sequence[int]) -> LabelledImages:
-        """Some of the images, in this order."""
+        """A selection of the images, in this order."""
         files, classes, splits = (tuple(each[row] for row in rows) for each in (self.files, self.classes, self.splits))
         groups = tuple(self.groups[row] for row in rows) if self.groups else ()
         return replace(self, files=files, classes=classes, splits=splits, groups=groups)
 
     def of_split(self, split: str) -> LabelledImages:
-        """The images of one split; all of them when it is empty.
+        """The images of one split; empty: all images.
 
         Raises:
-            DataRefused: there are none.
+            DataRefused: the split has no images.
         """
         if not split:
             return self
         rows = [row for row, each in enumerate(self.splits) if each == split_name(split)]
         if not rows:
-            raise DataRefused(f"{self.tree.path}: no split '{split}'; its images are of {', '.join(sorted(set(self.splits)))}")
+            raise DataRefused(f"{self.tree.path}: no split '{split}'; its splits are {', '.join(sorted(set(self.splits)))}")
         return self.chosen(rows)
 
     def decode(self, file: str, encoded: bytes, groups: tuple[BandGroup, ...]) -> NDArray[np.uint8] | None:
-        """Decode one image with the range that the data set is read with: uint8 `[H, W, bands]`; None if it is no image.
+        """Decode one image with the value range of the data set: uint8 `[H, W, bands]`; None if it is not an image.
 
         Raises:
-            DataRefused: it has more than 8 bits and no range was given.
+            DataRefused: it has more than 8 bits and no range is given.
         """
         return decode_with_range(f"{self.tree.path}: {file}", encoded, groups, self.options.value_range)
 
@@ -137,13 +138,13 @@ def open_labelled(path: Path, split: str = "", options: DatasetOptions = DEFAULT
 
     Args:
         path: a folder, a zip, a table (CSV, Parquet, COCO's annotations), or `dataset.json`, the record of a training run,
-            which brings options of its own.
-        split: keep the images of this split; empty for all.
+            which has its own options.
+        split: keep the images of this split; empty: all.
 
     Raises:
         DataRefused: no images, no class folders, no such split, a table that cannot be used, or a layout in which validation
             images could be taken for training images.
-        UsageError: an option that does not fit the data.
+        UsageError: an option does not match the data.
     """
     if is_table(path):
         return open_table(path, rows_of(path), options).of_split(split)
@@ -159,14 +160,14 @@ def open_folders(path: Path, options: DatasetOptions = DEFAULTS) -> LabelledImag
 
     Raises:
         DataRefused: as `open_labelled`.
-        UsageError: `options.group` fits no path.
+        UsageError: `options.group` matches no path.
     """
     tree = rooted(Tree(path))
     names, unused = tree.listed()
     placed, others = place(tree, names, options)
     unused += others
     if not placed:
-        raise DataRefused(f"{path}: no labelled image found; expected <class>/<image> or images/<class>/<image>{why(unused)}")
+        raise DataRefused(f"{path}: no labelled images found; expected <class>/<image> or images/<class>/<image>{why(unused)}")
     said: dict[str, str | None] = {each.file: each.split for each in placed}
     if SPLITS in names:
         listed = {row["path"]: split_name(row["split"]) for row in tree.table(SPLITS, ["split"], names)}
@@ -174,12 +175,14 @@ def open_folders(path: Path, options: DatasetOptions = DEFAULTS) -> LabelledImag
         placed = [each for each in placed if each.file in listed]
         said = {each.file: listed[each.file] for each in placed}
         if not placed:
-            raise DataRefused(f"{path}: {SPLITS} names none of its images; its paths are relative to the folder that holds it")
+            raise DataRefused(f"{path}: {SPLITS} lists none of its images; paths must be relative to the folder of {SPLITS}")
     files, classes = tuple(each.file for each in placed), tuple(each.kind for each in placed)
     groups = groups_of(tree, files, options.group)
     notes: list[str] = []
     if options.classes_from == "first" and (inner := folders_that_may_be_classes(placed)):
-        notes.append(f"below each class are the folders {', '.join(inner)}; if those are the classes, --classes-from deepest")
+        notes.append(
+            f"below each class are the folders {', '.join(inner)}; if these are the classes, give --classes-from deepest"
+        )
     return LabelledImages(
         tree,
         files,
@@ -196,7 +199,7 @@ def open_folders(path: Path, options: DatasetOptions = DEFAULTS) -> LabelledImag
 
 
 def why(unused: Sequence[Unused]) -> str:
-    """The commonest reason why files are not used, in brackets."""
+    """The most common reason for unused files, in parentheses."""
     if not unused:
         return ""
     reason, count = Counter(each.reason for each in unused).most_common(1)[0]
@@ -204,15 +207,15 @@ def why(unused: Sequence[Unused]) -> str:
 
 
 def notes_of_groups(files: Sequence[str], groups: Sequence[str]) -> tuple[str, ...]:
-    """What is to be said where images are not independent of each other."""
+    """Remarks about images that are not independent of each other."""
     count = len(set(groups))
     if count == len(files):
         return ()
-    return (f"{len(files)} images are of {count} groups (--group); a group is never on both sides of a split",)
+    return (f"{len(files)} images are in {count} groups (--group); all images of a group are in the same split",)
 
 
 def completed(said: Sequence[str | None], kinds: Sequence[str], groups: Sequence[str]) -> tuple[str, ...]:
-    """Each image's split: what is said of it; where nothing is, one in ten of each class is for validation."""
+    """Each image's split; if it is not given, one image in ten of each class is for validation."""
     rows = [row for row, each in enumerate(said) if not each]
     unsaid_kinds = [kinds[row] for row in rows]
     held = hold_out(unsaid_kinds, [groups[row] for row in rows], val_quota(unsaid_kinds))
@@ -221,10 +224,10 @@ def completed(said: Sequence[str | None], kinds: Sequence[str], groups: Sequence
 
 
 def objects_of(tree: Tree, names: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Which objects are on which image, as `objects.csv` says.
+    """The object labels of each image from `objects.csv`.
 
     Raises:
-        DataRefused: it is no such table.
+        DataRefused: it is not such a table.
     """
     table = tree.table(OBJECTS, [], names)
     try:
@@ -234,11 +237,11 @@ def objects_of(tree: Tree, names: Sequence[str]) -> dict[str, dict[str, float]]:
 
 
 def open_table(path: Path, rows: Table, options: DatasetOptions = DEFAULTS) -> LabelledImages:
-    """List the images of a table, whose rows `read_table` gave.
+    """List the images of a table with rows from `read_table`.
 
     Raises:
-        DataRefused: an image has two rows that differ, two columns have the same name for a head, or some rows have no split.
-        UsageError: an option names a column that is not there.
+        DataRefused: an image has two different rows, two columns have the same head name, or only some rows have a split.
+        UsageError: an option names an unknown column.
     """
     table, repeated = each_path_once(path, rows)
     columns = label_columns(path, table, options)
@@ -249,7 +252,7 @@ def open_table(path: Path, rows: Table, options: DatasetOptions = DEFAULTS) -> L
     if any(said) and not all(said):
         first = files[said.index(None)]
         raise DataRefused(
-            f"{path}: {said.count(None)} rows have no split, the first {first}, and others have; fill the column"
+            f"{path}: {said.count(None)} rows have no split, the first {first}, but others have one; fill the column"
         )
     tree = Tree(path.parent)
     group = options.group

@@ -1,7 +1,7 @@
-"""Data sets with measured bands: near and short-wave infrared, elevation, radar. Each labels one head of its own.
+"""Data sets with measured bands: near and short-wave infrared, elevation, radar. Each one has labels for its own head.
 
-The integers of a file become physical values by the factors of the set's layout, and input levels by the ranges of
-`spatialnet_edge.core.bands`. Tiles of one scene overlap, so a whole scene is held out or none of it.
+The factors of a set's layout convert stored integers to physical values; the ranges of `spatialnet_edge.core.bands` convert
+these to input levels. Tiles of one scene overlap, so scenes are held out as a whole.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from spatialnet_training.data.bands import SENTINEL_2_LAYOUT, Layout
 
 @dataclass(frozen=True, slots=True)
 class MeasuredSet:
-    """One data set.
+    """A data set with measured bands.
 
     Attributes:
         file: its zip below the data root.
-        head: what its classes label; None for a set whose classes are those of `taxonomy` instead.
+        head: the head of its classes; None if its classes are those of `taxonomy`.
         layout: its bands in order.
         metres_per_pixel: ground sampling distance.
         terms: title and licence.
@@ -72,5 +72,5 @@ MEASURED: dict[str, MeasuredSet] = {
 
 
 def scene_of(path: str) -> str:
-    """The scene that a tile was cut from: its file name without row and column, `hls138_0_16.tif` → `hls138`."""
+    """The scene of a tile: the file name without row and column, `hls138_0_16.tif` → `hls138`."""
     return re.sub(r"_\d+_\d+$", "", PurePosixPath(path).stem)

@@ -1,6 +1,6 @@
-"""Pictures that show no land, made from a seed: what a camera gives when it sees nothing, or nothing that a land-use model knows.
+"""Generated pictures without land: failed captures and content that a land-use model does not know.
 
-Real ones (clouds, the Earth's limb, space, sun flare) come from `not_land.zip`; these are what no data set has.
+Real pictures without land (clouds, the Earth's limb, space, sun flare) are in `not_land.zip`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WORDS = (
 
 
 def black(side: int, rng: Generator) -> Image:
-    """A closed lens: up to 14 grey levels of noise, and in half of them a vignette or a leak of light."""
+    """Closed lens: up to 14 grey levels of noise, and in half of the pictures a vignette or a light leak."""
     level = rng.uniform(0, 10) + np.abs(rng.standard_normal((side, side, 3))) * rng.uniform(0, 5)
     if rng.random() < 0.5:
         level = level + rng.uniform(5, 60) * _blob(side, rng, rng.uniform(0.1, 0.4))[..., None] * rng.uniform(0.3, 1, 3)
@@ -38,7 +38,7 @@ def black(side: int, rng: Generator) -> Image:
 
 
 def saturated(side: int, rng: Generator) -> Image:
-    """Overexposed: white, in half of them with a darker corner."""
+    """Overexposure: white, in half of the pictures with a darker corner."""
     level = rng.uniform(235, 255) + rng.standard_normal((side, side, 3)) * rng.uniform(0, 4)
     if rng.random() < 0.5:
         level = level - rng.uniform(10, 120) * _blob(side, rng, rng.uniform(0.2, 0.6))[..., None]
@@ -46,12 +46,12 @@ def saturated(side: int, rng: Generator) -> Image:
 
 
 def flat(side: int, rng: Generator) -> Image:
-    """One colour with a sensor's noise."""
+    """One colour with sensor noise."""
     return to_levels(rng.uniform(0, 255, 3) + rng.standard_normal((side, side, 3)) * rng.uniform(0, 3))
 
 
 def gradient(side: int, rng: Generator) -> Image:
-    """From one colour to another, along any direction."""
+    """A gradient between two colours, in any direction."""
     angle = rng.uniform(0, 2 * np.pi)
     rows, columns = np.mgrid[0:side, 0:side] / side - 0.5
     share = np.clip(0.5 + np.cos(angle) * columns + np.sin(angle) * rows, 0, 1)[..., None] ** rng.uniform(0.5, 2)
@@ -89,7 +89,7 @@ def text(side: int, rng: Generator) -> Image:
 
 
 def sky(side: int, rng: Generator) -> Image:
-    """Blue above, brighter below, in most of them with soft clouds."""
+    """Sky: blue above, brighter below, in most pictures with soft clouds."""
     share = (np.linspace(0, 1, side) ** rng.uniform(0.5, 2))[:, None, None]
     picture = (
         np.array([40, 95, 175]) * rng.uniform(0.6, 1.3) * (1 - share)
@@ -102,7 +102,7 @@ def sky(side: int, rng: Generator) -> Image:
 
 
 def bands(side: int, rng: Generator) -> Image:
-    """A rolling shutter under strobing light, colour bars, or lines of a lost transmission."""
+    """Rolling-shutter bands under flickering light, colour bars, or lines of a failed transmission."""
     count = int(rng.integers(2, 24))
     colours = rng.uniform(0, 255, (count, 3 if rng.random() < 0.5 else 1))
     rows = np.repeat(colours, side // count + 1, axis=0)[:side]
@@ -132,7 +132,7 @@ def clutter(side: int, rng: Generator) -> Image:
 
 
 def defocused(image: Image, rng: Generator) -> Image:
-    """A picture so far out of focus that nothing is left of it but its colours: uint8 `[H, W, 3]`."""
+    """A picture that is so defocused that only its colours remain: uint8 `[H, W, 3]`."""
     return np.asarray(cv2.GaussianBlur(image, (0, 0), max(image.shape[:2]) * rng.uniform(0.09, 0.3)), np.uint8)
 
 
@@ -143,10 +143,10 @@ KINDS: dict[str, Kind] = {
 
 
 def generated(count: int, side: int, seed: int, ordinary: Sequence[Image] = ()) -> list[tuple[str, Image]]:
-    """`count` pictures of each kind with the kind's name: uint8 `[side, side, 3]`; the same ones for the same seed.
+    """`count` pictures of each kind, with the kind's name: uint8 `[side, side, 3]`; deterministic for a seed.
 
     Args:
-        ordinary: pictures that are put out of focus, as one more kind; empty to leave it out.
+        ordinary: pictures to defocus, as one more kind; empty: without this kind.
     """
     made = [
         (name, make(side, default_rng([seed, place, index])))
@@ -160,12 +160,12 @@ def generated(count: int, side: int, seed: int, ordinary: Sequence[Image] = ()) 
 
 
 def _colour(rng: Generator, vividness: float) -> NDArray[np.float64]:
-    """A colour, 0 to 255 in each band; with a vividness of 0 a grey."""
+    """A random colour, 0 to 255 in each band; grey for a vividness of 0."""
     return np.clip(rng.uniform(0, 255) + vividness * rng.uniform(-128, 128, 3), 0, 255)
 
 
 def _blob(side: int, rng: Generator, width: float) -> NDArray[np.float64]:
-    """A bright place with soft edges, 0 to 1."""
+    """A bright spot with soft edges, 0 to 1."""
     rows, columns = np.mgrid[0:side, 0:side] / side
     row, column = rng.uniform(-0.2, 1.2, 2)
     return np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / (2 * width**2))

@@ -1,4 +1,4 @@
-"""Images in memory with partial labels, and the rule that says which image is for what."""
+"""Images in memory with partial labels, and the hold-out rule of the published data sets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from spatialnet_training.data.labelled_dataset import TRAIN
 from spatialnet_training.losses.multitask import UNLABELLED
 
 STORED_SIDE = 128
-"""Images wait in memory no larger than this, in pixels: 25,000 of them take about one gigabyte."""
+"""Largest side of images in memory, in pixels: 25,000 images take about one gigabyte."""
 
 Targets = dict[str, NDArray[np.generic]]
 
@@ -27,11 +27,11 @@ class Samples:
 
     Attributes:
         images: uint8 `[H, W, bands]` each.
-        targets: head to int64 `[N]` of class indices, or float32 `[N, outputs]` in 0 to 1; `UNLABELLED` where unknown, of a row
-            perhaps in some columns alone.
+        targets: head to int64 `[N]` of class indices, or float32 `[N, outputs]` in 0 to 1; `UNLABELLED` where unknown,
+            possibly only in some columns of a row.
         data_set: index of each image's data set in `data_sets`.
-        broken: files that could not be read as images, and were left out.
-        names: of the images' files; empty where nobody needs them.
+        broken: files that could not be decoded.
+        names: of the images' files; empty if not needed.
     """
 
     images: list[NDArray[np.uint8]]
@@ -60,7 +60,7 @@ class Collector:
 
     Args:
         heads: of the model to be trained.
-        data_sets: their names.
+        data_sets: names of the data sets.
     """
 
     def __init__(self, heads: Sequence[Head], data_sets: tuple[str, ...]) -> None:
@@ -73,11 +73,11 @@ class Collector:
         self.names: list[str] = []
 
     def add(self, image: NDArray[np.uint8], labels: Mapping[str, object], owner: int = 0, name: str = "") -> None:
-        """Take an image.
+        """Add an image.
 
         Args:
-            labels: head name to a class name, to `{label: 0 or 1}`, or to a number; heads that are not in it are unlabelled, and
-                so is a label that is not in the second.
+            labels: head name to a class name, to `{label: 0 or 1}`, or to a number. Missing heads are unlabelled, and so are
+                missing labels of a multilabel head.
             name: of its file.
         """
         self.images.append(image)
@@ -105,7 +105,7 @@ def target_of(head: Head, label: object) -> NDArray[np.generic]:
 
 
 def load_image(encoded: bytes, longest: int, groups: tuple[BandGroup, ...] = (RGB,)) -> NDArray[np.uint8] | None:
-    """Decode and shrink (area averaging) so that the longer side is at most `longest`; None if not an image.
+    """Decode an image and shrink it (area averaging) so that the longer side is at most `longest`; None if it is not an image.
 
     Returns uint8 `[H, W, bands]`.
     """
@@ -114,7 +114,7 @@ def load_image(encoded: bytes, longest: int, groups: tuple[BandGroup, ...] = (RG
 
 
 def shrunk(image: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
-    """The image, uint8 `[H, W, bands]`, with its longer side at most `longest`."""
+    """Shrink an image, uint8 `[H, W, bands]`, so that the longer side is at most `longest`."""
     height, width = image.shape[:2]
     scale = longest / max(height, width)
     if scale < 1:
@@ -123,16 +123,16 @@ def shrunk(image: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
 
 
 def judging_side(spec: InputSpec) -> int:
-    """Side that images are kept at to judge a network: no smaller than it sees them. Enlarged, they are softer than what it will
-    meet."""
+    """Side of images in memory for an evaluation: at least the network's input size. Enlarged images would be softer than
+    those at run time."""
     return max(STORED_SIDE, spec.height)
 
 
 def held_out(path: str) -> bool:
-    """Whether a training image of a published set is held out for calibration: one in twenty, by a hash of its path."""
+    """Whether a training image of a published data set is held out for calibration: one in twenty, by a hash of its path."""
     return zlib.crc32(path.encode()) % 20 == 0
 
 
 def part_of(path: str, split: str) -> str:
-    """`train`, `holdout` (held-out training images), or another split as it is."""
+    """The part of an image: `train`, `holdout` (held-out training images), or its other split."""
     return "holdout" if split == TRAIN and held_out(path) else split

@@ -1,4 +1,4 @@
-"""Which split an image is of: what people call the splits, and which images are held out where nothing says it."""
+"""Splits: their names, and the choice of held-out images."""
 
 from __future__ import annotations
 
@@ -14,46 +14,46 @@ SPLIT_NAMES = {
     VAL: ("val", "valid", "validation", "validate", "dev", "development", "eval", "evaluation", "holdout"),
     TEST: ("test", "testing", "tst"),
 }
-"""What people call the splits, in lower case."""
+"""Common names of the splits, in lower case."""
 
 KNOWN = {name: split for split, names in SPLIT_NAMES.items() for name in names}
 ADDED = re.compile(r"[\s_\-.]*(sets?|images?|imgs?|data|splits?|\d{4})$")
-"""What stands behind a split's name in `val_set`, `train-images` and `val2017`."""
+"""Suffixes of split names, as in `val_set`, `train-images` and `val2017`."""
 
 VAL_SHARE = 0.1
-"""Share of each class that is for validation where nothing says a split."""
+"""Share of each class for validation if no split is given."""
 
 MOST_OF_A_CLASS = 1 / 3
-"""A group is not held out where that would take more than this share of a class."""
+"""A group is not held out if that would take more than this share of a class."""
 
 
 def known_split(word: str) -> str | None:
-    """`train`, `val` or `test` for what people call them; None for any other word."""
+    """`train`, `val` or `test` for a common name; None for other words."""
     text = word.strip().casefold()
     return KNOWN.get(text) or KNOWN.get(ADDED.sub("", text))
 
 
 def split_name(word: str) -> str:
-    """A split as we call it; one that we do not know stays as it is."""
+    """The canonical name of a split; unknown names are kept."""
     return known_split(word) or word
 
 
 def order(text: str) -> tuple[int, str]:
-    """A sorting key that looks random and is always the same."""
+    """A deterministic pseudo-random sorting key."""
     return zlib.crc32(os.fsencode(text)), text
 
 
 def hold_out(kinds: Sequence[str], groups: Sequence[str], quota: Mapping[str, int]) -> frozenset[int]:
-    """Choose rows to hold out, class by class, whole groups at a time.
+    """Choose rows to hold out, class by class, in complete groups.
 
-    Groups come in the order of a hash of their names, so that the same data gives the same choice everywhere. A group is taken
-    while one of its classes lacks rows, unless that would take more than a third of a class, or more than `quota` where that is
-    more.
+    Groups are visited in the order of a hash of their names, so that the same data always give the same choice. A group is
+    taken while one of its classes needs rows, unless that would take more than a third of a class, or more than `quota` if
+    that is larger.
 
     Args:
         kinds: the class of each row.
-        groups: the group of each row; rows that are independent of all others have one of their own.
-        quota: how many rows of each class are wanted.
+        groups: the group of each row; an independent row is its own group.
+        quota: wanted number of rows per class.
     """
     members: dict[str, list[int]] = {}
     for row, group in enumerate(groups):
@@ -72,15 +72,15 @@ def hold_out(kinds: Sequence[str], groups: Sequence[str], quota: Mapping[str, in
 
 
 def val_quota(kinds: Sequence[str]) -> dict[str, int]:
-    """One image in ten of each class, and one at least of a class that has five or more."""
+    """Validation images per class: one in ten, and at least one of a class with five or more."""
     return {kind: max(round(size * VAL_SHARE), int(size >= 5)) for kind, size in Counter(kinds).items()}
 
 
 def calibration_quota(kinds: Sequence[str]) -> dict[str, int]:
-    """Training images of each class that are held out to calibrate: one in twenty, and no fewer than ten or three times as
-    many as there are classes in all; of a small set at most a quarter.
+    """Training images per class held out for calibration: one in twenty, but in total at least ten or three times the number of
+    classes; of a small data set at most a quarter.
 
-    A class of at least four images has one, unless that is more than a quarter of all.
+    A class of at least four images has one, unless that exceeds a quarter of all images.
     """
     sizes = Counter(kinds)
     total = max(len(kinds) // 20, min(max(10, 3 * len(sizes)), len(kinds) // 4))

@@ -1,4 +1,4 @@
-"""Tables of labelled images in other formats than CSV: Parquet, and the annotations of COCO."""
+"""Tables of labelled images in Parquet and COCO format."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ COCO_KEYS = frozenset({"images", "annotations", "categories"})
 
 
 def is_table(path: Path) -> bool:
-    """Whether a path names a table of images, by its suffix and, for JSON, by its content."""
+    """Whether a path is a table of images, by its suffix and, for JSON, by its content."""
     suffix = path.suffix.lower()
     return suffix in (".csv", ".parquet") or (suffix == ".json" and is_coco(path))
 
 
 def rows_of(path: Path) -> Table:
-    """The rows of a CSV, a Parquet file or COCO's annotations, as `read_table` gives them.
+    """The rows of a CSV, a Parquet file or COCO annotations, in the format of `read_table`.
 
     Raises:
-        DataRefused: it cannot be read, or names an image that is not there.
+        DataRefused: it cannot be read, or lists an image that does not exist.
         MissingExtra: the library for this format is not installed.
     """
     if path.suffix.lower() == ".csv":
@@ -41,14 +41,14 @@ def read_parquet(path: Path) -> Table:
     try:
         rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
     except (OSError, ArrowException) as error:
-        raise DataRefused(f"{path}: not a Parquet file that can be read: {first_line(error)}") from error
+        raise DataRefused(f"{path}: not a readable Parquet file: {first_line(error)}") from error
     table = [{str(name): cell_of(value) for name, value in row.items()} for row in rows]
     check_table(path, table)
     return table
 
 
 def cell_of(value: Any) -> str:
-    """A value as a CSV would have it: whole numbers without a point, truth values as 0 and 1, nothing for a missing one."""
+    """A value in CSV notation: integers without a decimal point, booleans as 0 and 1, empty if missing."""
     if value is None or (isinstance(value, float) and isnan(value)):
         return ""
     if isinstance(value, bool):
@@ -66,13 +66,13 @@ def is_coco(path: Path) -> bool:
 
 
 def read_coco(path: Path) -> Table:
-    """COCO's annotations as labels of whole images: one column of 0 and 1 for each category.
+    """COCO annotations as image-level labels: one 0/1 column per category.
 
-    `file_name` is looked for beside the file, and in the folders `images` and of the file's own name beside it. Boxes and outlines
-    are not used: an image shows a category where any annotation of it says so. (Lin et al. 2014, arXiv 1405.0312.)
+    `file_name` is searched next to the file, in the folder `images`, and in the folder with the file's own name. Boxes and
+    outlines are not used: an image has a category if any of its annotations has it (Lin et al. 2014, arXiv 1405.0312).
 
     Raises:
-        DataRefused: the file does not hold what COCO's format says, or names an image that is not there.
+        DataRefused: the file is not in COCO format, or lists an image that does not exist.
     """
     try:
         tree = json.loads(path.read_bytes())
@@ -82,10 +82,10 @@ def read_coco(path: Path) -> Table:
             shown[each["image_id"]].add(names[each["category_id"]])
         files = {each["id"]: str(each["file_name"]) for each in tree["images"]}
     except (OSError, ValueError) as error:
-        raise DataRefused(f"{path}: not JSON that can be read: {first_line(error)}") from error
+        raise DataRefused(f"{path}: not readable JSON: {first_line(error)}") from error
     except (KeyError, TypeError) as error:
         raise DataRefused(
-            f"{path}: not COCO's annotations: {first_line(error)} is missing; expected images with id and file_name, "
+            f"{path}: not COCO annotations: {first_line(error)} is missing; expected images with id and file_name, "
             f"categories with id and name, annotations with image_id and category_id"
         ) from error
     labels = list(names.values())

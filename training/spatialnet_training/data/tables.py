@@ -1,4 +1,4 @@
-"""Tables of labelled images: a CSV with a column `path`, perhaps `split`, and one column for each thing to learn."""
+"""Tables of labelled images: a CSV with a column `path`, optionally `split`, and one column per quantity or class to learn."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Table = list[dict[str, str]]
 
 
 def read_table(path: Path) -> Table:
-    """The rows of a CSV with a column `path`, all of whose files are there; cells without the blanks around them.
+    """Read the rows of a CSV with a column `path`; all files must exist; cells are stripped.
 
     Raises:
-        DataRefused: it cannot be read, has no such column or no rows, or names a file that is not there.
+        DataRefused: it cannot be read, has no such column or no rows, or lists a file that does not exist.
     """
     try:
         table = rows_of_csv(path.read_text(encoding="utf-8-sig"))
@@ -34,23 +34,23 @@ def read_table(path: Path) -> Table:
 
 
 def check_table(path: Path, table: Table) -> None:
-    """Find what makes a table none of images.
+    """Check that a table lists images.
 
     Raises:
-        DataRefused: it has no column `path` or no rows, or names a file that is not there.
+        DataRefused: it has no column `path` or no rows, or lists a file that does not exist.
     """
     if not table or PATH not in table[0]:
         found = ", ".join(table[0]) if table else "nothing"
         raise DataRefused(f"{path}: has {found}; expected a header with 'path' and at least one column of labels, and rows")
     if missing := [row[PATH] for row in table if not (path.parent / row[PATH]).is_file()]:
-        raise DataRefused(f"{path}: names {len(missing)} files that are not there, the first {missing[0]}")
+        raise DataRefused(f"{path}: lists {len(missing)} files that do not exist, the first {missing[0]}")
 
 
 def each_path_once(path: Path, table: Table) -> tuple[Table, list[Unused]]:
-    """The table with every image once, and the rows that repeat another.
+    """The table without repeated rows, and the repeated rows.
 
     Raises:
-        DataRefused: two rows of one image differ.
+        DataRefused: two rows of one image are different.
     """
     first: dict[str, dict[str, str]] = {}
     repeated: list[Unused] = []
@@ -71,8 +71,8 @@ def label_columns(path: Path, table: Table, options: DatasetOptions) -> list[str
     """The columns to learn, in their order.
 
     Raises:
-        UsageError: an option names a column that is not there.
-        DataRefused: two columns would be one head.
+        UsageError: an option names an unknown column.
+        DataRefused: two columns would become the same head.
     """
     there = list(table[0])
     asked = (*options.columns, *options.ignore, *options.regression)
@@ -91,24 +91,24 @@ def label_columns(path: Path, table: Table, options: DatasetOptions) -> list[str
 
 
 def kind_of(path: Path, name: str, cells: Sequence[str], regression: bool = False) -> Kind:
-    """What a column says: `words` (also integers, which are taken for the numbers of classes), `binary` or `numbers`.
+    """The kind of a column: `words` (also integers, which are used as class numbers), `binary` or `numbers`.
 
     Args:
-        regression: whether its numbers are said to be a quantity.
+        regression: whether its numbers are a quantity.
 
     Raises:
-        DataRefused: nothing is known in this column, words stand among numbers, or nearly every row has a value of its own.
+        DataRefused: the column has only one value, words among numbers, or a different value in nearly every row.
     """
     known = [cell for cell in cells if cell]
     if len(set(known)) < 2:
-        raise DataRefused(f"{path}: column '{name}' says the same everywhere; remove it, or give images that differ in it")
+        raise DataRefused(f"{path}: column '{name}' has the same value everywhere; remove it, or add images with other values")
     numbers = [cell for cell in known if is_number(cell)]
     if numbers and len(numbers) < len(known):
         word = next(cell for cell in known if not is_number(cell))
-        raise DataRefused(f"{path}: column '{name}' has numbers and '{word}'; give one or the other")
+        raise DataRefused(f"{path}: column '{name}' has numbers and '{word}'; use either numbers or words")
     if regression:
         if not numbers:
-            raise DataRefused(f"{path}: column '{name}' has no numbers, so --regression cannot be said of it")
+            raise DataRefused(f"{path}: column '{name}' has no numbers, so it cannot be used with --regression")
         return "numbers"
     if numbers and {float(cell) for cell in known} == {0.0, 1.0}:
         return "binary"
@@ -119,22 +119,22 @@ def kind_of(path: Path, name: str, cells: Sequence[str], regression: bool = Fals
 
 
 def check_not_an_identifier(path: Path, name: str, known: Sequence[str], integers: bool) -> None:
-    """Find a column of names, dates or counts that would become hundreds of classes.
+    """Refuse a column of names, dates or counts that would become hundreds of classes.
 
     Raises:
-        DataRefused: more than half of the rows have a value of their own.
+        DataRefused: more than half of the rows have a unique value.
     """
     distinct = len(set(known))
     if distinct > 10 and distinct > len(known) / 2:
         quantity = f", or --regression {name} if it is a quantity" if integers else ""
         raise DataRefused(
-            f"{path}: column '{name}' has {distinct} different values in {len(known)} rows, too many for classes; leave it out "
-            f"with --ignore {name}{quantity}"
+            f"{path}: column '{name}' has {distinct} different values in {len(known)} rows, too many for classes; "
+            f"exclude it with --ignore {name}{quantity}"
         )
 
 
 def stratum_column(table: Table, columns: Sequence[str]) -> str | None:
-    """The first column whose words repeat: a hold-out takes its share of each. None when there is none."""
+    """The first column with repeated words, used to stratify the hold-out. None if there is none."""
     for name in columns:
         known = [row[name] for row in table if row[name]]
         if 1 < len(set(known)) <= len(known) / 2:
@@ -154,12 +154,12 @@ def is_integer(cell: str) -> bool:
 
 
 def head_name(column: str) -> str:
-    """A column's name as a head's: lower case, underscores."""
+    """The head name for a column name: lower case, underscores."""
     return "".join(c if c.isalnum() else "_" for c in column.strip().lower())
 
 
 def cells_by_head(table: Table, columns: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Each file's cells by the name of the head or label."""
+    """Each file's cells by head or label name."""
 
     def cells(row: Mapping[str, str]) -> dict[str, str]:
         return {head_name(name): row[name] for name in columns}

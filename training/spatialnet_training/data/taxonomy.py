@@ -1,8 +1,8 @@
-"""What the labels mean: one table from every data set's classes to the unified land use and the settlement type.
+"""Taxonomy: maps every data set's classes to the unified land use and the settlement type.
 
-The table itself is `taxonomy.csv`, one row a class, so that it can be read, reviewed and corrected without Python. Merged
-classes are those that cannot be told apart across sensors: RSSCN7 has rivers and lakes as one class, hence `water`. A class that
-is none of them (a cloud, sea ice) has empty cells.
+The table is `taxonomy.csv`, one row per class, so that it can be reviewed and corrected without Python. Classes that cannot be
+distinguished across sensors are merged: RSSCN7 has rivers and lakes as one class, hence `water`. A class that
+maps to nothing (a cloud, sea ice) has empty cells.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ OBJECTS = (
 
 
 SHARED_HEADS_ONLY = frozenset({"nwpu_resisc45"})
-"""Data sets that teach the heads that all sets share, and have no head of their own."""
+"""Data sets with labels for the shared heads but without their own head."""
 
 
 @dataclass(frozen=True, slots=True)
 class Taxonomy:
-    """Classes of each data set, and what each maps to.
+    """Classes of each data set and their mapping.
 
     Attributes:
-        objects: what is known of the objects in every image of a class, from what the class means: 1 shown, 0 absent, others open.
-            For sets whose images nobody labelled with objects, and that look unlike those that somebody did.
+        objects: object labels that follow from a class: 1 present, 0 absent, missing: unknown. For data sets without object
+            labels whose images differ from those with object labels.
     """
 
     land_use: dict[tuple[str, str], str]
@@ -69,5 +69,5 @@ def rows_of(table: str) -> list[dict[str, str]]:
 
 
 def known_objects(shown: Sequence[str], perhaps: Sequence[str]) -> dict[str, float]:
-    """What is neither shown nor perhaps there is absent."""
+    """Objects that are neither listed as present nor as possible are absent."""
     return {label: float(label in shown) for label in OBJECTS if label not in perhaps}

@@ -1,4 +1,4 @@
-"""Large pictures cut into tiles: an orthophoto or a map sheet as many images, each of which a network can see."""
+"""Tiles: cut large pictures, such as orthophotos, into images of the network's input size."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from spatialnet_edge.core.pixels import resize
 
 LEAST_DEVIATION = 6.0
-"""Grey levels; an image that deviates less from its mean is as good as uniform: what is left is noise."""
+"""Smallest standard deviation in grey levels; an image below it is practically uniform."""
 
 
 def pyramid(picture: NDArray[np.uint8], side: int) -> Iterator[NDArray[np.uint8]]:
-    """Every whole tile of a picture at its own scale, then at half of it, a quarter … until a tile is nearly all of it.
+    """Every complete tile of a picture at full scale, half, a quarter … until a tile covers nearly all of it.
 
-    One picture so shows a roof, a street and a town. Takes uint8 `[H, W, bands]`, gives `[side, side, bands]`; what is left over at
-    the right and at the bottom is in no tile of that scale, and a picture smaller than a tile gives none.
+    Takes uint8 `[H, W, bands]`, returns `[side, side, bands]`. Remainders at the right and bottom are not in any tile of that
+    scale, and a picture smaller than a tile gives none.
     """
     height, width = picture.shape[:2]
     while min(height, width) >= side:
@@ -29,5 +29,5 @@ def pyramid(picture: NDArray[np.uint8], side: int) -> Iterator[NDArray[np.uint8]
 
 
 def structured(images: Iterable[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
-    """Those that show more than one colour and its noise."""
+    """The tiles with more than one colour and noise."""
     return [image for image in images if image.mean(axis=2).std() >= LEAST_DEVIATION]

@@ -1,1 +1,1 @@
-"""Knowledge distillation: `teachers.py` holds the teachers of a run and the student's distance from them."""
+"""Knowledge distillation: `teachers.py` has the teachers of a run and the distillation loss."""

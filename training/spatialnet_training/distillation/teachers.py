@@ -1,4 +1,4 @@
-"""Teachers: what they say of a batch, and how far the student is from it."""
+"""Teachers: their predictions for a batch, and the distillation loss."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from spatialnet_training.losses.multitask import UNLABELLED, labelled_rows, part
 
 @dataclass(frozen=True, slots=True)
 class TakenBands:
-    """The part of a student's input that a teacher takes.
+    """The subset of the student's input bands for a teacher.
 
     Attributes:
         channels: indices of bands, in the teacher's order.
@@ -31,7 +31,7 @@ class TakenBands:
     groups: tuple[int, ...]
 
     def of(self, x: Tensor, present: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """`x` `[N, bands, H, W]` and `present` `[N, groups]` as the teacher takes them."""
+        """Select the teacher's bands of `x` `[N, bands, H, W]` and groups of `present` `[N, groups]`."""
         views = x[:, list(self.channels)]
         if present is None or len(self.groups) == 1:
             return views, None
@@ -39,16 +39,16 @@ class TakenBands:
 
 
 def taken_bands(own: Sequence[BandGroup], student: Sequence[BandGroup]) -> TakenBands | None:
-    """Which bands of the student's input a teacher takes; None where both take the same.
+    """The bands of the student's input for a teacher; None if both have the same.
 
     Raises:
-        UsageError: the teacher takes a group that the student lacks.
+        UsageError: the teacher needs a group that the student does not have.
     """
     names = [group.name for group in student]
     if [group.name for group in own] == names:
         return None
     if missing := [group.name for group in own if group.name not in names]:
-        raise UsageError(f"the teacher takes the bands '{missing[0]}'; the student has {', '.join(names)}")
+        raise UsageError(f"the teacher needs the bands '{missing[0]}'; the student has {', '.join(names)}")
     starts = [0, *accumulate(len(group.bands) for group in student)]
     groups = tuple(names.index(group.name) for group in own)
     channels = tuple(starts[g] + band for g in groups for band in range(len(student[g].bands)))
@@ -57,16 +57,16 @@ def taken_bands(own: Sequence[BandGroup], student: Sequence[BandGroup]) -> Taken
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """A network to learn from.
+    """A teacher network with its options.
 
     Attributes:
         network: in evaluation mode.
-        size: side in pixels of the views that it was trained for; None for what the student sees.
-        datasets: indices of the data sets whose images it knows; None for all.
-        use_on_unlabelled: whether it knows pictures without labels.
-        weight: of its word beside those of the others that know the same view.
-        random_orientation: whether it sees views in an orientation drawn for each batch.
-        bands: which bands and groups of the student's input it takes; None for all of them.
+        size: side in pixels of its input; None: the student's.
+        datasets: indices of its data sets; None: all.
+        use_on_unlabelled: whether it teaches on unlabelled images.
+        weight: relative to the other teachers of the same view.
+        random_orientation: whether it gets views in a random orientation per batch.
+        bands: its bands and groups of the student's input; None: all.
     """
 
     network: nn.Module
@@ -78,7 +78,7 @@ class Teacher:
     bands: TakenBands | None = None
 
     def knows(self, batch: Batch) -> Tensor:
-        """The views of a batch that show nothing but what it knows: bool `[N]`."""
+        """The views of a batch on which it teaches: bool `[N]`."""
         labelled = batch.data_set != UNLABELLED
         its_own = labelled if self.datasets is None else torch.isin(batch.data_set, batch.data_set.new_tensor(self.datasets))
         known = torch.where(labelled, its_own, self.use_on_unlabelled)
@@ -87,13 +87,13 @@ class Teacher:
 
 @dataclass(frozen=True, slots=True)
 class Taught:
-    """What the teachers say of a batch.
+    """The teachers' outputs for a batch.
 
     Attributes:
-        probabilities: head to `[N, outputs]`, softened by the distillation's temperature, averaged over the teachers that know the
-            view; zeros where none does.
-        known: head to bool `[N]`: whether any teacher that has the head knows the view.
-        pooled: of each teacher, whether it knows the view, bool `[N]`, and its features `[N, heads, width]`.
+        probabilities: head to `[N, outputs]`, softened by the distillation temperature, averaged over the teachers of the view;
+            zeros without a teacher.
+        known: head to bool `[N]`: whether any teacher with this head teaches on the view.
+        pooled: per teacher, whether it teaches on the view, bool `[N]`, and its features `[N, heads, width]`.
     """
 
     probabilities: dict[str, Tensor]
@@ -102,24 +102,24 @@ class Taught:
 
 
 def known_sets(teacher: TaughtBy, data_sets: Sequence[str]) -> tuple[int, ...] | None:
-    """Indices of the data sets that a teacher knows; None for all.
+    """Indices of a teacher's data sets; None: all.
 
     Raises:
-        UsageError: a name that is not among `data_sets`.
+        UsageError: a name is not in `data_sets`.
     """
     if unknown := sorted(set(teacher.datasets) - set(data_sets)):
         known = ", ".join(data_sets)
-        raise UsageError(f"{teacher.checkpoint}: said to know '{unknown[0]}', which is none of this run's data sets: {known}")
+        raise UsageError(f"{teacher.checkpoint}: its data set '{unknown[0]}' is not one of this run's data sets: {known}")
     return tuple(data_sets.index(name) for name in teacher.datasets) or None
 
 
 def as_teacher(
     network: nn.Module, size: int | None, told: TaughtBy, data_sets: Sequence[str], bands: TakenBands | None = None
 ) -> Teacher:
-    """A teacher as the configuration describes it.
+    """Build a teacher from its configuration.
 
     Raises:
-        UsageError: it is to know a data set that is not there.
+        UsageError: it names an unknown data set.
     """
     return Teacher(
         network, size, known_sets(told, data_sets), told.use_on_unlabelled, told.weight, told.random_orientation, bands
@@ -127,7 +127,7 @@ def as_teacher(
 
 
 def partly_labelled(batch: Batch, head: str) -> Tensor:
-    """The views of a batch that show an image whose labels of a head are known in part: bool `[N]`."""
+    """The views of images with partial labels for a head: bool `[N]`."""
     partly = partly_labelled_rows(batch.targets[head])
     return partly if batch.mix is None else partly | Mix.partner(partly)
 
@@ -136,13 +136,12 @@ def partly_labelled(batch: Batch, head: str) -> Tensor:
 def teach(
     teachers: Sequence[Teacher], batch: Batch, single_label: Mapping[str, bool], temperature: float, rng: Generator
 ) -> Taught:
-    """Run every teacher over a batch. Of a head of which an image has labels in part it says nothing: what is known there comes
-    from those who know better, and what is open stays open.
+    """Run every teacher on a batch. Partially labelled heads are not distilled for that image.
 
     Args:
-        teachers: whose networks' forward gives pooled features and logits.
-        single_label: for each head to be taught, softmax rather than sigmoids.
-        rng: draws the orientations of those that see turned views.
+        teachers: networks whose forward returns pooled features and logits.
+        single_label: per distilled head, softmax instead of sigmoids.
+        rng: for the random orientations.
     """
     sums: dict[str, Tensor] = {}
     weights: dict[str, Tensor] = {}
@@ -150,7 +149,7 @@ def teach(
     partly = {head: partly_labelled(batch, head) for head in single_label}
     for teacher in teachers:
         known = teacher.knows(batch)
-        # also over what it does not know: every step has the same shapes, which a compiled network needs
+        # on all views, so that every step has the same shapes, which a compiled network needs
         views = batch.at(teacher.size)
         views = oriented(views, int(rng.integers(8))) if teacher.random_orientation else views
         present = batch.present
@@ -179,10 +178,10 @@ def distillation_loss(
     single_label: Mapping[str, bool],
     weights: Mapping[str, float],
 ) -> Tensor:
-    """The loss against the teachers, summed over the heads with their weights.
+    """The distillation loss, summed over the heads with their weights.
 
-    A head counts in full on images that have a label for it or no label at all, and with `settings.other_heads_weight` on images
-    that have labels for other heads alone. Views that no teacher knows do not count.
+    A head has the weight 1 on images with a label for it or without any label, and `settings.other_heads_weight` on images with
+    labels only for other heads. Views without a teacher do not count.
     """
     labelled = {head: labelled_rows(target) for head, target in targets.items()}
     unlabelled = ~torch.stack(list(labelled.values())).any(dim=0)

@@ -1,4 +1,4 @@
-"""The best weights of a run by held-out loss, kept on disk while training goes on."""
+"""Best epoch: the weights with the lowest held-out loss, kept on disk during training."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from spatialnet_training.networks.checkpoint_file import load_checkpoint, save_c
 BEST = "best.ckpt"
 
 LINEAR_HEAD = 0
-"""The epoch of weights whose backbone was not trained."""
+"""Epoch number of weights without fine-tuning."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One set of weights that the run could end with.
+    """Candidate weights for the result of a run.
 
     Attributes:
-        epoch: after which; 0 for the linear head on frozen features.
+        epoch: number of completed epochs; 0: the linear head on frozen features.
         loss: on held-out training images.
     """
 
@@ -41,11 +41,11 @@ class BestEpoch:
 
     Args:
         path: of the file.
-        fresh: forget what it holds, which is another run's.
-        writes: whether this process writes it; of several, one does.
+        fresh: delete an existing file of another run.
+        writes: whether this process writes the file; only one of several does.
 
     Attributes:
-        balanced_heads: those whose logits the run adjusts; kept with the weights.
+        balanced_heads: heads with adjusted logits; kept with the weights.
     """
 
     def __init__(self, path: Path, fresh: bool = False, writes: bool = True) -> None:
@@ -55,7 +55,7 @@ class BestEpoch:
         self.balanced_heads: tuple[str, ...] = () if state is None else tuple(state["balanced_heads"])
 
     def offer(self, candidate: Candidate, network: nn.Module) -> bool:
-        """Keep these weights if their loss is the lowest so far; whether it was."""
+        """Keep these weights if their loss is the lowest so far; returns whether it is."""
         if self.best is not None and not candidate.loss < self.best.loss:
             return False
         self.best = candidate
@@ -65,23 +65,23 @@ class BestEpoch:
         return True
 
     def weights(self) -> dict[str, Tensor]:
-        """The best weights; there must be some."""
+        """The best weights; there must be a candidate."""
         state = load_checkpoint(self.path)
         assert state is not None
         return state["weights"]
 
     def epochs_without_gain(self, epoch: int) -> int:
-        """How many epochs ago the best weights were found."""
+        """Number of epochs since the best one."""
         return epoch - (self.best.epoch if self.best else 0)
 
 
 def held_out_loss(heads: Sequence[Head], logits: Mapping[str, Tensor], samples: Samples, balanced: bool = False) -> float:
-    """Mean over the heads of the log-loss at the temperature that fits these images best; infinity where it is no number.
+    """Mean over the heads of the log-loss at the best temperature for these images; infinity if it is not a number.
 
-    It tells weights apart whose accuracies are alike, and does not punish those that are merely too sure.
+    It distinguishes weights of similar accuracy, and does not penalise overconfidence.
 
     Args:
-        balanced: of a categorical head, average over the classes rather than over the images.
+        balanced: average categorical heads over the classes instead of the images.
     """
     losses: list[float] = []
     for head in heads:

@@ -1,4 +1,4 @@
-"""What a network reaches on held-out training images, which are there to choose by."""
+"""Evaluation of a network on held-out training images, for model selection."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ from spatialnet_training.networks.model import SpatialNet
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """Of one network at one input size.
+    """Evaluation result of one network at one input size.
 
     Attributes:
         spec: with temperatures and abstention from these images.
-        loss: mean over the heads of the log-loss, with the temperatures that fit these images best. It tells networks apart whose
-            accuracies are alike.
-            A head's is summed over the images that have its label and divided by all, so that every image weighs the same and a
-            data set counts by how many it has here: EuroSAT, with three in four, decides between networks that differ there.
+        loss: mean over the heads of the log-loss at the best temperatures for these images. It distinguishes networks of
+            similar accuracy. A head's loss is summed over its labelled images and divided by the number of all images, so that
+            every image has the same weight. EuroSAT, with three in four images, has the most influence.
         figures: head to accuracy, 0 to 1; see `trainer.accuracies`.
     """
 
@@ -37,7 +36,7 @@ class Judgement:
 
 
 def judge(network: SpatialNet, spec: ModelSpec, holdout: Samples) -> Judgement:
-    """Ask a network about every held-out image at the size that `spec` says, by the heads that the images have labels for."""
+    """Evaluate a network on all held-out images at the input size of `spec`, for the heads with labels."""
     logits = predict(network, holdout, spec.input.height, spec.input.groups)
     shared = {head: values for head, values in holdout.targets.items() if head in logits}
     heads = tuple(calibrated(head, logits[head.name], holdout) if head.name in shared else head for head in spec.heads)
@@ -49,6 +48,6 @@ def judge(network: SpatialNet, spec: ModelSpec, holdout: Samples) -> Judgement:
 
 
 def least_loss(head: Head, logits: Tensor, target: Tensor) -> float:
-    """A head's loss at the temperature that fits these images best; of a quantity as it is."""
+    """A head's loss at the best temperature for these images; a quantity's loss without temperature."""
     best = 1.0 if isinstance(head, Regression) else fit_temperature(logits, target, cautious=False)
     return float(head_loss(logits / best, target, 0.0))

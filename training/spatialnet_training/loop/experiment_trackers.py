@@ -1,4 +1,4 @@
-"""Training curves for TensorBoard and MLflow, beside the run's own `log.csv`; each library is an extra."""
+"""Experiment trackers: TensorBoard and MLflow, in addition to `log.csv`; each library is an extra."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TENSORBOARD, MLFLOW = "tensorboard", "mlflow"
 
 
 class Tracker(Protocol):
-    """Takes the figures of each epoch."""
+    """Receives the metrics of each epoch."""
 
     def epoch(self, figures: Mapping[str, float]) -> None: ...
 
@@ -21,7 +21,7 @@ class Tracker(Protocol):
 
 
 class TensorBoard:
-    """Writes event files to `OUT/tensorboard`, which `tensorboard --logdir OUT` shows.
+    """Writes event files to `OUT/tensorboard`; `tensorboard --logdir OUT` shows them.
 
     Raises:
         MissingExtra: tensorboard is not installed.
@@ -44,7 +44,7 @@ class TensorBoard:
 
 
 class MLflow:
-    """Logs to the tracking server that MLFLOW_TRACKING_URI names, or to a local folder; the run is called as `OUT` is.
+    """Logs to the tracking server in MLFLOW_TRACKING_URI, or to a local folder; the run's name is that of `OUT`.
 
     Raises:
         MissingExtra: mlflow is not installed.
@@ -69,17 +69,17 @@ TRACKERS: dict[str, type[TensorBoard] | type[MLflow]] = {TENSORBOARD: TensorBoar
 
 
 def finite(figures: Mapping[str, float]) -> dict[str, float]:
-    """The figures that are numbers, without the epoch."""
+    """The finite metrics, without the epoch."""
     return {name: value for name, value in figures.items() if name != "epoch" and math.isfinite(value)}
 
 
 def open_trackers(names: tuple[str, ...], out: Path) -> list[Tracker]:
-    """The trackers of these names.
+    """Open the trackers with these names.
 
     Raises:
-        UsageError: there is no such tracker.
+        UsageError: unknown tracker.
         MissingExtra: its library is not installed.
     """
     if unknown := [name for name in names if name not in TRACKERS]:
-        raise UsageError(f"--track {unknown[0]}: no such tracker; there are {', '.join(TRACKERS)}")
+        raise UsageError(f"--track {unknown[0]}: no such tracker; available: {', '.join(TRACKERS)}")
     return [TRACKERS[name](out) for name in names]

@@ -1,8 +1,9 @@
-"""A regularised linear head on frozen features: seconds of work, and hard to beat with a few dozen images a class.
+"""Regularised linear head on frozen features: fitted in seconds, and strong with a few dozen images per class.
 
-The backbone is asked once about every image. For each head, the pooling query and the strength of the regularisation are chosen by
-cross-validation over the training images, and the weights become those of the network's own linear layer, so that the network is
-exported and built as any other. (Kornblith et al. 2019, arXiv 1805.08974, compare such heads with fine-tuning.)
+The backbone computes the features of every image once. For each head, cross-validation over the training images chooses the
+pooling query and the
+regularisation strength. The result replaces the network's own linear layer, so the network is
+exported and built like any other. (Kornblith et al. 2019, arXiv 1805.08974, compare such heads with fine-tuning.)
 """
 
 from __future__ import annotations
@@ -29,26 +30,26 @@ from spatialnet_training.networks.model import SpatialNet
 
 FOLDS = 5
 STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
-"""What is tried for C, the weight of the loss beside that of the regularisation, from strong regularisation to weak."""
+"""Candidate values of C, the inverse regularisation strength, from strong to weak regularisation."""
 
 FIRST_STRENGTH = 0.1
-"""The C that queries are compared with."""
+"""The C for comparing queries."""
 
 MOST_FOR_QUERIES = 2000
-"""So many images tell queries apart; more cost time."""
+"""Number of images for comparing queries; more cost time."""
 
 ORIENTATIONS = {"all": (0, 5), "horizontal": (0, 4), "none": (0,)}
-"""The orientations in which each image is seen; see `augmentation.oriented`."""
+"""The orientations of each image; see `augmentation.oriented`."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinearFit:
-    """How the linear heads were fitted.
+    """Result of fitting the linear heads.
 
     Attributes:
-        strengths: head to the C that was chosen.
+        strengths: head to the chosen C.
         accuracies: head to the cross-validated accuracy on training images, 0 to 1.
-        balanced_heads: heads that were fitted with adjusted logits; see `losses/class_balance.py`.
+        balanced_heads: heads fitted with adjusted logits; see `losses/class_balance.py`.
     """
 
     strengths: dict[str, float]
@@ -59,7 +60,7 @@ class LinearFit:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """The features of a frozen backbone.
+    """Features of a frozen backbone.
 
     Attributes:
         values: float32 `[orientations, N, queries, width]`.
@@ -70,7 +71,7 @@ class Features:
     queries: Tensor
 
     def of(self, query: int, rows: NDArray[np.int64]) -> Tensor:
-        """Features of one query for some images: float64 `[orientations × rows, width]`, one orientation after the other."""
+        """The features of one query for some images: float64 `[orientations × rows, width]`, grouped by orientation."""
         return self.values[:, torch.from_numpy(rows), query].flatten(0, 1).double()
 
 
@@ -83,14 +84,14 @@ def fit_linear_heads(
     queries: Tensor | None = None,
     balance: str = "none",
 ) -> LinearFit:
-    """Replace the network's linear layers by the best regularised ones for these images; the backbone stays as it is.
+    """Replace the network's linear layers by regularised ones fitted to these images; the backbone does not change.
 
     Args:
         spec: the network's input.
         flips: see `TrainConfig.flips`.
-        groups: of each image; a group is never on both sides of a fold.
-        queries: float32 `[queries, width]`, pooling queries to try beside the mean over the tokens.
-        balance: see `TrainConfig.class_balance`; `sampling` is as `logits` here.
+        groups: of each image; all images of a group are in the same fold.
+        queries: float32 `[queries, width]`, candidate pooling queries, in addition to the mean over the tokens.
+        balance: see `TrainConfig.class_balance`; `sampling` is treated as `logits`.
     """
     begun = time.monotonic()
     network.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -126,7 +127,7 @@ def fit_linear_heads(
 def extract(
     network: SpatialNet, samples: Samples, spec: InputSpec, orientations: Sequence[int], queries: Tensor, batch: int = 64
 ) -> Features:
-    """Ask the backbone about every image in every orientation."""
+    """Compute the backbone's features of every image in every orientation."""
     network.eval()
     device = next(network.parameters()).device
     pooling = HeadPooling(len(queries), queries.shape[1])
@@ -141,7 +142,7 @@ def extract(
 
 
 def folds_of(target: Tensor, rows: NDArray[np.int64], groups: Sequence[str]) -> NDArray[np.int64]:
-    """The fold of each row: whole groups, dealt out class by class, the same ones every time."""
+    """The fold of each row: complete groups, stratified by class, deterministic."""
     labels = target[rows]
     kinds = labels.numpy() if target.ndim == 1 else (labels > 0.5).numpy().argmax(axis=1)
     members: dict[str, list[int]] = {}
@@ -155,7 +156,7 @@ def folds_of(target: Tensor, rows: NDArray[np.int64], groups: Sequence[str]) -> 
 
 
 def repeated(target: Tensor, features: Features) -> Tensor:
-    """The targets once for each orientation."""
+    """The targets repeated for each orientation."""
     return target.repeat(len(features.values), *([1] * (target.ndim - 1)))
 
 
@@ -172,7 +173,7 @@ def best_query(features: Features, target: Tensor, rows: NDArray[np.int64], fold
 
 
 def offsets(balance: str, target: Tensor, layer: nn.Linear) -> list[Tensor | None]:
-    """What may be added to the logits in fitting: nothing, the logarithms of the classes' shares, or either."""
+    """The candidate logit offsets: none, the logarithms of the class shares, or both candidates."""
     if balance == "none" or target.ndim != 1:
         return [None]
     shares = log_shares(target, layer.out_features)
@@ -181,11 +182,11 @@ def offsets(balance: str, target: Tensor, layer: nn.Linear) -> list[Tensor | Non
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """One way of fitting a head, cross-validated.
+    """A cross-validated fit of a head.
 
     Attributes:
-        loss: averaged over the classes where classes may be balanced, else over the images.
-        shares: what was added to the logits in fitting.
+        loss: averaged over the classes if classes may be balanced, otherwise over the images.
+        shares: logit offsets during fitting.
     """
 
     strength: float
@@ -205,7 +206,7 @@ def best_strength(
 ) -> Fit:
     """The regularisation with the lowest cross-validated loss.
 
-    Losses of fits with and without `shares` are compared, so both are averaged over the classes of a categorical head.
+    Fits with and without `shares` are compared by losses averaged over the classes of a categorical head.
     """
     logits = out_of_fold(features, query, target, rows, folds, STRENGTHS, shares)
     known = target[rows]
@@ -227,7 +228,7 @@ def out_of_fold(
     strengths: Sequence[float],
     shares: Tensor | None = None,
 ) -> list[Tensor]:
-    """For each strength, the logits of every row by a head that was fitted without the row's fold; of the first orientation."""
+    """Per strength, the logits of every row from a head fitted without the row's fold; for the first orientation."""
     width = outputs_of(target) if shares is None else len(shares)
     found = [torch.zeros(len(rows), width, dtype=torch.float64) for _ in strengths]
     for fold in range(FOLDS):
@@ -252,17 +253,17 @@ def solve(
     before: tuple[Tensor, Tensor] | None = None,
     shares: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Minimise the head's mean loss and an L2 penalty on standardised features, by L-BFGS.
+    """Minimise the head's mean loss plus an L2 penalty on standardised features, with L-BFGS.
 
     Args:
-        x: float64 `[M, width]`, of several orientations perhaps.
-        images: how many images those are of; the penalty weighs 1 / (2 · C · images), as in scikit-learn.
-        outputs: of the head.
-        before: a solution to begin with.
-        shares: added to the logits in fitting, and not part of the solution; see `losses/class_balance.py`.
+        x: float64 `[M, width]`, possibly of several orientations.
+        images: number of images; the penalty has the weight 1 / (2 · C · images), as in scikit-learn.
+        outputs: number of outputs of the head.
+        before: initial solution.
+        shares: logit offsets during fitting, not part of the solution; see `losses/class_balance.py`.
 
     Returns:
-        Weight `[outputs, width]` and bias `[outputs]` for features that are not standardised, float64.
+        Weight `[outputs, width]` and bias `[outputs]` for features before standardisation, float64.
     """
     mean, scale = x.mean(dim=0), x.std(dim=0).clamp(min=1e-6)
     standard, wanted = (x - mean) / scale, as_double(target)
@@ -285,10 +286,10 @@ def solve(
 
 
 def outputs_of(target: Tensor) -> int:
-    """How many outputs a head for these targets needs."""
+    """Number of outputs of a head for these targets."""
     return int(target.max()) + 1 if target.ndim == 1 else target.shape[1]
 
 
 def as_double(target: Tensor) -> Tensor:
-    """Class indices as they are; numbers as float64."""
+    """Convert numbers to float64; class indices are kept."""
     return target if target.ndim == 1 else target.double()

@@ -1,7 +1,7 @@
-"""Freed memory that stays with the process, so that training does not wait for the system to clear the same pages again and again.
+"""Keep freed memory in the process, so that training does not fault in the same pages repeatedly.
 
-A layer's activations are tens of megabytes. glibc takes blocks that large from the kernel one by one and gives each back when it is
-freed, so that every step faults in, page by page and cleared, all that the step before gave away (mallopt(3), M_MMAP_THRESHOLD).
+A layer's activations take tens of megabytes. glibc maps each block of this size and unmaps it when it is
+freed, so that every step faults in and clears all of these pages again (mallopt(3), M_MMAP_THRESHOLD).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # glibc's malloc.h
 
 @cache
 def keep_freed_memory() -> None:
-    """Let this process keep what it frees, up to 2 GiB, for its next large block; does nothing where the C library is not glibc."""
+    """Keep up to 2 GiB of freed memory in this process for later blocks. Does nothing if the C library is not glibc."""
     if platform.libc_ver()[0] != "glibc":
         return
     libc = ctypes.CDLL(None)

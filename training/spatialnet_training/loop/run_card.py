@@ -1,4 +1,4 @@
-"""The card of a run: one self-contained HTML page with what it reaches, its curves and how it was made."""
+"""The card of a run: one self-contained HTML page with accuracy, curves and provenance."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ CARD, CURVES, CONFUSIONS = "card.html", "curves.png", "confusion.png"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A finished run.
+    """Results of a finished run.
 
     Attributes:
-        parameters: of the network, how many.
-        seconds: that the training took, before and after it was resumed.
-        selection: what was compared; None where nothing was.
+        parameters: number of parameters of the network.
+        seconds: training time, including the time before a resume.
+        selection: the compared candidates; None without a comparison.
     """
 
     config: TrainConfig
@@ -60,7 +60,7 @@ class Row:
 
 
 def write_card(out: Path, outcome: Outcome, log: Path) -> Path:
-    """Write `card.html`, and its plots as PNG beside it."""
+    """Write `card.html` and its plots as PNG files."""
     config, verdict = outcome.config, outcome.verdict
     plot_curves(out / CURVES, log)
     plot_confusions(out / CONFUSIONS, confusions(outcome.spec, verdict))
@@ -100,7 +100,7 @@ def thumbnail(image: NDArray[np.uint8], side: int = 128) -> str:
 
 
 def said(tree: Any) -> Any:
-    """Built-in values without what was not said: TOML has no null."""
+    """Convert to plain values without None, because TOML has no null."""
     if isinstance(tree, dict):
         return {key: said(value) for key, value in tree.items() if value is not None}
     return [said(each) for each in tree] if isinstance(tree, list | tuple) else tree
@@ -114,7 +114,7 @@ def row_of(verdict: HeadVerdict, spec: ModelSpec) -> Row:
 
 
 def confusions(spec: ModelSpec, verdict: Verdict) -> list[Confusion]:
-    """Of every categorical head that has labelled images."""
+    """The confusion matrix of every categorical head with labelled images."""
     found: list[Confusion] = []
     for head in spec.heads:
         if isinstance(head, Multiclass) and head.name in verdict.samples.targets:

@@ -1,7 +1,7 @@
-"""Which run a folder holds, so that another one does not go on from its checkpoint.
+"""Run fingerprint: detects that a folder holds another run, so that a run does not resume from a wrong checkpoint.
 
-A run that is started again goes on where it stopped. On other images, or otherwise configured, it would go on, too, or be done at
-once; and what comes out would say that it was trained as it was not.
+A restarted run resumes from its folder. With other images or another configuration it would resume too, and
+its record would then be wrong.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from spatialnet_training.networks.transfer import answers
 
 FILE = "run.json"
 FREE = frozenset({"start", "stages", "compile", "precision", "images_on_device", "weights_terms"})
-"""Of the configuration, what may change while a run stops: what is still to come, how it is computed, and what is said of it.
-What it started from is compared by its name alone, for folders are moved."""
+"""Settings that may change on resume: future stages, computation, and descriptions. The initial checkpoint is compared only by
+its name, because folders may be moved."""
 
 
 class RunFingerprint(msgspec.Struct, frozen=True):
-    """What makes a run this one.
+    """The properties that identify a run.
 
     Attributes:
-        config: of it, with what the command line overrode.
-        start: what its weights started from; empty for nothing.
+        config: of the run, including command-line overrides.
+        start: the initial checkpoint; empty: none.
         data: names and numbers of images.
         heads: name and labels of each.
-        labels: a digest of every training image's labels and size, in their order.
+        labels: a digest of every training image's labels and size, in order.
     """
 
     config: TrainConfig
@@ -48,7 +48,7 @@ class RunFingerprint(msgspec.Struct, frozen=True):
 def fingerprint(
     config: TrainConfig, start: Path | None, data: Sequence[str], heads: Sequence[Head], samples: Samples
 ) -> RunFingerprint:
-    """The identity of a run on these training images."""
+    """The fingerprint of a run with these training images."""
     digest = hashlib.sha256(samples.data_set.tobytes())
     for name in sorted(samples.targets):
         digest.update(samples.targets[name].tobytes())
@@ -58,13 +58,13 @@ def fingerprint(
 
 
 def require_same(folder: Path, own: RunFingerprint, epochs: int) -> None:
-    """Refuse a folder whose checkpoint is of another run. One that does not say whose it is is believed.
+    """Refuse a folder with the checkpoint of another run. A checkpoint without a fingerprint is accepted.
 
     Args:
-        epochs: that its checkpoint has seen.
+        epochs: completed epochs of its checkpoint.
 
     Raises:
-        UsageError: what differs, and what to do.
+        UsageError: with the difference and the options.
     """
     try:
         held = msgspec.json.decode((folder / FILE).read_bytes(), type=RunFingerprint)
@@ -72,13 +72,13 @@ def require_same(folder: Path, own: RunFingerprint, epochs: int) -> None:
         return
     for name, there, here in differences(held, own, epochs):
         raise UsageError(
-            f"{folder}: holds the checkpoint of a run with another '{name}': {shown(there)} there, {shown(here)} here; "
-            f"name another folder with --out, or remove this one"
+            f"{folder}: holds the checkpoint of a run with another '{name}': {shown(there)} in the folder, "
+            f"{shown(here)} now; name another folder with --out, or remove this one"
         )
 
 
 def differences(held: RunFingerprint, own: RunFingerprint, epochs: int) -> Iterator[tuple[str, Any, Any]]:
-    """What is not the same, with both values; of the stages, those of the epochs that were trained."""
+    """The differences, with both values; stages are compared for the completed epochs."""
     settings = [name for name in TrainConfig.__struct_fields__ if name not in FREE]
     pairs = [(name, getattr(held, name), getattr(own, name)) for name in ("start", "data", "heads", "labels")]
     pairs += [(name, getattr(held.config, name), getattr(own.config, name)) for name in settings]
@@ -87,16 +87,16 @@ def differences(held: RunFingerprint, own: RunFingerprint, epochs: int) -> Itera
 
 
 def passed(config: TrainConfig, epoch: int) -> TrainingStage:
-    """What an epoch was trained with, however many there were of its kind."""
+    """The settings of the completed epochs, regardless of the number of epochs per stage."""
     return msgspec.structs.replace(config.stage_at(epoch), epochs=1)
 
 
 def shown(value: Any) -> str:
-    """A value as JSON, not too long."""
+    """A value as JSON, truncated."""
     text = msgspec.json.encode(value).decode()
     return text if len(text) <= 120 else f"{text[:119]}…"
 
 
 def write_identity(folder: Path, own: RunFingerprint) -> None:
-    """Write down whose checkpoints the folder will hold."""
+    """Write the fingerprint of the run to the folder."""
     write_durably(folder / FILE, msgspec.json.encode(own) + b"\n")

@@ -1,4 +1,4 @@
-"""Which weights a run ends with: the linear head, or the best epoch of fine-tuning, by the loss on held-out training images."""
+"""Selection of the final weights by held-out loss: the linear head, or the best epoch of fine-tuning."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from spatialnet_training.loop.best_epoch import LINEAR_HEAD, BestEpoch
 from spatialnet_training.loop.linear_head import LinearFit
 
 GOOD_ENOUGH = 0.95
-"""Cross-validated accuracy from which on fine-tuning is not worth its time by default."""
+"""Cross-validated accuracy from which fine-tuning is skipped by default."""
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One row of the table.
+    """A candidate: one row of the table.
 
     Attributes:
         loss: on held-out training images.
@@ -32,35 +32,35 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What was compared, and why the chosen one was."""
+    """The candidates, and the reason for the choice."""
 
     options: tuple[Option, ...]
     reason: str
 
 
 def should_fine_tune(config: TrainConfig, fit: LinearFit | None) -> tuple[bool, str]:
-    """Whether to train all weights, and why."""
+    """Whether to train all weights, and the reason."""
     if fit is None:
-        return True, "no linear head was asked for"
+        return True, "no linear head was requested"
     accuracy = float(np.mean(list(fit.accuracies.values())))
     if config.fine_tune == "always":
         return True, "asked for"
     if config.fine_tune == "never":
-        return False, "not asked for"
+        return False, "not requested"
     if accuracy >= GOOD_ENOUGH:
         return False, (
-            f"the linear head is right on {accuracy:.1%} of cross-validated training images, {GOOD_ENOUGH:.0%} or more; "
-            f"--fine-tune always trains on"
+            f"the linear head has a cross-validated accuracy of {accuracy:.1%}, {GOOD_ENOUGH:.0%} or more; give "
+            "--fine-tune always to fine-tune anyway"
         )
-    return True, f"the linear head is right on {accuracy:.1%} of cross-validated training images, less than {GOOD_ENOUGH:.0%}"
+    return True, f"the linear head has a cross-validated accuracy of {accuracy:.1%}, less than {GOOD_ENOUGH:.0%}"
 
 
 def selection_of(best: BestEpoch, history: Sequence[Mapping[str, float]], why_not_tuned: str | None) -> Selection:
-    """The table of a finished run.
+    """The selection of a finished run.
 
     Args:
-        history: figures of each epoch; the row of epoch 0 is the linear head's.
-        why_not_tuned: None where all weights were trained.
+        history: metrics of each epoch; epoch 0 is the linear head.
+        why_not_tuned: None if all weights were trained.
     """
     assert best.best is not None
     chosen = best.best.epoch
@@ -72,7 +72,7 @@ def selection_of(best: BestEpoch, history: Sequence[Mapping[str, float]], why_no
         for row in rows
     )
     if why_not_tuned is not None:
-        return Selection(options, f"fine-tuning was left out: {why_not_tuned}")
+        return Selection(options, f"fine-tuning was skipped: {why_not_tuned}")
     if len(options) < 2:
         return Selection(options, "the epoch with the lowest loss on held-out training images")
     winner, loser = sorted(options, key=lambda option: not option.chosen)

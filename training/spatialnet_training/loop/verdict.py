@@ -1,4 +1,4 @@
-"""What a finished network reaches on held-out and validation images, which classes it confuses, and its worst mistakes."""
+"""Final evaluation of a network: accuracy, confused classes and the worst mistakes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from spatialnet_training.networks.model import SpatialNet
 
 MOST_PAIRS, MOST_MISTAKES = 5, 12
 SURE = 0.9
-"""A training image whose label the network contradicts with at least this probability is perhaps mislabelled."""
+"""A training image may be mislabelled if the network contradicts its label with at least this probability."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Images of one class that were taken for another."""
+    """A confused pair of classes."""
 
     truth: str
     answer: str
@@ -35,12 +35,12 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """One image that the network answers otherwise than its label.
+    """An image with a prediction other than its label.
 
     Attributes:
         image: uint8 `[H, W, bands]`.
-        probability: of the answer.
-        split: where the image belongs.
+        probability: of the prediction.
+        split: of the image.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Mistake:
 
 @dataclass(frozen=True, slots=True)
 class HeadVerdict:
-    """One head on the images that judge it.
+    """Evaluation of one head.
 
     Attributes:
         accuracy: see `trainer.accuracies`, 0 to 1.
@@ -70,13 +70,13 @@ class HeadVerdict:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a network reaches.
+    """Evaluation of a network.
 
     Attributes:
-        judged_by: `validation` or `held-out training`: the kind of images that `heads` was measured on.
-        samples: those images, and `logits` for them, head to `[N, outputs]`.
-        mistakes: the surest wrong answers on these images.
-        suspects: training images whose label the network contradicts.
+        judged_by: `validation` or `held-out training`: the images used for `heads`.
+        samples: these images; `logits`: head to `[N, outputs]`.
+        mistakes: the wrong predictions with the highest confidence.
+        suspects: training images that may be mislabelled.
     """
 
     judged_by: str
@@ -90,7 +90,7 @@ class Verdict:
 def verdict_of(
     network: SpatialNet, spec: ModelSpec, data: TrainingData, config: TrainConfig, holdout: dict[str, Tensor]
 ) -> Verdict:
-    """Judge a network by the user's own validation images, or by the held-out ones where there are none.
+    """Evaluate a network on the user's own validation images, or on the held-out ones if there are none.
 
     Args:
         spec: with calibrated temperatures.
@@ -132,7 +132,7 @@ def head_verdict(head: Head, logits: Tensor, samples: Samples, figures: dict[str
 
 
 def mistakes_of(spec: ModelSpec, logits: dict[str, Tensor], samples: Samples, split: str) -> tuple[Mistake, ...]:
-    """The images that categorical heads answer wrong with the highest probability."""
+    """The wrong predictions of categorical heads with the highest probability."""
     found: list[Mistake] = []
     for head in spec.heads:
         if not isinstance(head, Multiclass):

@@ -1,4 +1,5 @@
-"""What training minimises, and what makes probabilities honest afterwards.
+"""Losses and calibration.
 
-Start with `multitask.py` (the loss over partly labelled heads), then `temperature_scaling.py` (calibration on held-out images).
+Start with `multitask.py` (the loss over partly labelled heads), then `temperature_scaling.py` (calibration on held-out
+images).
 """

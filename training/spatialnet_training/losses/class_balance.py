@@ -1,8 +1,9 @@
-"""Classes of unequal size: what keeps a network from answering with the common ones alone.
+"""Class balance: keeps a network from predicting only the common classes.
 
-Logit adjustment (Menon et al. 2021, arXiv 2007.07314): the logarithm of each class's share is added to its logit in training alone,
-so that what the network itself answers is what it would if all classes were equally common. Balanced sampling shows each class
-equally often instead.
+Logit adjustment (Menon et al. 2021, arXiv 2007.07314): during training only, the logarithm of each class's share is added to
+its logit,
+so that the network's own logits correspond to equally frequent classes. Balanced sampling instead draws each class
+equally often.
 """
 
 from __future__ import annotations
@@ -23,22 +24,22 @@ def log_shares(target: Tensor, classes: int) -> Tensor:
     """The logarithm of each class's share of the labelled images: float32 `[classes]`.
 
     Args:
-        target: int64 `[N]` of class indices; `UNLABELLED` where there is none.
+        target: int64 `[N]` of class indices; `UNLABELLED` without a label.
     """
     counts = torch.bincount(target[target != UNLABELLED], minlength=classes).float().clamp(min=0.5)
     return (counts / counts.sum()).log()
 
 
 def adjusted(logits: Mapping[str, Tensor], shares: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The logits with the logarithms of the shares added, of the heads that have some."""
+    """Add the logarithms of the shares to the logits of heads that have them."""
     return {name: value + shares[name].to(value.device) if name in shares else value for name, value in logits.items()}
 
 
 def balanced_cross_entropy(logits: Tensor, target: Tensor) -> float:
-    """The mean over the classes of each one's mean cross-entropy.
+    """The mean cross-entropy per class, averaged over the classes.
 
     Args:
-        logits: float `[N, classes]`; `target`: int64 `[N]`, `UNLABELLED` where there is none.
+        logits: float `[N, classes]`; `target`: int64 `[N]`, `UNLABELLED` without a label.
     """
     known = target != UNLABELLED
     each = F.cross_entropy(logits[known], target[known], reduction="none")
@@ -46,9 +47,9 @@ def balanced_cross_entropy(logits: Tensor, target: Tensor) -> float:
 
 
 def draw_balanced(target: NDArray[np.int64], count: int, rng: Generator) -> NDArray[np.int64]:
-    """`count` rows in which each class is equally frequent; within a class, without replacement until all were drawn.
+    """Draw `count` rows with equally frequent classes; within a class, without replacement until all are drawn.
 
-    Images without a label are a class of their own, of its natural share.
+    Images without a label keep their natural share.
     """
     kinds = [np.flatnonzero(target == kind) for kind in np.unique(target)]
     unlabelled = int((target == UNLABELLED).sum())

@@ -1,4 +1,4 @@
-"""The multi-head loss: an image without a label for a head does not count in that head's loss."""
+"""The multi-head loss: an image without a label for a head does not contribute to that head's loss."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 UNLABELLED = -1
-"""Marks a missing label: in class indices as is, in rows of numbers in every column of which nothing is known."""
+"""Value of a missing label: as a class index, or in each unknown column of a row."""
 
 
 def labelled_rows(target: Tensor) -> Tensor:
-    """Which images have a label, of one column at least: bool `[N]`."""
+    """The images with a label in at least one column: bool `[N]`."""
     known = target != UNLABELLED
     return known if target.ndim == 1 else known.any(dim=1)
 
 
 def partly_labelled_rows(target: Tensor) -> Tensor:
-    """Which images have labels of some columns and not of others: bool `[N]`."""
+    """The images with labels in some columns but not in all: bool `[N]`."""
     return labelled_rows(target) & (target == UNLABELLED).reshape(len(target), -1).any(dim=1)
 
 
 def head_loss(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
-    """Sum of one head's loss over the labelled images, divided by the batch size, so that every image weighs the same.
+    """The sum of one head's loss over the labelled images, divided by the batch size, so that every image has the same weight.
 
     Args:
         logits: `[N, outputs]`.
-        target: int64 `[N]` of class indices (cross-entropy with label smoothing), or float `[N, outputs]` in 0 to 1 (mean binary
-            cross-entropy: for labels that may be true together, and for quantities as a share of their range, as in Papke and
-            Wooldridge 1996); `UNLABELLED` where there is none.
+        target: int64 `[N]` of class indices (cross-entropy with label smoothing), or float `[N, outputs]` in 0 to 1 (mean
+            binary cross-entropy, for multilabel heads, and for quantities as a share of their range as in Papke and Wooldridge
+            1996); `UNLABELLED` without a label.
         smoothing: label smoothing for class indices (Szegedy et al. 2015).
     """
     if target.ndim == 1:
@@ -42,10 +42,10 @@ def head_loss(logits: Tensor, target: Tensor, smoothing: float) -> Tensor:
 
 
 def counted(counts: Mapping[str, str], logits: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The targets, with the expected number of labels that an image shows where nobody counted them.
+    """The targets, with missing counts replaced by the expected number of labels.
 
-    The number to be expected is the sum of the probabilities (as a share of the range, their mean), of which a label that is known
-    has 0 or 1. It teaches the quantity alone, not the labels that it counts.
+    The expected number is the sum of the probabilities (as a share of the range, their mean); known labels count as 0 or 1. The
+    gradient reaches only the quantity, not the labels.
 
     Args:
         counts: quantity, whose range is 0 to the number of labels, to the head of labels that it counts.
@@ -67,12 +67,12 @@ def head_losses(logits: Mapping[str, Tensor], targets: Mapping[str, Tensor], smo
 
 
 def soft_loss(student: Tensor, teacher: Tensor, single_label: bool, temperature: float, weight: Tensor) -> Tensor:
-    """How far the student's softened probabilities are from the teacher's (Hinton et al. 2015), as a mean over the batch.
+    """Distillation loss between softened probabilities of student and teacher (Hinton et al. 2015), averaged over the batch.
 
     Args:
         student: logits `[N, outputs]`.
         teacher: probabilities `[N, outputs]`, already softened by `temperature`.
-        single_label: softmax rather than a sigmoid for each output.
+        single_label: softmax instead of a sigmoid per output.
         weight: of each image, `[N]`.
     """
     scaled = student / temperature
@@ -85,14 +85,14 @@ def soft_loss(student: Tensor, teacher: Tensor, single_label: bool, temperature:
 
 
 def relation_loss(student: Tensor, teacher: Tensor, known: Tensor) -> Tensor:
-    """Images that the teacher sees as alike should be alike to the student, whatever the widths of the two.
+    """Similarity-preserving loss: images with similar teacher features should have similar student features.
 
-    (Similarity-preserving distillation, Tung and Mori 2019, arXiv 1907.09682.)
+    (Tung and Mori 2019, arXiv 1907.09682.)
 
     Args:
         student, teacher: pooled features `[N, heads, width]`; the widths may differ.
-        known: bool `[N]`: the images that count. The others are masked, not left out: a shape that depends on data makes a GPU
-            wait.
+        known: bool `[N]`: the images that count. The others are masked, not removed, because a data-dependent shape would
+            synchronise a GPU.
     """
 
     def similarity(pooled: Tensor) -> Tensor:
@@ -103,11 +103,11 @@ def relation_loss(student: Tensor, teacher: Tensor, known: Tensor) -> Tensor:
 
 
 def project_conflicts(gradients: list[Tensor], order: list[list[int]]) -> Tensor:
-    """The sum of the heads' gradients, each without what opposes another's (PCGrad, Yu et al. 2020, algorithm 1).
+    """The sum of the heads' gradients after removing conflicting components (PCGrad, Yu et al. 2020, algorithm 1).
 
     Args:
         gradients: one flat vector for each head.
-        order: for each head, the order in which it meets the others; random, so that no head is favoured.
+        order: for each head, the order of the others; random, so that no head is favoured.
     """
     projected: list[Tensor] = []
     for index, gradient in enumerate(gradients):
@@ -116,7 +116,7 @@ def project_conflicts(gradients: list[Tensor], order: list[list[int]]) -> Tensor
             if other == index:
                 continue
             against = gradients[other]
-            opposed = torch.dot(own, against).clamp(max=0)  # not asked whether it is: a GPU would wait for the answer
+            opposed = torch.dot(own, against).clamp(max=0)  # no test for zero: it would synchronise a GPU
             own -= opposed / against.square().sum().clamp(min=torch.finfo(own.dtype).tiny) * against
         projected.append(own)
     return torch.stack(projected).sum(dim=0)

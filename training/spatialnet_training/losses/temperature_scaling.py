@@ -1,6 +1,6 @@
-"""Make probabilities mean what they say: one temperature for each head, fitted on held-out training images.
+"""Temperature scaling: one temperature per head, fitted on held-out training images (Guo et al. 2017, arXiv 1706.04599).
 
-(Guo et al. 2017, arXiv 1706.04599.) The threshold below which a multiclass head abstains comes from the same images.
+The abstention threshold of a multiclass head is fitted on the same images.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from torch import Tensor
 from spatialnet_training.losses.multitask import labelled_rows
 
 ANSWERED_ACCURACY = 0.95
-"""Abstain just often enough that this share of the answers given is right, on the held-out images."""
+"""Wanted accuracy of the labels that are given, on the held-out images."""
 
 LEAST_CONFIDENCE = 0.5
-"""Always abstain below this: such an answer is more likely wrong than right, and scenes unlike the training data end up here."""
+"""Lower limit of the threshold: such a prediction is more likely wrong than right, and scenes unlike the training data have
+such confidences."""
 
 MAX_ABSTENTION = 0.6
-"""Never ask for more confidence than this: a head that is weak stays weak, and says so in its probabilities."""
+"""Upper limit of the threshold: a weak head stays usable, and its probabilities show the weakness."""
 
 
 def fit_temperature(logits: Tensor, target: Tensor, cautious: bool = True) -> float:
     """The temperature that minimises the negative log-likelihood on held-out images; 1 if there are none.
 
-    A network that has few of them, and all right, would be made certain of everything. So half an image more is taken to be
-    wrong than was seen (Krichevsky and Trofimov 1981; Platt 1999 does so with one): beside 8 images that says much, beside 800
-    next to nothing.
+    With few images, all of them correct, the temperature would go to zero. So half a wrong image is added (Krichevsky and
+    Trofimov 1981; Platt 1999 adds one). The effect is large for 8 images and negligible for 800.
 
     Args:
         logits: float32 `[N, labels]`.
-        target: int64 `[N]`, or float `[N, labels]` of 0 and 1; `UNLABELLED` rows are left out.
-        cautious: False for what fits these very images best, to compare networks by.
+        target: int64 `[N]`, or float `[N, labels]` of 0 and 1; `UNLABELLED` rows are ignored.
+        cautious: False: without the added image, to compare networks.
     """
     known = labelled_rows(target)
     logits, target = logits[known].detach().clone(), target[known]
@@ -57,7 +57,7 @@ def fit_temperature(logits: Tensor, target: Tensor, cautious: bool = True) -> fl
 
 
 def abstention(probabilities: Tensor, target: Tensor) -> float:
-    """The lowest confidence at which the answers given reach `ANSWERED_ACCURACY` on held-out images.
+    """The lowest threshold at which the given labels reach `ANSWERED_ACCURACY` on held-out images.
 
     Args:
         probabilities: float32 `[N, labels]`, calibrated.

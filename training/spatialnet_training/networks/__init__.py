@@ -1,5 +1,5 @@
-"""SpatialNet-ViT and its relatives.
+"""SpatialNet-ViT and related networks.
 
-Start with `model.py` (backbone, one attention query for each head, linear heads), then `backbones.py` and `layers.py`.
+Start with `model.py` (backbone, one attention query per head, linear heads), then `backbones.py` and `layers.py`.
 `checkpoint.py` writes and reads weights; `transfer.py` starts a network from another one's weights.
 """

@@ -1,18 +1,19 @@
-"""What turns pixels into tokens: our own encoders, and any network of timm by name.
+"""Backbones: from pixels to tokens. Our own encoders, and any timm network by name.
 
-What gives spatial awareness and context, and what an ablation on real data said of each (`docs/training.md`):
+Design choices:
 
-- the **convolutional stem** (Xiao et al. 2021, arXiv 2106.14881) sees texture and edges below one token, and lets a small
-  ViT learn from tens of thousands of images rather than millions;
+- the **convolutional stem** (Xiao et al. 2021, arXiv 2106.14881) extracts texture and edges within a token, so that a small
+ViT can
+  learn from tens of thousands of images instead of millions;
 - **2-D positions**, learned on one grid and interpolated to any other, so that training can start on small images;
-- **self-attention** between the 16-pixel cells carries context across the frame;
-- **one attention-pooling query for each head** over the cells (`layers.HeadPooling`): "is there a ship" and "is this rural" look
-  at other places;
-- **crops at several scales** in training (`augment.warp`) stand for heights of flight;
-- **registers** (Darcet et al. 2023, arXiv 2309.16588), tokens that belong to no place, are there to be tried: no preset uses them.
+- **self-attention** between the 16-pixel cells exchanges context across the frame;
+- **one attention-pooling query for each head** over the cells (`layers.HeadPooling`): "is there a ship" and "is this
+  rural" need different places;
+- **crops at several scales** in training (`augment.warp`) simulate flight altitudes;
+- **registers** (Darcet et al. 2023, arXiv 2309.16588), tokens without a position, are optional: no preset uses them.
 
-Everything is static-shaped, channels are multiples of 8, stems use convolution + ReLU, and `LayerNorm` stays a module, which the
-exporter keeps as one node: all of it fuses in TensorRT and in ONNX Runtime.
+Everything is static-shaped, channels are multiples of 8, stems use convolution + ReLU, and `LayerNorm` stays a module, which
+the exporter keeps as one node: all of it fuses in TensorRT and in ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -30,18 +31,18 @@ from spatialnet_edge.core.spec import BandGroup
 from spatialnet_training.networks.layers import Block, GroupEmbedding, Residual, conv_bn_relu
 
 STRIDE = 16
-"""Pixels on each side of the cell that one token stands for."""
+"""Side of a token's cell in pixels."""
 
 TRUNK = "timm-trunk"
-"""Names a network of timm without what stands between its last stage and its classifier."""
+"""Prefix for a timm network without the layers between its last stage and its classifier."""
 
 
 class Backbone(Protocol):
-    """Normalised pixels in, tokens out; an `nn.Module`.
+    """An `nn.Module` from normalised pixels to tokens.
 
     Attributes:
-        width: of a token.
-        head_queries: whether each head may pool the tokens with a query of its own.
+        width: features per token.
+        head_queries: whether each head may pool the tokens with its own query.
     """
 
     width: int
@@ -52,7 +53,7 @@ class Backbone(Protocol):
         ...
 
     def layers(self) -> Sequence[Sequence[nn.Parameter]]:
-        """All parameters, from the pixels upwards, one entry a layer: for learning rates that fall towards the pixels."""
+        """All parameters by layer, from input to output, for layer-wise learning rates."""
         ...
 
 
@@ -61,11 +62,11 @@ class EncoderShape:
     """Widths and depths; see `PRESETS`.
 
     Attributes:
-        stem: channels of the convolution stages, each halving the image; empty for the plain 16×16 patches of a ViT.
+        stem: channels of the convolution stages, each halving the image; empty: plain 16×16 patches as in a ViT.
         residuals: residual blocks in each stage.
-        positions: whether tokens know where they are.
-        head_queries: whether each head pools the tokens with a query of its own, rather than all with their mean.
-        registers: tokens that belong to no place.
+        positions: whether there are position embeddings.
+        head_queries: whether each head pools the tokens with its own query; otherwise all use the mean.
+        registers: number of tokens without a position.
     """
 
     width: int
@@ -82,9 +83,9 @@ class EncoderShape:
 PRESETS: dict[str, EncoderShape] = {
     "student-1m": EncoderShape(width=128, depth=4, mlp_ratio=2, stem=(16, 32, 64), residuals=(0, 1, 2)),
     "student-2m": EncoderShape(width=192, depth=4, mlp_ratio=2, stem=(24, 48, 96), residuals=(0, 1, 2)),
-    # for images of 64 pixels, which have 16 tokens: more is said by texture, in the stem, and less by their places
+    # for 64-pixel images with 16 tokens: texture (the stem) matters more than positions
     "student-2m-texture": EncoderShape(width=192, depth=2, mlp_ratio=2, stem=(32, 64, 128), residuals=(0, 2, 3)),
-    # `student-2m` with three more blocks, so that it can start from what that one has learnt (transfer.py)
+    # `student-2m` with three more blocks, so that it can start from its weights (transfer.py)
     "student-3m": EncoderShape(width=192, depth=7, mlp_ratio=2, stem=(24, 48, 96), residuals=(0, 1, 2)),
     "student-6m": EncoderShape(width=320, depth=5, mlp_ratio=2, stem=(32, 64, 160), residuals=(0, 1, 2)),
     # the encoder as published (arXiv 2506.22501)
@@ -100,7 +101,7 @@ ABLATED: dict[str, EncoderShape] = {
     "student-1m/mean-pooling": replace(_BASE, head_queries=False),
     "student-1m/no-attention": replace(_BASE, depth=0),
 }
-"""The smallest student with one thing changed: what `spatialnet-edge ablate` compares, and nothing else uses."""
+"""Variants of the smallest student with one change each, used only by `spatialnet-edge ablate`."""
 
 
 class Encoder(nn.Module):
@@ -108,7 +109,7 @@ class Encoder(nn.Module):
 
     Args:
         groups: the bands of the input.
-        size: side of the square input in pixels, on whose grid the positions are learned; a multiple of 16.
+        size: side of the square input in pixels, a multiple of 16; the position embeddings are learned on its grid.
     """
 
     def __init__(self, shape: EncoderShape, groups: tuple[BandGroup, ...], size: int) -> None:
@@ -154,13 +155,13 @@ class Encoder(nn.Module):
 
 
 def build_backbone(name: str, groups: tuple[BandGroup, ...], size: int, weights: str = "") -> nn.Module:
-    """A `Backbone` by its name: a preset, `timm:NAME`, or `timm-trunk:NAME` for that network's stages alone.
+    """Build a `Backbone` by its name: a preset, `timm:NAME`, or `timm-trunk:NAME` for only the stages of that network.
 
     Args:
-        weights: of a timm network: a local file, `hub` to let timm fetch them, or empty for random ones.
+        weights: of a timm network: a local file, `hub` (timm downloads them), or empty (random).
 
     Raises:
-        UsageError: there is no such preset or network, or the weights do not fit.
+        UsageError: unknown preset or network, or the weights do not match.
         MissingExtra: timm is not installed.
     """
     source, _, network = name.partition(":")
@@ -170,7 +171,7 @@ def build_backbone(name: str, groups: tuple[BandGroup, ...], size: int, weights:
         return TimmBackbone(network, groups, size, weights, trunk=source == TRUNK)
     if name not in PRESETS | ABLATED:
         raise UsageError(
-            f"no preset '{name}'; there are {', '.join(PRESETS)}, and timm:NAME for any network of timm, {TRUNK}:NAME for its "
-            f"stages alone"
+            f"no preset '{name}'; available: {', '.join(PRESETS)}, timm:NAME for any timm network, and {TRUNK}:NAME "
+            "for only its stages"
         )
     return Encoder((PRESETS | ABLATED)[name], groups, size)

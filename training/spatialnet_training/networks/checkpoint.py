@@ -1,6 +1,6 @@
-"""A trained network on disk: `model.safetensors` with `config.json` beside it, the layout of a model hub's repository.
+"""A checkpoint on disk: `model.safetensors` and `config.json`, in the layout of a model hub's repository.
 
-Weights are tensors alone and the configuration is JSON, so reading a checkpoint runs no code. The `.pt` files of earlier
+Weights are only tensors and the configuration is JSON, so reading a checkpoint runs no code. The `.pt` files of earlier
 versions can still be read.
 """
 
@@ -33,8 +33,8 @@ class CheckpointConfig(msgspec.Struct, frozen=True, kw_only=True):
     """`config.json`.
 
     Attributes:
-        model_type, library_name: tell tools of a hub whose network this is.
-        backbone: as `networks.backbones.build_backbone` takes it.
+        model_type, library_name: identify the network for tools of a model hub.
+        backbone: a name for `networks.backbones.build_backbone`.
         spec: the input, the heads, their labels and calibration.
     """
 
@@ -48,7 +48,7 @@ class CheckpointConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What a checkpoint holds: everything that builds the network again, and its weights by name."""
+    """Content of a checkpoint: the configuration of the network, and its weights by name."""
 
     config: CheckpointConfig
     weights: dict[str, Tensor]
@@ -57,11 +57,11 @@ class Checkpoint:
 def save_network(
     folder: Path, network: SpatialNet, backbone: str, spec: ModelSpec, provenance: Provenance, half: bool = False
 ) -> None:
-    """Write a checkpoint that `load_network` reads. Each of its two files is replaced as a whole.
+    """Write a checkpoint for `load_network`. Each of its two files is replaced atomically.
 
     Args:
-        folder: is made where it is missing.
-        half: store large matrices as float16, for half the size. Measure first that the answers stay the same.
+        folder: created if missing.
+        half: store large matrices as float16, for half the size. Check first that the predictions stay the same.
     """
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     if half:
@@ -95,12 +95,12 @@ def load_network(path: Path) -> tuple[SpatialNet, ModelSpec, Provenance]:
     try:
         network.load_state_dict(checkpoint.weights)
     except RuntimeError as error:
-        raise Refused(f"{path}: its weights are not those of its {CONFIG}: {first_line(error)}") from error
+        raise Refused(f"{path}: its weights do not match its {CONFIG}: {first_line(error)}") from error
     return network.eval(), spec, checkpoint.config.provenance
 
 
 def load_spec(path: Path) -> ModelSpec:
-    """The input and the heads of a checkpoint, without building its network.
+    """Read the input and the heads of a checkpoint, without building its network.
 
     Raises:
         Refused: as `load_network`.
@@ -109,7 +109,7 @@ def load_spec(path: Path) -> ModelSpec:
 
 
 def load_checkpoint_config(path: Path) -> CheckpointConfig:
-    """What `config.json` of a checkpoint says; weights are not read, unless in the `.pt` of an earlier version.
+    """Read `config.json` of a checkpoint. Weights are not read, except from a `.pt` of an earlier version.
 
     Raises:
         Refused: as `load_network`.
@@ -129,30 +129,31 @@ def read(path: Path) -> Checkpoint:
     config = read_config(folder)
     try:
         weights = safetensors.torch.load((folder / NETWORK).read_bytes())
-    except Exception as error:  # OSError, SafetensorError, and what its JSON header may raise
-        raise Refused(f"{folder / NETWORK}: no weights that can be read: {first_line(error)}") from error
+    except Exception as error:  # OSError, SafetensorError, or an error from its JSON header
+        raise Refused(f"{folder / NETWORK}: no readable weights: {first_line(error)}") from error
     return Checkpoint(config, weights)
 
 
 def read_config(folder: Path) -> CheckpointConfig:
-    """`config.json` of a checkpoint's folder; raises Refused."""
+    """Read `config.json` of a checkpoint's folder. Raises Refused."""
     path = folder / CONFIG
     try:
         return msgspec.json.decode(path.read_bytes(), type=CheckpointConfig)
     except OSError as error:
         raise Refused(
-            f"{path}: {error.strerror}; a checkpoint is a folder with {NETWORK} and {CONFIG}, as 'spatialnet-edge train' writes it"
+            f"{path}: {error.strerror}; a checkpoint is a folder with {NETWORK} and {CONFIG}, as written by "
+            "'spatialnet-edge train'"
         ) from error
-    except ValueError as error:  # not JSON, another format, a field that is missing
+    except ValueError as error:  # not JSON, another format, or a missing field
         raise Refused(f"{path}: not the configuration of a checkpoint of this version ({FORMAT}): {error}") from error
 
 
 def read_pt(path: Path) -> Checkpoint:
-    """A `network.pt` of an earlier version; tensors and plain values only, no code is run. Raises Refused."""
+    """Read a `network.pt` of an earlier version: only tensors and plain values, no code is run. Raises Refused."""
     try:
         state: Any = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # torch raises anything from OSError to UnpicklingError here
-        raise Refused(f"{path}: not a checkpoint that can be read safely: {first_line(error)}") from error
+        raise Refused(f"{path}: not a checkpoint, or not safe to read: {first_line(error)}") from error
     if not isinstance(state, dict) or state.get("format") != PT_FORMAT:
         raise Refused(
             f"{path}: not a checkpoint of an earlier version ({PT_FORMAT}); 'spatialnet-edge train' writes {NETWORK}"

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: written whole or not at all, and read without running code."""
+"""Training-state files: written atomically, and read without running code."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from spatialnet_edge.core.errors import RunError, first_line
 
 
 def save_checkpoint(path: Path, state: dict[str, Any], previous: Path | None = None) -> None:
-    """Write tensors and plain values, atomically: the file that was there stays until the new one is complete.
+    """Write tensors and plain values atomically: an existing file is kept until the new one is complete.
 
     Args:
-        previous: where to move the file that was there; None to replace it.
+        previous: new path of an existing file; None: replace it.
 
     Raises:
-        RunError: it cannot be written, as on a full disk; nothing half written is left.
+        RunError: it cannot be written, for instance on a full disk; no partial file is left.
     """
     partial = path.with_suffix(".partial")
     try:
@@ -28,13 +28,13 @@ def save_checkpoint(path: Path, state: dict[str, Any], previous: Path | None = N
     except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
         partial.unlink(missing_ok=True)
         raise RunError(
-            f"{path}: the checkpoint cannot be written: {first_line(error)}; free some space and give the same command again, "
-            f"which goes on from the last one"
+            f"{path}: the checkpoint cannot be written: {first_line(error)}; free some space and run the same command "
+            "again to resume from the last checkpoint"
         ) from error
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
-    """What `save_checkpoint` wrote; None where there is no file, or one that is damaged."""
+    """Read a file of `save_checkpoint`; None if it is missing or damaged."""
     if not path.is_file():
         return None
     try:

@@ -1,4 +1,4 @@
-"""Does the network know this picture? A small head on its features, beside the heads that answer."""
+"""The head `known`: how much a picture resembles the training images, from the network's features."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ EPSILON = 1e-5
 
 
 class KnownHead(nn.Module):
-    """Each head's pooled vector, and mean, deviation and maximum of the tokens, into one logit: `[N, 1]`.
+    """One logit `[N, 1]` from each head's pooled vector and the mean, standard deviation and maximum of the tokens.
 
     Args:
         heads: of the network.
-        width: of a token.
+        width: features per token.
     """
 
     centre: Tensor
@@ -37,7 +37,7 @@ class KnownHead(nn.Module):
 
 
 def features(pooled: Tensor, tokens: Tensor) -> Tensor:
-    """What `KnownHead` looks at: float `[N, (heads + 3) * width]`."""
+    """Input features of `KnownHead`: float `[N, (heads + 3) * width]`."""
     mean = tokens.mean(dim=1)
     deviation = ((tokens - mean.unsqueeze(1)).square().mean(dim=1) + EPSILON).sqrt()
     return torch.cat([pooled.flatten(1), mean, deviation, tokens.amax(dim=1)], dim=1)

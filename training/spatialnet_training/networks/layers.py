@@ -1,4 +1,4 @@
-"""The parts that the networks are made of."""
+"""Layers of the networks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Residual(nn.Module):
         super().__init__()
         self.first = conv_bn_relu(channels, channels, 1)
         norm = nn.BatchNorm2d(channels)
-        nn.init.zeros_(norm.weight)  # starts as the identity
+        nn.init.zeros_(norm.weight)  # initialised as the identity
         self.second = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, bias=False), norm)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -52,18 +52,20 @@ class Block(nn.Module):
 
     @torch.no_grad()
     def silence(self) -> None:
-        """Add nothing until trained: the network is what it would be without this block (Chen et al. 2016, arXiv 1511.05641)."""
+        """Zero-initialise the outputs: until trained, the network computes the same as without this block (Chen et al. 2016,
+            arXiv
+        1511.05641)."""
         for last in (self.projection, self.mlp[-1]):
             for parameter in last.parameters():
                 parameter.zero_()
 
 
 class HeadPooling(nn.Module):
-    """One learned query for each head attends over all tokens: `[N, tokens, width]` to `[N, heads, width]`."""
+    """Attention pooling with one learned query per head: `[N, tokens, width]` to `[N, heads, width]`."""
 
     def __init__(self, heads: int, width: int) -> None:
         super().__init__()
-        self.query = nn.Parameter(torch.zeros(heads, width))  # zero: starts as the mean over tokens
+        self.query = nn.Parameter(torch.zeros(heads, width))  # zero: initialised as the mean over tokens
         self.key = nn.Linear(width, width)
         self.scale = width**-0.5
 
@@ -73,10 +75,10 @@ class HeadPooling(nn.Module):
 
 
 class GroupEmbedding(nn.Module):
-    """The first convolution, one for each group of bands, summed; a group that is absent gives a learned vector instead.
+    """The first convolution: one per band group, summed. An absent group is replaced by a learned vector.
 
-    (A sum over modality embeddings, as in MultiMAE, Bachmann et al. 2022, arXiv 2204.01678.) With a single group it is a plain
-    convolution, and nothing else is in the graph.
+    (A sum over modality embeddings, as in MultiMAE, Bachmann et al. 2022, arXiv 2204.01678.) With a single
+    group, the graph has only a plain convolution.
 
     Args:
         groups: in channel order of the input.
@@ -95,7 +97,7 @@ class GroupEmbedding(nn.Module):
             self.present = nn.Parameter(torch.zeros(len(groups), width, 1, 1))
 
     def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
-        """`x`: float `[N, bands, H, W]`; `present`: float `[N, groups]` of 0 and 1, None when every group is there."""
+        """`x`: float `[N, bands, H, W]`; `present`: float `[N, groups]` of 0 and 1, None if every group is present."""
         convolutions = list(self.convolutions.values())
         if len(convolutions) == 1:
             return convolutions[0](x)

@@ -1,4 +1,4 @@
-"""SpatialNet-ViT: a backbone that makes tokens, one attention query for each head over them, one linear head for each head."""
+"""SpatialNet-ViT: a backbone, and per head an attention query over the tokens and a linear layer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spatialnet_training.networks.layers import HeadPooling
 
 
 class SpatialNet(nn.Module):
-    """Normalised pixels in, one tensor of logits for each head out.
+    """From normalised pixels to one tensor of logits per head.
 
     Args:
         backbone: a preset of `backbones.PRESETS`, `timm:NAME` or `timm-trunk:NAME`.
@@ -21,7 +21,7 @@ class SpatialNet(nn.Module):
         size: side of the square input in pixels; a multiple of 16.
         groups: the bands of the input, in channel order.
         weights: pretrained ones for the backbone; see `build_backbone`.
-        known: whether it has a `KnownHead`, whose logit then stands beside the heads' as `known`.
+        known: whether it has a `KnownHead`; its logit is returned as `known`.
     """
 
     known: KnownHead | None
@@ -40,14 +40,14 @@ class SpatialNet(nn.Module):
         width = int(self.backbone.width)  # type: ignore[arg-type]  # torch's stubs make every attribute a tensor or a module
         self.pooling = HeadPooling(len(heads), width)
         if not self.backbone.head_queries:
-            self.pooling.requires_grad_(False)  # its zero queries are the mean over the tokens
+            self.pooling.requires_grad_(False)  # zero queries compute the mean over the tokens
         self.heads = nn.ModuleDict({name: nn.Linear(width, outputs) for name, outputs in heads.items()})
         self.known = KnownHead(len(heads), width) if known else None
 
     def forward(self, x: Tensor, present: Tensor | None = None) -> dict[str, Tensor]:
         """`x`: float `[N, bands, H, W]`, mean 0 and deviation 1 for each band; H and W multiples of 16.
 
-        `present`: float `[N, groups]` of 0 and 1; None when every group of bands is there.
+        `present`: float `[N, groups]` of 0 and 1; None if every band group is present.
         """
         tokens = self.backbone(x, present)
         pooled = self.pooling(tokens)
@@ -55,9 +55,9 @@ class SpatialNet(nn.Module):
         return logits if self.known is None else logits | {KNOWN: self.known(pooled, tokens)}
 
     def pool(self, x: Tensor, present: Tensor | None = None) -> Tensor:
-        """What each head sees of the image: `[N, heads, width]`."""
+        """The pooled features of each head: `[N, heads, width]`."""
         return self.pooling(self.backbone(x, present))
 
     def answer(self, pooled: Tensor) -> dict[str, Tensor]:
-        """Logits of each head from `pool`'s features."""
+        """The logits of each head from the features of `pool`."""
         return {name: head(pooled[:, index]) for index, (name, head) in enumerate(self.heads.items())}

@@ -17,11 +17,11 @@ HUB = "hub"
 
 
 def import_timm() -> ModuleType:
-    """timm, also beside a CPU-only torch.
+    """Import timm, also with a CPU-only torch.
 
-    The package index has no CPU build of torchvision, whose import, which timm needs, then fails on two operators that it
-    describes but whose library it could not load. Only in that case they are declared here, and timm never calls them; declared
-    before a library that does load, they would end the process.
+    timm imports torchvision. The package index has no CPU build of torchvision, so this import fails with a CPU-only torch,
+    because the library with two operators does not load. Only in that case they are declared here; timm never calls them. If
+    they were declared before a library that does load, the process would abort.
 
     Raises:
         MissingExtra: timm or torchvision is not installed.
@@ -40,27 +40,27 @@ def import_timm() -> ModuleType:
 
 
 def declare_operators() -> None:
-    """What torchvision describes, without its library."""
+    """Declare torchvision's operators without its library."""
     library = torch.library.Library("torchvision", "FRAGMENT")
     for operator in ("nms", "qnms"):
         library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _KEPT.append(library)  # an operator lives as long as its library object
+    _KEPT.append(library)  # operators exist as long as their library object
 
 
 _KEPT: list[torch.library.Library] = []
 
 
 class TimmBackbone(nn.Module):
-    """A timm network without its head; its feature map or its tokens are the tokens.
+    """A timm network without its head; the tokens are its feature map or its own tokens.
 
     Args:
-        name: as `timm.list_models()` has it.
-        size: given to networks with a fixed image size; others take any.
+        name: from `timm.list_models()`.
+        size: for networks with a fixed image size; others accept any.
         weights: a local state dict, `hub`, or empty.
-        trunk: without the wide convolution that some networks have between their last stage and the classifier: EfficientNet's
-            widens 320 channels to 1,280 for a thousand classes, and is of no use to the queries that pool here.
+        trunk: without the wide convolution between the last stage and the classifier. EfficientNet's expands 320 channels to
+            1,280 for a thousand classes; the pooling queries do not need it.
 
-    A group of bands that is absent is seen as its mean. Raises as `build_backbone` does.
+    An absent band group is replaced by its mean. Raises as `build_backbone`.
     """
 
     def __init__(self, name: str, groups: tuple[BandGroup, ...], size: int, weights: str = "", trunk: bool = False) -> None:
@@ -70,7 +70,7 @@ class TimmBackbone(nn.Module):
         self.bands = [len(group.bands) for group in groups]
         options: dict[str, Any] = {"pretrained": weights == HUB, "num_classes": 0, "in_chans": sum(self.bands)}
         try:
-            self.network = create(timm, name, size, options | {"pretrained": False})  # a name that is not there comes first
+            self.network = create(timm, name, size, options | {"pretrained": False})  # an unknown name is reported first
             if weights == HUB:
                 self.network = pretrained(timm, name, size, options)
         except RuntimeError as error:
@@ -100,38 +100,39 @@ class TimmBackbone(nn.Module):
 
 
 def pretrained(timm: ModuleType, name: str, size: int, options: dict[str, Any]) -> Any:
-    """A network with the weights that timm fetches from its hub.
+    """A network with weights that timm downloads from its hub.
 
     Raises:
-        UsageError: they cannot be fetched, as without a network connection, or timm has none for this network.
+        UsageError: the download failed, for instance without a network connection, or timm has no weights for this network.
     """
     try:
         return create(timm, name, size, options)
-    except Exception as error:  # whatever the hub's client raises, of many libraries
+    except Exception as error:  # the hub's client raises errors of many libraries
         raise UsageError(
-            f"weights=hub: the weights of '{name}' cannot be fetched: {type(error).__name__}: {first_line(error)}; connect to the "
+            f"weights=hub: the weights of '{name}' cannot be fetched: {type(error).__name__}: {first_line(error)}; "
+            "connect to the "
             f"network, or give a local file with --set weights=FILE"
         ) from error
 
 
 def create(timm: ModuleType, name: str, size: int, options: dict[str, Any]) -> Any:
-    """A network of this image size where the network cares about it."""
+    """Create a network, with this image size if the network has a fixed one."""
     try:
         return timm.create_model(name, img_size=size, **options)
-    except TypeError:  # convolutional networks have no such argument
+    except TypeError:  # convolutional networks do not have this argument
         return timm.create_model(name, **options)
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
-    """Take over a state dict by name, or, when no name fits but every shape does, in order; its classifier is left out.
+    """Load a state dict by name, or by order if no name but every shape matches. Its classifier is ignored.
 
     Raises:
-        UsageError: it cannot be read safely, or belongs to another network.
+        UsageError: it cannot be read safely, or is of another network.
     """
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # torch raises anything from OSError to UnpicklingError here
-        raise UsageError(f"{path}: no weights that can be read safely: {first_line(error)}") from error
+        raise UsageError(f"{path}: not weights, or not safe to read: {first_line(error)}") from error
     state = state.get("state_dict", state)
     own = network.state_dict()
     if set(own) <= set(state):
@@ -141,7 +142,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
     theirs = list(state.values())[: len(ours)]
     if len(theirs) < len(ours) or any(a[1].shape != b.shape for a, b in zip(ours, theirs, strict=True)):
         raise UsageError(
-            f"{path}: {len(state)} tensors that fit neither by name nor by order and shape; the network has {len(own)}, "
+            f"{path}: {len(state)} tensors that match neither by name nor by order and shape; the network has {len(own)}, "
             f"beginning with {next(iter(own))}"
         )
     network.load_state_dict({key: value for (key, _), value in zip(ours, theirs, strict=True)})

@@ -19,23 +19,24 @@ from spatialnet_training.networks.model import SpatialNet
 
 
 def transfer(network: SpatialNet, heads: tuple[Head, ...], start: Path) -> Provenance:
-    """Copy the backbone and the pooling, and the query and the linear layer of each head that has the same name and labels.
+    """Copy the backbone and the pooling, and the query and linear layer of each head with the same name and labels.
 
-    A deeper network of otherwise the same shape computes the same as the source at first: its further blocks output zero.
-    A trunk (`timm-trunk:NAME`) copies the stages of the whole network (`timm:NAME`), whose pooling and heads are wider.
+    A deeper network of otherwise equal shape initially computes the same as the source, because its additional blocks output
+    zero. A trunk (`timm-trunk:NAME`) copies the stages of the complete network (`timm:NAME`), whose pooling and heads are
+    wider.
 
     Args:
         heads: of `network`, in its order.
         start: the checkpoint; see `load_network`.
 
     Returns:
-        Where the checkpoint comes from.
+        The provenance of the checkpoint.
 
     Raises:
         UsageError: the checkpoint has another backbone.
     """
     source, spec, provenance = load_network(start)
-    left = ("heads.", "known.", "pooling.query")  # a further trained network has other features, so `known` is taught anew
+    left = ("heads.", "known.", "pooling.query")  # further training changes the features, so `known` must be trained again
     kept = {k: v for k, v in source.state_dict().items() if not k.startswith(left)}
     own = network.state_dict()
     if is_trunk_of(network, source):
@@ -52,15 +53,15 @@ def transfer(network: SpatialNet, heads: tuple[Head, ...], start: Path) -> Prove
             kept |= {k: v for k, v in source.state_dict().items() if k.startswith(f"heads.{head.name}.")}
     if set(kept) - set(own):
         raise UsageError(
-            f"{start}: has {min(set(kept) - set(own))}, which this backbone has not; choose the one it was made with, or begin "
-            f"with --start scratch"
+            f"{start}: has {min(set(kept) - set(own))}, which this backbone does not have; use the backbone of the "
+            "checkpoint, or --start scratch"
         )
     try:
         network.load_state_dict(own | kept | {"pooling.query": query})
     except RuntimeError as error:
         raise UsageError(
-            f"{start}: not of this backbone's shape ({first_line(error)}); choose the one it was made with, or begin with "
-            f"--start scratch"
+            f"{start}: its shape differs from this backbone ({first_line(error)}); use the backbone of the "
+            "checkpoint, or --start scratch"
         ) from error
     if isinstance(network.backbone, Encoder) and isinstance(source.backbone, Encoder):
         for block in [*network.backbone.blocks][len(source.backbone.blocks) :]:
@@ -70,10 +71,10 @@ def transfer(network: SpatialNet, heads: tuple[Head, ...], start: Path) -> Prove
 
 
 def inflated(source: SpatialNet, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """First convolutions for band groups that the source lacks: the mean of its colour filters over each group's bands.
+    """First convolutions for band groups that the source does not have: the mean of its colour filters, for each band.
 
-    A new band then begins by looking for the edges and textures that colours have (inflation, Carreira and Zisserman 2017, arXiv
-    1705.07750). Each group adds as much as one colour does.
+    A new band thus starts with the edge and texture filters of the colours (inflation, Carreira and Zisserman 2017, arXiv
+    1705.07750). Each group contributes as much as one colour.
     """
     place = "backbone.embedding.convolutions."
     colour = source.state_dict().get(f"{place}rgb.weight")
@@ -88,11 +89,11 @@ def inflated(source: SpatialNet, own: Mapping[str, Tensor]) -> dict[str, Tensor]
 
 
 def is_trunk_of(network: SpatialNet, source: SpatialNet) -> bool:
-    """Whether a network's backbone is the other's without its last, wide layers."""
+    """Whether a network's backbone is the trunk of the other's."""
     own, whole = network.backbone.state_dict(), source.backbone.state_dict()
     return own.keys() < whole.keys() and all(value.shape == whole[name].shape for name, value in own.items())
 
 
 def answers(head: Head) -> tuple[str, tuple[str, ...]]:
-    """What makes two heads the same: the name and the labels."""
+    """The name and labels of a head, which identify it."""
     return head.name, head.labels if isinstance(head, Multiclass | Multilabel) else ()

@@ -1,5 +1,6 @@
-"""Questions about a network or its data, each a command that prints a table.
+"""Studies of a network or its data; each is a command that prints a table.
 
-`baseline.py` (traditional features), `ablation.py` (what each part is worth), `soup.py` (averaged weights),
-`near_duplicates.py` (images on both sides of a split) and `missing_bands.py` (answers without some bands).
+`baseline.py` (traditional features), `ablation.py` (contribution of each part), `soup.py` (averaged weights),
+`near_duplicates.py` (images in both splits), `missing_bands.py` (accuracy without some bands) and `known.py` (the head
+`known`).
 """

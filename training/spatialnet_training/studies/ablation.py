@@ -1,6 +1,6 @@
-"""What each part of the network and of the recipe is worth: the same short run with one thing changed at a time.
+"""Ablation: the same short run with one change of the network or recipe at a time.
 
-Judged on held-out training images, so that nothing is chosen on the published validation images.
+Evaluated on held-out training images, so that the published validation images are not used for choices.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ BASE = "as it is"
 
 
 def variants(base: TrainConfig) -> Iterator[tuple[str, TrainConfig]]:
-    """What is compared: a name, and the configuration with that one thing changed."""
+    """The variants: a name, and the configuration with one change."""
     yield BASE, base
-    yield "16×16 patches for the convolutional stem", replace(base, backbone="student-1m/patches")
+    yield "16×16 patches instead of the convolutional stem", replace(base, backbone="student-1m/patches")
     yield "no transformer blocks", replace(base, backbone="student-1m/no-attention")
     yield "no positions", replace(base, backbone="student-1m/no-positions")
     yield "four registers", replace(base, backbone="student-1m/registers")
-    yield "mean pooling for one query a head", replace(base, backbone="student-1m/mean-pooling")
-    yield "crops of one scale", replace(base, least_crop=1.0)
+    yield "mean pooling instead of one query per head", replace(base, backbone="student-1m/mean-pooling")
+    yield "crops of a single scale", replace(base, least_crop=1.0)
     yield "no mixing of images", replace(base, mixup_share=0.0, cutmix_share=0.0)
     yield "uncertainty weighting", replace(base, balance="uncertainty")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A variant's accuracy on held-out images, 0 to 1: the mean over the data sets' own heads, for each seed."""
+    """A variant's accuracy on held-out images, 0 to 1: the mean over the data sets' own heads, per seed."""
 
     name: str
     accuracies: tuple[float, ...]
@@ -54,13 +54,13 @@ class Outcome:
 
 
 def accuracy(log: Path, data_sets: Sequence[str]) -> float:
-    """Of the last epoch, the mean over the data sets' own heads."""
+    """The accuracy of the last epoch: the mean over the data sets' own heads."""
     last = read_log(log)[-1]
     return float(np.mean([last[f"holdout/land_use_{name}"] for name in data_sets]))
 
 
 def compare(base: TrainConfig, data: TrainingData, out: Path, seeds: int) -> Iterator[Outcome]:
-    """Train every variant with every seed; what was trained before is not trained again."""
+    """Train every variant with every seed; finished runs are reused."""
     for name, config in variants(base):
         folder = out / "".join(c if c.isalnum() else "-" for c in name)
         found: list[float] = []
@@ -81,12 +81,12 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
 
 def ablate(
     data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets.")],
-    config: Annotated[str, typer.Option(help="The run that is varied.")] = "ablation",
+    config: Annotated[str, typer.Option(help="Configuration of the run to vary.")] = "ablation",
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override the configuration: key=value.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant.")] = 2,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs per variant.")] = 2,
     out: Annotated[Path, typer.Option(help="Folder for the runs and the table, ablation.md.")] = Path("runs/ablation"),
 ) -> None:
-    """Train short runs with one thing changed at a time, and print what each is worth."""
+    """Train short runs with one change each, and print the effect of each change."""
     base = read_config(config, tuple(set_ or ()))
     console = printer(stderr=True)
     paths = data_sets(data_root, ",".join(base.data))

@@ -1,8 +1,8 @@
-"""What classification without learnt features reaches: the methods that SpatialNet-ViT (arXiv 2506.22501) compares with.
+"""Baseline without learned features: the methods that SpatialNet-ViT (arXiv 2506.22501) is compared with.
 
-Colour histogram, HOG (Dalal and Triggs 2005), LBP (Ojala et al. 2002) and Haralick's texture features (1973) from scikit-image,
-into a support vector machine with an RBF kernel from scikit-learn: the same images, the same split, a competitor that is taken
-seriously.
+Colour histogram, HOG (Dalal and Triggs 2005), LBP (Ojala et al. 2002) and Haralick's texture features (1973) from
+scikit-image,
+with a support vector machine with an RBF kernel from scikit-learn. Images and splits are the same as for the networks.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def features(image: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What the baseline reaches on one data set.
+    """Result of the baseline on one data set.
 
     Attributes:
-        accuracy: of the validation images, 0 to 1.
+        accuracy: on the validation images, 0 to 1.
     """
 
     data_set: str
@@ -64,7 +64,7 @@ class Result:
 
 
 def judge(name: str, head: str, train: Samples, val: Samples) -> Result:
-    """Train on the classes of one head, judge on the validation images."""
+    """Train on the classes of one head and evaluate on the validation images."""
     from joblib import Parallel, delayed
     from sklearn.metrics import accuracy_score
     from sklearn.pipeline import make_pipeline
@@ -82,12 +82,12 @@ def judge(name: str, head: str, train: Samples, val: Samples) -> Result:
 def baseline(
     data: OwnData = None,
     data_root: DataRoot = None,
-    only: Annotated[str, typer.Option(help="Published data sets, comma-separated; all by default.")] = "",
-    json: Annotated[Path | None, typer.Option(help="Write the figures to this file.", callback=to_be_written)] = None,
+    only: Annotated[str, typer.Option(help="Published data sets, comma-separated. Default: all.")] = "",
+    json: Annotated[Path | None, typer.Option(help="Write the results to this file.", callback=to_be_written)] = None,
 ) -> None:
-    """Judge colour, HOG, LBP and Haralick features with a support vector machine on the same splits."""
+    """Evaluate colour, HOG, LBP and Haralick features with a support vector machine on the same splits."""
     try:
-        import skimage  # noqa: F401  # before minutes of work
+        import skimage  # noqa: F401  # fail before minutes of work
     except ModuleNotFoundError as error:
         raise MissingExtra("skimage", "training") from error
     results: list[Result] = []

@@ -1,9 +1,12 @@
-"""Teach a finished network when not to answer: a small head on its features (`networks.known`), everything else as it is.
+"""Train the output `known` of a finished network: a small head on its frozen features (`networks.known`).
 
-Known are the training images of every data set, as they are and degraded as cameras, weather and transmission do it, each set and
-each class with the same weight: a set must not be told by its sharpness, nor flat water be taken for nothing. Not known are real
-pictures without land (`not_land.zip`, the clouds of NWPU-RESISC45) and generated ones. The threshold is the highest that refuses no
-more than `REFUSED` of the held-out training images of any data set.
+Positive examples are the training images of every data set, unmodified and degraded as by cameras, weather and transmission.
+Each data set and
+each class has the same weight, so that the head does not depend on the sharpness of a set and does not reject flat water.
+Negative examples are real
+pictures without land (`not_land.zip`, the clouds of NWPU-RESISC45) and generated ones. The threshold is the highest one that
+rejects at
+most `REFUSED` of the held-out training images of every data set.
 """
 
 from __future__ import annotations
@@ -48,22 +51,22 @@ NOT_LAND, NWPU = "not_land.zip", "nwpu_resisc45"
 NOT_LAND_TERMS = "clouds of RSI-CB256 (for research), frames of CubeSats (MIT, C. T. Doloriel 2021)"
 WIDER = {**FILES, NWPU: "nwpu_resisc45.zip"}
 PER_SET, PER_KIND = 1400, 150
-"""Ordinary images of a data set, and generated pictures of a kind, at most."""
+"""Limit of ordinary images per data set, and of generated pictures per kind."""
 EPOCHS, BATCH, RATE, DECAY = 40, 256, 1e-3, 0.05
 EMPHASIS = 6.0
 DROPPED = 0.3
-"""Share of the features that a training step does not see: thousands of them stand beside some thousand pictures."""
+"""Dropout of the features: there are thousands of features but only some thousand pictures."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """What the head learns from or is judged by.
+    """Pictures for training or evaluating the head.
 
     Attributes:
-        groups: of each picture, its data set or its kind.
-        classes: of each, its data set and class, or its kind: pictures that are balanced and judged together.
-        known: of each, 1 or 0.
-        weights: of each in the loss; of the known ones and of the others they sum to the same.
+        groups: data set or kind of each picture.
+        classes: data set and class of each picture, or its kind; the units for balancing and evaluation.
+        known: 1 or 0 for each picture.
+        weights: of each picture in the loss; positives and negatives have the same sum.
     """
 
     images: list[Image]
@@ -74,7 +77,7 @@ class Pictures:
 
 
 def ordinary(root: Path, split: str, side: int) -> dict[str, tuple[list[Image], list[int]]]:
-    """Each data set's images of a split, with the index of each one's class; at most `PER_SET`, of all classes alike."""
+    """The images of a split of each data set, with class indices; at most `PER_SET`, balanced over the classes."""
     found: dict[str, tuple[list[Image], list[int]]] = {}
     for name, file in WIDER.items():
         samples = load_split({name: root / file}, load_taxonomy(), split, side)
@@ -85,13 +88,13 @@ def ordinary(root: Path, split: str, side: int) -> dict[str, tuple[list[Image], 
 
 
 def class_indices(samples: Samples, name: str) -> list[int]:
-    """Of each image its class in its own data set, or its land use where the set has no head of its own."""
+    """The class index of each image in its data set, or its land use if the data set has no head."""
     own = samples.targets.get(f"land_use_{name}")
     return (samples.targets["land_use"] if own is None else own).astype(int).tolist()
 
 
 def balanced(classes: Sequence[int], count: int) -> list[int]:
-    """At most `count` rows, a further one of every class in turn."""
+    """At most `count` rows, taken from the classes in turn."""
     seen: dict[int, int] = {}
     order: list[tuple[int, int]] = []
     for row, kind in enumerate(classes):
@@ -104,7 +107,7 @@ def real_not_land(root: Path, split: str, side: int) -> list[tuple[str, Image]]:
     """Real pictures without land: kind and image.
 
     Raises:
-        DataRefused: the file is not there.
+        DataRefused: the file does not exist.
     """
     pairs: list[tuple[str, Image]] = []
     for file, kinds in ((NOT_LAND, None), (WIDER[NWPU], {"cloud"})):
@@ -122,7 +125,7 @@ def real_not_land(root: Path, split: str, side: int) -> list[tuple[str, Image]]:
 
 
 def gather(root: Path, split: str, side: int, seed: int) -> Pictures:
-    """Everything of one split, each picture as it is and degraded."""
+    """All pictures of one split, unmodified and degraded."""
     known = ordinary(root, split, side)
     images: list[Image] = []
     groups: list[str] = []
@@ -152,10 +155,11 @@ def gather(root: Path, split: str, side: int, seed: int) -> Pictures:
 
 
 def emphasised(pictures: Pictures, scores: NDArray[np.float32]) -> Pictures:
-    """The same pictures with more weight on the classes that a first head refuses: open water is nearly flat, and is land cover.
+    """The same pictures with more weight on the classes that a first head rejects: open water is nearly flat, but it is land
+    cover.
 
-    A class counts up to `EMPHASIS` times as much as before, in proportion to the share of its pictures, as they are, that lie below
-    the threshold which `REFUSED` of all known ones do.
+    The weight of a class is multiplied by up to `EMPHASIS`, in proportion to the share of its unmodified pictures below the
+    threshold that rejects `REFUSED` of all positives.
     """
     plain = np.array([not group.endswith("degraded") for group in pictures.groups])
     known = pictures.known > 0
@@ -202,20 +206,20 @@ def fit(head: KnownHead, found: Tensor, pictures: Pictures, seed: int) -> None:
 
 
 def choose_threshold(scores: NDArray[np.float32], groups: Sequence[str]) -> float:
-    """The highest threshold at which no data set (of `FILES`, as it is) has more than `REFUSED` of its pictures below it."""
+    """The highest threshold that rejects at most `REFUSED` of the unmodified pictures of every data set in `FILES`."""
     of_group = {name: np.sort(scores[[group == name for group in groups]]) for name in FILES}
     return float(min(each[int(REFUSED * len(each))] for each in of_group.values()))
 
 
 def refusals(scores: NDArray[np.float32], groups: Sequence[str], threshold: float) -> dict[str, float]:
-    """Of each group, the share below the threshold."""
+    """The share below the threshold per group."""
     names = np.array(groups)
     return {name: float((scores[names == name] < threshold).mean()) for name in dict.fromkeys(groups)}
 
 
 @torch.inference_mode()
 def scores_of(head: KnownHead, found: Tensor) -> NDArray[np.float32]:
-    """How much each picture is known, 0 to 1: float32 `[N]`."""
+    """The output `known` of each picture, 0 to 1: float32 `[N]`."""
     return head.score(found)[:, 0].sigmoid().numpy()
 
 
@@ -225,9 +229,9 @@ def teach_known(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The folder to write the checkpoint to.", callback=checkpoint_to_be_written)
     ] = Path("known"),
-    seed: Annotated[int, typer.Option(help="Of the generated pictures, the degradations and the head's weights.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the generated pictures, the degradations and the head's weights.")] = 0,
 ) -> None:
-    """Teach a network when not to answer; its other answers stay as they are."""
+    """Train a network's output 'known', for abstention. Its other outputs do not change."""
     threshold, refused = with_known_head(located(str(checkpoint)), data_root, output, seed)
     table = Table("pictures", "refused", title=f"held-out pictures below {threshold:.3f}")
     for name, share in refused.items():
@@ -237,16 +241,16 @@ def teach_known(
 
 
 def with_known_head(checkpoint: Path, root: Path, output: Path, seed: int) -> tuple[float, Mapping[str, float]]:
-    """Write the checkpoint with a known head.
+    """Write the checkpoint with the output `known`.
 
     Returns:
-        The threshold, and the share of each held-out group that lies below it.
+        The threshold, and the share below it per held-out group.
 
     Raises:
-        DataRefused: a data set is not there.
+        DataRefused: a data set does not exist.
     """
     if missing := [file for file in (*WIDER.values(), NOT_LAND) if not (root / file).exists()]:
-        raise DataRefused(f"{root / missing[0]}: not there; give the folder that holds the data sets with --data-root")
+        raise DataRefused(f"{root / missing[0]}: no such file; give the folder that holds the data sets with --data-root")
     old, spec, provenance = load_network(checkpoint)
     size, side = spec.input.height, judging_side(spec.input)
     outputs = {head.name: head.width for head in spec.heads}

@@ -1,4 +1,4 @@
-"""Accuracy with every subset of a data set's band groups: what each modality is worth to one network."""
+"""Accuracy of a network with every subset of a data set's band groups."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from spatialnet_training.networks.checkpoint import load_network
 
 @dataclass(frozen=True, slots=True)
 class Subset:
-    """The accuracy of one head, 0 to 1, when the network sees these groups alone."""
+    """The accuracy of one head, 0 to 1, with only these groups."""
 
     groups: tuple[str, ...]
     accuracy: float
 
 
 def subsets(names: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """Every subset that is not empty, the largest first."""
+    """Every non-empty subset, the largest first."""
     return [chosen for size in range(len(names), 0, -1) for chosen in combinations(names, size)]
 
 
 def groups_of(samples: Samples, groups: tuple[BandGroup, ...]) -> tuple[str, ...]:
-    """The band groups that the images of a set have."""
+    """The band groups of a data set's images."""
     present = present_groups(np.stack([image[:16, :16] for image in samples.images]), groups).mean(axis=0) > 0.5
     return tuple(group.name for group, there in zip(groups, present, strict=True) if there)
 
@@ -57,7 +57,7 @@ def judge(checkpoint: Path, samples: Samples, size: int) -> list[Subset]:
 
 
 def head_of(data_set: str) -> str:
-    """The head that a data set's classes label."""
+    """The head of a data set's classes."""
     row = MEASURED.get(data_set)
     if row is None:
         return f"land_use_{data_set}"
@@ -65,7 +65,7 @@ def head_of(data_set: str) -> str:
 
 
 def source_of(root: Path, data_set: str) -> Path:
-    """Where a data set lies below the data root.
+    """The path of a data set below the data root.
 
     Raises:
         UsageError: no such data set.
@@ -75,23 +75,23 @@ def source_of(root: Path, data_set: str) -> Path:
         return data_sets(root, data_set)[data_set]
     path = root / MEASURED[data_set].file
     if not path.exists():
-        raise DataRefused(f"{path}: not there; give the folder that holds the data sets with --data-root")
+        raise DataRefused(f"{path}: no such file; give the folder that holds the data sets with --data-root")
     return path
 
 
 def modalities(
-    checkpoint: Annotated[Path, typer.Argument(help="The folder of a run with several groups of bands.")],
+    checkpoint: Annotated[Path, typer.Argument(help="The folder of a run with several band groups.")],
     data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets.")],
-    data_set: Annotated[str, typer.Option(help="Whose validation images judge it.")] = "eurosat",
+    data_set: Annotated[str, typer.Option(help="The data set for the evaluation.")] = "eurosat",
     output: Annotated[
-        Path | None, typer.Option("--json", callback=to_be_written, help="Write the figures to this file, too.")
+        Path | None, typer.Option("--json", callback=to_be_written, help="Also write the results to this file.")
     ] = None,
 ) -> None:
-    """Withhold groups of bands, and measure what is still answered right."""
+    """Evaluate a network with missing band groups."""
     _, spec, _ = load_network(checkpoint)
     names = [group.name for group in spec.input.groups]
     if len(names) < 2:
-        raise UsageError(f"{checkpoint}: takes one group of bands, {', '.join(names)}; there is nothing to withhold")
+        raise UsageError(f"{checkpoint}: has a single band group, {', '.join(names)}; nothing can be withheld")
     head = head_of(data_set)
     if head not in {each.name for each in spec.heads}:
         raise UsageError(f"{checkpoint}: has no head '{head}'; it has {', '.join(each.name for each in spec.heads)}")

@@ -1,8 +1,10 @@
-"""Find validation images that nearly duplicate training images: they are remembered rather than recognised.
+"""Find validation images that nearly duplicate training images.
 
-Each image is hashed by its coarse structure (64 bits of the discrete cosine transform, by the library imagehash); two images are
-near duplicates when few bits differ. What is so even that its hash is noise (water, mostly) is left out. A copy that was turned or
-mirrored is not found.
+Each image is hashed by its coarse structure (64 bits of the discrete cosine transform, by the library imagehash). Two images
+are
+near duplicates if few bits differ. Images without structure (mostly water) are excluded, because their hash is noise. Rotated
+or
+mirrored copies are not found.
 """
 
 from __future__ import annotations
@@ -27,15 +29,15 @@ from spatialnet_training.data.tiles import structured
 from spatialnet_training.studies.study_data import DataRoot, OwnData, StudySet, study_sets
 
 BITS = 6
-"""Two of 64-bit hashes that differ in no more than this many bits are near duplicates: by chance, one pair in 200 million."""
+"""Largest number of different bits of near duplicates; by chance, one pair in 200 million is below it."""
 
 
 MOST_SHOWN = 30
-"""Near copies of a user's own data that are printed."""
+"""Number of near copies of a user's own data to print."""
 
 
 def hashes(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint64]:
-    """The perceptual hash of each image, uint8 `[H, W, bands]`, by what people are shown of it: uint64 `[N]`.
+    """The perceptual hash of each image, uint8 `[H, W, bands]`, from its display bands: uint64 `[N]`.
 
     Raises:
         MissingExtra: imagehash is not installed.
@@ -53,7 +55,7 @@ def hashes(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint64]:
 
 
 def nearest(own: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """For each hash the number of bits by which the nearest of the others differs: `[N]`."""
+    """The smallest Hamming distance of each hash to the others: `[N]`."""
     if not len(others):
         return np.full(len(own), 64, np.int64)
     return np.array([np.bitwise_count(each ^ others).min() for each in own], np.int64)
@@ -61,11 +63,11 @@ def nearest(own: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.i
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """One data set's validation images against all training images.
+    """Near duplicates of one data set's validation images among all training images.
 
     Attributes:
-        hashed: validation images with enough structure.
-        own, elsewhere: those with a near duplicate among the training images of the same data set, of another one.
+        hashed: number of validation images with structure.
+        own, elsewhere: number of those with a near duplicate in the same data set's training images, in another's.
     """
 
     data_set: str
@@ -80,7 +82,7 @@ def overlaps(train: dict[str, NDArray[np.uint64]], val: dict[str, tuple[int, NDA
 
     Args:
         train: hashes of each data set's training images.
-        val: number of validation images, and the hashes of those with enough structure.
+        val: number of validation images, and the hashes of those with structure.
     """
     found: list[Overlap] = []
     for name, (images, own) in val.items():
@@ -94,10 +96,10 @@ def overlaps(train: dict[str, NDArray[np.uint64]], val: dict[str, tuple[int, NDA
 
 @dataclass(frozen=True, slots=True)
 class NearCopy:
-    """A validation image and the training image that it nearly is.
+    """A validation image and its near duplicate among the training images.
 
     Attributes:
-        bits: in which their hashes differ.
+        bits: number of different hash bits.
     """
 
     val: str
@@ -106,8 +108,8 @@ class NearCopy:
 
 
 def near_copies(train: Samples, val: Samples) -> list[NearCopy]:
-    """Every validation image that nearly stands among the training images, the nearest first; images without structure have
-    none."""
+    """All validation images with a near duplicate among the training images, the nearest first; images without structure are
+    excluded."""
     kept = [[row for row, image in enumerate(part.images) if structured([image])] for part in (train, val)]
     if not kept[0] or not kept[1]:
         return []
@@ -124,10 +126,10 @@ def near_copies(train: Samples, val: Samples) -> list[NearCopy]:
 def duplicates(
     data: OwnData = None,
     data_root: DataRoot = None,
-    only: Annotated[str, typer.Option(help="Published data sets, comma-separated; all by default.")] = "",
+    only: Annotated[str, typer.Option(help="Published data sets, comma-separated. Default: all.")] = "",
     json: Annotated[Path | None, typer.Option(help="Write the counts to this file.", callback=to_be_written)] = None,
 ) -> None:
-    """Count validation images that nearly stand among the training images, by perceptual hash."""
+    """Count validation images that nearly duplicate training images, by perceptual hash."""
     sets = study_sets(data, data_root, only, STORED_SIDE)
     if data is not None:
         list_own_copies(sets[0], json)
@@ -139,7 +141,9 @@ def duplicates(
             train[each.name] = hashes(structured(each.train.images))
             val[each.name] = len(each.val), hashes(structured(each.val.images))
     found = overlaps(train, val)
-    table = Table("data set", "val images", "with structure", "near duplicate in its own train", "in another's train")
+    table = Table(
+        "data set", "val images", "with structure", "near duplicate in its own training images", "in those of another set"
+    )
     for each in found:
         share = f"{each.own} ({each.own / max(1, each.hashed):.1%})"
         table.add_row(each.data_set, str(each.images), str(each.hashed), share, str(each.elsewhere))
@@ -150,10 +154,13 @@ def duplicates(
 
 
 def list_own_copies(each: StudySet, json: Path | None) -> None:
-    """Print a user's own near copies by name, so that they can be looked at, and write all of them to a file."""
+    """Print a user's own near copies by name, and write all of them to a file."""
     copies = near_copies(each.train, each.val)
     table = Table(
-        "validation image", "training image", "bits", title=f"{len(copies)} of {len(each.val)} nearly stand in training"
+        "validation image",
+        "training image",
+        "bits",
+        title=f"{len(copies)} of {len(each.val)} nearly duplicate training images",
     )
     for copy in copies[:MOST_SHOWN]:
         table.add_row(copy.val, copy.train, str(copy.bits))
@@ -161,7 +168,10 @@ def list_own_copies(each: StudySet, json: Path | None) -> None:
         table.add_row(f"… {len(copies) - MOST_SHOWN} more", "", "")
     printer().print(table)
     if copies:
-        echo("frames of one flight or site on both sides make validation too good: keep them together with train --group")
+        echo(
+            "frames of one flight or site in both splits make the validation accuracy too high: keep them together "
+            "with train --group"
+        )
     if json is not None:
         record = [{"val": copy.val, "train": copy.train, "bits": copy.bits} for copy in copies]
         json.write_text(jsonlib.dumps(record, indent=1) + "\n", encoding="utf-8", errors="backslashreplace")

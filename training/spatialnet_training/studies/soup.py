@@ -1,7 +1,8 @@
-"""The weights of two related networks, averaged: often better than either, and no slower (Wortsman et al. 2022, arXiv 2203.05482).
+"""Model soup: average the weights of two related networks. Often better than either, and not slower (Wortsman et al. 2022,
+arXiv 2203.05482).
 
-Both must have come from the same weights, as a network and what it became by being taught further; then the loss on the way from
-one to the other is low. How far to go is chosen on held-out training images.
+One network must have been trained further from the other; then the loss between them is
+low. The mixing share is chosen on held-out training images.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """One point between the two.
+    """A mixture of the two networks.
 
     Attributes:
-        share: of the second network.
-        reached: on held-out images.
+        share: weight of the second network.
+        reached: evaluation on held-out images.
     """
 
     share: float
@@ -65,19 +66,23 @@ def related(first: Path, second: Path) -> tuple[SpatialNet, ModelSpec, Weights]:
     other, other_spec, _ = load_network(second)
     own, theirs = network.state_dict(), other.state_dict()
     if own.keys() != theirs.keys() or any(own[key].shape != theirs[key].shape for key in own):
-        raise UsageError(f"{first} and {second} are networks of different shape; give one and what it became")
+        raise UsageError(
+            f"{first} and {second} are networks of different shape; give a network and one that was trained further from it"
+        )
     if [answers(head) for head in spec.heads] != [
         answers(head) for head in other_spec.heads
     ] or spec.input != other_spec.input:
-        raise UsageError(f"{first} and {second} answer other questions or see other images; give one and what it became")
+        raise UsageError(
+            f"{first} and {second} have different heads or inputs; give a network and one that was trained further from it"
+        )
     return network, spec, theirs
 
 
 def mixed(network: SpatialNet, towards: Weights, share: float) -> SpatialNet:
-    """A network at `share` of the way from one to the weights of another.
+    """A network with weights interpolated by `share` between the two.
 
-    The statistics of batch norms are averaged as the weights are. Taken anew from undisturbed images they are not those of the
-    augmented ones that both networks were trained on, and averages of the two were worse for it (docs/training.md).
+    The statistics of batch norms are averaged like the weights. Statistics recomputed from images without augmentation gave
+    worse results, because both networks were trained with augmentation.
     """
     made = deepcopy(network)
     own = made.state_dict()
@@ -86,7 +91,7 @@ def mixed(network: SpatialNet, towards: Weights, share: float) -> SpatialNet:
 
 
 def best_of(first: Path, second: Path, holdout: Samples, shares: Sequence[float] = SHARES) -> tuple[Mixture, list[Mixture]]:
-    """The mixture with the lowest held-out loss, and all of them."""
+    """The mixture with the lowest held-out loss, and all mixtures."""
     network, spec, towards = related(first, second)
     made = [(share, mixed(network, towards, share)) for share in shares]
     found = [Mixture(share, mixture, judge(mixture, spec, holdout)) for share, mixture in made]
@@ -94,7 +99,7 @@ def best_of(first: Path, second: Path, holdout: Samples, shares: Sequence[float]
 
 
 def held_out_images(spec: ModelSpec, own: Path | None, root: Path | None) -> Samples:
-    """The held-out training images that a mixture is chosen by.
+    """The held-out training images for choosing a mixture.
 
     Raises:
         UsageError: both or neither of `own` and `root`, or the user's own labels are not the network's.
@@ -105,7 +110,7 @@ def held_out_images(spec: ModelSpec, own: Path | None, root: Path | None) -> Sam
     if own is not None:
         data = load_own(own, judging_side(spec.input), spec.input.groups)
         if [answers(head) for head in data.heads] != [answers(head) for head in spec.heads]:
-            raise UsageError(f"{own}: its labels are not those that {spec.name} answers; give the data that it was trained on")
+            raise UsageError(f"{own}: its labels are not those of {spec.name}; give the data that it was trained on")
         return data.holdout
     assert root is not None
     paths = data_sets(root, ",".join(learnt([spec])))
@@ -114,17 +119,17 @@ def held_out_images(spec: ModelSpec, own: Path | None, root: Path | None) -> Sam
 
 def soup(
     first: Annotated[Path, typer.Argument(help="The folder of a training run.")],
-    second: Annotated[Path, typer.Argument(help="The folder of the run that went on from it.")],
+    second: Annotated[Path, typer.Argument(help="The folder of the run that was trained further from it.")],
     data: OwnData = None,
     data_root: DataRoot = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The folder to write the checkpoint to.", callback=checkpoint_to_be_written)
     ] = Path("soup"),
     share: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Take this share of the second, rather than the best of five.")
+        float | None, typer.Option(min=0, max=1, help="Use this share of the second network. Default: the best of five.")
     ] = None,
 ) -> None:
-    """Average the weights of two related networks, as far as held-out training images say."""
+    """Average the weights of two related networks; held-out training images select the share."""
     spec = load_spec(first)
     holdout = held_out_images(spec, data, data_root)
     best, found = best_of(first, second, holdout, SHARES if share is None else (share,))

@@ -1,4 +1,4 @@
-"""The images that a study is about: a user's own, or published data sets."""
+"""Images of a study: a user's own, or published data sets."""
 
 from __future__ import annotations
 
@@ -17,19 +17,17 @@ from spatialnet_training.data.datasets import load_split
 from spatialnet_training.data.samples import Samples
 from spatialnet_training.data.taxonomy import load_taxonomy
 
-OwnData = Annotated[
-    Path | None, typer.Option(help="Your own images: a folder, zip or table, or the dataset.json of a run, with its options.")
-]
+OwnData = Annotated[Path | None, typer.Option(help="Your own images: a folder, zip or table, or the dataset.json of a run.")]
 DataRoot = Annotated[Path | None, typer.Option(help="The folder that holds the published data sets.")]
 
 
 @dataclass(frozen=True, slots=True)
 class StudySet:
-    """One data set with its two sides.
+    """One data set with its training and validation images.
 
     Attributes:
-        head: the categorical head that its classes belong to.
-        train: all training images, those held out to calibrate among them.
+        head: the categorical head of its classes.
+        train: all training images, including those held out for calibration.
     """
 
     name: str
@@ -42,12 +40,12 @@ def study_sets(own: Path | None, root: Path | None, only: str, longest: int) -> 
     """The data sets of a study.
 
     Args:
-        only: names of published data sets, comma-separated; empty for all.
+        only: names of published data sets, comma-separated; empty: all.
         longest: images are kept no larger than this, in pixels.
 
     Raises:
         UsageError: both or neither of `own` and `root`.
-        DataRefused: the images cannot be used, or none validates.
+        DataRefused: the images cannot be used, or there are no validation images.
     """
     if (own is None) == (root is None):
         raise UsageError("give either --data with your own images, or --data-root with the published data sets")
@@ -63,7 +61,7 @@ def study_sets(own: Path | None, root: Path | None, only: str, longest: int) -> 
 
 
 def own_sets(path: Path, longest: int) -> list[StudySet]:
-    """A user's own data set, once for each categorical head.
+    """A user's own data set, once per categorical head.
 
     Raises:
         DataRefused: it has no categorical head, or no validation images.
@@ -85,12 +83,12 @@ def own_sets(path: Path, longest: int) -> list[StudySet]:
 
 
 def labelled(samples: Samples, head: str) -> Samples:
-    """The images that have a label of a categorical head."""
+    """The images with a label for a categorical head."""
     return samples.subset(np.flatnonzero(samples.targets[head] >= 0).tolist())  # type: ignore[operator]  # class indices
 
 
 def joined(parts: list[Samples], head: str) -> Samples:
-    """Several parts of one data set, with one head's targets."""
+    """Join several parts of one data set, with one head's targets."""
     images = [image for part in parts for image in part.images]
     owners = np.concatenate([part.data_set for part in parts])
     names = tuple(name for part in parts for name in part.names)
