@@ -1,5 +1,5 @@
-"""From a trained network to the bundle that flies.
+"""From a trained network to a deployable bundle.
 
-Reading order: `targets` (what can be built for), `export` (network to graph), `quantise` (candidates), `measure` (accuracy,
-agreement, latency), `gates` (which candidates pass, which one wins), `compile_rtx` (NVIDIA's builder), `build` (all of it).
+Reading order: `targets` (devices), `export` (network to ONNX graph), `quantization` (variants), `evaluation` (accuracy,
+latency, gates), `compilers` (NVIDIA's builders), `build` (the complete build), `report`.
 """

@@ -1,4 +1,4 @@
-"""Build, evaluate and export from Python: one function for each command of this room.
+"""Build, evaluate and export from Python: one function per command.
 
 from spatialnet_optimize.api import build, evaluate
 
@@ -54,21 +54,21 @@ def build(
     Args:
         model: a bundle, a checkpoint, or `builtin:spatialnet-s`.
         output: the bundle to write: a `.snb` file or a directory.
-        target: a device of `spatialnet-edge targets`; `here` is this machine.
+        target: a device of `spatialnet-edge targets`; `here` is this computer.
         labelled: labelled images for the accuracy gate: folders, zips or CSV files; empty for the shipped samples.
-        budget: points of accuracy that a variant may lose on any head.
-        heads: keep these heads alone; empty for all.
-        precision: quantise to this alone (`fp16`, `bf16`, `int8`, `fp8`), besides the FP32 reference; empty to try all.
-        calibration: a folder of real images for static INT8; None to set some of the labelled ones aside.
+        budget: percentage points of accuracy that a variant may lose on any head.
+        heads: keep only these heads; empty: all.
+        precision: try only this one (`fp16`, `bf16`, `int8`, `fp8`) besides the FP32 reference; empty: try all.
+        calibration: a folder of real images for static INT8; None: use some of the labelled ones.
         fresh: build again even if the same build was done before.
         step: called with one line of text for each step.
 
     Returns:
-        The bundle that was written. `bundle.manifest.build` says why this variant won and every other one lost.
+        The written bundle. `bundle.manifest.build` has the reason for choosing this variant and rejecting the others.
 
     Raises:
-        UsageError: an unknown target, head or precision.
-        EngineUnavailable: a target that this version cannot build for.
+        UsageError: unknown target, head or precision.
+        EngineUnavailable: this version cannot build for the target.
         BuildError: no variant passes, or a compiler refused the graph.
     """
     path = Path(output)
@@ -81,21 +81,21 @@ def build(
 
 
 def open_model(model: str, output: Path, golden: Path | None = None) -> Bundle:
-    """A bundle as it is. A checkpoint is exported beside `output` first, with golden frames of its own kind if images are given."""
+    """Open a bundle. A checkpoint is first exported next to `output`, with golden frames from the given images, if any."""
     if not is_checkpoint(Path(model)):
         return open_bundle(model)
     return export(model, output.with_name(f"{run_name(Path(model))}.portable.snb"), golden=golden)
 
 
 def export(checkpoint: str | Path, output: str | Path, *, golden: str | Path | None = None, serial: int = 1) -> Bundle:
-    """Export a checkpoint to a portable bundle: uint8 pixels in, probabilities out, proved equal to torch on real images.
+    """Export a checkpoint to a portable bundle, from uint8 pixels to probabilities, and compare it with torch on real images.
 
     Args:
-        golden: at least 8 real images for the golden vectors: a folder, a zip or a CSV; None for the shipped samples.
-        serial: rises with every release of a model.
+        golden: at least 8 real images for the golden frames: a folder, a zip or a CSV; None: the shipped samples.
+        serial: increases with every release of a model.
 
     Raises:
-        BuildError: the graph does not answer as the network does.
+        BuildError: the outputs of the graph differ from those of the network.
     """
     from spatialnet_optimize.export.from_checkpoint import export_checkpoint  # it needs torch
 
@@ -104,16 +104,16 @@ def export(checkpoint: str | Path, output: str | Path, *, golden: str | Path | N
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What a bundle answers on labelled images.
+    """Evaluation of a bundle on labelled images.
 
     Attributes:
-        scores: one for each head whose labels fit.
-        engine: which form of the model answered.
-        broken: files that are no images.
-        contains_training: whether images that are for training are among these.
+        scores: one per head with matching labels.
+        engine: the evaluated variant.
+        broken: files that are not images.
+        contains_training: whether training images are included.
         withheld: share of the images that get no label, 0 to 1.
-        robustness: of each multiclass head that the labels judge, on corrupted images; empty where none were asked for.
-        not_land: on generated pictures without land; None where no corrupted images were asked for.
+        robustness: of each evaluated multiclass head on corrupted images; empty if not requested.
+        not_land: on generated pictures without land; None if corrupted images were not requested.
     """
 
     bundle: Bundle
@@ -141,15 +141,15 @@ def evaluate(
     Args:
         bundle: a `.snb` file, a bundle directory, or `builtin:spatialnet-s`.
         data: a folder or zip with `<class>/<image>`, or a CSV.
-        head: judge this head; empty for every head whose labels fit.
-        split: use this split alone, such as `val`.
-        backend: use this backend alone.
-        corrupted: how many of the images are also judged with each corruption at each severity; 0 for none.
+        head: evaluate this head; empty: every head with matching labels.
+        split: use only this split, such as `val`.
+        backend: use only this backend.
+        corrupted: number of images for the evaluation with each corruption at each severity; 0: none.
         progress: called with the number of decoded images and their total.
 
     Raises:
         UsageError: no such head.
-        DataRefused: images that cannot be used, or labels that no head knows.
+        DataRefused: the images cannot be used, or no head has their labels.
     """
     opened = open_bundle(bundle)
     images = open_labelled(Path(data), split)
@@ -171,7 +171,7 @@ def evaluate(
 def doubts(
     engine: Engine, images: LabelledImages, known: Sequence[Truth], corrupted: int
 ) -> tuple[tuple[Robustness, ...], NotLand | None]:
-    """What a model is worth on corrupted images and on pictures without land; nothing where no corrupted ones are asked for."""
+    """Evaluate a model on corrupted images and on pictures without land; empty if not requested."""
     if not corrupted or not can_be_corrupted(engine.spec.input):
         return (), None
     return tuple(judge_robustness(engine, images, known, corrupted)), measure_not_land(engine)

@@ -1,4 +1,4 @@
-"""Where this machine keeps what need not be done twice."""
+"""Cache folder of this computer."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from pathlib import Path
 
 
 def cache_root() -> Path:
-    """`$XDG_CACHE_HOME/spatialnet-edge`, as the XDG Base Directory Specification has it."""
+    """`$XDG_CACHE_HOME/spatialnet-edge`, by the XDG Base Directory Specification."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spatialnet-edge"

@@ -1,4 +1,4 @@
-"""The labelled sample sets that come with the package: held-out training images, with their licence beside them."""
+"""The shipped labelled sample sets: held-out training images, with their licence."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from pathlib import Path
 
 
 def shipped_samples() -> tuple[Path, ...]:
-    """A zip for each data set, in the order of their names."""
+    """One zip per data set, ordered by name."""
     return tuple(sorted(Path(str(files("spatialnet_optimize"))).joinpath("samples").glob("*.zip")))

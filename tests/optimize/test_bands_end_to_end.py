@@ -144,5 +144,5 @@ def test_a_model_without_colour_is_measured_on_frames_of_its_own_bands(tmp_path:
 
 def test_golden_frames_without_a_band_are_refused() -> None:
     """They would pass an engine that computes that band wrong."""
-    with pytest.raises(DataRefused, match="no image has the bands of 'nir', which golden vectors would leave untested"):
+    with pytest.raises(DataRefused, match="no image has the bands of 'nir', so golden frames would not test them"):
         golden_images(None, InputSpec(height=32, width=32, groups=groups_named(GROUPS)))

@@ -135,7 +135,7 @@ def test_a_real_plan_is_built_without_a_gpu_and_the_graph_stands_behind_it(stude
     verdicts = {each.name: each.verdict for each in decision.records}
     assert list(verdicts) == ["fp32", "fp16", "bf16", "int8-qdq", "int8-qdq-fp16"]
     assert "not timed: no GPU" in verdicts["fp16"]
-    assert "not judged" in verdicts["bf16"]
+    assert "not evaluated" in verdicts["bf16"]
     sizes = {each.name: each.size for each in decision.records}
     assert sizes["fp16"] < 0.75 * sizes["fp32"]
     assert sizes["bf16"] < 0.75 * sizes["fp32"]
@@ -161,7 +161,7 @@ def test_a_model_of_ones_own_builds_with_ones_own_images(tmp_path: Path, image_f
     assert decision.records[0].accuracy == {"shade (images)": 1.0}
     assert built.manifest.build is not None
     assert built.manifest.build.labelled_images == 4
-    assert "warning: 2 calibration images; below 64 the ranges of INT8 are left to chance" in steps
+    assert "warning: 2 calibration images; with fewer than 64 the INT8 ranges are not reliable" in steps
 
 
 def test_without_labels_that_fit_the_build_says_that_accuracy_is_not_gated(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_the_search_leaves_out_the_layers_that_hurt(tmp_path: Path, student: Bun
     [
         ("cpu", PlanOptions(batches=(1, 4)), "has none"),
         ("orin-nano", PlanOptions(level=5), "on the device"),
-        ("rtx", PlanOptions(strip_weights=True), "only where there is a GPU"),
+        ("rtx", PlanOptions(strip_weights=True), "only with a GPU"),
     ],
 )
 def test_options_that_nobody_would_heed_are_refused(target: str, plan: PlanOptions, why: str, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_the_second_build_takes_a_tenth_of_the_time_and_gives_the_same_bytes(tmp
         remembered(replace(job, output=tmp_path / name), steps.append)
         times.append(time.perf_counter() - started)
     assert times[1] < 0.1 * times[0]
-    assert "taken from the cache" in steps[0]
+    assert "in the cache and is reused" in steps[0]
     assert (tmp_path / "first.snb").read_bytes() == (tmp_path / "second.snb").read_bytes()
 
 
@@ -75,10 +75,10 @@ def test_a_cache_that_cannot_be_written_costs_a_warning_and_a_folder_that_is_not
     monkeypatch.setenv("XDG_CACHE_HOME", "/proc/no")
     steps: list[str] = []
     assert remembered(job, steps.append).spec.name == "tiny"
-    assert "not kept for the next time" in steps[-1]
+    assert "the build was not cached" in steps[-1]
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     remembered(job, steps.append)
     again = replace(job, output=tmp_path / "newer" / "out.snb")
     remembered(again, steps.append)
-    assert "taken from the cache" in steps[-1]
+    assert "in the cache and is reused" in steps[-1]
     assert open_bundle(again.output).spec.name == "tiny"

@@ -49,7 +49,7 @@ def test_the_host_sends_the_graphs_that_passed(prepared: Bundle) -> None:
     assert list(verdicts) == ["fp32", "fp16", "bf16", "int8-qdq", "int8-qdq-fp16"]
     compiled = {name for name, verdict in verdicts.items() if verdict.startswith("to be compiled on the device")}
     assert {"fp32", "fp16", "bf16"} <= compiled
-    assert "not judged" in verdicts["bf16"]
+    assert "not evaluated" in verdicts["bf16"]
     assert "passes, simulated" in verdicts["fp16"]
     assert "int8-qdq" in compiled or "accuracy: loses" in verdicts["int8-qdq"]  # 0.5 points of 200 images is one image
     assert set(waiting(prepared)) == compiled
@@ -141,7 +141,7 @@ def on_the_device(precisions: dict[str, str], options: PlanOptions, timings: Pat
 def test_a_plan_that_runs_in_another_precision_than_was_asked_for_is_refused(pretended: list[PlanOptions]) -> None:
     done = on_the_device({"fp32": "fp32", "fp16": "fp32"}, PlanOptions())
     assert done.decision.winner.name == "fp32"
-    assert done.decision.records[1].verdict == ("executed precision: fp16 was asked for and no layer runs in it: 1 in fp32")
+    assert done.decision.records[1].verdict == ("executed precision: fp16 was requested, but no layer runs in it: 1 in fp32")
     done = on_the_device({"fp32": "fp32", "fp16": "fp16"}, PlanOptions())
     assert done.decision.winner.name == "fp16"
     assert done.decision.records[1].executed == {"fp16": 1}
@@ -151,7 +151,7 @@ def test_a_plan_that_runs_in_another_precision_than_was_asked_for_is_refused(pre
 def test_a_plan_whose_precision_nobody_can_tell_is_refused(pretended: list[PlanOptions]) -> None:
     done = on_the_device({"fp32": "", "fp16": ""}, PlanOptions())
     assert done.decision.winner.name == "fp32"
-    assert "inspector names no layer's precision" in done.decision.records[1].verdict
+    assert "inspector reports no precisions" in done.decision.records[1].verdict
 
 
 def test_a_stripped_plan_travels_with_the_graph_that_has_its_weights(pretended: list[PlanOptions]) -> None:
@@ -167,7 +167,7 @@ def test_a_stripped_plan_that_answers_otherwise_does_not_ship(
     pretended: list[PlanOptions], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("spatialnet_optimize.compilers.tensorrt.golden_difference", lambda engine, request: float("nan"))
-    with pytest.raises(BuildError, match="answers otherwise: probabilities differ by nan"):
+    with pytest.raises(BuildError, match="gives other results: probabilities differ by nan"):
         on_the_device({"fp32": "fp32"}, PlanOptions(strip_weights=True))
 
 
@@ -175,7 +175,7 @@ def test_how_the_plan_was_built_is_recorded(pretended: list[PlanOptions]) -> Non
     done = on_the_device({"fp32": "fp32"}, PlanOptions(version_compatible=True, dla_core=1))
     (engine,) = done.files
     assert (engine.version_compatible, engine.dla_core) == (True, 1)
-    assert done.notes == ("DLA: 0 of 9 layers; the GPU takes the others",)
+    assert done.notes == ("DLA: 0 of 9 layers; the GPU runs the others",)
 
 
 def test_what_a_build_measured_is_given_to_the_next(pretended: list[PlanOptions], tmp_path: Path) -> None:
@@ -237,9 +237,7 @@ def test_without_tensorrt_here_is_the_cpu() -> None:
 
 
 def test_a_bundle_that_waits_for_a_gpu_becomes_no_cpu_bundle_unless_asked(prepared: Bundle, tmp_path: Path) -> None:
-    with pytest.raises(
-        EngineUnavailable, match=r"waits to be compiled by TensorRT.*'tensorrt' is not installed.*--target cpu"
-    ):
+    with pytest.raises(EngineUnavailable, match=r"was prepared for TensorRT.*'tensorrt' is not installed.*--target cpu"):
         build(Job(prepared, "here", tmp_path / "here.snb"))
     assert not (tmp_path / "here.snb").exists()
 

@@ -49,7 +49,7 @@ def test_a_candidate_that_changes_many_answers_fails_even_if_those_with_labels_s
     """Labels are few, and some heads have none here."""
     fickle = replace(INT8, agreement=0.942)
     assert decide([FP32, fickle], 0.5).winner is FP32
-    assert "94.2% of all heads' answers are as before, 97% must be" in verdicts(FP32, fickle)["int8-dynamic"]
+    assert "94.2% of all heads' predictions are unchanged, 97% are required" in verdicts(FP32, fickle)["int8-dynamic"]
     assert decide([FP32, replace(INT8, agreement=0.97)], 0.5).winner.name == "int8-dynamic"
 
 
@@ -67,7 +67,7 @@ def test_without_the_reference_nothing_is_decided() -> None:
 
 def test_a_machine_that_computes_another_model_builds_nothing() -> None:
     for difference in (0.01, float("nan")):
-        with pytest.raises(BuildError, match="differs from its golden vectors"):
+        with pytest.raises(BuildError, match="differs from its golden frames"):
             decide([replace(FP32, golden_difference=difference), INT8], 0.5)
 
 
@@ -80,7 +80,7 @@ def test_a_loss_of_exactly_the_budget_passes() -> None:
 def test_a_candidate_that_nothing_judged_is_not_chosen() -> None:
     unjudged = replace(FP32, accuracy={})
     assert decide([unjudged, replace(INT8, accuracy={})], 0.5).winner is unjudged
-    assert "not judged: no labelled image fits" in verdicts(unjudged, replace(INT8, accuracy={}))["int8-dynamic"]
+    assert "not evaluated: no labelled image matches" in verdicts(unjudged, replace(INT8, accuracy={}))["int8-dynamic"]
 
 
 def test_what_passed_on_the_host_needs_no_labelled_images_on_the_device() -> None:
@@ -95,7 +95,7 @@ def test_what_passed_on_the_host_needs_no_labelled_images_on_the_device() -> Non
     [
         (0.695, 0.95, "chosen"),
         (0.69, 0.95, "corrupted images: loses 1.00 points; the budget is 0.50"),
-        (0.70, 0.92, "known: labels 3.0 points more of the pictures without land than FP32"),
+        (0.70, 0.92, "known: gives labels to 3.0 points more of the pictures without land than FP32"),
         (None, None, "chosen"),
     ],
 )

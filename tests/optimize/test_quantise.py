@@ -214,7 +214,7 @@ def test_few_or_strange_calibration_images_give_a_warning_with_the_figure(
     noise = np.random.default_rng(0).integers(0, 256, (70, *student.spec.input.shape), np.uint8)
     assert unlikeness(noise, golden) > UNLIKE
     assert "deviations from the model's golden frames" in checked(noise, "noise", golden).warnings[0]
-    with pytest.raises(DataRefused, match="no picture to calibrate with"):
+    with pytest.raises(DataRefused, match="no image for calibration"):
         from_folder(tmp_path, student.spec.input, golden)
 
 

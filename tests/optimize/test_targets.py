@@ -32,10 +32,10 @@ def test_every_jetson_has_what_a_prediction_needs() -> None:
     [
         ("orin-nano", {"precision": "fp8"}, "needs compute capability 8.9 or later and this has 8.7; use fp16"),
         ("xavier-nx", {"precision": "bf16"}, "it has fp32, fp16, int8; use fp16"),
-        ("orin-nano", {"dla": True}, "it has none; leave out --dla"),
-        ("thor", {"dla": True}, "it has none; leave out --dla"),
-        ("agx-orin", {"dla": True, "tensorrt": "11.2"}, "after 10.7 and before 11.4.1 cannot drive it"),
-        ("orin-nx", {"dla": True, "tensorrt": "11.4.1"}, "drives that of AGX Orin alone, not of orin-nx"),
+        ("orin-nano", {"dla": True}, "it has none; remove --dla"),
+        ("thor", {"dla": True}, "it has none; remove --dla"),
+        ("agx-orin", {"dla": True, "tensorrt": "11.2"}, "after 10.7 and before 11.4.1 do not support it"),
+        ("orin-nx", {"dla": True, "tensorrt": "11.4.1"}, "supports it only on AGX Orin, not on orin-nx"),
     ],
 )
 def test_an_impossible_request_says_why_and_what_to_use(name: str, request_: dict, says: str) -> None:
@@ -51,7 +51,7 @@ def test_a_possible_request_passes() -> None:
 
 def test_what_is_too_old_says_so() -> None:
     with pytest.raises(
-        EngineUnavailable, match=r"ends at TensorRT 8\.5 \(JetPack 5\.1\); the oldest that can be driven is 10\.3"
+        EngineUnavailable, match=r"ends at TensorRT 8\.5 \(JetPack 5\.1\); the oldest supported release is 10\.3"
     ):
         find_target("xavier-nx")
 
@@ -131,4 +131,4 @@ def test_the_command_predicts_and_says_that_it_does(tmp_path: Path) -> None:
     assert 0.1 < predicted[nano, "fp16"] < 10
     assert predicted[agx, "fp16"] <= predicted[nano, "fp16"] <= predicted[nano, "fp32"]
     result = CliRunner().invoke(app, ["cost", "builtin:student", "--target", "cpu"])
-    assert "no peaks are known of 'cpu'" in str(result.exception)
+    assert "the peak rates of 'cpu' are unknown" in str(result.exception)

@@ -180,7 +180,7 @@ def test_a_real_builder_takes_every_option(graph: bytes) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU the weights can be stripped")
 def test_what_the_builder_cannot_do_here_is_an_error_with_its_words(graph: bytes) -> None:
-    """TensorRT for RTX 1.7 strips weights only where there is a GPU."""
+    """TensorRT for RTX 1.7 strips weights only with a GPU."""
     pytest.importorskip("tensorrt_rtx")
     with pytest.raises(BuildError, match="could not build the network: IBuilder::buildSerializedNetwork"):
         build_plan(RTX, graph, SHAPE, PlanOptions(strip_weights=True))

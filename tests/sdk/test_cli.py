@@ -114,7 +114,7 @@ def test_wrong_usage_exits_2(tiny_path: Path, tmp_path: Path) -> None:
     assert "no frame policy" in refused(2, "run", tiny_path, SYNTHETIC, "--policy", "newest")
     assert "no sink" in refused(2, "run", tiny_path, SYNTHETIC, "--sink", "telegraph:x")
     assert "no backend 'abacus'" in refused(2, "run", tiny_path, SYNTHETIC, "--backend", "abacus")
-    assert "no target 'toaster'; there are here, cpu" in refused(2, "build", tiny_path, "--target", "toaster")
+    assert "no target 'toaster'; available: here, cpu" in refused(2, "build", tiny_path, "--target", "toaster")
     assert "no head 'ships'" in refused(2, "build", tiny_path, "--heads", "ships", "-o", tmp_path / "x.snb")
     assert "no head 'ships'" in refused(2, "evaluate", tiny_path, SAMPLES / "eurosat.zip", "--head", "ships")
     assert "ends in .snb" in refused(2, "build", tiny_path, "-o", tmp_path / "x.engine")

@@ -193,7 +193,7 @@ def test_the_train_command_goes_from_a_folder_to_a_bundle_that_knows_its_classes
     bundle = tmp_path / "mine.snb"
     result = CliRunner().invoke(app, ["build", str(out), "--labelled", str(folder), "-o", str(bundle)])
     assert result.exit_code == 0, result.output
-    assert "images of mine judge the candidates" in result.output
+    assert "images of mine are used for the evaluation" in result.output
     report = tmp_path / "report.json"
     result = CliRunner().invoke(app, ["evaluate", str(bundle), str(folder)])
     assert "images that are for training are among these" in result.output

@@ -1,7 +1,7 @@
 """`build`: from a bundle or a checkpoint to the fastest bundle that passes the gates.
 
-Stages: load → decode the images → make variants → compile, measure and gate → package. Each stage is one function whose result is
-the next one's input.
+Stages: load → decode the images → make variants → compile, measure and gate → package. Each stage is one function. Its result
+is the input of the next one.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class Job:
         model: a bundle or `builtin:spatialnet-s`; a checkpoint is exported first (see `spatialnet_optimize.cli.build`).
         target: a row of the table of targets, or `here`.
         labelled: folders or zips of labelled images for the accuracy gate; empty for the shipped samples.
-        budget: points of accuracy that a candidate may lose on any head.
-        heads: keep these alone; empty for all.
-        precision: try these variants alone besides the FP32 reference: `fp16`, `bf16` or `int8`; empty for all.
-        plan: how NVIDIA's builders are to build: batches, level, stripped, for the deep-learning accelerator …
+        budget: percentage points of accuracy that a variant may lose on any head.
+        heads: keep only these; empty: all.
+        precision: try only these variants besides the FP32 reference: `fp16`, `bf16` or `int8`; empty: all.
+        plan: options of NVIDIA's builders: batches, level, stripped, deep-learning accelerator …
         targets: a file with rows of the user's own.
         search: also quantise as many layers as the budget allows, the least sensitive first.
-        calibration: a folder of real images for static INT8; None to set some of the labelled ones aside.
+        calibration: a folder of real images for static INT8; None: use some of the labelled ones.
     """
 
     model: Bundle
@@ -66,11 +66,11 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a build starts from.
+    """Result of the stage `load`.
 
     Attributes:
-        name: of the target's row.
-        spec: of the heads that are kept.
+        name: of the target.
+        spec: with the kept heads.
         portable: the FP32 graph with these heads.
     """
 
@@ -87,15 +87,15 @@ class Loaded:
 
 
 def build(job: Job, step: Step = lambda text: None, progress: Progress = silent) -> tuple[Bundle, Decision]:
-    """Make the bundle, and say why it is the one.
+    """Make the bundle and report the reason for the choice.
 
     Args:
-        progress: called with the progress of NVIDIA's builder, if one runs.
+        progress: called with the progress of NVIDIA's builder, if it runs.
 
     Raises:
         UsageError: an unknown target or head.
-        EngineUnavailable: a target that this version cannot build for, or a bundle that waits for a device which is not here.
-        BuildError: the graph does not reproduce its golden vectors here, or a compiler refused it.
+        EngineUnavailable: this version cannot build for the target, or the bundle must be compiled on another device.
+        BuildError: the graph does not reproduce its golden frames on this computer, or a compiler refused it.
     """
     loaded = load(job, progress)
     prepared = prepared_variants(job, loaded.compiler)
@@ -112,7 +112,7 @@ def build(job: Job, step: Step = lambda text: None, progress: Progress = silent)
 
 
 def load(job: Job, progress: Progress) -> Loaded:
-    """Find the target and its compiler, and keep the heads that are asked for; refuse what cannot be done before any work."""
+    """Find the target and its compiler, and keep the requested heads. Impossible requests are refused before any work."""
     name, target = find_target(job.target, job.targets, job.precision, job.dla)
     check_output(job)
     compiler = make_compiler(target.compile, CompilerSettings(job.target == HERE, target.memory_gb, job.plan, progress))
@@ -127,7 +127,7 @@ def load(job: Job, progress: Progress) -> Loaded:
 
 
 def prepared_variants(job: Job, compiler: Compiler) -> Variants | None:
-    """The variants that a prepared bundle brings for its device; None if new ones must be made."""
+    """The variants of a prepared bundle; None if new ones must be made."""
     if compiler.finishes_prepared and not job.heads and (contents := waiting(job.model)):
         return Variants(contents, prepared=True)
     return None
@@ -135,7 +135,7 @@ def prepared_variants(job: Job, compiler: Compiler) -> Variants | None:
 
 def new_variants(job: Job, loaded: Loaded, data: BuildData, step: Step) -> Variants:
     """Make the target's variants."""
-    # Imported here: it needs onnx and more, which a device that was sent the variants does not have.
+    # Imported here: it needs onnx and more, which a device with a prepared bundle does not have.
     from spatialnet_optimize.build.variants import VariantRequest, make_variants
 
     precisions = tuple(each for each in loaded.target.precisions if each == REFERENCE or each.startswith(job.precision))
@@ -144,7 +144,7 @@ def new_variants(job: Job, loaded: Loaded, data: BuildData, step: Step) -> Varia
 
 
 def compile_variants(job: Job, loaded: Loaded, data: BuildData, variants: Variants, step: Step) -> Compiled:
-    """Compile, measure and gate; in which order is the compiler's matter."""
+    """Compile, measure and gate; the compiler determines the order."""
 
     def measure(engines: Mapping[str, Engine], files: Mapping[str, bytes], timed: bool = True) -> list[Measured]:
         return measure_engines(engines, files, data.evidence, step, timed)
@@ -180,21 +180,21 @@ def check_output(job: Job) -> None:
 
 
 def require_device(job: Job, compiler: Compiler) -> None:
-    """Refuse to make a bundle for this computer's CPU of one that waits for a GPU, unless that is asked for by name.
+    """Refuse to build for this computer's CPU from a bundle prepared for a GPU, unless the target is `cpu`.
 
     Raises:
-        EngineUnavailable: the bundle waits for TensorRT, and why TensorRT cannot compile here.
+        EngineUnavailable: the bundle was prepared for TensorRT, and TensorRT cannot compile on this computer; with the reason.
     """
     if job.target != HERE or compiler.finishes_prepared or not waiting(job.model):
         return
     try:
         device_here()
-        why = "this computer's GPU is no target of the table"
+        why = "this computer's GPU is not in the table of targets"
     except (EngineUnavailable, MissingExtra) as error:
         why = str(error)
     raise EngineUnavailable(
-        f"{job.model.path} waits to be compiled by TensorRT, which cannot be done here: {why}. Build it on its device; or for this "
-        f"computer's CPU, with --target cpu"
+        f"{job.model.path} was prepared for TensorRT, which cannot compile on this computer: {why}. Build it on its "
+        "device, or for this computer's CPU with --target cpu"
     )
 
 

@@ -1,6 +1,6 @@
-"""A build that was done before is not done again: same model, options, images, libraries and machine give the same bundle.
+"""Build cache: a build with the same model, options, images, libraries and computer is reused.
 
-The cache is a folder of bundles, named by a hash of everything that a build depends on.
+The cache is a folder of bundles, named by a hash of all inputs of a build.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from spatialnet_training.data.table_formats import is_table, rows_of
 
 LIBRARIES = ("numpy", "onnx", "onnxruntime", "ml-dtypes", "tensorrt-rtx-cu13", "tensorrt")
 MOST = 16
-"""Bundles that are kept; the one that was used longest ago goes first."""
+"""Number of cached bundles; the least recently used one is deleted first."""
 
 
 def cache_folder() -> Path:
@@ -40,7 +40,7 @@ def cache_folder() -> Path:
 
 
 def key(job: Job) -> str:
-    """What the build depends on, as one hash."""
+    """Hash of all inputs of a build."""
     name, target = find_target(job.target, job.targets, job.precision, job.dla)
     parts = {
         "tool": __version__,
@@ -55,7 +55,7 @@ def key(job: Job) -> str:
 
 
 def content_hash(path: Path | None) -> str:
-    """Of a file, of every file below a folder with its name, or of a table and every file that it names."""
+    """Hash of a file, of a folder with the names of its files, or of a table and its files."""
     if path is None or not path.exists():
         return ""
     digest = hashlib.sha256()
@@ -88,13 +88,13 @@ def installed(library: str) -> str:
 
 Make = Callable[[Job, Step, Progress], tuple[Bundle, object]]
 OURS = Trust(allow_unsigned=True)
-"""What this machine has just built cannot be signed yet."""
+"""Trust for own builds, which cannot be signed yet."""
 
 
 def remembered(job: Job, step: Step, progress: Progress = silent, make: Make = build) -> Bundle:
-    """The bundle of this job: from the cache when it was built before and is still whole, else built and kept.
+    """The bundle of this job: from the cache if it is there and valid, otherwise built and cached.
 
-    Only `.snb` files are kept. Raises as `build` does.
+    Only `.snb` files are cached. Raises as `build`.
     """
     kept = cache_folder() / f"{key(job)}.snb"
     if kept.exists() and job.output.suffix == ".snb":
@@ -103,8 +103,8 @@ def remembered(job: Job, step: Step, progress: Progress = silent, make: Make = b
         except BundleError:
             kept.unlink()
         else:
-            step("the same build was done before: taken from the cache (--no-cache builds again)")
-            with suppress(OSError):  # a cache that may only be read
+            step("the same build is in the cache and is reused (--no-cache builds again)")
+            with suppress(OSError):  # a read-only cache
                 os.utime(kept)
             copy(kept, job.output)
             return open_bundle(job.output, OURS)
@@ -113,19 +113,19 @@ def remembered(job: Job, step: Step, progress: Progress = silent, make: Make = b
         try:
             keep(job.output, kept)
         except OSError as error:
-            step(f"warning: not kept for the next time: {error}")
+            step(f"warning: the build was not cached: {error}")
     return bundle
 
 
 def keep(bundle: Path, kept: Path) -> None:
-    """Put a bundle into the cache, and let the oldest go."""
+    """Add a bundle to the cache and delete the oldest one."""
     copy(bundle, kept)
     for old in sorted(kept.parent.glob("*.snb"), key=lambda each: each.stat().st_mtime)[:-MOST]:
         old.unlink()
 
 
 def copy(source: Path, target: Path) -> None:
-    """Whole or not at all."""
+    """Copy a file atomically."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with source.open("rb") as content, replaced(target, sync=False) as file:
         shutil.copyfileobj(content, file)

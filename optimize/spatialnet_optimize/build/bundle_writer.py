@@ -1,4 +1,4 @@
-"""What a build or an export writes: graph, engines, golden vectors and manifest, as one bundle."""
+"""Bundle writer of builds and exports: graph, engines, golden frames and manifest."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def built_bundle(
     tolerance: float,
     record: BuildRecord,
 ) -> Bundle:
-    """A bundle with engines beside the portable graph, its golden vectors taken over from the model it was built from.
+    """A bundle with engines and the portable graph. The golden frames are those of the source model.
 
     Args:
         engines: in order of preference.
@@ -62,11 +62,11 @@ def portable_bundle(
     provenance: Provenance,
     serial: int = 1,
 ) -> Bundle:
-    """A bundle that holds the FP32 graph alone: what an export gives and every build starts from.
+    """A bundle with only the FP32 graph: the result of an export and the input of every build.
 
     Args:
         frames: uint8 `[N, H, W, 3]` RGB, at least eight real images, which become the golden frames.
-        answers: what the reference says of them, float32 `[N, width]` for each head.
+        answers: outputs of the reference for them, float32 `[N, width]` per head.
     """
     contents = {MODEL: graph}
     for index, frame in enumerate(frames):

@@ -1,4 +1,4 @@
-"""The labelled images of a build: which sets fit the model, which images calibrate and which judge, decoded once."""
+"""Labelled images of a build: matching data sets, and the images for calibration and evaluation, decoded once."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from spatialnet_training.data.labelled_dataset import LabelledImages, open_label
 
 @dataclass(frozen=True, slots=True)
 class DataOptions:
-    """Which images a build calibrates with and judges by.
+    """Options for the images of a build.
 
     Attributes:
         labelled: folders, zips or tables of labelled images; empty for the shipped samples.
-        calibration: a folder of real images for static INT8; None to set some of the labelled ones aside.
-        budget: points of accuracy that a candidate may lose; says how many images are too few.
+        calibration: a folder of real images for static INT8; None: use some of the labelled ones.
+        budget: percentage points of accuracy that a variant may lose; determines the warning for too few images.
         prepared: the variants passed the gates on the computer that prepared the bundle.
     """
 
@@ -42,10 +42,10 @@ class DataOptions:
 
 @dataclass(frozen=True, slots=True)
 class BuildData:
-    """Images for calibration, and those by which candidates are judged.
+    """Images for calibration and for evaluation.
 
     Attributes:
-        problems: what the user should know of the images, a line each.
+        problems: warnings about the images, one line each.
     """
 
     calibration: Calibration
@@ -61,10 +61,10 @@ def load_data(options: DataOptions, model: Bundle, spec: ModelSpec) -> BuildData
     """Open, split and decode the images.
 
     Args:
-        spec: of the heads that are kept.
+        spec: with the kept heads.
 
     Raises:
-        DataRefused: a set that was asked for fits no head, or none of its images can be decoded.
+        DataRefused: a given data set matches no head, or none of its images can be decoded.
         MissingExtra: see `evidence_of`.
     """
     sets, problems = usable_sets(options.labelled or shipped_samples(), spec, bool(options.labelled))
@@ -76,8 +76,8 @@ def load_data(options: DataOptions, model: Bundle, spec: ModelSpec) -> BuildData
 
 
 def usable_sets(paths: Sequence[Path], spec: ModelSpec, asked: bool) -> tuple[list[LabelledImages], list[str]]:
-    """The labelled sets that fit a head of this model. A set that was asked for and does not fit is an error; a shipped one is
-    passed over, and the accuracy gate may then have nothing to judge by, which is said."""
+    """The labelled data sets that match a head of this model. A given set that does not match is an error. A shipped set that
+    does not match is ignored; if none is left, a warning says that accuracy is not gated."""
     sets: list[LabelledImages] = []
     for path in paths:
         images = open_labelled(path)
@@ -91,22 +91,22 @@ def usable_sets(paths: Sequence[Path], spec: ModelSpec, asked: bool) -> tuple[li
     if sets:
         return sets, []
     return [], [
-        "no labelled images fit this model's heads, so accuracy is not gated, only agreement on the golden frames; "
-        "give some with --labelled DIR"
+        "no labelled images match this model's heads, so only agreement on the golden frames is gated, not accuracy; "
+        "give images with --labelled DIR"
     ]
 
 
 def disambiguate(sets: list[LabelledImages]) -> list[LabelledImages]:
-    """The sets, those of one name by their paths: figures go by the name, and none may hide another's."""
+    """Give data sets of the same name unique names by their paths, because results are listed by name."""
     counts = Counter(images.name for images in sets)
     return [replace(images, name=str(images.tree.path)) if counts[images.name] > 1 else images for images in sets]
 
 
 def small_set_warnings(sets: list[LabelledImages], budget: float) -> list[str]:
-    """Where a single image is worth more than the budget: what is lost there is left to chance."""
+    """Warnings for data sets where a single image exceeds the budget, so that the result depends on chance."""
     return [
-        f"{len(images)} images of {images.name} judge the candidates, so that one answer more or less is "
-        f"{100 / len(images):.1f} points and the budget {budget:g}; more labelled images judge better"
+        f"{len(images)} images of {images.name} are used for the evaluation, so that one prediction is "
+        f"{100 / len(images):.1f} points, and the budget is {budget:g}; give more labelled images"
         for images in sets
         if len(images) * budget < 100
     ]
@@ -115,7 +115,7 @@ def small_set_warnings(sets: list[LabelledImages], budget: float) -> list[str]:
 def calibrate(
     folder: Path | None, model: Bundle, spec: ModelSpec, sets: list[LabelledImages]
 ) -> tuple[Calibration, list[LabelledImages]]:
-    """The calibration images, and the labelled ones that are left to judge by."""
+    """The calibration images, and the remaining labelled images for evaluation."""
     golden, _ = model.golden()
     learnt = model.manifest.provenance.image_counts
     if folder is not None:

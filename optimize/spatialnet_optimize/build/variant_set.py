@@ -1,4 +1,4 @@
-"""The variants of a build, as a device receives them too: no library beyond the runtime's is needed."""
+"""The variants of a build. This module needs only the runtime's libraries, because devices use it too."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Variants:
 
     Attributes:
         contents: name to graph, the FP32 reference first.
-        sensitivity: of a search, the effect of INT8 on each layer alone.
-        prepared: the graphs passed the gates on the computer that prepared the bundle.
+        sensitivity: of a search, the effect of INT8 on each single layer.
+        prepared: whether the graphs passed the gates on the computer that prepared the bundle.
     """
 
     contents: Mapping[str, bytes]

@@ -1,6 +1,6 @@
 """The variants of a portable graph that a target may run: FP32, FP16, BF16, INT8, FP8.
 
-Made on the host. A device is sent the variants and needs none of this.
+They are made on the host. A device receives the variants and does not need this module.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ Make = Callable[[bytes, Calibration], bytes]
 
 VARIANTS: dict[str, tuple[str, Make]] = {
     REFERENCE: ("the portable graph", lambda content, calibration: content),
-    "fp16": ("cast to FP16; norms, softmax and answers stay FP32", lambda content, calibration: to_fp16(content)),
-    "bf16": ("cast to BF16; norms, softmax and answers stay FP32", lambda content, calibration: to_bf16(content)),
+    "fp16": ("cast to FP16; norms, softmax and outputs stay FP32", lambda content, calibration: to_fp16(content)),
+    "bf16": ("cast to BF16; norms, softmax and outputs stay FP32", lambda content, calibration: to_bf16(content)),
     "int8-dynamic": ("dynamic INT8 of the linear layers", lambda content, calibration: int8_dynamic(content)),
     "int8-static": (
         "static INT8 of convolutions and linear layers",
         lambda content, calibration: int8_static(content, calibration.images, "cpu"),
     ),
     "int8-qdq": (
-        "INT8 Q/DQ of convolutions and linear layers, as TensorRT wants it",
+        "INT8 Q/DQ of convolutions and linear layers, in TensorRT's layout",
         lambda content, calibration: int8_static(content, calibration.images, "tensorrt"),
     ),
     "int8-qdq-fp16": (
@@ -44,27 +44,27 @@ VARIANTS: dict[str, tuple[str, Make]] = {
         lambda content, calibration: int8_static(to_fp16(content), calibration.images, "tensorrt"),
     ),
     "fp8-qdq": (
-        "FP8 Q/DQ of linear layers, as TensorRT wants it",
+        "FP8 Q/DQ of linear layers, in TensorRT's layout",
         lambda content, calibration: fp8_static(content, calibration.images),
     ),
 }
-"""Name to what it is and how it is made from the portable graph, from precise to less precise."""
+"""Name to description and factory, from precise to less precise."""
 
 SEARCH_IMAGES = 32
-"""Enough to rank the layers by; the gates judge the result on all labelled images."""
+"""Number of images for ranking the layers; the gates evaluate the result on all labelled images."""
 
 
 @dataclass(frozen=True, slots=True)
 class VariantRequest:
-    """Which variants to make, and of what.
+    """Request for variants.
 
     Attributes:
         portable: the FP32 graph.
         precisions: names in `VARIANTS`, the reference among them.
         calibration: for static INT8 and FP8.
-        scheme: how the search's INT8 is written: for ONNX Runtime or for TensorRT.
-        search: whether to quantise as many layers as the gates on answers allow, too.
-        budget: points of accuracy that the search may lose on any head.
+        scheme: INT8 layout of the search: for ONNX Runtime or for TensorRT.
+        search: whether to also quantise as many layers as the gates allow.
+        budget: percentage points of accuracy that the search may lose on any head.
     """
 
     portable: bytes
@@ -76,7 +76,7 @@ class VariantRequest:
 
 
 def make_variants(request: VariantRequest, evidence: Evidence, step: Step) -> Variants:
-    """Make every variant that is asked for."""
+    """Make every requested variant."""
     contents: dict[str, bytes] = {}
     for name in request.precisions:
         description, make = VARIANTS[name]
@@ -89,7 +89,7 @@ def make_variants(request: VariantRequest, evidence: Evidence, step: Step) -> Va
 
 
 def search(request: VariantRequest, evidence: Evidence, step: Step) -> tuple[bytes, tuple[LayerSensitivity, ...]]:
-    """Static INT8 of as many layers as the gates allow, the least sensitive first; and what each layer does alone."""
+    """Static INT8 of as many layers as the gates allow, the least sensitive first; and the sensitivity of each layer."""
     portable, images = request.portable, request.calibration.images
     ranked = sensitivities(portable, evidence.spec, images[:SEARCH_IMAGES], request.scheme, step)
 

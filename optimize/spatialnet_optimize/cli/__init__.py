@@ -1,1 +1,1 @@
-"""The commands of this room, one short file each: `build.py` (and `evaluate`), `export.py`, `cost.py`."""
+"""The commands `build` and `evaluate` (`build.py`), `export`, `cost` and `targets`."""

@@ -1,4 +1,4 @@
-"""The command `cost`: what a model would take on a Jetson, predicted."""
+"""The command `cost`: predicted latency of a model on Jetson devices."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from spatialnet_optimize.targets.roofline import BAND, Cost, layers, predict
 def cost(
     bundle: Annotated[str, typer.Argument(help="A .snb file, a bundle directory, or builtin:spatialnet-s.")],
     target: Annotated[
-        str, typer.Option(help="One device of 'spatialnet-edge targets'; by default all with known peaks.")
+        str, typer.Option(help="One device of 'spatialnet-edge targets'. Default: all with known peak rates.")
     ] = "",
-    targets_file: Annotated[Path | None, typer.Option(help="A TOML file with devices of your own.")] = None,
+    targets_file: Annotated[Path | None, typer.Option(help="A TOML file with your own devices.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the predictions to this file.", callback=to_be_written)] = None,
 ) -> None:
     """Predict latency from operations and bytes, with its error band. Measure on the device before you rely on it."""
@@ -31,7 +31,7 @@ def cost(
     known = [name for name, row in table_of_targets.items() if row.tera_ops and row.bandwidth]
     if target and target not in known:
         raise UsageError(
-            f"no peaks are known of '{target}'; there are {', '.join(known)}; give your own rows with --targets-file"
+            f"the peak rates of '{target}' are unknown; available: {', '.join(known)}; give your own rows with --targets-file"
         )
     opened = open_bundle(bundle)
     found = layers(opened.read(MODEL))
@@ -46,7 +46,8 @@ def cost(
     printer().print(cost_table(costs, title))
     if all(each.bound["launch"] > ALMOST_ALL for row in costs for each in row[1:]):
         printer().print(
-            f"Below FP32 this model waits for the start of its {len(found)} kernels: precision and power mode change little, fewer "
+            f"Below FP32 this model waits for the start of its {len(found)} kernels: precision and power mode change "
+            "little, fewer "
             f"layers or larger batches more.",
             soft_wrap=True,
         )

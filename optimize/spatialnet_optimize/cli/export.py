@@ -1,4 +1,4 @@
-"""`spatialnet-edge export`: from a checkpoint to the portable bundle that every build starts from."""
+"""The command `export`: from a checkpoint to a portable bundle, the input of every build."""
 
 from __future__ import annotations
 
@@ -20,13 +20,11 @@ def export(
     ),
     golden: Annotated[
         Path | None,
-        typer.Option(
-            help="At least 8 real images for the golden vectors, a folder, a zip or a CSV. Default: shipped samples."
-        ),
+        typer.Option(help="At least 8 real images for the golden frames: a folder, a zip or a CSV. Default: shipped samples."),
     ] = None,
-    serial: Annotated[int, typer.Option(min=0, help="Rises with every release of a model.")] = 1,
+    serial: Annotated[int, typer.Option(min=0, help="A number that increases with every release of a model.")] = 1,
 ) -> None:
-    """Export a checkpoint: uint8 pixels in, probabilities out, proved equal to torch on real images."""
+    """Export a checkpoint, from uint8 pixels to probabilities, and compare it with torch on real images."""
     bundle = export_checkpoint(checkpoint, output, golden, serial)
     printer().print(
         f"{bundle.path}: equal to torch within {PARITY:.0e} on {len(bundle.manifest.golden.frames)} real images",

@@ -16,18 +16,18 @@ from spatialnet_optimize.targets.catalogue import HERE, Target, load_targets
 
 
 def targets(
-    targets_file: Annotated[Path | None, typer.Option(help="A TOML file with devices of your own.")] = None,
+    targets_file: Annotated[Path | None, typer.Option(help="A TOML file with your own devices.")] = None,
 ) -> None:
     """List the devices that a bundle can be built for."""
     table = Table(Column("target", style="bold", no_wrap=True), "device", box=None, pad_edge=False)
-    table.add_row(HERE, "This machine: its GPU where TensorRT is installed, else its CPU")
+    table.add_row(HERE, "This computer: its GPU if TensorRT is installed, otherwise its CPU")
     for name, row in load_targets(targets_file).items():
         table.add_row(name, Group(row.description, *(Text(printable(line), style="dim") for line in details(row))))
     printer().print(table)
 
 
 def details(row: Target) -> list[str]:
-    """What is known of a device, in lines: precisions, software, hardware, speed."""
+    """Details of a device, one line each: precisions, software, hardware, speed."""
     software = [f"TensorRT {' to '.join(dict.fromkeys(row.tensorrt))}"] if row.tensorrt else []
     software += [f"JetPack {row.jetpack}"] if row.jetpack else []
     hardware = [f"compute capability {', '.join(row.compute_capability)}"] if row.compute_capability else []

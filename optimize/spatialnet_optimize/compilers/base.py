@@ -1,4 +1,4 @@
-"""What every compiler takes and gives."""
+"""The interface of compilers."""
 
 from __future__ import annotations
 
@@ -21,25 +21,26 @@ from spatialnet_optimize.quantization.scheme import Scheme
 
 
 class Measure(Protocol):
-    """Measures accuracy, agreement, golden difference and latency of open engines."""
+    """Function that measures accuracy, agreement, golden difference and latency of open engines."""
 
     def __call__(self, engines: Mapping[str, Engine], files: Mapping[str, bytes], timed: bool = True) -> Sequence[Measured]:
-        """`engines`: the FP32 reference first; `files`: for their sizes; `timed`: whether latency is read, else it stays 0."""
+        """`engines`: the FP32 reference first; `files`: for their sizes; `timed`: whether latency is measured, otherwise it is
+        0."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class CompileRequest:
-    """What to compile, and how the results are judged.
+    """What to compile, and how to evaluate the results.
 
     Attributes:
         variants: name to graph, the FP32 reference first.
-        model: whose golden vectors the engines must reproduce.
-        spec: of the graphs; fewer heads than the model's if some were left out.
-        budget: points of accuracy that a candidate may lose.
-        measure: judges engines that are open.
+        model: the bundle with the golden frames.
+        spec: of the graphs; may have fewer heads than the model.
+        budget: percentage points of accuracy that a variant may lose.
+        measure: evaluates open engines.
         step: called with one line of text for each step.
-        prepared: the variants passed the gates on the computer that prepared the bundle.
+        prepared: whether the variants passed the gates on the computer that prepared the bundle.
     """
 
     variants: Mapping[str, bytes]
@@ -53,12 +54,12 @@ class CompileRequest:
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """What a compiler made.
+    """Result of a compiler.
 
     Attributes:
-        files: that go into the bundle beside the portable graph, in order of preference.
-        libraries: name to version of the libraries that took part.
-        layers: of the chosen plan, as this device runs them; empty where nothing ran on a device.
+        files: engine files for the bundle, in order of preference.
+        libraries: name to version of the libraries used.
+        layers: of the chosen plan, as executed on this device; empty if nothing ran on a device.
     """
 
     decision: Decision
@@ -66,15 +67,15 @@ class Compiled:
     libraries: dict[str, str]
     layers: tuple[ExecutedLayer, ...] = ()
     notes: tuple[str, ...] = field(default=())
-    """What the user should know of the result, a line each."""
+    """Warnings about the result, one line each."""
 
 
 class Compiler(Protocol):
     """Makes engines for one kind of target.
 
     Attributes:
-        scheme: how INT8 is laid out in the graphs that it takes.
-        finishes_prepared: whether it compiles the graphs that a bundle brings for its device, so that none need be made here.
+        scheme: INT8 layout of its input graphs.
+        finishes_prepared: whether it compiles the graphs of a prepared bundle, so that no variants need to be made.
     """
 
     @property
@@ -87,21 +88,22 @@ class Compiler(Protocol):
         """Refuse options that this compiler would ignore, before any work.
 
         Raises:
-            UsageError: which options, and where they belong.
+            UsageError: with the options, and where to give them.
         """
         ...
 
     def compile(self, request: CompileRequest) -> Compiled:
-        """Make engines of the variants, judge them, and choose.
+        """Compile the variants, evaluate them, and choose one.
 
         Raises:
-            BuildError: the FP32 reference does not reproduce the golden vectors, or does not compile.
+            BuildError: the FP32 reference does not reproduce the golden frames, or does not compile.
         """
         ...
 
 
 def simulate(request: CompileRequest, timed: bool) -> Sequence[Measured]:
-    """Judge the variants that ONNX Runtime can run on this computer's CPU; their latency only where it is that of the target."""
+    """Evaluate the variants that ONNX Runtime can run on this computer's CPU. Latency is measured only if the CPU is the
+    target."""
     runnable = {name: graph for name, graph in request.variants.items() if name not in NOT_RUN_ON_A_CPU}
     engines = {name: open_candidate(name, graph, request.spec) for name, graph in runnable.items()}
     try:
@@ -112,7 +114,7 @@ def simulate(request: CompileRequest, timed: bool) -> Sequence[Measured]:
 
 
 def golden_difference(engine: Engine, request: CompileRequest) -> float:
-    """The largest difference of a probability from the golden answers."""
+    """The largest difference of a probability from the golden outputs."""
     frames, expected = request.model.golden()
     answers = predict(engine, frames)
     return max(float(np.max(difference(head, answers[head.name], expected[head.name]))) for head in request.spec.outputs)

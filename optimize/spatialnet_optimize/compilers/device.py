@@ -8,10 +8,10 @@ from spatialnet_optimize.compilers.plan_builder import TENSORRT, load_builder
 
 
 def device_here() -> DeviceRecord:
-    """The GPU that TensorRT can use here.
+    """The GPU of this computer that TensorRT can use.
 
     Raises:
-        EngineUnavailable, MissingExtra: why there is none.
+        EngineUnavailable, MissingExtra: there is none; with the reason.
     """
     load_builder(TENSORRT)
     device = open_device()

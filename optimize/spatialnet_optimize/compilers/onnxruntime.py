@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: nothing is compiled; the fastest graph that passes goes into the bundle."""
+"""ONNX Runtime on the CPU: nothing is compiled; the bundle gets the fastest graph that passes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from spatialnet_optimize.quantization.scheme import Scheme
 
 @final
 class OnnxRuntimeCompiler:
-    """Runs the variants as they are."""
+    """Runs the variants directly."""
 
     scheme: Scheme = "cpu"
     finishes_prepared = False
 
     def check(self, options: PlanOptions) -> None:
         if options != DEFAULT:
-            raise UsageError(f"{PLAN_OPTIONS}: this target has none; leave them out")
+            raise UsageError(f"{PLAN_OPTIONS}: this target has none; remove them")
 
     def compile(self, request: CompileRequest) -> Compiled:
         decision = decide(simulate(request, timed=True), request.budget)
@@ -31,7 +31,7 @@ class OnnxRuntimeCompiler:
 
 
 def preferred_engines(decision: Decision) -> dict[EngineRecord, bytes]:
-    """The winner's graph; nothing if that is the portable graph, which every bundle has."""
+    """The chosen graph; empty if it is the portable graph, which every bundle has."""
     if decision.winner.name == REFERENCE:
         return {}
     precision = decision.winner.name

@@ -1,7 +1,8 @@
-"""Plans from NVIDIA's builders: TensorRT on the device, TensorRT for RTX on any Linux machine. Their Python interfaces are one.
+"""Build plans with NVIDIA's builders: TensorRT on the device, TensorRT for RTX on any Linux computer. Their Python interface
+is the same.
 
-Networks are strongly typed: the graph says what precision each layer runs in, and the builder cannot change it silently. That
-serves TensorRT 10.3 to 11.4 with one path. A test holds every name that is used here against the real bindings of several releases.
+Networks are strongly typed: the graph sets the precision of each layer, and the builder cannot change it silently. This works
+for TensorRT 10.3 to 11.4. A test checks every name that is used here against the real bindings of several releases.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from spatialnet_edge.engines import tensorrt_plans
 from spatialnet_edge.engines.tensorrt_plans import Library
 
 Progress = Callable[[str, int, int], None]
-"""Told a phase of the build, the step that is done, and how many there are."""
+"""Called with a phase of the build, the number of completed steps, and their total."""
 
 
 def silent(phase: str, done: int, steps: int) -> None:
-    """A `Progress` that tells nobody."""
+    """A `Progress` that does nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +33,10 @@ class PlanLibrary:
     """One of NVIDIA's builders.
 
     Attributes:
-        runtime: the library that it belongs to.
-        program: the command-line program that does the same.
-        times_kernels: whether building measures kernels on the GPU, which a timing cache then remembers; RTX picks its kernels when
-            the device loads the plan, and its builder fails if it is given a cache.
+        runtime: its runtime library.
+        program: the equivalent command-line program.
+        times_kernels: whether the builder times kernels on the GPU and uses a timing cache. RTX chooses its kernels when the
+            device loads the plan, and its builder fails if it gets a cache.
     """
 
     runtime: Library
@@ -59,16 +60,16 @@ PLAN_OPTIONS = "options of NVIDIA's builders (batches, level, workspace, version
 
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
-    """How a plan is built.
+    """Options for building a plan.
 
     Attributes:
-        batches: a profile of fixed shape for each.
-        level: of optimisation, 0 to 5; None for the builder's own.
-        workspace_mb: the most scratch memory that a kernel may take; 8 GB boards need a limit. None for all there is.
-        version_compatible: later releases can load it, at some cost in speed.
-        strip_weights: leave the weights out; the device puts them in from the graph (a small uplink).
-        dla_core: use this deep-learning accelerator, and the GPU for what it cannot do.
-        timing_cache: what an earlier build measured, from `Plan.timing_cache`.
+        batches: one fixed-shape profile per batch size.
+        level: optimisation level, 0 to 5; None: the builder's default.
+        workspace_mb: limit of scratch memory per kernel; needed on 8 GB boards. None: no limit.
+        version_compatible: later releases can load the plan; slower.
+        strip_weights: build without weights; the device loads them from the graph (small upload).
+        dla_core: use this deep-learning accelerator, and the GPU for unsupported layers.
+        timing_cache: timings of an earlier build, from `Plan.timing_cache`.
     """
 
     batches: tuple[int, ...] = (1,)
@@ -88,9 +89,9 @@ class Plan:
     """A compiled engine.
 
     Attributes:
-        version: of the library, which is the only one that can load it unless it is version-compatible.
-        timing_cache: makes the next build of a similar network faster; empty where the builder measures nothing.
-        on_dla, layers: how many layers the accelerator takes, of how many.
+        version: of the library; only this one can load the plan unless it is version-compatible.
+        timing_cache: speeds up the next build of a similar network; empty if the builder does not time kernels.
+        on_dla, layers: number of layers on the accelerator, and of all layers.
     """
 
     content: bytes
@@ -102,7 +103,7 @@ class Plan:
 
 
 def load_builder(library: PlanLibrary) -> Any:
-    """The library's module; raises as `tensorrt_plans.load_library`."""
+    """Import the library's module; raises as `tensorrt_plans.load_library`."""
     return tensorrt_plans.load_library(library.runtime)
 
 
@@ -111,8 +112,8 @@ class PlanBuilder:
     """Builds the plans of several graphs with the same library and options.
 
     Attributes:
-        progress: told how far the builder is.
-        timings: a file that keeps what the builder measured on this device, so that the next build need not; None keeps nothing.
+        progress: called with the builder's progress.
+        timings: a file for the timing cache of this device; None: no cache.
     """
 
     library: PlanLibrary
@@ -124,17 +125,17 @@ class PlanBuilder:
         """Build a plan; as `build_plan`."""
         plan = self._build(content, shape, strip_weights=False)
         if self.timings is not None and plan.timing_cache:
-            with suppress(OSError):  # the next build takes longer, that is all
+            with suppress(OSError):  # only the next build takes longer
                 self.timings.parent.mkdir(parents=True, exist_ok=True)
                 write_durably(self.timings, plan.timing_cache)
         return plan
 
     def without_weights(self, content: bytes, shape: tuple[int, int, int]) -> bytes:
-        """The same plan without its weights, which the device puts in from the graph."""
+        """The same plan without weights, which the device loads from the graph."""
         return self._build(content, shape, strip_weights=True).content
 
     def _build(self, content: bytes, shape: tuple[int, int, int], strip_weights: bool) -> Plan:
-        """Use what was measured before: kernels are timed once, and chosen alike with weights and without."""
+        """Build with the timing cache: kernels are timed once, and the choice is the same with and without weights."""
         known = self.timings.read_bytes() if self.timings is not None and self.timings.is_file() else b""
         options = replace(self.options, timing_cache=known, strip_weights=strip_weights)
         return build_plan(self.library, content, shape, options, self.progress)
@@ -171,7 +172,7 @@ def build_plan(
     config.progress_monitor = progress_monitor(trt, progress)
     configure(trt, config, options)
     if library.runtime.user_memory:
-        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # else its work may not be capturable as a CUDA graph
+        config.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)  # otherwise its work may not be capturable as a CUDA graph
     cache = attach_timing_cache(config, options.timing_cache) if library.times_kernels else None
     for batch in options.batches:
         profile = builder.create_optimization_profile()
@@ -190,7 +191,8 @@ def build_plan(
 
 
 def attach_timing_cache(config: Any, known: bytes) -> Any:
-    """Give the builder what it measured before; an empty cache where it rejects that (another device or release, a torn file)."""
+    """Give the timing cache to the builder; an empty one if it rejects the cache (another device or release, a damaged
+    file)."""
     cache = config.create_timing_cache(known)
     if cache is not None and config.set_timing_cache(cache, False):
         return cache
@@ -201,8 +203,8 @@ def attach_timing_cache(config: Any, known: bytes) -> Any:
 
 def configure(trt: Any, config: Any, options: PlanOptions) -> None:
     """Set the options on a builder's configuration."""
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that the plan can be asked what it runs in
-    config.clear_flag(trt.BuilderFlag.TF32)  # FP32 means FP32: it is the reference of all other variants
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that the inspector reports the executed precision
+    config.clear_flag(trt.BuilderFlag.TF32)  # no TF32: FP32 is the reference of all other variants
     if options.level is not None:
         config.builder_optimization_level = options.level
     if options.workspace_mb is not None:
@@ -220,7 +222,7 @@ def configure(trt: Any, config: Any, options: PlanOptions) -> None:
 def trtexec(
     library: PlanLibrary, shape: tuple[int, int, int], options: PlanOptions = DEFAULT, graph: str = "model.onnx"
 ) -> str:
-    """The command of NVIDIA's own program that builds the same plan, for who wants to check ours. First batch alone."""
+    """The command of NVIDIA's program that builds the same plan, for comparison. Only for the first batch size."""
     fixed = "x".join(map(str, (options.batches[0], *shape)))
     words = [
         library.program,
@@ -243,7 +245,7 @@ def trtexec(
 
 
 def progress_monitor(trt: Any, progress: Progress) -> Any:
-    """Tells `progress` of every step of the builder."""
+    """Reports every step of the builder to `progress`."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:

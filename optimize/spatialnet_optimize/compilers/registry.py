@@ -1,4 +1,4 @@
-"""Which compiler serves which target: a table."""
+"""The table of compilers by target."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from spatialnet_optimize.compilers.tensorrt_rtx import TensorRtRtxCompiler
 
 @dataclass(frozen=True, slots=True)
 class CompilerSettings:
-    """What a compiler is made with.
+    """Settings for making a compiler.
 
     Attributes:
         on_device: whether this computer is the target.
@@ -47,7 +47,7 @@ def onnxruntime(settings: CompilerSettings) -> Compiler:
 
 
 def tensorrt(settings: CompilerSettings) -> Compiler:
-    """On the device it compiles; elsewhere it prepares."""
+    """The compiler on the device itself; elsewhere the preparing one."""
     if not settings.on_device:
         return TensorRtHost()
     device = device_here()
@@ -65,15 +65,15 @@ COMPILERS: Mapping[str, Callable[[CompilerSettings], Compiler]] = {
     "tensorrt": tensorrt,
     "tensorrt_rtx": tensorrt_rtx,
 }
-"""By the name that a target's row gives under `compile`."""
+"""Compilers by the value of `compile` in a target's row."""
 
 
 def make_compiler(name: str, settings: CompilerSettings) -> Compiler:
-    """The compiler of a target, which has agreed to the options.
+    """Make the compiler of a target and check the options.
 
     Raises:
         UsageError: see `Compiler.check`.
-        EngineUnavailable, MissingExtra: its library is not here.
+        EngineUnavailable, MissingExtra: its library is not installed.
     """
     compiler = COMPILERS[name](settings)
     compiler.check(settings.options)
@@ -81,7 +81,7 @@ def make_compiler(name: str, settings: CompilerSettings) -> Compiler:
 
 
 def timing_cache(library: PlanLibrary, device: DeviceRecord) -> Path:
-    """The file with what the builder measured on a device: worth nothing on another, or to another release."""
+    """The timing-cache file of a device and release; it is not valid for others."""
     version = str(load_builder(library).__version__)
     parts = (library.module, version, device.compute_capability, device.name, device.board or "", str(device.multiprocessors))
     name = "-".join(part for part in parts if part)

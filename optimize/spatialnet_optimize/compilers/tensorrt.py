@@ -1,6 +1,6 @@
-"""TensorRT's second step, on the device: compile every variant, run and time each plan, and keep the fastest that passes.
+"""TensorRT's second step, on the device: compile every variant, run and time each plan, and choose the fastest that passes.
 
-The graphs come with the bundle (see `tensorrt_host.py`). This needs neither torch nor onnx.
+The graphs are in the bundle (see `tensorrt_host.py`). This step needs neither torch nor onnx.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from spatialnet_optimize.evaluation.gates import GOLDEN_TOLERANCE, REFERENCE, Me
 from spatialnet_optimize.quantization.scheme import Scheme
 
 WORKSPACE_SHARE = 8
-"""The builder's scratch memory is at most one part in so many of the board's, which the GPU shares with everything else."""
+"""The builder's scratch memory is at most this fraction (1/N) of the board's memory, which CPU and GPU share."""
 
 
 class PlanRunner(Protocol):
-    """Opens plans on the device, and reads back what they run."""
+    """Opens plans on the device and reads their executed layers."""
 
     def open(self, record: EngineRecord, content: bytes, weights: bytes | None, spec: ModelSpec) -> Engine: ...
 
     def layers(self, engine: Engine) -> Sequence[ExecutedLayer]:
-        """The layers that an open plan really runs, with precision and time."""
+        """The executed layers of an open plan, with precision and time."""
         ...
 
 
@@ -55,10 +55,10 @@ class DeviceRunner:
 
 @dataclass(frozen=True, slots=True)
 class BuiltVariant:
-    """A variant whose plan runs here.
+    """A variant with a plan that runs on this device.
 
     Attributes:
-        stripped: the same plan without its weights; None if it was not asked for.
+        stripped: the same plan without weights; None if not requested.
     """
 
     name: str
@@ -70,13 +70,13 @@ class BuiltVariant:
 
     @property
     def executed(self) -> dict[str, int]:
-        """How many layers run in each precision, the commonest first."""
+        """Number of layers per executed precision, the most common first."""
         return dict(Counter(layer.precision for layer in self.layers if layer.precision).most_common())
 
 
 @dataclass(frozen=True, slots=True)
 class FailedVariant:
-    """A variant that does not compile or does not run, and why."""
+    """A variant that does not compile or run, and the reason."""
 
     name: str
     graph: bytes
@@ -90,7 +90,7 @@ class TensorRtCompiler:
 
     Attributes:
         builder: makes the plans.
-        device: that they are for.
+        device: of the plans.
         runner: opens them.
     """
 
@@ -101,7 +101,7 @@ class TensorRtCompiler:
     finishes_prepared: bool = field(default=True, init=False)
 
     def check(self, options: PlanOptions) -> None:
-        """All of them apply here."""
+        """All options are valid here."""
 
     def compile(self, request: CompileRequest) -> Compiled:
         built: list[BuiltVariant] = []
@@ -110,7 +110,7 @@ class TensorRtCompiler:
             request.step(f"compile {name} with {self.builder.library.title} for {self.device.name}")
             try:
                 built.append(self._build(name, graph, request.spec))
-            except SpatialNetError as error:  # one variant must not end the build of the others
+            except SpatialNetError as error:  # a failing variant must not stop the others
                 if name == REFERENCE:
                     raise
                 failed.append(FailedVariant(name, graph, str(error)))
@@ -133,7 +133,7 @@ class TensorRtCompiler:
         found = BuiltVariant(name, graph, plan, CheckedEngine(engine), layers)
         if name != REFERENCE and not found.executed:
             found.engine.close()
-            raise BuildError("the library's inspector names no layer's precision, so that nothing shows what the plan runs in")
+            raise BuildError("the library's inspector reports no precisions, so the executed precision is unknown")
         return found
 
     def _decide(
@@ -156,7 +156,7 @@ class TensorRtCompiler:
             self._require_refit(request, chosen, files)
         notes: tuple[str, ...] = ()
         if self.builder.options.dla_core is not None:
-            notes = (f"DLA: {chosen.plan.on_dla} of {chosen.plan.layers} layers; the GPU takes the others",)
+            notes = (f"DLA: {chosen.plan.on_dla} of {chosen.plan.layers} layers; the GPU runs the others",)
         libraries = {"onnxruntime": str(ort.__version__), self.builder.library.module: chosen.plan.version}
         complete = replace(decision, records=(*decision.records, *lost))
         return Compiled(complete, files, libraries, chosen.layers, notes)
@@ -176,7 +176,7 @@ class TensorRtCompiler:
         )
 
     def _files(self, chosen: BuiltVariant) -> dict[EngineRecord, bytes]:
-        """The plan, and the graph that a stripped one takes its weights from."""
+        """The plan file, and the graph with the weights of a stripped plan."""
         if chosen.stripped is None:
             return {self._record(chosen.name, chosen.plan): chosen.plan.content}
         if chosen.name == REFERENCE:
@@ -185,17 +185,17 @@ class TensorRtCompiler:
         return {self._record(chosen.name, chosen.plan, weights=graph.path): chosen.stripped, graph: chosen.graph}
 
     def _require_refit(self, request: CompileRequest, chosen: BuiltVariant, files: Mapping[EngineRecord, bytes]) -> None:
-        """Open the stripped plan as the bundle's user will, and hold it against the golden vectors.
+        """Open the stripped plan as a user of the bundle does, and run the golden test.
 
         Raises:
-            BuildError: it does not open, or answers otherwise.
+            BuildError: it does not load, or its outputs differ.
         """
-        request.step("open the plan without weights, with those of its graph")
+        request.step("load the plan without weights, with the weights of its graph")
         plan, content = next(iter(files.items()))
         try:
             engine = CheckedEngine(self.runner.open(plan, content, chosen.graph, request.spec))
         except SpatialNetError as error:
-            raise BuildError(f"the plan without weights does not open: {error}; build without --strip-weights") from error
+            raise BuildError(f"the plan without weights does not load: {error}; build without --strip-weights") from error
         try:
             found = golden_difference(engine, request)
         finally:
@@ -203,11 +203,12 @@ class TensorRtCompiler:
         allowed = GOLDEN_TOLERANCE[chosen.name]
         if not found <= allowed:
             raise BuildError(
-                f"the plan without weights answers otherwise: probabilities differ by {found:.3f} on the golden frames, allowed "
+                f"the plan without weights gives other results: probabilities differ by {found:.3f} on the golden "
+                "frames, allowed "
                 f"{allowed:.3f}; build without --strip-weights"
             )
 
 
 def workspace(options: PlanOptions, memory_gb: float) -> PlanOptions:
-    """The options with a limit of scratch memory that leaves the board room to work, unless one was given."""
+    """The options with a default limit of scratch memory, unless one was given."""
     return replace(options, workspace_mb=options.workspace_mb or int(memory_gb * 1024 / WORKSPACE_SHARE) or None)

@@ -1,7 +1,7 @@
-"""TensorRT's first step, on the host: judge the variants, and send those that pass with the bundle.
+"""TensorRT's first step, on the host: evaluate the variants, and add those that pass to the bundle.
 
-TensorRT times kernels on the very GPU, so it compiles on the device alone. The host has the memory that quantisation needs
-(quantisers run out of it on 8 GB boards), and judges every variant as ONNX Runtime computes it.
+TensorRT times kernels on the target GPU, so it compiles only on the device. The host has the memory for quantisation
+(quantisers run out of memory on 8 GB boards), and evaluates every variant with ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from spatialnet_optimize.evaluation.gates import REFERENCE, Decision, decide, re
 from spatialnet_optimize.quantization.scheme import Scheme
 
 GRAPHS = "graphs"
-"""The folder of a bundle with the graphs that wait for their device."""
+"""The folder of a bundle with the graphs to be compiled on the device."""
 
 
 @final
@@ -33,10 +33,10 @@ class TensorRtHost:
 
     def check(self, options: PlanOptions) -> None:
         if options != DEFAULT:
-            raise UsageError(f"{PLAN_OPTIONS}: give them where the plan is compiled, on the device, with --target here")
+            raise UsageError(f"{PLAN_OPTIONS}: give them on the device, where the plan is compiled, with --target here")
 
     def compile(self, request: CompileRequest) -> Compiled:
-        """Choose nothing yet but FP32, which runs everywhere; the files are the graphs that passed."""
+        """Choose only FP32 for now, which runs everywhere; the files are the graphs that passed."""
         measured = simulate(request, timed=False)
         reference = decide(measured[:1], request.budget).winner
         judged = {each.name: each for each in measured}
@@ -46,27 +46,27 @@ class TensorRtHost:
             each = judged.get(name)
             verdict = "" if each is None else refusal(each, reference, request.budget)
             if not verdict:
-                if name != REFERENCE:  # which travels as the portable graph anyway
+                if name != REFERENCE:  # already in the bundle as the portable graph
                     graphs[waiting_graph(name)] = content
                 how = (
-                    "not judged: ONNX Runtime has no CPU kernels for it"
+                    "not evaluated: ONNX Runtime has no CPU kernels for it"
                     if each is None
                     else "passes, simulated by ONNX Runtime"
                 )
                 verdict = f"to be compiled on the device; {how}"
             shown = unseen(name, content) if each is None else each
             records.append(record(replace(shown, p50_ms=0.0, p99_ms=0.0), reference, False, verdict))
-        reason = f"{len(graphs) + 1} variants wait for their device: run 'spatialnet-edge build BUNDLE --target here' there"
+        reason = f"{len(graphs) + 1} variants are prepared: run 'spatialnet-edge build BUNDLE --target here' on the device"
         return Compiled(Decision(reference, reason, tuple(records)), graphs, {"onnxruntime": str(ort.__version__)})
 
 
 def waiting_graph(name: str) -> EngineRecord:
-    """The record of a graph that waits for its device."""
+    """The record of a graph to be compiled on the device."""
     return EngineRecord(path=f"{GRAPHS}/{name}.onnx", backend=TENSORRT.module, precision=name, portable=False)
 
 
 def waiting(bundle: Bundle) -> dict[str, bytes]:
-    """The variants that a bundle brings for its device, FP32 first; empty for a bundle that was not prepared."""
+    """The variants of a prepared bundle, FP32 first; empty for a bundle that was not prepared."""
     found = {
         PurePosixPath(engine.path).stem: bundle.read(engine.path)
         for engine in bundle.manifest.engines

@@ -1,4 +1,4 @@
-"""TensorRT for RTX: its builder needs no GPU, so plans are made on any Linux computer, and nothing is timed."""
+"""TensorRT for RTX: its builder needs no GPU, so plans are built on any Linux computer and not timed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from spatialnet_optimize.evaluation.gates import Decision, record, refusal, unse
 from spatialnet_optimize.quantization.scheme import Scheme
 
 PREFERRED = ("fp16", "fp32")
-"""Without a GPU nothing can be timed. FP16 is what RTX GPUs are made for; INT8 need not be faster for a transformer (TensorRT
-issues 3186 and 4273), so it is compiled and reported, and chosen only where it was timed."""
+"""Order of preference without timings. RTX GPUs are made for FP16. INT8 may not be faster for a transformer (TensorRT issues
+3186 and 4273), so it is compiled and reported, but chosen only if it was timed."""
 
 
 @final
@@ -31,7 +31,7 @@ class TensorRtRtxCompiler:
 
     def check(self, options: PlanOptions) -> None:
         if options.strip_weights:
-            raise UsageError("TensorRT for RTX strips weights only where there is a GPU; leave out --strip-weights")
+            raise UsageError("TensorRT for RTX strips weights only with a GPU; remove --strip-weights")
 
     def compile(self, request: CompileRequest) -> Compiled:
         measured = simulate(request, timed=False)
@@ -40,17 +40,17 @@ class TensorRtRtxCompiler:
         reference = measured[0]
         verdicts = {each.name: refusal(each, reference, request.budget) for each in measured}
         plans = {name: self.builder.compile(graph, request.spec.input.shape) for name, graph in request.variants.items()}
-        chosen = next(name for name in PREFERRED if name in plans and not verdicts.get(name, "not judged"))
+        chosen = next(name for name in PREFERRED if name in plans and not verdicts.get(name, "not evaluated"))
         version = plans[chosen].version
         library = f"{self.builder.library.title} {version}"
         records: list[CandidateRecord] = []
         for name, plan in plans.items():
             each = replace(simulated.get(name) or unseen(name, plan.content), content=plan.content, p50_ms=0.0, p99_ms=0.0)
             passed = f"compiled with {library}; accuracy simulated by ONNX Runtime; not timed: no GPU was used"
-            unjudged = f"compiled with {library}; not judged: ONNX Runtime has no CPU kernels for it"
+            unjudged = f"compiled with {library}; not evaluated: ONNX Runtime has no CPU kernels for it"
             verdict = verdicts.get(name, unjudged) or (f"chosen: {passed}" if name == chosen else passed)
             records.append(record(each, reference, name == chosen, verdict))
-        reason = f"{chosen} is the most precise of the fast forms that keeps its accuracy; nothing was timed on a GPU"
+        reason = f"{chosen} is the most precise of the fast variants that keep their accuracy; nothing was timed on a GPU"
         engine = EngineRecord(
             path=f"engines/rtx.{chosen}.plan",
             backend=self.builder.library.module,

@@ -1,5 +1,5 @@
-"""What a model is worth, and which model may fly.
+"""Evaluation of models, and the gates of a build.
 
-Start with `metrics.py` (accuracy, agreement, latency), then `candidate_evaluation.py` (the same for every candidate of a build),
-`gates.py` (which candidate passes) and `pareto.py` (accuracy against latency).
+Start with `metrics.py` (accuracy, agreement) and `latency.py`, then `candidate_evaluation.py` (all variants of a build),
+`gates.py` (which variant passes) and `pareto.py` (accuracy against latency).
 """

@@ -1,6 +1,6 @@
-"""Measure candidates that run here: accuracy, agreement, difference on the golden frames, latency.
+"""Evaluation of variants on this computer: accuracy, agreement, difference on the golden frames, latency.
 
-A build decodes its labelled images once (`decoded`) and judges every candidate by them.
+A build decodes its labelled images once (`decoded`) and evaluates every variant on them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Step = Callable[[str], None]
 """Called with one line before each step of the work."""
 
 GATE_THREADS = 1
-"""Latency is compared on one thread: what a frame costs, whatever the number of cores."""
+"""Latency is compared on one thread, independent of the number of cores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +57,14 @@ def decoded(sets: Sequence[LabelledImages], spec: InputSpec) -> list[DecodedSet]
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the candidates of one build are judged by.
+    """Data for evaluating the variants of a build.
 
     Attributes:
-        spec: the heads that are kept.
+        spec: with the kept heads.
         golden_frames: uint8 `[N, H, W, bands]`.
-        golden_expected: head to the reference's answers, float32 `[N, width]`.
-        sets: labelled images; none where no labels fit the model.
-        corrupted: of each set, some of its images with each gated corruption; none for what is no colour picture.
+        golden_expected: head to the reference's outputs, float32 `[N, width]`.
+        sets: labelled images; empty if no labels match the model.
+        corrupted: some images of each set with each gated corruption; empty without colour bands.
         not_land: pictures without land, uint8 `[N, H, W, 3]`; None for a model without an output `known`.
     """
 
@@ -77,7 +77,7 @@ class Evidence:
 
 
 def drawn_pictures(spec: ModelSpec, prepared: bool) -> NDArray[np.uint8] | None:
-    """Pictures without land; None where OpenCV, which draws them, is missing and the variants were judged by them before."""
+    """Pictures without land; None if OpenCV, which draws them, is missing and the variants were already evaluated on them."""
     try:
         return not_land_pictures(spec.input)
     except MissingExtra:
@@ -90,8 +90,8 @@ def evidence_of(model: Bundle, spec: ModelSpec, sets: Sequence[DecodedSet], prep
     """What the candidates are judged by.
 
     Args:
-        prepared: the candidates passed every gate on the computer that prepared the bundle. A device without OpenCV may then leave
-            the pictures without land out.
+        prepared: the candidates passed every gate on the computer that prepared the bundle. A device without OpenCV may then
+            leave the pictures without land out.
 
     Raises:
         MissingExtra: OpenCV, which draws the pictures without land, is not installed.
@@ -103,11 +103,11 @@ def evidence_of(model: Bundle, spec: ModelSpec, sets: Sequence[DecodedSet], prep
 
 
 CORRUPTED_IMAGES = 48
-"""Images of each set that are corrupted, each in four ways."""
+"""Number of images per set to corrupt, each in four ways."""
 
 
 def corrupted_accuracy(engine: Engine, evidence: Evidence) -> float | None:
-    """Mean figure over the heads, the labelled sets and their corruptions, 0 to 1; None where nothing is corrupted."""
+    """Mean metric over the heads, the labelled sets and their corruptions, 0 to 1; None without corrupted images."""
     figures = [
         gated_accuracy(evidence.spec, each.labelled, poor, [predict(engine, one.images) for one in poor])
         for each, poor in zip(evidence.sets, evidence.corrupted, strict=False)
@@ -123,12 +123,12 @@ def not_land_withheld(engine: Engine, evidence: Evidence) -> float | None:
 
 
 def open_candidate(name: str, content: bytes, spec: ModelSpec) -> Engine:
-    """A variant, to be judged on this computer's CPU."""
+    """Open a variant for evaluation on this computer's CPU."""
     return CheckedEngine(OnnxRuntimeBackend(fuse=name not in ROUNDED_ON_A_CPU).open(content, spec, GATE_THREADS))
 
 
 def measure_candidates(contents: Mapping[str, bytes], evidence: Evidence, step: Step, timed: bool = True) -> list[Measured]:
-    """Measure variants with ONNX Runtime; see `measure_engines`."""
+    """Evaluate variants with ONNX Runtime; see `measure_engines`."""
     with ExitStack() as cleanup:
         engines: dict[str, Engine] = {}
         for name, content in contents.items():
@@ -140,30 +140,30 @@ def measure_candidates(contents: Mapping[str, bytes], evidence: Evidence, step: 
 def measure_engines(
     engines: Mapping[str, Engine], contents: Mapping[str, bytes], evidence: Evidence, step: Step, timed: bool = True
 ) -> list[Measured]:
-    """Measure engines that are open.
+    """Evaluate open engines.
 
     Args:
         engines: the FP32 reference first.
-        timed: whether latency is measured; it stays 0 otherwise, for gates that do not read it.
+        timed: whether latency is measured; otherwise it is 0.
     """
     answers = labelled_answers(engines, evidence, step)
     measured = [measured_answers(name, engines, contents, answers, evidence) for name in engines]
     if not timed:
         return measured
-    step(f"latency: {len(engines)} candidates in turn on {GATE_THREADS} thread")
+    step(f"latency: {len(engines)} variants in turn on {GATE_THREADS} thread")
     times = latencies(list(engines.values()), [evidence.golden_frames[0]] * len(engines))
     return [replace(each, p50_ms=time.p50_ms, p99_ms=time.p99_ms) for each, time in zip(measured, times, strict=True)]
 
 
 Answers = Mapping[str, Sequence[Outputs]]
-"""Candidate to its answers on each labelled set."""
+"""Variant to its outputs on each labelled set."""
 
 
 def labelled_answers(engines: Mapping[str, Engine], evidence: Evidence, step: Step) -> Answers:
-    """What every engine answers on the labelled images."""
+    """The outputs of every engine for the labelled images."""
     found: dict[str, list[Outputs]] = {name: [] for name in engines}
     for each in evidence.sets:
-        step(f"accuracy: {len(each)} labelled images of {each.labelled.name}, {len(engines)} candidates")
+        step(f"accuracy: {len(each)} labelled images of {each.labelled.name}, {len(engines)} variants")
         for name, engine in engines.items():
             found[name].append(predict(engine, each.pixels.images))
     return found
@@ -172,7 +172,7 @@ def labelled_answers(engines: Mapping[str, Engine], evidence: Evidence, step: St
 def measured_answers(
     name: str, engines: Mapping[str, Engine], contents: Mapping[str, bytes], answers: Answers, evidence: Evidence
 ) -> Measured:
-    """One candidate's figures, all but its latency."""
+    """All metrics of one variant except latency."""
     spec, expected = evidence.spec, evidence.golden_expected
     golden = predict(engines[name], evidence.golden_frames)
     scores = {

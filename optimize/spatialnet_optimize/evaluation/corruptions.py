@@ -1,8 +1,8 @@
-"""Corruptions of ImageNet-C (Hendrycks and Dietterich 2019, arXiv 1903.12261), seeded, on images at their own size.
+"""Corruptions of ImageNet-C (Hendrycks and Dietterich 2019, arXiv 1903.12261), seeded, on images at their original size.
 
-Of the libraries that have them, `imagecorruptions` needs numba and `opencv-python`, which overwrites the headless build that this
-project uses, and draws from NumPy's global generator; `albumentations` is no longer maintained. So the eight that a camera in
-flight suffers are written out here, with the published constants of each severity, on SciPy and Pillow.
+The library `imagecorruptions` needs numba and `opencv-python`, which overwrites the headless build that this project uses,
+and uses NumPy's global generator; `albumentations` is no longer maintained. So the eight corruptions that matter for a camera
+in flight are implemented here, with the published constants of each severity, on SciPy and Pillow.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Picture = NDArray[np.float64]
 
 
 def corrupt(image: NDArray[np.uint8], name: str, severity: int, seed: int) -> NDArray[np.uint8]:
-    """One corruption of an image, uint8 `[H, W, 3]`; the same for the same seed.
+    """Apply one corruption to an image, uint8 `[H, W, 3]`; deterministic for a seed.
 
     Args:
         name: of `CORRUPTIONS`.
@@ -89,14 +89,14 @@ def jpeg(x: Picture, level: int, rng: Generator) -> Picture:
 
 
 def recompressed(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
-    """The image after JPEG of a quality: uint8 `[H, W, 3]`."""
+    """The image after JPEG compression: uint8 `[H, W, 3]`."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=quality)
     return np.asarray(Image.open(buffer).convert("RGB"), np.uint8)
 
 
 def scale_of(x: Picture) -> float:
-    """The published constants of blurs are for images of 224 pixels; smaller ones are blurred by as large a share of their side."""
+    """Scale factor for blurs: the published constants are for images of 224 pixels."""
     return min(1.0, min(x.shape[:2]) / 224)
 
 

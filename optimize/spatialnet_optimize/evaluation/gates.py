@@ -1,7 +1,8 @@
-"""Which candidates may fly, and which one does.
+"""Gates of a build: which variants pass, and which one is chosen.
 
-A candidate is refused when it loses more accuracy than the budget on any head, changes too many answers, or answers the golden
-frames too differently; of those that pass, the fastest wins, unless it is faster by less than the noise.
+A variant is rejected if it loses more accuracy than the budget on any head, changes too many predictions, or differs too much
+on the
+golden frames. Of those that pass, the fastest is chosen, unless the difference is within the noise.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from spatialnet_edge.core.errors import BuildError
 
 REFERENCE = "fp32"
 PARTIAL = "int8-partial"
-"""Static INT8 of the layers that a search found harmless; see sensitivity.py."""
+"""Static INT8 of the layers found by a search; see sensitivity.py."""
 NEEDS_CALIBRATION = ("int8-static", "int8-qdq", "int8-qdq-fp16", "fp8-qdq")
 NOT_RUN_ON_A_CPU = ("bf16",)
-"""ONNX Runtime has no CPU kernels for these: they cannot be judged without the device."""
+"""ONNX Runtime has no CPU kernels for these: they cannot be evaluated without the device."""
 ROUNDED_ON_A_CPU = ("fp8-qdq", "int8-qdq-fp16")
-"""Nor for these, but what Q/DQ makes of FP32 can be computed with; versions before 1.32 try to fuse it into kernels they have
-not."""
+"""ONNX Runtime has no CPU kernels for these either, but it can compute in FP32 with the values rounded by Q/DQ. Versions
+before 1.32 try to fuse Q/DQ into kernels that do not exist."""
 WORTHWHILE = 0.95
-"""A candidate replaces a more precise one only if it needs at most this share of its time."""
+"""A variant replaces a more precise one only if it needs at most this share of its time."""
 
 GOLDEN_TOLERANCE = {
     "fp32": 0.002,
@@ -35,30 +36,30 @@ GOLDEN_TOLERANCE = {
     "int8-qdq-fp16": 0.15,
     "int8-partial": 0.15,
 }
-"""Largest difference in probability from the FP32 reference on the golden frames, for each precision."""
+"""Largest difference in probability from the FP32 reference on the golden frames, per precision."""
 
 LEAST_AGREEMENT = 0.97
-"""Share of all heads' answers that must be the reference's. A few labelled images hardly show what accuracy is lost, and nothing of
-the heads that none of them has a label for; changed answers show it (decision 0016)."""
+"""Smallest share of all heads' predictions that must equal the reference's. A few labelled images hardly show a loss of
+accuracy, and show nothing for heads without labels; changed predictions do (decision 16)."""
 
 
 NOT_LAND_POINTS = 2.0
-"""Points of the pictures without land that a candidate may label and FP32 does not."""
+"""Percentage points of additional labels that a variant may give to pictures without land, compared with FP32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A candidate with everything that was measured of it.
+    """A variant with its measurements.
 
     Attributes:
         content: the graph or plan.
-        accuracy: `head (data set)` to the headline figure, 0 to 1.
+        accuracy: `head (data set)` to the headline metric, 0 to 1.
         judged_images: `head (data set)` to the number of images behind that figure.
-        agreement: share of answers equal to the reference's, 0 to 1.
+        agreement: share of predictions equal to the reference's, 0 to 1.
         golden_difference: largest difference in probability on the golden frames.
-        p50_ms, p99_ms: engine alone; 0 when it cannot run here.
+        p50_ms, p99_ms: latency of the engine alone; 0 if it cannot run on this computer.
         runs_here: whether accuracy and latency were measured at all.
-        executed, stripped_size, corrupted_accuracy, not_land_withheld: as `CandidateRecord` has them.
+        executed, stripped_size, corrupted_accuracy, not_land_withheld: as in `CandidateRecord`.
     """
 
     name: str
@@ -77,12 +78,12 @@ class Measured:
 
 
 def unseen(name: str, content: bytes) -> Measured:
-    """A candidate that could not be run here."""
+    """A variant that could not run on this computer."""
     return Measured(name, content, {}, 0.0, 0.0, 0.0, 0.0, runs_here=False)
 
 
 def loss_points(candidate: Measured, reference: Measured) -> float:
-    """The largest loss of accuracy over all heads and data sets, in points (hundredths); negative for a gain on all."""
+    """The largest loss of accuracy over all heads and data sets, in percentage points; negative for a gain on all."""
     losses = [100 * (reference.accuracy[key] - candidate.accuracy[key]) for key in reference.accuracy]
     return max(losses, default=0.0)
 
@@ -104,7 +105,7 @@ def accuracy_refusal(candidate: Measured, reference: Measured, budget: float) ->
         for key in reference.accuracy
     }
     worst = max(excess, key=lambda key: excess[key], default="")
-    if not worst or excess[worst] <= 1e-6:  # one image of 200 is half a point, but for the last bit
+    if not worst or excess[worst] <= 1e-6:  # one image of 200 is half a point, except for rounding
         return ""
     allowed = allowed_loss(worst, reference, budget)
     one_image = f"one of its {reference.judged_images.get(worst)} images may change"
@@ -113,28 +114,28 @@ def accuracy_refusal(candidate: Measured, reference: Measured, budget: float) ->
 
 
 def refusal(candidate: Measured, reference: Measured, budget: float, passed_before: bool = False) -> str:
-    """Why a candidate may not fly; empty when it may.
+    """Why a variant is rejected; empty if it passes.
 
     Args:
-        passed_before: the candidate's graph passed the accuracy gate on the computer that prepared the bundle. Without labelled
-            images here, agreement and golden frames are enough.
+        passed_before: whether the variant's graph passed the accuracy gate on the computer that prepared the bundle. Then
+            agreement and golden frames suffice without labelled images.
     """
     if candidate.name == REFERENCE or not candidate.runs_here:
         return ""
     asked = candidate.name.partition("-")[0]
     if candidate.executed and asked not in candidate.executed:
         found = ", ".join(f"{count} in {precision}" for precision, count in candidate.executed.items())
-        return f"executed precision: {asked} was asked for and no layer runs in it: {found}"
+        return f"executed precision: {asked} was requested, but no layer runs in it: {found}"
     if verdict := accuracy_refusal(candidate, reference, budget):
         return verdict
     if not reference.accuracy and not passed_before:
-        return "not judged: no labelled image fits a head of this model; give some with --labelled"
+        return "not evaluated: no labelled image matches a head of this model; give some with --labelled"
     if verdict := robustness_refusal(candidate, reference, budget):
         return verdict
     if candidate.agreement < LEAST_AGREEMENT:
         return (
-            f"agreement: {candidate.agreement:.1%} of all heads' answers are as before, {LEAST_AGREEMENT:.0%} must be; leave out "
-            f"heads that nobody needs with --heads, or the layers that change most with --search"
+            f"agreement: {candidate.agreement:.1%} of all heads' predictions are unchanged, {LEAST_AGREEMENT:.0%} are "
+            "required; remove unneeded heads with --heads, or exclude the most sensitive layers with --search"
         )
     allowed = GOLDEN_TOLERANCE[candidate.name]
     if candidate.golden_difference > allowed:
@@ -143,7 +144,7 @@ def refusal(candidate: Measured, reference: Measured, budget: float, passed_befo
 
 
 def robustness_refusal(candidate: Measured, reference: Measured, budget: float) -> str:
-    """Why a candidate may not fly by what it does with poor pictures; empty when it may, or was not judged by them."""
+    """Why a variant is rejected for its results on degraded pictures; empty if it passes or was not evaluated on them."""
     if candidate.corrupted_accuracy is not None and reference.corrupted_accuracy is not None:
         lost = 100 * (reference.corrupted_accuracy - candidate.corrupted_accuracy)
         if lost > budget + 1e-6:
@@ -151,13 +152,16 @@ def robustness_refusal(candidate: Measured, reference: Measured, budget: float) 
     if candidate.not_land_withheld is not None and reference.not_land_withheld is not None:
         lost = 100 * (reference.not_land_withheld - candidate.not_land_withheld)
         if lost > NOT_LAND_POINTS:
-            return f"known: labels {lost:.1f} points more of the pictures without land than FP32; allowed {NOT_LAND_POINTS:g}"
+            return (
+                f"known: gives labels to {lost:.1f} points more of the pictures without land than FP32; allowed "
+                f"{NOT_LAND_POINTS:g}"
+            )
     return ""
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The winner, the reason in one sentence, and a record of every candidate."""
+    """The chosen variant, the reason in one sentence, and a record of every variant."""
 
     winner: Measured
     reason: str
@@ -165,23 +169,24 @@ class Decision:
 
 
 def decide(candidates: Sequence[Measured], budget: float, passed_before: bool = False) -> Decision:
-    """Choose the fastest candidate that passes.
+    """Choose the fastest variant that passes.
 
     Args:
         candidates: the FP32 reference first, then from precise to less precise.
-        budget: points of accuracy that a candidate may lose.
+        budget: percentage points of accuracy that a variant may lose.
         passed_before: see `refusal`.
 
     Raises:
-        BuildError: there is no FP32 reference, or it does not reproduce the golden vectors on this machine.
+        BuildError: there is no FP32 reference, or it does not reproduce the golden frames on this computer.
     """
     if not candidates or candidates[0].name != REFERENCE:
         raise BuildError("the first candidate must be the FP32 reference")
     reference = winner = candidates[0]
     if not reference.golden_difference <= GOLDEN_TOLERANCE[REFERENCE]:
         raise BuildError(
-            f"the FP32 graph differs from its golden vectors by {reference.golden_difference:.4f} on this machine; allowed "
-            f"{GOLDEN_TOLERANCE[REFERENCE]:.4f}; the runtime library here computes another model, so nothing is built"
+            f"the FP32 graph differs from its golden frames by {reference.golden_difference:.4f} on this computer; allowed "
+            f"{GOLDEN_TOLERANCE[REFERENCE]:.4f}; the installed runtime library does not compute this model, so "
+            "nothing is built"
         )
     verdicts = {reference.name: ""}
     for candidate in candidates[1:]:
@@ -196,7 +201,7 @@ def decide(candidates: Sequence[Measured], budget: float, passed_before: bool = 
         verdicts[candidate.name] = verdict
     verdicts[winner.name] = "chosen"
     others = "; ".join(f"{name} {verdict}" for name, verdict in verdicts.items() if name != winner.name and verdict)
-    reason = f"{winner.name} at {winner.p50_ms:.2f} ms is the fastest that keeps its accuracy" + (
+    reason = f"{winner.name} at {winner.p50_ms:.2f} ms is the fastest variant that keeps its accuracy" + (
         f" ({others})" if others else ""
     )
     records = tuple(record(each, reference, each is winner, verdicts[each.name]) for each in candidates)
@@ -204,7 +209,7 @@ def decide(candidates: Sequence[Measured], budget: float, passed_before: bool = 
 
 
 def record(each: Measured, reference: Measured, chosen: bool, verdict: str) -> CandidateRecord:
-    """What the report keeps of a candidate."""
+    """The report's record of a variant."""
     return CandidateRecord(
         name=each.name,
         size=len(each.content),

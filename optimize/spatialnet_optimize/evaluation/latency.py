@@ -1,4 +1,4 @@
-"""Latency of engines on this machine, one image at a time."""
+"""Latency of engines on this computer, one image at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spatialnet_edge.engines.registry import Engine
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Milliseconds for one image in the engine alone."""
+    """Latency of one image in the engine alone, in milliseconds."""
 
     p50_ms: float
     p99_ms: float
@@ -23,7 +23,7 @@ class Latency:
 def latencies(
     engines: Sequence[Engine], images: Sequence[NDArray[np.uint8]], rounds: int = 200, warm_up: int = 20
 ) -> list[Latency]:
-    """Time several engines, each on its own image, in turn within each round, so that a slow moment of the machine hits all."""
+    """Time several engines in turn within each round, so that a slow moment of the computer affects all of them."""
     batches = [image[None] for image in images]
     for engine, batch in zip(engines, batches, strict=True):
         for _ in range(warm_up):

@@ -33,8 +33,8 @@ class Pixels:
 
     Attributes:
         images: uint8 `[N, H, W, bands]`.
-        kept: their rows among the labelled images.
-        broken: paths that are no images.
+        kept: their indices among the labelled images.
+        broken: paths of files that are not images.
     """
 
     images: NDArray[np.uint8]
@@ -43,7 +43,7 @@ class Pixels:
 
 
 def decode_images(labelled: LabelledImages, spec: InputSpec, progress: Callable[[int], None] = lambda done: None) -> Pixels:
-    """Decode every labelled image to the model's input; what cannot be decoded is named, not counted.
+    """Decode every labelled image to the model's input; files that cannot be decoded are listed and not counted.
 
     Raises:
         DataRefused: none can be decoded.
@@ -65,7 +65,7 @@ def decode_images(labelled: LabelledImages, spec: InputSpec, progress: Callable[
 
 
 def pictures(folder: Path, spec: InputSpec, most: int) -> list[NDArray[np.uint8]]:
-    """Up to `most` pictures below a folder, evenly chosen, at the model's input; what cannot be decoded is left out."""
+    """Up to `most` evenly chosen images below a folder, at the model's input; files that cannot be decoded are ignored."""
     paths = find_images(folder)
     chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int)] if paths else []
     decoded = [decode(content(path.read_bytes), spec.groups) for path in chosen]
@@ -75,8 +75,8 @@ def pictures(folder: Path, spec: InputSpec, most: int) -> list[NDArray[np.uint8]
 def predict(engine: Engine, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
     """Probabilities for uint8 `[N, H, W, 3]`: head name to float32 `[N, width]`.
 
-    One image at a time, as frames come in flight: dynamic quantisation scales by what is in the batch, so a batch of several
-    would be another model.
+    One image at a time, as in flight: dynamic quantisation computes its scale from the batch, so larger batches give other
+    results.
     """
 
     def one(image: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
@@ -88,7 +88,7 @@ def predict(engine: Engine, images: NDArray[np.uint8]) -> dict[str, NDArray[np.f
 
 
 def align(truth: Truth, kept: NDArray[np.int64]) -> tuple[NDArray[np.int64], Truth]:
-    """Where the truth's images are among the decoded ones, and the truth for those alone."""
+    """Align ground truth and decoded images: indices of the decoded images, and the ground truth of these."""
     position = {int(row): index for index, row in enumerate(kept)}
     pairs = [(position[int(row)], i) for i, row in enumerate(truth.rows) if int(row) in position]
     where = np.array([p for p, _ in pairs], np.int64)
@@ -101,9 +101,9 @@ class Score:
     """One head on one set of labelled images.
 
     Attributes:
-        headline: accuracy for a multiclass head, mean average precision for a multilabel one, for a quantity 1 less its mean
+        headline: accuracy for a multiclass head, mean average precision for a multilabel head; for a quantity, 1 minus its mean
             absolute error as a share of the range; 0 to 1.
-        metrics: every figure by name.
+        metrics: all metrics by name.
         confusion: int `[labels, labels]`, rows are the truth; for multiclass heads.
     """
 
@@ -120,7 +120,7 @@ def score(spec: ModelSpec, truth: Truth, probabilities: NDArray[np.float32]) -> 
     """Score a head.
 
     Args:
-        probabilities: float32 `[N, labels]` for the truth's images.
+        probabilities: float32 `[N, labels]` for the images of the ground truth.
     """
     head = spec.head(truth.head)
     if isinstance(head, Regression):
@@ -159,7 +159,7 @@ def score(spec: ModelSpec, truth: Truth, probabilities: NDArray[np.float32]) -> 
 
 
 def figures(each: Score) -> dict[str, Any]:
-    """A score as JSON has it, rounded."""
+    """A score for JSON, rounded."""
     return {
         "head": each.head,
         "images": each.images,
@@ -171,7 +171,7 @@ def figures(each: Score) -> dict[str, Any]:
 
 
 def judge(spec: ModelSpec, truth: Truth, outputs: Outputs, kept: NDArray[np.int64]) -> Score:
-    """Score a head on those of its images that could be decoded.
+    """Score a head on its decoded images.
 
     Args:
         outputs: probabilities of the decoded images.
@@ -182,13 +182,13 @@ def judge(spec: ModelSpec, truth: Truth, outputs: Outputs, kept: NDArray[np.int6
 
 
 def macro_f1(truth: NDArray[Any], answers: NDArray[Any], labels: NDArray[Any] | None = None) -> float:
-    """F1 averaged over the labels that occur; a label that is never answered counts as 0."""
+    """F1 averaged over the labels that occur; a label that is never predicted counts as 0."""
     return float(f1_score(truth, answers, labels=labels, average="macro", zero_division=0))  # pyright: ignore[reportArgumentType]
 
 
 def calibration_error(confidence: NDArray[np.float32], right: NDArray[np.bool_], low: float = 0.0) -> float:
-    """Expected calibration error: the mean gap between confidence and accuracy over equal-width bins, weighted by their
-    share of the answers (Naeini et al. 2015; Guo et al. 2017, 15 bins).
+    """Expected calibration error: the mean gap between confidence and accuracy over equal-width bins, weighted by their share
+    of the predictions (Naeini et al. 2015; Guo et al. 2017, 15 bins).
 
     Args:
         confidence: float `[N]` from `low` to 1.
@@ -204,14 +204,14 @@ def calibration_error(confidence: NDArray[np.float32], right: NDArray[np.bool_],
 
 
 def area_under_risk_coverage(confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> float:
-    """Mean share of wrong answers over every coverage, the most confident answers first (Geifman and El-Yaniv 2017); lower is
-    better, 0 where every wrong answer is less confident than all right ones and there is none."""
+    """Mean share of wrong predictions over all coverages, the most confident predictions first (Geifman and El-Yaniv 2017).
+    Lower is better; 0 if there is no wrong prediction."""
     order = np.argsort(-confidence, kind="stable")
     return float((np.cumsum(~right[order]) / np.arange(1, len(right) + 1)).mean())
 
 
 def agreement(spec: ModelSpec, outputs: Outputs, expected: Outputs) -> float:
-    """The share of answers (all images, all classifying heads) that are the same as the reference's."""
+    """The share of predictions (all images, all classifying heads) that equal the reference's."""
     same: list[float] = []
     for head in spec.heads:
         found, wanted = outputs[head.name], expected[head.name]

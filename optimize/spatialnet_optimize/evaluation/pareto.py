@@ -1,7 +1,7 @@
-"""Which network at which input size: accuracy against latency, measured on this machine.
+"""Pareto front of accuracy and latency over networks and input sizes, measured on this computer.
 
-Judged on held-out training images, since it is there to choose by; what is chosen is then judged once on the validation images by
-`spatialnet-edge card`.
+Accuracy is measured on held-out training images, because the front is used for selection. The selected network is then
+evaluated once on the validation images by `spatialnet-edge card`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from spatialnet_training.plots import figure
 
 STORED_SIDE = 256
 Loaded = tuple[SpatialNet, ModelSpec, Provenance]
-"""As `load_network` gives it."""
+"""The result of `load_network`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class Point:
 
     Attributes:
         accuracy: mean over the data sets' own heads, 0 to 1.
-        loss: log-loss, mean over all heads, with the temperatures that fit these images best at this size.
-        p50_ms: median of one image on one thread of this machine.
+        loss: log-loss, mean over all heads, at the best temperatures for these images and this size.
+        p50_ms: median latency of one image on one thread of this computer.
         best: no other point is both faster and at least as accurate.
     """
 
@@ -67,7 +67,7 @@ class Point:
 
 
 def on_front(points: Sequence[Point]) -> list[Point]:
-    """The points in order of latency, those that no other beats marked."""
+    """The points in order of latency, with those on the front marked."""
     found: list[Point] = []
     highest = -1.0
     for point in sorted(points, key=lambda each: (each.p50_ms, -each.accuracy)):
@@ -77,7 +77,7 @@ def on_front(points: Sequence[Point]) -> list[Point]:
 
 
 def measure(networks: Mapping[Path, Loaded], sizes: Sequence[int], samples: Samples) -> list[Point]:
-    """Export every network at every size; judge each, then time all of them in turn."""
+    """Export every network at every size, evaluate each, then time all of them in turn."""
     engines: list[Engine] = []
     specs: list[ModelSpec] = []
     points: list[Point] = []
@@ -98,7 +98,7 @@ def measure(networks: Mapping[Path, Loaded], sizes: Sequence[int], samples: Samp
 
 
 def judged(networks: Mapping[Path, Loaded]) -> list[str]:
-    """The data sets that every network has a head for.
+    """The data sets for which every network has a head.
 
     Raises:
         UsageError: there is none.
@@ -110,7 +110,7 @@ def judged(networks: Mapping[Path, Loaded]) -> list[str]:
 
 
 def plot(path: Path, points: Sequence[Point]) -> None:
-    """Accuracy over latency: a colour for each network, its sizes beside its points, the front as a line."""
+    """Plot accuracy over latency: one colour per network, sizes next to the points, the front as a line."""
     pyplot, made, axes = figure(1, 1, (9, 6))
     axis = axes[0, 0]
     best = [point for point in points if point.best]
@@ -125,7 +125,7 @@ def plot(path: Path, points: Sequence[Point]) -> None:
     axis.set(xlabel="latency of one image, one thread, ms (median)", ylabel="accuracy, mean over the data sets, %")
     axis.set_title("accuracy against latency, FP32 in ONNX Runtime")
     axis.margins(x=0.1, y=0.1)
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, frameon=False)  # beside the points, wherever they lie
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2, frameon=False)  # next to the points
     axis.grid(alpha=0.3)
     made.savefig(path, dpi=90)
     pyplot.close(made)
@@ -136,14 +136,15 @@ def front(
     data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets.")],
     sizes: Annotated[str, typer.Option(help="Input sides in pixels, multiples of 16, comma-separated.")] = "64,96,128",
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The plot; the figures go beside it as JSON.", callback=to_be_written)
+        Path,
+        typer.Option("--output", "-o", help="The plot. The figures are written next to it as JSON.", callback=to_be_written),
     ] = Path("front.png"),
 ) -> None:
-    """Judge and time networks at several input sizes on this machine, and plot which are worth their time."""
+    """Evaluate and time networks at several input sizes on this computer, and plot accuracy against latency."""
     try:
         sides = [int(each) for each in sizes.split(",")]
     except ValueError as error:
-        raise UsageError(f"--sizes {sizes}: give whole numbers with commas, such as 64,96,128") from error
+        raise UsageError(f"--sizes {sizes}: give integers separated by commas, such as 64,96,128") from error
     if odd := [side for side in sides if side < 16 or side % 16]:
         raise UsageError(f"--sizes {sizes}: {odd[0]} is not a multiple of 16")
     networks = {checkpoint: load_network(checkpoint) for checkpoint in checkpoints}

@@ -1,6 +1,7 @@
-"""What a model is worth on pictures that are worse than its benchmark: corrupted ones, and ones that show no land.
+"""Robustness: accuracy on corrupted images, and behaviour on pictures without land.
 
-Accuracy and calibration under corruption (Hendrycks and Dietterich 2019), and how often a picture without land gets a label, or a
+Measures accuracy and calibration under corruption (Hendrycks and Dietterich 2019), and how often a picture without land gets a
+label, or a
 confident one.
 """
 
@@ -28,7 +29,7 @@ CONFIDENT = 0.9
 JPEG_QUALITY = 75
 SEED = 41
 SCARCE = 24
-"""Pictures without land of each kind."""
+"""Number of pictures without land per kind."""
 GATED = ("gaussian_noise", "motion_blur", "fog", "jpeg")
 GATED_SEVERITY = 3
 
@@ -39,7 +40,7 @@ class CorruptedSet:
 
     Attributes:
         images: uint8 `[N, H, W, 3]` at the model's input.
-        kept: their rows among the labelled images.
+        kept: their indices among the labelled images.
     """
 
     name: str
@@ -53,12 +54,12 @@ class Robustness:
     """A head on corrupted images.
 
     Attributes:
-        clean: accuracy of the same images as they are, 0 to 1.
-        accuracy: corruption and severity to accuracy, 0 to 1; every answer counts, whether or not it would be withheld.
+        clean: accuracy on the same images without corruption, 0 to 1.
+        accuracy: corruption and severity to accuracy, 0 to 1; withheld predictions count too.
         jpeg_75: accuracy after JPEG of quality 75.
         calibration_error: over all corrupted images.
-        confident_right: of the answers with a confidence of `CONFIDENT` or more, at any severity, the share that is right.
-        withheld: share of the corrupted images whose frame gets no label.
+        confident_right: share of correct predictions among those with a confidence of `CONFIDENT` or more, over all severities.
+        withheld: share of the corrupted images without a label.
     """
 
     head: str
@@ -76,7 +77,7 @@ class Robustness:
 
 
 def originals(labelled: LabelledImages, spec: InputSpec, count: int) -> tuple[list[NDArray[np.uint8]], NDArray[np.int64]]:
-    """Evenly chosen images at their own size, and their rows in `labelled`."""
+    """Evenly chosen images at their original size, and their indices in `labelled`."""
     rows = np.unique(np.linspace(0, len(labelled) - 1, min(count, len(labelled))).astype(int))
     decoded = [decode(content, spec.groups) for content in labelled.tree.read(labelled.chosen(rows.tolist()).files)]
     kept = [(image, row) for image, row in zip(decoded, rows.tolist(), strict=True) if image is not None]
@@ -86,18 +87,18 @@ def originals(labelled: LabelledImages, spec: InputSpec, count: int) -> tuple[li
 def corrupted(
     images: Sequence[NDArray[np.uint8]], kept: NDArray[np.int64], spec: InputSpec, name: str, severity: int
 ) -> CorruptedSet:
-    """Every image with one corruption, then resized as a frame is."""
+    """Every image with one corruption, then resized like a frame."""
     made = [preprocess(corrupt(image, name, severity, index), spec) for index, image in enumerate(images)]
     return CorruptedSet(name, severity, np.stack(made), kept)
 
 
 def can_be_corrupted(spec: InputSpec) -> bool:
-    """The corruptions are those of colour pictures."""
+    """Whether the model has colour bands, which the corruptions need."""
     return spec.groups == (RGB,)
 
 
 def judge_robustness(engine: Engine, labelled: LabelledImages, known: Sequence[Truth], count: int) -> list[Robustness]:
-    """Every multiclass head that the labels judge, on `count` images with each corruption at each severity."""
+    """Evaluate every multiclass head with labels, on `count` images with each corruption at each severity."""
     spec = engine.spec
     heads = [truth for truth in known if isinstance(spec.head(truth.head), Multiclass)]
     if not heads or not can_be_corrupted(spec.input):
@@ -137,7 +138,7 @@ def judge_robustness(engine: Engine, labelled: LabelledImages, known: Sequence[T
 
 
 def unlabelled(spec: ModelSpec, outputs: Outputs, images: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which frames get no label: bool `[N]`, for uint8 `[N, H, W, bands]`."""
+    """The frames without a label: bool `[N]`, for uint8 `[N, H, W, bands]`."""
     reasons = [
         no_label_reason(spec, {name: values[index] for name, values in outputs.items()}, quality(sampled(image)))
         for index, image in enumerate(images)
@@ -147,11 +148,11 @@ def unlabelled(spec: ModelSpec, outputs: Outputs, images: NDArray[np.uint8]) -> 
 
 @dataclass(frozen=True, slots=True)
 class NotLand:
-    """A model on pictures without land.
+    """Result of a model on pictures without land.
 
     Attributes:
         withheld: share without a label.
-        confident: share with a label of `CONFIDENT` or more, of the head where that happens most.
+        confident: share with a label of `CONFIDENT` or more, for the head with the highest share.
     """
 
     images: int
@@ -187,7 +188,7 @@ def measure_not_land(engine: Engine) -> NotLand | None:
 
 
 def judge_not_land(spec: ModelSpec, outputs: Outputs, images: NDArray[np.uint8]) -> NotLand:
-    """From the answers to pictures without land."""
+    """Compute the result from the outputs for pictures without land."""
     withheld = unlabelled(spec, outputs, images)
     shares = [
         float(((outputs[head.name].max(axis=1) >= max(CONFIDENT, head.abstain_below)) & ~withheld).mean())
@@ -198,7 +199,7 @@ def judge_not_land(spec: ModelSpec, outputs: Outputs, images: NDArray[np.uint8])
 
 
 def gated_sets(labelled: LabelledImages, spec: InputSpec, count: int) -> list[CorruptedSet]:
-    """What a build judges its candidates by: `count` images with each of `GATED` at `GATED_SEVERITY`."""
+    """The corrupted images of a build's gates: `count` images with each of `GATED` at `GATED_SEVERITY`."""
     images, kept = originals(labelled, spec, count)
     return [corrupted(images, kept, spec, name, GATED_SEVERITY) for name in GATED] if images else []
 
@@ -206,7 +207,7 @@ def gated_sets(labelled: LabelledImages, spec: InputSpec, count: int) -> list[Co
 def gated_accuracy(
     spec: ModelSpec, labelled: LabelledImages, sets: Sequence[CorruptedSet], outputs: Sequence[Outputs]
 ) -> float:
-    """Mean headline figure over the heads that the labels judge and all corrupted sets."""
+    """Mean headline metric over the heads with labels and all corrupted sets."""
     figures: list[float] = []
     for truth in truths(labelled, spec):
         for each, found in zip(sets, outputs, strict=True):

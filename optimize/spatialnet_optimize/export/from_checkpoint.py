@@ -1,4 +1,4 @@
-"""From a checkpoint to a portable bundle: export, prove equal to torch on real images, add golden vectors."""
+"""From a checkpoint to a portable bundle: export, compare with torch on real images, add golden frames."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def export_checkpoint(checkpoint: Path, output: Path, golden: Path | None, seria
     """Write the portable FP32 bundle of a student checkpoint.
 
     Args:
-        golden: at least eight real images for the golden vectors, a folder of any, a zip or a table of labelled ones; None for
-            the shipped samples.
+        golden: at least eight real images for the golden frames: a folder, or a zip or table of labelled images; None: the
+            shipped samples.
 
     Raises:
-        DataRefused: fewer, or none has some group of the model's bands.
+        DataRefused: fewer than eight images, or no image has some band group of the model.
         MissingExtra: torch or the exporter is not installed.
-        BuildError: the graph does not answer as torch does.
+        BuildError: the outputs of the graph differ from torch's.
     """
     try:
         from spatialnet_optimize.export.graph import check_parity, export_onnx, reference
@@ -54,7 +54,7 @@ def golden_images(source: Path | None, spec: InputSpec, count: int = GOLDEN_FRAM
     """Evenly chosen real images at the model's input size: uint8 `[count, H, W, bands]`.
 
     Raises:
-        DataRefused: fewer than eight images can be decoded, or none has some group of bands, which would then go untested.
+        DataRefused: fewer than eight images can be decoded, or no image has some band group, which would then not be tested.
     """
     if source is None:
         share = count // len(shipped_samples())
@@ -64,14 +64,14 @@ def golden_images(source: Path | None, spec: InputSpec, count: int = GOLDEN_FRAM
     else:
         images = labelled_images(source, spec, count)
     if len(images) < LEAST:
-        raise DataRefused(f"{source}: {len(images)} images can be decoded; golden vectors need at least {LEAST} real images")
+        raise DataRefused(f"{source}: {len(images)} images can be decoded; golden frames need at least {LEAST} real images")
     chosen = np.stack(images)
     ends = np.cumsum([len(group.bands) for group in spec.groups])
     for group, bands in zip(spec.groups, np.split(chosen, ends[:-1], axis=-1), strict=True):
         if not bands.any():
             raise DataRefused(
-                f"{source or 'the shipped samples'}: no image has the bands of '{group.name}', which golden vectors would leave "
-                f"untested; give at least {LEAST} images that have them (export --golden, or build --labelled)"
+                f"{source or 'the shipped samples'}: no image has the bands of '{group.name}', so golden frames would "
+                f"not test them; give at least {LEAST} images that have them (export --golden, or build --labelled)"
             )
     return chosen
 

@@ -1,7 +1,7 @@
-"""From a network to the deployed graph: uint8 pixels in, probabilities out.
+"""From a network to the deployed graph, with uint8 pixels as input and probabilities as outputs.
 
-The graph holds everything between the camera's pixels and the answer: cast, layout, normalisation, the network, the calibrated
-temperature, softmax or sigmoid. So training and deployment cannot differ in preprocessing.
+The graph includes cast, layout, normalisation, the network, the calibrated temperature, and softmax or sigmoid. So
+preprocessing cannot differ between training and deployment.
 """
 
 from __future__ import annotations
@@ -22,18 +22,17 @@ from spatialnet_edge.core.spec import IMAGE_INPUT, Known, ModelSpec, Multiclass,
 from spatialnet_training.data.augmentation import band_statistics
 
 OPSET = 20
-"""The first with `Gelu` as one node; `LayerNormalization` is one since 17."""
+"""The first opset with `Gelu` as one node; `LayerNormalization` is one node since 17."""
 
 PARITY = 1e-4
-"""The largest difference in probability between torch and the exported graph, on real images."""
+"""The largest allowed difference in probability between torch and the exported graph, on real images."""
 
 
 class DeployedGraph(nn.Module):
-    """Wraps a network that takes normalised float `[N, bands, H, W]` and gives logits for each head.
+    """Wraps a network from normalised float `[N, bands, H, W]` to logits per head.
 
-    Normalisation is folded to one multiplication and one addition for each band. With several groups of bands, a group whose
-    pixels are all zero is absent, which no picture is: the graph finds that out itself, for each image, so that the runtime
-    needs no second input.
+    Normalisation is one multiplication and one addition per band. With several band groups, a group with only zeros is absent.
+    The graph detects this for each image, so the runtime needs no second input.
     """
 
     gain: Tensor
@@ -49,7 +48,7 @@ class DeployedGraph(nn.Module):
         self.register_buffer("offset", (-mean / std).view(1, -1, 1, 1))
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """`image`: uint8 `[N, H, W, bands]`. Returns one float32 `[N, width]` for each of `spec.outputs`, in that order."""
+        """`image`: uint8 `[N, H, W, bands]`. Returns one float32 `[N, width]` per entry of `spec.outputs`, in order."""
         x = image.to(torch.float32).permute(0, 3, 1, 2)  # cast first: TensorRT refuses to transpose uint8
         if len(self.bands) > 1:
             present = torch.stack([(group.amax(dim=(1, 2, 3)) > 0).float() for group in x.split(self.bands, dim=1)], dim=1)
@@ -60,7 +59,7 @@ class DeployedGraph(nn.Module):
 
 
 def answer(head: Output, logits: Tensor) -> Tensor:
-    """From logits to what the graph gives: calibrated probabilities, or a quantity in its unit."""
+    """From logits to the graph's output: calibrated probabilities, or a quantity in its unit."""
     if isinstance(head, Multiclass):
         return torch.softmax(logits / head.temperature, dim=-1)
     if isinstance(head, Multilabel):
@@ -72,7 +71,7 @@ def answer(head: Output, logits: Tensor) -> Tensor:
 
 
 def export_onnx(network: nn.Module, spec: ModelSpec) -> bytes:
-    """Export with the dynamo exporter: static height and width, a batch dimension that may vary, one self-contained file."""
+    """Export with the dynamo exporter: static height and width, dynamic batch dimension, one self-contained file."""
     graph = DeployedGraph(network, spec).eval()
     example = torch.zeros(2, *spec.input.shape, dtype=torch.uint8)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -93,7 +92,7 @@ def export_onnx(network: nn.Module, spec: ModelSpec) -> bytes:
 
 
 def tidy(content: bytes) -> bytes:
-    """Drop what the exporter notes about its own Python (file names, stack traces), and check the graph."""
+    """Remove the exporter's debug metadata (file names, stack traces), and check the graph."""
     model = onnx.load_from_string(content)
     for node in model.graph.node:
         del node.metadata_props[:]
@@ -107,7 +106,7 @@ def tidy(content: bytes) -> bytes:
 
 
 def reference(network: nn.Module, spec: ModelSpec, images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-    """What torch answers: head name to float32 `[N, width]`, for uint8 `[N, H, W, 3]`."""
+    """The outputs of torch: head name to float32 `[N, width]`, for uint8 `[N, H, W, 3]`."""
     with torch.inference_mode():
         outputs = DeployedGraph(network, spec).eval()(torch.from_numpy(images))
     return {head.name: values.numpy() for head, values in zip(spec.outputs, outputs, strict=True)}
@@ -119,7 +118,7 @@ def check_parity(
     """The largest difference between the graph and torch; see `results.difference`.
 
     Raises:
-        BuildError: it is over `PARITY`.
+        BuildError: it exceeds `PARITY`.
     """
     session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
     outputs = dict(zip(expected, session.run(list(expected), {IMAGE_INPUT: images}), strict=True))
@@ -128,6 +127,6 @@ def check_parity(
     if not differences[worst] <= PARITY:
         raise BuildError(
             f"the exported graph differs from torch by {differences[worst]:.2e} in '{worst}' on {len(images)} images; "
-            f"allowed {PARITY:.0e}; do not fly this export"
+            f"allowed {PARITY:.0e}; do not use this export"
         )
     return differences[worst]

@@ -1,6 +1,6 @@
-"""The metadata of an ONNX graph, so that tools without the bundle's manifest can use it.
+"""ONNX metadata, for tools that do not read the bundle's manifest.
 
-`metadata_props` of the model, with the names of ONNX's own list where it has one (ONNX, docs/MetadataProps.md: `model_license`,
+The model's `metadata_props` use the names of ONNX's own list if there is one (ONNX, docs/MetadataProps.md: `model_license`,
 `Image.*`); `input` and `heads` are JSON.
 """
 
@@ -19,10 +19,10 @@ PIXELS = {
 
 
 def with_metadata(content: bytes, spec: ModelSpec, licence: str) -> bytes:
-    """The graph with its name, input, heads, labels and licence in `metadata_props`; any that it had are replaced.
+    """Set name, input, heads, labels and licence in the graph's `metadata_props`; existing ones are replaced.
 
     Args:
-        licence: as the provenance of the bundle has it; empty where it is not known.
+        licence: from the bundle's provenance; empty if unknown.
     """
     model = onnx.load_from_string(content)
     properties = described(spec) | ({"model_license": licence} if licence else {})
@@ -31,7 +31,7 @@ def with_metadata(content: bytes, spec: ModelSpec, licence: str) -> bytes:
 
 
 def described(spec: ModelSpec) -> dict[str, str]:
-    """The properties of a model, all text."""
+    """The properties of a model as text."""
     given = {
         "layout": "NHWC",
         "dtype": "uint8",
@@ -50,7 +50,7 @@ MEANING = {
     Multilabel: "probability of each label; several may be true",
     Regression: "a quantity from low to high",
 }
-"""Kind of head to what its output holds."""
+"""Kind of head to a description of its output."""
 
 
 def text(value: object) -> str:

@@ -1,8 +1,8 @@
-"""Ranges of activations that lose least: for each tensor, the cut at which clipping and rounding together have the smallest
-squared error.
+"""Activation ranges with the least squared error of clipping and rounding together, per tensor.
 
-A wide range rounds coarsely, a narrow one clips; between them lies a minimum (Banner et al. 2019, arXiv 1810.05723; here it is
-found by trying, over what the tensor really held).
+A wide range rounds coarsely, a narrow one clips; there is a minimum in between (Banner et al. 2019, arXiv 1810.05723). Here it
+is
+found by search over the real values of the tensor.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from spatialnet_edge.core.spec import IMAGE_INPUT
 
 LEVELS = {False: 256, True: 255}
-"""Of eight bits: all of them, or as many on either side of zero."""
+"""Quantisation levels of eight bits: all of them, or symmetric around zero."""
 CUTS = np.linspace(0.3, 1.0, 36)
-"""Shares of the full range that are tried."""
+"""Candidate shares of the full range."""
 VALUES_AN_IMAGE = 4000
-"""Values of a tensor that are kept of each image, beside its extremes."""
+"""Number of sampled values per tensor and image, besides its extremes."""
 
 Range = tuple[float, float]
 
@@ -46,7 +46,7 @@ def least_squares_ranges(
 def activations(
     content: bytes, tensors: Sequence[str], images: NDArray[np.uint8]
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """What some tensors inside a graph hold: each by its name, for one image after the other."""
+    """The values of tensors inside a graph, by name, for one image after the other."""
     model = onnx.load_from_string(content)
     shown = {value.name for value in model.graph.output}
     model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in tensors if name not in shown)
@@ -57,7 +57,7 @@ def activations(
 
 
 def least_squares_range(values: NDArray[np.float32], symmetric: bool) -> Range:
-    """The range, zero included, that eight bits represent `values` with at the smallest mean squared error."""
+    """The range, including zero, with the smallest mean squared error for `values` in eight bits."""
     low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
     if symmetric:
         low, high = -max(-low, high), max(-low, high)

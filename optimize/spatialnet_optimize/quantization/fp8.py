@@ -1,8 +1,8 @@
-"""FP8 (E4M3) with explicit Q/DQ, for devices that have it: compute capability 8.9 and later.
+"""FP8 (E4M3) with explicit Q/DQ, for devices with compute capability 8.9 or later.
 
-Linear layers alone: three bits of mantissa are a step of six per cent everywhere, which the linear layers bear and the
-convolutions, which see the pixels themselves, do not (0.3 in a probability on a golden frame; the linear layers alone come to
-0.02). The layout is that of the INT8 form; a scale that took 127 steps takes 448.
+Only linear layers are quantised. Three bits of mantissa give steps of six per cent. Convolutions close to the pixels do not
+tolerate this: a golden probability changes by 0.3, with only linear layers by 0.02. The layout is that of the INT8 variant,
+with a scale for 448 instead of 127 steps.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from onnx import TensorProto, numpy_helper
 from spatialnet_optimize.quantization.int8 import int8_static, linear_layers
 
 LARGEST = 448.0
-"""Of E4M3 without infinities (Micikevicius et al. 2022, arXiv 2209.05433, table 1)."""
+"""Largest value of E4M3 without infinities (Micikevicius et al. 2022, arXiv 2209.05433, table 1)."""
 LARGEST_INT8 = 127.0
 OPSET = 19
-"""The first whose QuantizeLinear knows float 8."""
+"""The first opset whose QuantizeLinear supports float 8."""
 
 
 def fp8_static(content: bytes, images: NDArray[np.uint8]) -> bytes:
@@ -55,6 +55,6 @@ def fp8_static(content: bytes, images: NDArray[np.uint8]) -> bytes:
 
 
 def float8(values: NDArray[np.float32], name: str) -> onnx.TensorProto:
-    """An FP8 tensor of these values, those beyond its range at its ends."""
+    """Convert values to an FP8 tensor, clipped to its range."""
     bits = values.clip(-LARGEST, LARGEST).astype(ml_dtypes.float8_e4m3fn)
     return onnx.helper.make_tensor(name, TensorProto.FLOAT8E4M3FN, values.shape, bits.tobytes(), raw=True)

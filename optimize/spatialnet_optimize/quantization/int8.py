@@ -1,7 +1,8 @@
-"""INT8 forms of the portable graph: dynamic, where activations are scaled as they come, and static, with explicit Q/DQ nodes.
+"""INT8 variants of the portable graph: dynamic, with activation scales computed at run time, and static, with explicit Q/DQ
+nodes.
 
-Never quantised: the products of attention, the residual adds, the norms and the heads. Quantising everything can cost a transformer
-all its accuracy, and Q/DQ around the attention breaks its fusion (NVIDIA's TensorRT issues 3186 and 4273).
+Attention products, residual additions, norms and heads are never quantised. Quantising everything can destroy the accuracy of a
+transformer, and Q/DQ around the attention breaks its fusion (NVIDIA's TensorRT issues 3186 and 4273).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ METHODS = {
     "percentile": CalibrationMethod.Percentile,
     "entropy": CalibrationMethod.Entropy,
     "minmax": CalibrationMethod.MinMax,
-    "mse": CalibrationMethod.MinMax,  # and the ranges of `ranges.py` instead of what it finds
+    "mse": CalibrationMethod.MinMax,  # with the ranges of `activation_ranges.py` instead of its own
 }
 PERCENTILE = 99.99
 QUANTISED = ("Conv", "MatMul")
@@ -36,10 +37,10 @@ QUANTISED = ("Conv", "MatMul")
 
 
 def int8_dynamic(content: bytes) -> bytes:
-    """Dynamic INT8 of the linear layers: weights per channel ahead of time, activations when they come.
+    """Dynamic INT8 of the linear layers: weights per channel in advance, activations at run time.
 
-    Weights keep 7 bits (`reduce_range`): processors without VNNI add pairs of 8-bit products in 16 bits, which overflows with 8;
-    measured on such a processor, the largest error of a probability fell from 0.136 to 0.012.
+    Weights keep 7 bits (`reduce_range`): processors without VNNI add pairs of 8-bit products in 16 bits, which overflows with
+    8; measured on such a processor, the largest error of a probability fell from 0.136 to 0.012.
     """
     with forgotten_shapes(content) as (model, target):
         quantize_dynamic(
@@ -65,16 +66,15 @@ def int8_static(
 
     Args:
         images: real ones, uint8 `[N, H, W, bands]` at the model's size.
-        scheme: `tensorrt`: symmetric, signed, no quantised biases (its parser refuses them), Q/DQ at the inputs of layers alone;
-            `cpu`: unsigned activations, and weights of 7 bits, which is what ONNX Runtime's kernels are fast and exact with, and
-            Q/DQ at the outputs too. TensorRT rather fuses what follows a layer, and rounds no output that is added to another
-            (ONNX Runtime's quantiser says the same of `OpTypesToExcludeOutputQuantization`).
-        layers: of `linear_layers`; None for all. Without any, the graph comes back as it is.
-        method: how the range of an activation is chosen, of `METHODS`; least squared error alone did well with every student so far
-            (decision 0010).
+        scheme: `tensorrt`: symmetric, signed, no quantised biases (its parser refuses them), Q/DQ only at the inputs of layers.
+            `cpu`: unsigned activations and 7-bit weights, for which ONNX Runtime's kernels are fast and exact, and Q/DQ also
+            at the outputs. TensorRT fuses the operator after a layer, and should not round an output that is added to another
+            one (see `OpTypesToExcludeOutputQuantization` of ONNX Runtime's quantiser).
+        layers: of `linear_layers`; None: all. If empty, the graph is returned unchanged.
+        method: calibration method of `METHODS`; only least squared error worked well with every student so far (decision 10).
     """
     chosen = [*(linear_layers(content) if layers is None else layers)]
-    if not chosen:  # ONNX Runtime takes an empty list for "everything"
+    if not chosen:  # ONNX Runtime treats an empty list as "everything"
         return content
     symmetric = scheme == "tensorrt"
     overrides = {}
@@ -110,7 +110,7 @@ def int8_static(
 
 
 def linear_layers(content: bytes) -> list[str]:
-    """The convolutions and linear layers that may be quantised, in the order in which they run: those with weights, no heads."""
+    """The convolutions and linear layers that may be quantised, in execution order: those with weights, without heads."""
     model = onnx.load_from_string(content)
     weights = {tensor.name for tensor in model.graph.initializer}
     heads = set(head_layers(model))
@@ -122,13 +122,13 @@ def linear_layers(content: bytes) -> list[str]:
 
 
 def activations_of(content: bytes, layers: Sequence[str], outputs: bool) -> list[str]:
-    """The tensors that go into these layers and, if `outputs`, those that come out of them."""
+    """The input tensors of these layers and, if `outputs`, their output tensors."""
     nodes = [node for node in onnx.load_from_string(content).graph.node if node.name in set(layers)]
     return sorted({name for node in nodes for name in (node.input[0], *(node.output[:1] if outputs else ()))})
 
 
 def weight_dtype(content: bytes, layers: Sequence[str]) -> type[np.floating]:
-    """The type that these layers compute in: float16 in a graph that was cast, else float32. Scales must have the same."""
+    """The type of these layers' weights: float16 in a cast graph, otherwise float32. Scales must have the same type."""
     graph = onnx.load_from_string(content).graph
     weights = {node.input[1] for node in graph.node if node.name in set(layers) and node.op_type in QUANTISED}
     half = any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in graph.initializer if tensor.name in weights)
@@ -136,10 +136,10 @@ def weight_dtype(content: bytes, layers: Sequence[str]) -> type[np.floating]:
 
 
 def clipped_afterwards(content: bytes, layers: Sequence[str]) -> dict[str, str]:
-    """What comes out of a layer and goes nowhere but into a ReLU or a Clip, to what that leaves of it.
+    """Map an output that only a ReLU or Clip consumes to that node's output.
 
-    Eight bits need hold no more than what is left: to saturate at that range is to clip. Lite networks clip at 6 what reaches far
-    beyond on either side; ranges over that had left a few levels for all that counts.
+    Eight bits only need to represent the clipped range, because saturation equals clipping. Lite networks clip at 6 values that
+    reach far beyond; the full range would leave only a few levels for the useful part.
     """
     graph = onnx.load_from_string(content).graph
     readers = readers_of(graph)
@@ -149,7 +149,7 @@ def clipped_afterwards(content: bytes, layers: Sequence[str]) -> dict[str, str]:
 
 
 def readers_of(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
-    """Each tensor that nodes take, to these nodes in the order in which they run."""
+    """Each tensor to the nodes that read it, in execution order."""
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
         for name in node.input:
@@ -158,12 +158,12 @@ def readers_of(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
 
 
 def as_override(limits: tuple[float, float], dtype: type[np.floating]) -> dict[str, np.floating]:
-    """A range as ONNX Runtime's quantiser takes it."""
+    """A range in the format of ONNX Runtime's quantiser."""
     return {"rmin": dtype(limits[0]), "rmax": dtype(limits[1])}
 
 
 class OneByOne(CalibrationDataReader):
-    """Calibration images as ONNX Runtime's quantiser asks for them."""
+    """Calibration data reader for ONNX Runtime's quantiser."""
 
     def __init__(self, images: NDArray[np.uint8]) -> None:
         self._images: Iterator[NDArray[np.uint8]] = iter(images)
@@ -174,11 +174,11 @@ class OneByOne(CalibrationDataReader):
 
 
 def smooth(content: bytes, images: NDArray[np.uint8], strength: float = 0.5) -> bytes:
-    """Move the outliers of activations into the weights that follow them; the function stays the same (SmoothQuant, Xiao et al.
-    2022, arXiv 2211.10438, equation 4).
+    """SmoothQuant: move outliers of activations into the following weights; the function stays the same (Xiao et al. 2022,
+    arXiv 2211.10438, equation 4).
 
-    Each channel of a LayerNorm that feeds a linear layer is divided by `max|X|^strength / max|W|^(1 - strength)`, and the layer's
-    weights are multiplied by it.
+    Each channel of a LayerNorm that feeds a linear layer is divided by `max|X|^strength / max|W|^(1 - strength)`, and the
+    layer's weights are multiplied by it.
 
     Args:
         images: real ones, uint8 `[N, H, W, bands]`, over which the maxima are taken.
@@ -219,16 +219,19 @@ def channel_maxima(content: bytes, names: Sequence[str], images: NDArray[np.uint
 
 @contextmanager
 def forgotten_shapes(content: bytes) -> Iterator[tuple[onnx.ModelProto, Path]]:
-    """The model as the quantiser wants it, and a file for its answer.
+    """The model prepared for the quantiser, and a file for its result.
 
-    It turns weights over, and older versions of it then trip on the shapes noted before; and it advises a preprocessing that the
-    exporter has done.
+    The quantiser transposes weights, and older versions then fail on recorded shapes, so these are removed. Its advice to
+    preprocess the model is suppressed, because the exporter has done it.
     """
     model = onnx.load_from_string(content)
     del model.graph.value_info[:]
     logging.getLogger().addFilter(_no_preprocessing_hint)
     try:
-        with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):  # its calibrator prints
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            redirect_stdout(io.StringIO()),
+        ):  # its calibrator prints to standard output
             yield model, Path(folder, "int8.onnx")
     finally:
         logging.getLogger().removeFilter(_no_preprocessing_hint)

@@ -1,4 +1,4 @@
-"""Images from which the ranges of activations are taken: real ones, enough of them, and like those that the model knows."""
+"""INT8 calibration images: real, enough, and similar to the training images."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from spatialnet_optimize.evaluation.metrics import decode_images, pictures
 from spatialnet_training.data.labelled_dataset import TRAIN, LabelledImages
 
 ENOUGH = 64
-"""Fewer images than this leave ranges to chance."""
+"""Smallest number of images for reliable ranges."""
 
 MOST = 128
-"""More change nothing that we could measure, and take time."""
+"""Largest number of images; more had no measurable effect."""
 
 UNLIKE = 2.5
-"""Deviations of brightness or contrast from the model's own golden frames, beyond which a warning is due."""
+"""Warning threshold for the difference in brightness or contrast from the golden frames, in standard deviations."""
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Calibration images and what is to be said about them.
+    """Calibration images and warnings.
 
     Attributes:
         images: uint8 `[N, H, W, bands]` at the model's size.
-        origin: where they come from, for the record.
-        warnings: too few, or unlike what the model knows; with the figure.
+        origin: of the images, for the build record.
+        warnings: too few images, or images unlike the golden frames; with the figure.
     """
 
     images: NDArray[np.uint8]
@@ -43,12 +43,12 @@ NOTHING: Mapping[str, int] = {}
 
 
 def exclude_training(images: LabelledImages, learnt: Mapping[str, int] = NOTHING) -> LabelledImages:
-    """The images that the network was not trained on, where the set says which those are, or is one that it has learnt; else
-    all. A network knows its training images by heart, and what a precision costs does not show on them.
+    """The images that the network was not trained on, if the data set has splits or is a known training set; otherwise all. On
+    memorised training images, the loss of a precision is not visible.
 
     Args:
-        learnt: sets that the network was trained on, and of how many images each. One of the same name that has fewer for
-            training is another, such as a sample of it.
+        learnt: training sets of the network, with their numbers of images. A data set of the same name with fewer training
+            images is a different one, such as a sample.
     """
     rows = [row for row, split in enumerate(images.splits) if split != TRAIN]
     same = images.name in learnt and len(images) - len(rows) >= learnt[images.name]
@@ -56,8 +56,8 @@ def exclude_training(images: LabelledImages, learnt: Mapping[str, int] = NOTHING
 
 
 def split_calibration(images: LabelledImages, learnt: Mapping[str, int] = NOTHING) -> tuple[LabelledImages, LabelledImages]:
-    """Images to calibrate with and others to judge by, so that nothing is judged on what it was fitted to: those that the network
-    has seen and those that it has not; where that is not known, every third and the others."""
+    """Split images into calibration and evaluation, so that nothing is evaluated on the images that it was fitted to: training
+    images and others; if that is unknown, every third image and the rest."""
     judged = exclude_training(images, learnt)
     if len(judged) == len(images):
         judged = images.chosen([row for row in range(len(images)) if row % 3])
@@ -66,7 +66,7 @@ def split_calibration(images: LabelledImages, learnt: Mapping[str, int] = NOTHIN
 
 
 def from_labelled(sets: Sequence[LabelledImages], spec: InputSpec, golden: NDArray[np.uint8]) -> Calibration:
-    """Of images that were set aside from the labelled ones, spread evenly over the sets."""
+    """Calibration from labelled images that were set aside, spread evenly over the data sets."""
     share = MOST // max(1, len(sets))
     decoded = [decode_images(spread(images, share), spec).images for images in sets if len(images)]
     images = np.concatenate(decoded) if decoded else golden
@@ -74,14 +74,14 @@ def from_labelled(sets: Sequence[LabelledImages], spec: InputSpec, golden: NDArr
 
 
 def from_folder(folder: Path, spec: InputSpec, golden: NDArray[np.uint8]) -> Calibration:
-    """Of any pictures below a folder.
+    """Calibration from any images below a folder.
 
     Raises:
         DataRefused: none can be read.
     """
     images = pictures(folder, spec, MOST)
     if not images:
-        raise DataRefused(f"{folder}: no picture to calibrate with; give a folder of at least {ENOUGH} real images")
+        raise DataRefused(f"{folder}: no image for calibration; give a folder of at least {ENOUGH} real images")
     return checked(np.stack(images), f"{len(images)} images of {folder.name}", golden)
 
 
@@ -92,22 +92,22 @@ def spread(images: LabelledImages, count: int) -> LabelledImages:
 def checked(images: NDArray[np.uint8], origin: str, golden: NDArray[np.uint8]) -> Calibration:
     warnings: list[str] = []
     if len(images) < ENOUGH:
-        warnings.append(f"{len(images)} calibration images; below {ENOUGH} the ranges of INT8 are left to chance")
+        warnings.append(f"{len(images)} calibration images; with fewer than {ENOUGH} the INT8 ranges are not reliable")
     if (distance := unlikeness(images, golden)) > UNLIKE:
         warnings.append(
-            f"the calibration images are {distance:.1f} deviations from the model's golden frames in brightness or contrast; "
-            f"beyond {UNLIKE} they hardly are what it was trained on"
+            f"the calibration images are {distance:.1f} standard deviations from the model's golden frames in "
+            f"brightness or contrast; beyond {UNLIKE} they are probably unlike the training images"
         )
     return Calibration(images, origin, tuple(warnings))
 
 
 def unlikeness(images: NDArray[np.uint8], golden: NDArray[np.uint8]) -> float:
-    """How far the mean brightness and contrast of each band are from those of the golden frames, in the golden frames' own
-    deviations from frame to frame; the largest."""
+    """The largest difference in mean brightness or contrast of a band from the golden frames, in standard deviations over the
+    golden frames."""
 
     def statistics(batch: NDArray[np.uint8]) -> NDArray[np.float64]:
         return np.concatenate([batch.mean(axis=(1, 2)), batch.std(axis=(1, 2))], axis=1)
 
     known = statistics(golden)
-    spread_of_known = known.std(axis=0).clip(min=4.0)  # grey levels: golden frames may be few and alike
+    spread_of_known = known.std(axis=0).clip(min=4.0)  # grey levels: golden frames may be few and similar
     return float((np.abs(statistics(images).mean(axis=0) - known.mean(axis=0)) / spread_of_known).max())

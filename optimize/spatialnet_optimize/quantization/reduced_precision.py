@@ -1,7 +1,8 @@
-"""The same graph in 16 bits: casts stand in the graph, so that what runs is what was asked for (strongly typed networks).
+"""FP16 and BF16 variants: casts are explicit in the graph, so that the executed precision is the requested one (strongly typed
+networks).
 
-Where the range of 16-bit floats is too small or their steps too coarse, the graph stays in FP32: normalisation of the pixels,
-LayerNorm (its sum of squares overflows FP16; see NVIDIA's notes on TensorRT issues 2564 and 2781), softmax, and the answers.
+Some parts stay FP32, because the range or the steps of 16-bit floats do not suffice: normalisation of the pixels,
+LayerNorm (its sum of squares overflows FP16; see NVIDIA's notes on TensorRT issues 2564 and 2781), softmax, and the outputs.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ KEPT = ("LayerNormalization", "Softmax", "Sigmoid", "ReduceMean", "ReduceSum", "
 
 
 def to_fp16(content: bytes) -> bytes:
-    """Cast the graph to FP16, but for what is `KEPT` and what touches pixels or answers."""
+    """Cast the graph to FP16, except for `KEPT` operators and nodes near pixels or outputs."""
     model = onnx.load_from_string(content)
     converted = convert_float_to_float16(
         model,
@@ -67,7 +68,7 @@ def pixel_nodes(model: onnx.ModelProto) -> list[str]:
 
 
 def answer_nodes(model: onnx.ModelProto) -> list[str]:
-    """What stands between the heads' linear layers and the outputs: temperature and activation."""
+    """The nodes between the heads' linear layers and the outputs: temperature and activation."""
     return [node.name for node in upstream(model) if node.op_type not in ("Gemm", "MatMul")]
 
 
@@ -77,7 +78,7 @@ def head_layers(model: onnx.ModelProto) -> list[str]:
 
 
 def upstream(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """From the outputs back to the first linear layer on each way, that one included."""
+    """The nodes from the outputs back to the first linear layer on each path, inclusive."""
     producers = {output: node for node in model.graph.node for output in node.output}
     found: dict[str, onnx.NodeProto] = {}
     waiting = [output.name for output in model.graph.output]

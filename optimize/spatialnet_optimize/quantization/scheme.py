@@ -1,8 +1,8 @@
-"""How INT8 is laid out in a graph; apart, since a device that compiles has no onnx."""
+"""INT8 layouts of a graph. A separate module, because a compiling device does not have onnx."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 Scheme = Literal["cpu", "tensorrt"]
-"""`cpu`: as ONNX Runtime's kernels want it. `tensorrt`: explicit Q/DQ as NVIDIA's parsers want it."""
+"""`cpu`: for ONNX Runtime's kernels. `tensorrt`: explicit Q/DQ for NVIDIA's parsers."""

@@ -1,4 +1,4 @@
-"""Which layers INT8 hurts: each quantised alone, then as many of the harmless ones as the budget allows."""
+"""Layer sensitivity to INT8: quantise each layer alone, then as many of the least sensitive ones as the budget allows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from spatialnet_optimize.quantization.scheme import Scheme
 
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
-    """What quantising one layer alone does.
+    """Effect of quantising a single layer.
 
     Attributes:
         change: mean absolute change of all probabilities.
@@ -28,7 +28,7 @@ class Sensitivity:
 
 
 def change(spec: ModelSpec, found: Outputs, expected: Outputs) -> float:
-    """Mean absolute change over all answers of all heads."""
+    """Mean absolute change over all outputs of all heads."""
     return float(np.mean([np.abs(found[head.name] - expected[head.name]).mean() for head in spec.outputs]))
 
 
@@ -43,7 +43,7 @@ def answers(content: bytes, spec: ModelSpec, images: NDArray[np.uint8]) -> Outpu
 def sensitivities(
     content: bytes, spec: ModelSpec, calibration: NDArray[np.uint8], scheme: Scheme, step: Callable[[str], None]
 ) -> list[Sensitivity]:
-    """Every layer alone, from the least sensitive to the most."""
+    """The sensitivity of every layer, in increasing order."""
     layers = linear_layers(content)
     expected = answers(content, spec, calibration)
     found: list[Sensitivity] = []
@@ -55,7 +55,7 @@ def sensitivities(
 
 
 def most_that_pass(ranked: Sequence[Sensitivity], passes: Callable[[Sequence[str]], bool]) -> list[str]:
-    """The largest number of the least sensitive layers that passes the gate, by bisection: loss grows with every layer.
+    """The largest number of least sensitive layers that passes the gate, by bisection: the loss increases with every layer.
 
     Args:
         passes: whether the graph with these layers quantised is within the budget.

@@ -1,1 +1,1 @@
-"""What people read: `html_report.py` is the report of a build, `model_card.py` the card of a model."""
+"""Reports: `html_report.py` (of a build) and `model_card.py` (of a model)."""

@@ -31,7 +31,7 @@ def write_page(bundle: Bundle, path: Path) -> None:
     """
     build = bundle.manifest.build
     if build is None:
-        raise UsageError(f"{bundle.path}: has no build report; 'spatialnet-edge build' writes one")
+        raise UsageError(f"{bundle.path}: has no build report; only 'spatialnet-edge build' writes one")
     found = layers(bundle.read(MODEL))
     template = files("spatialnet_optimize.report").joinpath("html_report.html.j2").read_text(encoding="utf-8")
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(template)
@@ -54,7 +54,7 @@ def all_costs(found: Sequence[Layer]) -> list[Cost]:
 
 
 def candidates_plot(build: BuildRecord) -> str:
-    """Accuracy of each head, size and latency, side by side."""
+    """Plot accuracy of each head, size and latency."""
     judged = [each for each in build.candidates if each.accuracy]
     pyplot, made, axes = figure(1, 3, (15, 4.6))
     heads_axis, size_axis, latency_axis = axes[0]
@@ -70,7 +70,7 @@ def candidates_plot(build: BuildRecord) -> str:
         heads_axis.legend(fontsize=8, loc="lower right")
     bars(size_axis, build.candidates, [each.size / 1e6 for each in build.candidates], "size, MB")
     timed = [each for each in build.candidates if each.latency_ms]
-    bars(latency_axis, timed, [each.latency_ms for each in timed], "latency here, ms (p50; whisker: p99)")
+    bars(latency_axis, timed, [each.latency_ms for each in timed], "latency on this computer, ms (p50; whisker: p99)")
     for place, each in enumerate(timed):
         latency_axis.plot([each.latency_ms, each.latency_p99_ms], [place, place], color="black", linewidth=1)
     if not timed:
@@ -88,7 +88,7 @@ def bars(axis: Any, candidates: Sequence[CandidateRecord], values: Sequence[floa
 
 
 def sensitivity_plot(curve: Sequence[LayerSensitivity]) -> str:
-    """What each layer does alone, from the least to the most."""
+    """Plot the sensitivity of each layer, in increasing order."""
     pyplot, made, axes = figure(1, 1, (15, 4))
     axis = axes[0, 0]
     colours = ["tab:green" if each.quantised else "tab:red" for each in curve]
@@ -96,12 +96,12 @@ def sensitivity_plot(curve: Sequence[LayerSensitivity]) -> str:
     axis.set_xticks(
         range(len(curve)), [plot_text(each.layer.removeprefix("node_")) for each in curve], rotation=60, ha="right", fontsize=8
     )
-    axis.set(ylabel="mean change of a probability", yscale="log", title="green: INT8 in the candidate that the search found")
+    axis.set(ylabel="mean change of a probability", yscale="log", title="green: INT8 in the variant found by the search")
     return encoded(pyplot, made)
 
 
 def costs_plot(costs: Sequence[Cost]) -> str:
-    """Predicted latency with its band, for every target and precision."""
+    """Plot predicted latency with its band, for every target and precision."""
     pyplot, made, axes = figure(1, 1, (15, 0.32 * len(costs) + 1.2))
     axis = axes[0, 0]
     names = [f"{each.target} {each.precision}" for each in costs]
@@ -115,7 +115,7 @@ def costs_plot(costs: Sequence[Cost]) -> str:
 
 
 def roofline_plot(found: Sequence[Layer], target: str, precision: str = "fp16") -> str:
-    """Each layer's operations for each byte, under what the device could do."""
+    """Roofline plot: operations per byte of each layer, and the device's limits."""
     row = load_targets()[target]
     peak, bandwidth = row.tera_ops[precision] * 1e12, row.bandwidth * 1e9
     intensity = np.array([each.operations / (BYTES[precision] * each.elements) for each in found])
@@ -124,12 +124,12 @@ def roofline_plot(found: Sequence[Layer], target: str, precision: str = "fp16") 
     axis = axes[0, 0]
     axis.plot(reach, np.minimum(peak, bandwidth * reach) / 1e12, color="black", label="peak of the data sheet")
     realistic = np.minimum(PEAK_SHARE * peak, BANDWIDTH_SHARE * bandwidth * reach) / 1e12
-    axis.plot(reach, realistic, color="tab:orange", label="what predictions assume")
+    axis.plot(reach, realistic, color="tab:orange", label="assumed by the prediction")
     limit = np.minimum(PEAK_SHARE * peak, BANDWIDTH_SHARE * bandwidth * intensity) / 1e12
     size = 10 + 290 * np.array([each.operations for each in found]) / max(each.operations for each in found)
     axis.scatter(intensity, limit, s=size, alpha=0.6, label="layers of this model; area: their operations")
-    title = f"roofline of {row.description}, {precision} (the launch of each kernel comes on top)"
-    axis.set(xscale="log", yscale="log", xlabel="operations for each byte", ylabel="10¹² operations a second", title=title)
+    title = f"roofline of {row.description}, {precision} (kernel launches are added)"
+    axis.set(xscale="log", yscale="log", xlabel="operations per byte", ylabel="10¹² operations per second", title=title)
     axis.grid(alpha=0.3, which="both")
     axis.legend(fontsize=9)
     return encoded(pyplot, made)

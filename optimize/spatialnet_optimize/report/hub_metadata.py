@@ -1,6 +1,6 @@
-"""The metadata block of a model card, as model hubs read it: YAML between two lines of dashes.
+"""The metadata block of a model card for model hubs: YAML between two lines of dashes.
 
-The keys are those of the hub's model card specification (huggingface_hub, docs/hub/model-cards). The block is honest about data: a
+The keys are those of the hub's model card specification (huggingface_hub, docs/hub/model-cards). A
 network that was trained on data for research only is not listed under a plain open licence.
 """
 
@@ -15,9 +15,9 @@ from spatialnet_training.data.dataset_registry import TERMS
 from spatialnet_training.loop.licensing import MADE_OF
 
 RESEARCH = "for research"
-"""How the terms of a data set say that it is not for commercial use; see `dataset_registry.TERMS`."""
+"""Text in the terms of a data set that excludes commercial use; see `dataset_registry.TERMS`."""
 METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "mean_average_precision": "mean_average_precision"}
-"""Our figures by the hub's names of metrics."""
+"""Our metrics by their names in the hub."""
 SPDX = {"Apache-2.0": "apache-2.0", "MIT": "mit"}
 
 
@@ -25,11 +25,11 @@ def metadata_block(name: str, licence: str, split: str, results: Mapping[str, Se
     """The YAML block with its dashes.
 
     Args:
-        licence: of the bundle's provenance: the grant, and what the network was trained on.
-        results: data set to the figures of its heads on `split`.
+        licence: from the bundle's provenance: the grant, and the training data.
+        results: data set to the metrics of its heads on `split`.
 
     Raises:
-        MissingExtra: the hub's library is not installed; it comes with the extra `training`.
+        MissingExtra: the hub's library is not installed (extra `training`).
     """
     try:
         from huggingface_hub import EvalResult, ModelCardData
@@ -64,7 +64,7 @@ def metadata_block(name: str, licence: str, split: str, results: Mapping[str, Se
 
 
 def licence_fields(licence: str) -> dict[str, Any]:
-    """`license`, and where data restrict it, `other` with a name that says so."""
+    """The field `license`; if the training data restrict it, `other` with a descriptive name."""
     grant, _, data = licence.partition(MADE_OF)
     if RESEARCH in data:
         return {"license": "other", "license_name": f"{SPDX.get(grant, grant)}-weights-trained-on-research-data"}
@@ -81,8 +81,10 @@ def commercial_use(licence: str) -> str:
     lines = [f"The weights are licensed to you under {grant}."]
     if research:
         lines.append(
-            f"They were trained on {' and '.join(research)} among others, which their publishers give for research only. Whether "
-            f"that restricts a network trained on them is not settled law. For a commercial product, ask a lawyer, or train on "
+            f"They were trained on {' and '.join(research)} among others, which their publishers give for research "
+            "only. Whether "
+            f"that restricts a network trained on them is not settled law. For a commercial product, ask a lawyer, or "
+            "train on "
             f"data that you may use: `spatialnet-edge train --data MY_IMAGES --start scratch`."
         )
     lines += [

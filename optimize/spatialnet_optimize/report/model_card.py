@@ -1,7 +1,7 @@
-"""A model's card: what it was trained on, how, and what every head reaches, measured on the bundle itself.
+"""Model card: training data, provenance, and the accuracy of every head, measured on the bundle itself.
 
 `spatialnet-edge card BUNDLE --data-root DIR` evaluates the exported graph, not the network that it came from, on the `val`
-split of each data set, and writes `NAME.md`, `NAME.json` and the plots beside each other.
+split of each data set, and writes `NAME.md`, `NAME.json` and the plots to the same folder.
 """
 
 from __future__ import annotations
@@ -36,23 +36,31 @@ from spatialnet_training.plots import Confusion, plot_confusions, plot_curves, p
 
 SPLIT = "val"
 CORRUPTED_IMAGES = 150
-"""Images of each data set that are corrupted; each of them 24 times."""
+"""Number of images per data set to corrupt, each one 24 times."""
 
 
 def card(
     bundle: Annotated[str, typer.Argument(help="The exported bundle.")],
     data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets.")],
     log: Annotated[Path | None, typer.Option(help="log.csv of the training run, for its curves.")] = None,
-    notes: Annotated[Path | None, typer.Option(help="Markdown to put into the card: hardware, time, what to know.")] = None,
+    notes: Annotated[Path | None, typer.Option(help="Markdown to include in the card: hardware, time, remarks.")] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The card, NAME.md; figures and plots go beside it.", callback=to_be_written)
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The card, NAME.md; figures and plots are written to the same folder.",
+            callback=to_be_written,
+        ),
     ] = Path("card.md"),
 ) -> None:
-    """Measure every head on the validation images of every data set that the model has a head for, and write its card."""
+    """Evaluate a model on the validation images of its data sets, and write its card."""
     results: dict[str, list[Score]] = {}
     robust: dict[str, list[Robustness]] = {}
     with load(bundle, threads=1) as model:
-        paths = data_sets(data_root, ",".join(learnt([model.bundle.spec])))  # of one that learnt none, all: it is told why
+        paths = data_sets(
+            data_root, ",".join(learnt([model.bundle.spec]))
+        )  # for a model without these, all: it reports the reason
         for name, path in track(paths.items(), "evaluate", console=printer(stderr=True)):
             images = open_labelled(path, SPLIT)
             pixels = decode_images(images, model.bundle.spec.input)
@@ -82,7 +90,7 @@ class Line:
 
 
 def poor_pictures(output: Path, robust: dict[str, list[Robustness]], not_land: NotLand | None) -> str:
-    """The card's chapter on corrupted pictures and pictures without land, with its plot beside the card."""
+    """The card's chapter on corrupted pictures and pictures without land, with its plot."""
     if not_land is None:
         return ""
     plot = output.with_name(f"{output.stem}.robustness.png")
@@ -101,9 +109,9 @@ def poor_pictures(output: Path, robust: dict[str, list[Robustness]], not_land: N
 
 Accuracy in per cent on evenly chosen `{SPLIT}` images: as they are, after JPEG of quality {JPEG_QUALITY}, and with each of
 {len(CORRUPTIONS)} corruptions of ImageNet-C (Hendrycks and Dietterich 2019), the mean over the corruptions at each severity.
-Every answer counts there, also those that the runtime withholds because `known` is below its threshold. Calibration error, and how
-many of the answers with a confidence of 0.9 or more are right, are over all corrupted images; "withheld" is the share of these that
-gets no label.
+Every answer counts there, also those that the runtime withholds because `known` is below its threshold. Calibration error, and
+how many of the answers with a confidence of 0.9 or more are right, are over all corrupted images; "withheld" is the share of
+these that gets no label.
 
 {chr(10).join(table)}
 
@@ -155,8 +163,8 @@ Trained on:
 ## What every head reaches
 
 Measured on `{engine.path}` ({engine.precision}, {engine.backend}), on the `{SPLIT}` images of the AiTLAS splits, none of which
-was used for training, calibration or selection. "Answered right" is the accuracy, in per cent, where the head does not abstain, and
-the share of images that it answers.
+was used for training, calibration or selection. "Answered right" is the accuracy, in per cent, where the head does not
+abstain, and the share of images that it answers.
 
 | data set | head | images | accuracy % | macro F1 % | mAP % | answered right | calibration error | mean error |
 |---|---|---|---|---|---|---|---|---|
@@ -171,7 +179,7 @@ Per-label figures and every confusion matrix: [{name}.json]({name}.json).
 
 
 def own_heads(results: dict[str, list[Score]]) -> Iterator[Confusion]:
-    """The confusion matrix of each data set's own head."""
+    """The confusion matrix of each data set's head."""
     for data_set, scores in results.items():
         for each in scores:
             if each.head == f"land_use_{data_set}":

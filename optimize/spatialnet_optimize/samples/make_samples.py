@@ -1,9 +1,9 @@
-"""Make the shipped sample sets from the full data sets: held-out training images, never validation images.
+"""Make the shipped sample sets from the full data sets, with held-out training images only.
 
     python make_samples.py DATA_ROOT
 
-The hash rule for "held out" is `spatialnet_training.data.samples.held_out`: no shipped model was trained on these images, and no
-reported validation figure was measured on them.
+The hash rule for "held out" is `spatialnet_training.data.samples.held_out`: no shipped model was trained on these images, and
+no reported validation result uses them.
 """
 
 import csv

@@ -1,4 +1,4 @@
-"""The devices that a bundle can be built for: rows of `targets.toml`, and of a file of the user's own."""
+"""The devices that a bundle can be built for: rows of `targets.toml` and of a user's own file."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from spatialnet_optimize.compilers.device import device_here
 
 HERE = "here"
 OLDEST_TENSORRT = (10, 3)
-"""What we drive: strongly typed networks, as TensorRT 10.3 to 11.4 have them."""
+"""Oldest supported release: strongly typed networks need TensorRT 10.3 to 11.4."""
 
 
 class PowerMode(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a power mode of a board allows.
+    """Limits of a board's power mode.
 
     Attributes:
         gpu_mhz: highest clock of the GPU.
-        bandwidth: of the memory, 10^9 bytes a second.
+        bandwidth: of the memory, 10^9 bytes per second.
         gpu_share: of the GPU's multiprocessors, the share that is switched on.
     """
 
@@ -30,7 +30,7 @@ class PowerMode(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One row: see the comments in `targets.toml`."""
+    """A device: see the comments in `targets.toml`."""
 
     description: str
     compile: str
@@ -47,12 +47,12 @@ class Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     @property
     def on_device(self) -> bool:
-        """Whether its engine is compiled on the very device."""
+        """Whether its engine is compiled on the device itself."""
         return self.compile == "tensorrt"
 
     @property
     def buildable(self) -> bool:
-        """Whether this version can build for it at all."""
+        """Whether this version can build for it."""
         return bool(self.precisions)
 
 
@@ -60,10 +60,10 @@ def load_targets(extra: Path | None = None) -> dict[str, Target]:
     """Name to row, in the file's order.
 
     Args:
-        extra: a TOML file of the user's own, whose rows are added, or replace ours.
+        extra: a user's own TOML file; its rows are added or replace ours.
 
     Raises:
-        UsageError: that file is missing or wrong; the message names the key.
+        UsageError: that file is missing or invalid; the message names the key.
     """
     text = files("spatialnet_optimize.targets").joinpath("targets.toml").read_bytes()
     rows = msgspec.toml.decode(text, type=dict[str, Target])
@@ -76,9 +76,9 @@ def load_targets(extra: Path | None = None) -> dict[str, Target]:
 
 
 def by_power_mode(name: str, row: Target) -> dict[str, Target]:
-    """A row for each power mode that is known of a target: "orin-nano MAXN_SUPER", "orin-nano 15W" …; the row itself if none is.
+    """One row per known power mode of a target: "orin-nano MAXN_SUPER", "orin-nano 15W" …; the row itself if none is known.
 
-    Peaks scale with the GPU's clock and with the multiprocessors that are on.
+    Peak rates are proportional to the GPU's clock and to its active multiprocessors.
     """
     if not row.power_modes:
         return {name: row}
@@ -94,38 +94,40 @@ def by_power_mode(name: str, row: Target) -> dict[str, Target]:
 
 
 def find_target(name: str, extra: Path | None = None, precision: str = "", dla: bool = False) -> tuple[str, Target]:
-    """The row of this name; `here` is what this machine can run: its GPU where TensorRT is installed, else its CPU.
+    """The row of this name. `here` is this computer: its GPU if TensorRT is installed, otherwise its CPU.
 
     Args:
         extra, precision, dla: see `load_targets` and `check_request`.
 
     Raises:
-        UsageError: no such target, or it cannot do what is asked.
+        UsageError: no such target, or it does not support the request.
         EngineUnavailable: known, but this version cannot build for it.
     """
     targets = load_targets(extra)
     resolved = row_here(targets) if name == HERE else name
     if resolved not in targets:
-        raise UsageError(f"no target '{name}'; there are {', '.join([HERE, *targets])}; see 'spatialnet-edge targets'")
+        raise UsageError(f"no target '{name}'; available: {', '.join([HERE, *targets])}; see 'spatialnet-edge targets'")
     target = targets[resolved]
     check_request(resolved, target, precision, dla)
     if not target.buildable:
         possible = ", ".join(key for key, row in targets.items() if row.buildable)
         if target.tensorrt and version(target.tensorrt[-1]) < OLDEST_TENSORRT:
             raise EngineUnavailable(
-                f"target '{name}' ({target.description}) ends at TensorRT {target.tensorrt[-1]} (JetPack {target.jetpack}); the "
-                f"oldest that can be driven is {'.'.join(map(str, OLDEST_TENSORRT))}; build for cpu, "
-                f"whose bundle runs there, or take an Orin: the oldest Jetson with a TensorRT that serves"
+                f"target '{name}' ({target.description}) ends at TensorRT {target.tensorrt[-1]} (JetPack "
+                f"{target.jetpack}); the oldest supported release is {'.'.join(map(str, OLDEST_TENSORRT))}; build for "
+                "cpu, which runs there, or use an Orin, the oldest Jetson with a supported TensorRT"
             )
-        raise EngineUnavailable(f"target '{name}' ({target.description}) names no precisions to try; build for {possible}")
+        raise EngineUnavailable(
+            f"target '{name}' ({target.description}) has no precisions to build; available targets: {possible}"
+        )
     return resolved, target
 
 
 def row_here(targets: dict[str, Target]) -> str:
-    """The row of this machine: `cpu` where TensorRT cannot compile.
+    """The row of this computer: `cpu` if TensorRT cannot compile.
 
-    Among the rows of the GPU's compute capability, the one whose board is named in the device tree; on a board of another name, the
-    one whose memory is nearest.
+    Of the rows with the GPU's compute capability, the one with the board name of the device tree; for an unknown board, the one
+    with the nearest memory size.
     """
     try:
         device = device_here()
@@ -138,20 +140,20 @@ def row_here(targets: dict[str, Target]) -> str:
 
 
 def version(text: str) -> tuple[int, ...]:
-    """`11.4.1` as numbers that compare."""
+    """A version such as `11.4.1` as comparable numbers."""
     return tuple(int(part) for part in text.split(".") if part.isdigit())
 
 
 def check_request(name: str, target: Target, precision: str = "", dla: bool = False, tensorrt: str = "") -> None:
-    """Refuse what the device cannot do, before any work.
+    """Refuse unsupported requests before any work.
 
     Args:
-        precision: one of `fp32`, `fp16`, `bf16`, `int8`, `fp8`; empty for any.
-        dla: whether the deep-learning accelerator is asked for.
+        precision: one of `fp32`, `fp16`, `bf16`, `int8`, `fp8`; empty: any.
+        dla: whether the deep-learning accelerator is requested.
         tensorrt: the release on the device, if known.
 
     Raises:
-        UsageError: one line that says why, and what to use.
+        UsageError: with the reason and an alternative.
     """
     if precision and target.hardware and precision not in target.hardware:
         fastest = next(each for each in ("fp16", "int8", "fp32") if each in target.hardware)
@@ -163,12 +165,12 @@ def check_request(name: str, target: Target, precision: str = "", dla: bool = Fa
     if not dla:
         return
     if not target.dla:
-        raise UsageError(f"DLA on {name} ({target.description}): it has none; leave out --dla")
+        raise UsageError(f"DLA on {name} ({target.description}): it has none; remove --dla")
     release = version(tensorrt)
     if release and (10, 7) < release[:2] < (11, 4):
         raise UsageError(
-            f"DLA with TensorRT {tensorrt}: releases after 10.7 and before 11.4.1 cannot drive it; use 10.3 to 10.7, or leave "
-            f"out --dla"
+            f"DLA with TensorRT {tensorrt}: releases after 10.7 and before 11.4.1 do not support it; use 10.3 to "
+            "10.7, or remove --dla"
         )
     if release[:2] >= (11, 4) and name != "agx-orin":
-        raise UsageError(f"DLA with TensorRT {tensorrt}: 11.4.1 drives that of AGX Orin alone, not of {name}; leave out --dla")
+        raise UsageError(f"DLA with TensorRT {tensorrt}: 11.4.1 supports it only on AGX Orin, not on {name}; remove --dla")

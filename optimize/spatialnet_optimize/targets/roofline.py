@@ -1,7 +1,7 @@
-"""What a model would cost on a device that is not at hand: a prediction from operations and bytes, never a measurement.
+"""Roofline prediction of latency on a device from operations and bytes; never a measurement.
 
-The roofline of Williams, Waterman and Patterson (2009), layer by layer: each takes as long as its operations at the device's peak
-or its bytes at the memory's bandwidth, whichever is longer, and no less than a kernel's launch.
+The roofline model of Williams, Waterman and Patterson (2009), layer by layer: each layer takes the longest of its operations at
+the device's peak, its bytes at the memory's bandwidth, and a kernel launch.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from spatialnet_optimize.targets.catalogue import Target
 
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}
 PEAK_SHARE = 0.42
-"""Of the peak operations that real layers reach at batch 1. With the next two constants it brings ViT-B/16, MobileNetV2 and
-EfficientViT-B1 within the band of what was published for them: `python -m spatialnet_benchmarks.published_costs`."""
+"""Share of the peak operations that real layers reach at batch 1. With the next two constants, the predictions for ViT-B/16,
+MobileNetV2 and EfficientViT-B1 are within the band of published values: `python -m spatialnet_benchmarks.published_costs`."""
 
 BANDWIDTH_SHARE = 0.6
 LAUNCH_US = 10.0
@@ -29,16 +29,16 @@ BAND = 2.0
 
 HEAVY = ("Conv", "MatMul", "Gemm")
 OWN_KERNEL = (*HEAVY, "LayerNormalization", "Softmax", "Resize", "GlobalAveragePool", "ReduceMean", "MaxPool")
-"""Operators that start a kernel of their own; the others are fused into a neighbour."""
+"""Operators with their own kernel; the others are fused into a neighbour."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One kernel.
+    """One kernel of a graph.
 
     Attributes:
-        operations: a multiply and an add are two.
-        elements: numbers that it reads and writes, weights included.
+        operations: a multiplication and an addition count as two.
+        elements: number of values read and written, including weights.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Layer:
 
 
 def layers(content: bytes) -> list[Layer]:
-    """The kernels of a graph at batch 1, with shapes as ONNX infers them."""
+    """The kernels of a graph at batch 1, with ONNX shape inference."""
     model = onnx.load_from_string(content)
     for value in model.graph.input:
         value.type.tensor_type.shape.dim[0].dim_value = 1
@@ -68,7 +68,7 @@ def layers(content: bytes) -> list[Layer]:
 
 
 def operations(kind: str, inputs: Sequence[Sequence[int]], output: Sequence[int]) -> int:
-    """Of one layer, from its shapes."""
+    """The operations of one layer, from its shapes."""
     if kind == "Conv":
         return 2 * prod(output) * prod(inputs[1][1:])
     if kind in ("MatMul", "Gemm"):
@@ -81,8 +81,8 @@ class Cost:
     """A prediction for one device and precision, at batch 1.
 
     Attributes:
-        ms: predicted; the truth lies between `low_ms` and `high_ms` if the band holds.
-        bound: share of the time that is spent waiting for launches, memory and arithmetic.
+        ms: prediction; `low_ms` and `high_ms` are its error band.
+        bound: share of the time limited by launches, memory and arithmetic.
     """
 
     target: str
@@ -100,7 +100,7 @@ class Cost:
 
 
 def predict(found: Sequence[Layer], name: str, target: Target, precision: str) -> Cost:
-    """The time of one inference on a device.
+    """Predict the time of one inference on a device.
 
     Args:
         found: see `layers`.

@@ -87,11 +87,11 @@ def test_the_finished_bundle_runs_on_the_gpu_and_elsewhere_on_its_graph(finished
 def test_a_stripped_plan_is_opened_before_it_ships(prepared: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = finish(prepared, tmp_path / "stripped.snb", strip_weights=True)
     assert bundle.manifest.engines[0].weights in ("model.onnx", "graphs/fp16.onnx")
-    assert "open the plan without weights, with those of its graph" in STEPS
+    assert "load the plan without weights, with the weights of its graph" in STEPS
     with spatialnet_edge.load(bundle.path) as model:
         assert model.opened.record.path.startswith("engines/tensorrt.")
     monkeypatch.setattr(tensorrt.OnnxParserRefitter, "refit_from_bytes", lambda refitter, graph: False)
-    with pytest.raises(BuildError, match=r"the plan without weights does not open: .* build without --strip-weights"):
+    with pytest.raises(BuildError, match=r"the plan without weights does not load: .* build without --strip-weights"):
         finish(prepared, tmp_path / "broken.snb", strip_weights=True)
     assert not (tmp_path / "broken.snb").exists()
 
@@ -124,7 +124,7 @@ def test_a_plan_that_nothing_is_known_of_does_not_pass(prepared: Bundle, tmp_pat
     bundle = finish(prepared, tmp_path / "orin.snb")
     assert bundle.manifest.engines[0].precision == "fp32"
     assert bundle.manifest.build is not None
-    assert "inspector names no layer's precision" in bundle.manifest.build.candidates[1].verdict
+    assert "inspector reports no precisions" in bundle.manifest.build.candidates[1].verdict
 
 
 def test_a_rejected_timing_cache_is_replaced(prepared: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
