@@ -15,7 +15,8 @@ from typing import Annotated, Any
 
 import typer
 
-from spatialnet_benchmarks.acceptance_checks import CHECKS, AcceptanceRun, Outcome, Verdict
+from spatialnet_benchmarks.acceptance_checks import CHECKS
+from spatialnet_benchmarks.acceptance_run import AcceptanceRun, Outcome, Verdict
 from spatialnet_benchmarks.environment import environment, state
 from spatialnet_edge.bundle.reader import open_bundle
 from spatialnet_edge.cli.printer import printer

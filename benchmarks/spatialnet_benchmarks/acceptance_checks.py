@@ -8,97 +8,36 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from enum import Enum
-from functools import cached_property
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
+from spatialnet_benchmarks.acceptance_gpu import SAME_ANSWER, failed_capture, out_of_memory, wrong_version
+from spatialnet_benchmarks.acceptance_run import AcceptanceRun, Outcome, Verdict
 from spatialnet_benchmarks.latency import engine_alone, summary
-from spatialnet_edge.bundle.manifest import EngineRecord
-from spatialnet_edge.bundle.reader import MODEL, Bundle
+from spatialnet_edge.bundle.reader import MODEL
 from spatialnet_edge.core.errors import EngineError
-from spatialnet_edge.engines.devices.base import Device, MemoryKind
+from spatialnet_edge.engines.devices.base import MemoryKind
 from spatialnet_edge.engines.devices.identity import described
 from spatialnet_edge.engines.devices.registry import open_device
 from spatialnet_edge.engines.onnxruntime import OnnxRuntimeBackend
 from spatialnet_edge.engines.output_validation import CheckedEngine
-from spatialnet_edge.engines.registry import Engine, LoadedEngine, load_backend, open_engine
-from spatialnet_edge.engines.tensorrt_plans import PlanBackend
+from spatialnet_edge.engines.registry import Engine
 from spatialnet_optimize.evaluation.gates import LEAST_AGREEMENT
-from spatialnet_optimize.evaluation.metrics import agreement, decode_images, predict
-from spatialnet_training.data.labelled_dataset import LabelledImages
+from spatialnet_optimize.evaluation.metrics import agreement, predict
 
-MOST_IMAGES = 1000
 BATCHES = (1, 2, 4, 8)
 MEMORY: tuple[MemoryKind, ...] = ("mapped", "pinned", "pageable")
 CAMERAS = (2, 4)
 ROUNDS = 200
 """Batches of each camera, with a golden frame between them."""
-SAME_ANSWER = 1e-3
 LEAK_MB = 16.0
 """The most that a soak and a hundred openings may leave."""
 SLOWER = 1.2
 """The last tenth of a soak may take at most this share of the first."""
 STOP_S = 5.0
-
-
-class Outcome(str, Enum):
-    PASS = "pass"
-    FAIL = "fail"
-    SKIP = "skip"
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """One line of the acceptance run.
-
-    Attributes:
-        figures: everything that was measured.
-    """
-
-    check: str
-    outcome: Outcome
-    found: str
-    figures: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class AcceptanceRun:
-    """What is accepted, and how long it may take."""
-
-    bundle: Bundle
-    labelled: LabelledImages
-    soak_s: float
-    runs: int
-    opens: int
-
-    @cached_property
-    def images(self) -> NDArray[np.uint8]:
-        few = replace(self.labelled, files=self.labelled.files[:MOST_IMAGES])
-        return decode_images(few, self.bundle.spec.input).images
-
-    @contextmanager
-    def engine(self) -> Iterator[LoadedEngine]:
-        loaded = open_engine(self.bundle)
-        try:
-            yield loaded
-        finally:
-            loaded.engine.close()
-
-    def plan(self) -> tuple[PlanBackend, EngineRecord, bytes, bytes | None] | None:
-        """The backend, record, content and weights of the bundle's plan for this device; None if it has none that runs."""
-        for record in self.bundle.manifest.engines:
-            backend = load_backend(record.backend) if record.backend.startswith("tensorrt") else None
-            if isinstance(backend, PlanBackend) and not backend.refuses(record):
-                weights = self.bundle.read(record.weights) if record.weights else None
-                return backend, record, self.bundle.read(record.path), weights
-        return None
 
 
 def device(run: AcceptanceRun) -> Verdict:
@@ -213,91 +152,6 @@ def reopening(run: AcceptanceRun) -> Verdict:
     grown = sizes[-1] - sizes[len(sizes) // 2]
     outcome = Outcome.PASS if grown <= LEAK_MB else Outcome.FAIL
     return Verdict("reopening", outcome, f"{run.opens} times; the later half left {grown:.1f} MB", {"resident_mb": sizes})
-
-
-def wrong_version(run: AcceptanceRun) -> Verdict:
-    """A plan of another release must be rejected, and the portable graph must answer."""
-    plans = [record for record in run.bundle.manifest.engines if record.backend.startswith("tensorrt")]
-    if not plans:
-        return Verdict("wrong version", Outcome.SKIP, "the bundle has no plan")
-    others = tuple(msgspec.structs.replace(record, library_version="0.0", version_compatible=False) for record in plans)
-    loaded = open_engine(replace(run.bundle, manifest=msgspec.structs.replace(run.bundle.manifest, engines=others)))
-    try:
-        loaded.engine.infer(run.images[:1])
-    finally:
-        loaded.engine.close()
-    outcome = Outcome.PASS if loaded.record.path == MODEL else Outcome.FAIL
-    return Verdict("wrong version", outcome, f"{loaded.record.path} answered; {loaded.rejected[0]}")
-
-
-def uncapturable_device() -> Device:
-    """A device on which every capture fails in the driver, since it is synchronised inside."""
-    opened: Any = open_device()
-    capture = opened.capture
-
-    def synchronised(work: Callable[[], None]) -> Callable[[], None]:
-        def both() -> None:
-            work()
-            opened.synchronize()
-
-        return capture(both)
-
-    opened.capture = synchronised
-    return opened
-
-
-def failed_capture(run: AcceptanceRun) -> Verdict:
-    """A CUDA graph that cannot be captured must cost speed alone."""
-    if (plan := run.plan()) is None:
-        return Verdict("failed capture", Outcome.SKIP, "no plan of NVIDIA's runs here")
-    backend, record, content, weights = plan
-    usual = backend.open_plan(record, content, weights, run.bundle.spec)
-    expected = {name: values.copy() for name, values in usual.infer(run.images[:1]).items()}
-    usual.close()
-    engine = backend.with_device(uncapturable_device).open_plan(record, content, weights, run.bundle.spec)
-    try:
-        found = engine.infer(run.images[:1])
-        same = all(np.abs(found[name] - expected[name]).max() <= SAME_ANSWER for name in expected)
-        why = engine.not_captured
-    finally:
-        engine.close()
-    outcome = Outcome.PASS if same and why else Outcome.FAIL
-    return Verdict("failed capture", outcome, f"{'the same answers' if same else 'other answers'}, layer by layer: {why}")
-
-
-def out_of_memory(run: AcceptanceRun) -> Verdict:
-    """With the GPU's memory taken, the bundle must still answer, by another form."""
-    if run.plan() is None:
-        return Verdict("out of memory", Outcome.SKIP, "no plan of NVIDIA's runs here")
-    gpu = open_device()
-    try:
-        if gpu.memory == "mapped":
-            return Verdict(
-                "out of memory",
-                Outcome.SKIP,
-                "the GPU shares its memory with the computer: taking it would end other programs",
-            )
-        with gpu.current():
-            take_all(gpu)
-            with run.engine() as loaded:
-                loaded.engine.infer(run.images[:1])
-    finally:
-        gpu.close()
-    refused = any("memory" in reason for reason in loaded.rejected)
-    outcome = Outcome.PASS if refused else Outcome.FAIL
-    return Verdict(
-        "out of memory", outcome, f"{loaded.record.path} answered; {'; '.join(loaded.rejected) or 'nothing refused'}"
-    )
-
-
-def take_all(gpu: Device, smallest: int = 4096) -> None:
-    """Allocate until nothing is left, in blocks that halve."""
-    size = gpu.free_bytes()
-    while size >= smallest:
-        try:
-            gpu.allocate(size)
-        except EngineError:
-            size //= 2
 
 
 def termination(run: AcceptanceRun) -> Verdict:

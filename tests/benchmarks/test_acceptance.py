@@ -8,7 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from conftest import SAMPLES
-from spatialnet_benchmarks.acceptance_checks import AcceptanceRun, Outcome, answers, cameras, soak
+from spatialnet_benchmarks.acceptance_checks import answers, cameras, soak
+from spatialnet_benchmarks.acceptance_run import AcceptanceRun, Outcome
 from spatialnet_edge.bundle.reader import open_bundle
 from spatialnet_edge.cli.app import app
 from spatialnet_edge.engines.fake import FakeEngine
@@ -52,7 +53,7 @@ class Wrong:
 
 def test_answers_that_cross_cameras_and_change_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     module = "spatialnet_benchmarks.acceptance_checks"
-    monkeypatch.setattr(f"{module}.open_engine", lambda bundle: LoadedEngine(Wrong(), FALLBACK, ()))
+    monkeypatch.setattr("spatialnet_benchmarks.acceptance_run.open_engine", lambda bundle: LoadedEngine(Wrong(), FALLBACK, ()))
     run = AcceptanceRun(open_bundle("builtin:student"), open_labelled(LABELLED), 0.1, 20, 2)
     run.images = run.images[:20]
     assert cameras(run).outcome is Outcome.FAIL

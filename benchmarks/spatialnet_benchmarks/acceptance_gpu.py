@@ -1,0 +1,104 @@
+"""The checks of an acceptance run that need a plan of NVIDIA's: another release, a failed capture, no memory left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from spatialnet_benchmarks.acceptance_run import AcceptanceRun, Outcome, Verdict
+from spatialnet_edge.bundle.reader import MODEL
+from spatialnet_edge.core.errors import EngineError
+from spatialnet_edge.engines.devices.base import Device
+from spatialnet_edge.engines.devices.registry import open_device
+from spatialnet_edge.engines.registry import open_engine
+
+SAME_ANSWER = 1e-3
+
+
+def wrong_version(run: AcceptanceRun) -> Verdict:
+    """A plan of another release must be rejected, and the portable graph must answer."""
+    plans = [record for record in run.bundle.manifest.engines if record.backend.startswith("tensorrt")]
+    if not plans:
+        return Verdict("wrong version", Outcome.SKIP, "the bundle has no plan")
+    others = tuple(msgspec.structs.replace(record, library_version="0.0", version_compatible=False) for record in plans)
+    loaded = open_engine(replace(run.bundle, manifest=msgspec.structs.replace(run.bundle.manifest, engines=others)))
+    try:
+        loaded.engine.infer(run.images[:1])
+    finally:
+        loaded.engine.close()
+    outcome = Outcome.PASS if loaded.record.path == MODEL else Outcome.FAIL
+    return Verdict("wrong version", outcome, f"{loaded.record.path} answered; {loaded.rejected[0]}")
+
+
+def uncapturable_device() -> Device:
+    """A device on which every capture fails in the driver, since it is synchronised inside."""
+    opened: Any = open_device()
+    capture = opened.capture
+
+    def synchronised(work: Callable[[], None]) -> Callable[[], None]:
+        def both() -> None:
+            work()
+            opened.synchronize()
+
+        return capture(both)
+
+    opened.capture = synchronised
+    return opened
+
+
+def failed_capture(run: AcceptanceRun) -> Verdict:
+    """A CUDA graph that cannot be captured must cost speed alone."""
+    if (plan := run.plan()) is None:
+        return Verdict("failed capture", Outcome.SKIP, "no plan of NVIDIA's runs here")
+    backend, record, content, weights = plan
+    usual = backend.open_plan(record, content, weights, run.bundle.spec)
+    expected = {name: values.copy() for name, values in usual.infer(run.images[:1]).items()}
+    usual.close()
+    engine = backend.with_device(uncapturable_device).open_plan(record, content, weights, run.bundle.spec)
+    try:
+        found = engine.infer(run.images[:1])
+        same = all(np.abs(found[name] - expected[name]).max() <= SAME_ANSWER for name in expected)
+        why = engine.not_captured
+    finally:
+        engine.close()
+    outcome = Outcome.PASS if same and why else Outcome.FAIL
+    return Verdict("failed capture", outcome, f"{'the same answers' if same else 'other answers'}, layer by layer: {why}")
+
+
+def out_of_memory(run: AcceptanceRun) -> Verdict:
+    """With the GPU's memory taken, the bundle must still answer, by another form."""
+    if run.plan() is None:
+        return Verdict("out of memory", Outcome.SKIP, "no plan of NVIDIA's runs here")
+    gpu = open_device()
+    try:
+        if gpu.memory == "mapped":
+            return Verdict(
+                "out of memory",
+                Outcome.SKIP,
+                "the GPU shares its memory with the computer: taking it would end other programs",
+            )
+        with gpu.current():
+            take_all(gpu)
+            with run.engine() as loaded:
+                loaded.engine.infer(run.images[:1])
+    finally:
+        gpu.close()
+    refused = any("memory" in reason for reason in loaded.rejected)
+    outcome = Outcome.PASS if refused else Outcome.FAIL
+    return Verdict(
+        "out of memory", outcome, f"{loaded.record.path} answered; {'; '.join(loaded.rejected) or 'nothing refused'}"
+    )
+
+
+def take_all(gpu: Device, smallest: int = 4096) -> None:
+    """Allocate until nothing is left, in blocks that halve."""
+    size = gpu.free_bytes()
+    while size >= smallest:
+        try:
+            gpu.allocate(size)
+        except EngineError:
+            size //= 2
