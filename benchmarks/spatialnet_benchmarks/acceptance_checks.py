@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from spatialnet_benchmarks.acceptance_gpu import SAME_ANSWER, failed_capture, out_of_memory, wrong_version
+from spatialnet_benchmarks.acceptance_gpu import SAME_ANSWER, beside_trtexec, failed_capture, out_of_memory, wrong_version
 from spatialnet_benchmarks.acceptance_run import AcceptanceRun, Outcome, Verdict
 from spatialnet_benchmarks.latency import engine_alone, summary
 from spatialnet_edge.bundle.reader import MODEL
@@ -202,5 +202,6 @@ def resident_mb() -> float:
 
 
 CHECKS: tuple[Callable[[AcceptanceRun], Verdict], ...] = (
-    device, layers, answers, latency, cameras, reopening, wrong_version, failed_capture, out_of_memory, termination, soak,
+    device, layers, answers, latency, beside_trtexec, cameras, reopening, wrong_version, failed_capture, out_of_memory, termination,
+    soak,
 )  # fmt: skip

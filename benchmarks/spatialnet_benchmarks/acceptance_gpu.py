@@ -1,4 +1,4 @@
-"""The checks of an acceptance run that need a plan of NVIDIA's: another release, a failed capture, no memory left."""
+"""The checks of an acceptance run that need a TensorRT plan: trtexec, another release, a failed capture, no memory left."""
 
 from __future__ import annotations
 
@@ -10,13 +10,41 @@ import msgspec
 import numpy as np
 
 from spatialnet_benchmarks.acceptance_run import AcceptanceRun, Outcome, Verdict
+from spatialnet_benchmarks.latency import engine_alone, summary
+from spatialnet_benchmarks.trtexec import JETPACK, command, find_trtexec, latencies_of
 from spatialnet_edge.bundle.reader import MODEL
 from spatialnet_edge.core.errors import EngineError
 from spatialnet_edge.engines.devices.base import Device
 from spatialnet_edge.engines.devices.registry import open_device
 from spatialnet_edge.engines.registry import open_engine
+from spatialnet_edge.engines.tensorrt_plans import TENSORRT
 
 SAME_ANSWER = 1e-3
+
+
+def beside_trtexec(run: AcceptanceRun) -> Verdict:
+    """The latency of each of the plan's batch sizes beside that of NVIDIA's own program on the same plan."""
+    plan, program = run.plan(), find_trtexec()
+    if plan is None:
+        return Verdict("trtexec", Outcome.SKIP, "no plan of NVIDIA's runs here")
+    backend, record, content, weights = plan
+    if not program or backend.library is not TENSORRT:
+        return Verdict("trtexec", Outcome.SKIP, f"trtexec is not on the PATH and not at {JETPACK}")
+    if weights is not None:
+        return Verdict("trtexec", Outcome.SKIP, "the plan has no weights of its own")
+    figures: dict[str, Any] = {}
+    engine = backend.open_plan(record, content, None, run.bundle.spec)
+    try:
+        for profile, batch in enumerate(engine.batches):
+            words = command(program, record, profile, (batch, *run.bundle.spec.input.shape), run.runs)
+            theirs = summary(latencies_of(words, content))
+            ours = summary(engine_alone(engine, run.images, batch, run.runs))
+            figures[f"batch {batch}"] = {"trtexec": theirs, "ours": ours, "command": " ".join(words)}
+    finally:
+        engine.close()
+    first = next(iter(figures.values()))
+    text = f"p50 {first['trtexec']['p50']:.3f} ms by trtexec, {first['ours']['p50']:.3f} ms by this program, {next(iter(figures))}"
+    return Verdict("trtexec", Outcome.PASS, text, figures)
 
 
 def wrong_version(run: AcceptanceRun) -> Verdict:

@@ -26,7 +26,7 @@ def test_the_cpu_is_accepted_and_what_needs_a_gpu_is_skipped(tmp_path: Path) -> 
     found = json.loads((tmp_path / "a.json").read_text())
     outcomes = {verdict["check"]: verdict["outcome"] for verdict in found["verdicts"]}
     busy = {"soak"}  # its latency is not this test's subject: others may use the computer
-    skipped = {"layers", "wrong version", "failed capture", "out of memory"}
+    skipped = {"layers", "trtexec", "wrong version", "failed capture", "out of memory"}
     assert {name for name, outcome in outcomes.items() if outcome == "skip"} == skipped
     assert {name for name, outcome in outcomes.items() if outcome == "fail"} <= busy, done.output
     assert found["accepted"] is (outcomes["soak"] == "pass")

@@ -98,6 +98,11 @@ class TensorRtEngine:
         """Why the engine launches layer by layer although CUDA graphs were requested; None if it uses graphs."""
         return next((slot.not_captured for slot in self._slots.values() if slot.not_captured), None)
 
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """The batch size of each of the plan's profiles, in the plan's order."""
+        return tuple(self._slots)
+
     def infer(self, batch: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         """As `Engine.infer`. The returned arrays are the pinned memory itself: valid until the next call.
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 import tensorrt
 from typer.testing import CliRunner
 
-from conftest import SAMPLES
+from conftest import ROOT, SAMPLES
 from spatialnet_edge.bundle.reader import open_bundle
 from spatialnet_edge.cli.app import app
 from spatialnet_optimize.build import labelled_data
@@ -18,6 +19,7 @@ from spatialnet_optimize.build.build import Job, build
 
 def test_every_check_is_made_on_a_gpu(tmp_path: Path, discrete: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(labelled_data, "shipped_samples", lambda: ())
+    monkeypatch.setenv("PATH", f"{ROOT / 'tests' / 'cuda' / 'played' / 'bin'}{os.pathsep}{os.environ['PATH']}")
     labelled = (SAMPLES / "ucmerced.zip",)
     job = Job(open_bundle("builtin:student"), "orin-nano", tmp_path / "orin.snb", labelled=labelled, precision="fp16")
     prepared = build(job)[0]
@@ -36,6 +38,7 @@ def test_every_check_is_made_on_a_gpu(tmp_path: Path, discrete: None, monkeypatc
     assert {name.rpartition(", ")[0] for name in latencies} == {
         f"{memory}, {how}" for memory in ("mapped", "pinned", "pageable") for how in ("graphs", "layer by layer")
     }
+    assert verdicts["trtexec"]["figures"]["batch 1"]["trtexec"]["p50"] == 1.5  # what the played program writes
     assert f"built with TensorRT 0.0; here {tensorrt.__version__}" in verdicts["wrong version"]["found"]
     assert "layer by layer: " in verdicts["failed capture"]["found"]
     assert verdicts["out of memory"]["found"].startswith("model.onnx answered")
