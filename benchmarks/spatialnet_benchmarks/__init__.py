@@ -1,1 +1,1 @@
-"""Measurements that others can repeat."""
+"""Repeatable benchmarks of the runtime."""

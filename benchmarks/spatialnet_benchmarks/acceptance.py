@@ -1,7 +1,7 @@
-"""`accept`: the acceptance run of a new device, one verdict a line.
+"""The command `accept`: acceptance test of a new device, one verdict per line.
 
-Each check is a plain function of an `AcceptanceRun`; `CHECKS` is their order. A check that cannot be made on this computer is
-skipped with its reason: it is no pass.
+Each check is a plain function of an `AcceptanceRun`; `CHECKS` is their order. A check that is impossible on this computer is
+skipped with its reason; a skipped check does not count as passed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from spatialnet_training.data.labelled_dataset import open_labelled
 
 @dataclass(frozen=True, slots=True)
 class AcceptanceReport:
-    """Everything that an acceptance run found.
+    """Results of an acceptance run.
 
     Attributes:
         before, after: temperature, clocks and load at the start and at the end.
@@ -46,15 +46,17 @@ class AcceptanceReport:
 
 
 def accept(
-    bundle: Annotated[str, typer.Argument(help="A bundle that was built on this device.")],
+    bundle: Annotated[str, typer.Argument(help="A bundle built on this device.")],
     labelled: Annotated[Path, typer.Option(help="Labelled images: a folder, a zip or a CSV; the first 1,000 are used.")],
     json: Annotated[Path | None, typer.Option(help="Write every figure to this file.", callback=to_be_written)] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page to this file.", callback=to_be_written)] = None,
-    soak: Annotated[float, typer.Option(min=1, help="Seconds of the run that looks for leaks and throttling.")] = 3600.0,
-    runs: Annotated[int, typer.Option(min=20, help="Inferences for each latency.")] = 1000,
-    opens: Annotated[int, typer.Option(min=2, help="How often the engine is opened and closed.")] = 100,
+    html: Annotated[Path | None, typer.Option(help="Write an HTML page to this file.", callback=to_be_written)] = None,
+    soak: Annotated[
+        float, typer.Option(min=1, help="Duration in seconds of the run that checks for leaks and throttling.")
+    ] = 3600.0,
+    runs: Annotated[int, typer.Option(min=20, help="Number of inferences per latency measurement.")] = 1000,
+    opens: Annotated[int, typer.Option(min=2, help="Number of times the engine is opened and closed.")] = 100,
 ) -> None:
-    """Accept a device: run every check on it, and say a verdict a line. Exit status 1 if a check failed."""
+    """Run the acceptance test of a device and print one verdict per line. Exit status 1 if a check failed."""
     console = printer()
     opened = open_bundle(bundle)
     run = AcceptanceRun(opened, open_labelled(labelled), soak, runs, opens)
@@ -74,7 +76,7 @@ def accept(
 
 
 def judged(check: Any, run: AcceptanceRun) -> Verdict:
-    """A check's verdict; an error that it does not expect is a failure, and the others still run."""
+    """Run a check. An unexpected error counts as a failure, and the other checks still run."""
     try:
         return check(run)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The command of this room: `bench`."""
+"""The command `bench`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from spatialnet_edge.sources.registry import open_source
 BATCHES = (1, 2, 4, 8)
 STREAMS = (1, 2, 4)
 KEPT_SAMPLES = 5000
-NOT_MEASURABLE = "not measurable here"
+NOT_MEASURABLE = "not measurable on this computer"
 LOAD = 0.7
 """Share of its capacity at which a stream is measured unless a rate is given."""
 
@@ -39,23 +39,27 @@ def bench(
     ] = "builtin:spatialnet-s",
     source: Annotated[
         str,
-        typer.Argument(help="What to stream, such as a recording; by default made frames of 720p, of all the model's bands."),
+        typer.Argument(
+            help="Source to stream, such as a recording. Default: generated 720p frames with all the model's bands."
+        ),
     ] = "",
     rounds: Annotated[int, typer.Option(min=1, help="Passes over the source; the median pass is reported.")] = 5,
     kept: Annotated[int, typer.Option(min=10, help="Frames held in memory for the stages after decoding.")] = 100,
-    runs: Annotated[int, typer.Option(min=20, help="Inferences of the engine alone.")] = 500,
-    rate: Annotated[float, typer.Option(min=0, help="Frames a second of the paced stream; 0 for 70 % of capacity.")] = 0.0,
-    seconds: Annotated[float, typer.Option(min=1, help="Length of the paced stream: minutes show throttling.")] = 10.0,
-    backend: Annotated[str, typer.Option(help="Use this backend alone.")] = "",
+    runs: Annotated[int, typer.Option(min=20, help="Number of inferences of the engine alone.")] = 500,
+    rate: Annotated[float, typer.Option(min=0, help="Frames per second of the paced stream; 0: 70 % of capacity.")] = 0.0,
+    seconds: Annotated[
+        float, typer.Option(min=1, help="Duration of the paced stream in seconds; throttling shows after minutes.")
+    ] = 10.0,
+    backend: Annotated[str, typer.Option(help="Use only this backend.")] = "",
     json: Annotated[
-        Path | None, typer.Option(help="Write everything to this file, for --compare.", callback=to_be_written)
+        Path | None, typer.Option(help="Write all results to this file, for --compare.", callback=to_be_written)
     ] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with plots to this file.", callback=to_be_written)] = None,
     compare: Annotated[
         tuple[Path, Path] | None, typer.Option(help="Compare two results of --json instead of measuring: A B.")
     ] = None,
 ) -> None:
-    """Measure each stage, the work bound of this machine, and the share of it that the pipeline reaches."""
+    """Measure each stage, the work bound of this computer, and the pipeline's efficiency."""
     if compare is not None:
         show_comparison(*compare)
         return
@@ -74,10 +78,10 @@ def bench(
 
 
 def require_end(source: str) -> None:
-    """Refuse a camera or a stream: every stage is measured on the same frames, over and over.
+    """Refuse a camera or a network stream, because every stage is measured on the same frames.
 
     Raises:
-        UsageError: the source goes on for ever.
+        UsageError: the source is live.
     """
     with closing(open_source(source)) as opened:
         if opened.live and opened.length is None:
@@ -87,7 +91,7 @@ def require_end(source: str) -> None:
 def take(
     model: Model, bundle: str, source: str, rounds: int, kept: int, runs: int, rate: float, seconds: float, backend: str
 ) -> dict[str, Any]:
-    """All measurements, with the facts that are needed to judge and repeat them."""
+    """Run all measurements, with the environment needed to interpret and repeat them."""
     start = state()
     passes = [
         measure(model, source, kept) for _ in track(range(rounds), "measure", console=printer(stderr=True), transient=True)
@@ -134,7 +138,7 @@ def take(
 
 
 def whole_pass(model: Model, source: str) -> int:
-    """The source once through the whole pipeline; returns the number of frames."""
+    """Run the source once through the complete pipeline; returns the number of frames."""
     with closing(open_source(source)) as opened:
         return sum(1 for _ in model.stream(opened, policy="every"))
 
@@ -178,14 +182,14 @@ def show_comparison(a: Path, b: Path) -> None:
         table.add_row(each.what, f"{each.a_ms:.3f}", f"{each.b_ms:.3f}", f"{each.ratio:.3f}", interval, each.verdict)
     console.print(table)
     for line in differing:
-        console.print(f"careful: {line}", style="yellow")
+        console.print(f"warning: {line}", style="yellow")
 
 
 def show(record: dict[str, Any]) -> None:
     console = printer()
     where = record["environment"]
     title = f"{where['device']}, {where['machine']}"
-    table = Table("stage alone", "p50 ms", "p90 ms", "p99 ms", "max ms", "core ms a frame", title=title)
+    table = Table("stage alone", "p50 ms", "p90 ms", "p99 ms", "max ms", "core ms per frame", title=title)
     for name, figures in record["stages"].items():
         table.add_row(name, *(f"{figures[key]:.3f}" for key in ("p50_ms", "p90_ms", "p99_ms", "max_ms", "core_ms")))
     console.print(table)
@@ -204,14 +208,15 @@ def show(record: dict[str, Any]) -> None:
         f"({low:.2f} to {high:.2f} over {record['rounds']} rounds)",
     )
     several = ", ".join(f"{count}: {figures['frames_per_second']:.1f}" for count, figures in record["streams"].items())
-    console.print(f"frames/s of so many streams on one engine, together: {several}")
+    console.print(f"frames/s of several streams on one engine, in total: {several}")
     undecoded = record["no_decoding"]
     low, high = undecoded["range"]
     console.print(
-        f"frames that need no decoding {undecoded['frames_per_second']:.1f} frames/s, {undecoded['of_engine_only']:.2f} of the "
+        f"frames that need no decoding {undecoded['frames_per_second']:.1f} frames/s, "
+        f"{undecoded['of_engine_only']:.2f} of the "
         f"engine-only rate ({low:.2f} to {high:.2f})",
     )
     parts = ", ".join(f"{name} {value:.2f}" for name, value in record["cold_start"].items() if name != "whole")
     console.print(f"new process to first result {record['cold_start']['whole']:.2f} s ({parts})")
     energy = in_words(record["energy_joules"])
-    console.print(f"memory at its first result {record['memory_mb']:.0f} MB; energy a frame: {energy}")
+    console.print(f"memory at its first result {record['memory_mb']:.0f} MB; energy per frame: {energy}")

@@ -15,7 +15,7 @@ from spatialnet_edge.core.errors import DataRefused
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 DRIFT = 0.05
-"""Two equal runs, one after the other, may differ by this share, since a machine's speed changes."""
+"""Two equal consecutive runs may differ by this share, because a computer's speed changes."""
 SERIES = {"engine": "engine alone, ms", "paced": "from due to result, ms", "end_to_end": "between results at full speed, ms"}
 MUST_AGREE = ("device", "machine", "power_mode", "clock_governor")
 
@@ -38,29 +38,29 @@ class Comparison:
     @property
     def verdict(self) -> str:
         if self.high < 1 - DRIFT:
-            return f"b is faster, by {1 - self.high:.0%} at least"
+            return f"b is faster, by at least {1 - self.high:.0%}"
         if self.low > 1 + DRIFT:
-            return f"b is slower, by {self.low - 1:.0%} at least"
+            return f"b is slower, by at least {self.low - 1:.0%}"
         return f"no difference beyond {DRIFT:.0%}"
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """A file of `bench --json`.
+    """Read a file of `bench --json`.
 
     Raises:
-        DataRefused: it is something else.
+        DataRefused: it is not such a file.
     """
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(record, dict) or not all(isinstance(record.get(key), dict) for key in ("samples", "environment")):
-            raise ValueError("no samples or no environment in it")
+            raise ValueError("it has no samples or no environment")
     except (OSError, ValueError) as error:
         raise DataRefused(f"{path}: not a result of 'spatialnet-edge bench --json': {error}") from error
     return record
 
 
 def compare(a: dict[str, Any], b: dict[str, Any]) -> tuple[list[Comparison], list[str]]:
-    """Compare every series with two samples or more in both results. Also returns differences of the environments."""
+    """Compare every series with two samples or more in both results. Also returns the differences of the environments."""
     found = [
         compare_series(title, np.array(a["samples"][name]), np.array(b["samples"][name]))
         for name, title in SERIES.items()

@@ -1,7 +1,7 @@
 """Energy per frame, measured by NVML, RAPL or a Jetson's tegrastats.
 
-Each meter counts joules. It is read before and after the work; the difference is divided by the number of frames. The figure is the
-energy of the whole package, board or module, other work included.
+Each meter counts joules. It is read before and after the work; the difference is divided by the number of frames. The figure
+is the energy of the whole package, board or module, other work included.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ RAPL = Path("/sys/class/powercap")
 TEGRASTATS_MS = 100
 MEASURED_S = 5.0
 BOARD_POWER = re.compile(r"(?:VDD_IN|POM_5V_IN) (\d+)(?:mW)?/")
-"""The power rail of the whole module in milliwatts, where tegrastats prints one (Orin Nano and NX, Xavier NX, Nano, TX2). An AGX
-prints single rails only, so its module power is not measurable."""
+"""The power rail of the whole module in milliwatts, where tegrastats prints one (Orin Nano and NX, Xavier NX, Nano, TX2). An
+AGX prints single rails only, so its module power is not measurable."""
 
 
 class Meter(Protocol):
@@ -48,7 +48,7 @@ class Rapl:
     def __init__(self) -> None:
         self._zones = sorted(RAPL.glob("intel-rapl:?"))
         if not self._zones:
-            raise OSError("no RAPL here")
+            raise OSError("no RAPL on this computer")
         self._ranges = [microjoules(zone / "max_energy_range_uj") for zone in self._zones]
         self._last = self._read()
         self._total = 0
@@ -104,7 +104,7 @@ class Tegrastats:
     def __init__(self) -> None:
         program = shutil.which("tegrastats")
         if program is None:
-            raise OSError("no tegrastats here")
+            raise OSError("no tegrastats on this computer")
         self._joules = 0.0
         self._process = subprocess.Popen(
             [program, "--interval", str(TEGRASTATS_MS)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -143,7 +143,7 @@ METERS = (Nvml, Tegrastats, Rapl)
 
 @contextmanager
 def open_meters() -> Generator[list[Meter], None, None]:
-    """Every meter that works here."""
+    """Every meter that works on this computer."""
     found: list[Meter] = []
     for make in METERS:
         try:

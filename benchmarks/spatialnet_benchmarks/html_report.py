@@ -1,4 +1,4 @@
-"""A result of `bench` as one self-contained HTML page, for a design review."""
+"""HTML report: a result of `bench` as one self-contained page."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def plots(record: dict[str, Any]) -> str:
 
 
 def most(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The values without the largest 0.5 %, so that a histogram shows the rest; the tail plot shows all."""
+    """The values without the largest 0.5 %, for a readable histogram; the tail plot shows all."""
     return values[values <= np.percentile(values, 99.5)]
 
 
@@ -67,12 +67,12 @@ def draw_stages(axis: Any, stages: dict[str, dict[str, float]]) -> None:
         width = stages[name]["core_ms"]
         axis.barh([0], [width], left=left, color=colour, label=f"{name} {width:.2f}")
         left += width
-    axis.set(title="Core milliseconds of a frame, by stage", xlabel="ms", yticks=[], xlim=(0, left * 1.02), ylim=(-1.2, 1.6))
+    axis.set(title="Core milliseconds per frame, by stage", xlabel="ms", yticks=[], xlim=(0, left * 1.02), ylim=(-1.2, 1.6))
     axis.legend(frameon=False, ncols=2, loc="upper left")
 
 
 def draw_energy(axis: Any, joules: dict[str, float] | str) -> None:
-    axis.set(title="Energy of a frame")
+    axis.set(title="Energy per frame")
     if isinstance(joules, str):
         axis.set(xticks=[], yticks=[])
         axis.text(0.5, 0.5, joules, ha="center", va="center", transform=axis.transAxes, color="#5a6675")

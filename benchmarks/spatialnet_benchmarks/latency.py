@@ -58,7 +58,7 @@ def engine_alone(engine: Engine, images: NDArray[np.uint8], batch: int, runs: in
         images: uint8 `[N, H, W, C]`, taken in turn.
 
     Raises:
-        EngineError: it does not take this batch.
+        EngineError: the engine does not support this batch size.
     """
     shape = (batch, *images.shape[1:])
     batches = [np.ascontiguousarray(np.resize(np.roll(images, -start, axis=0), shape)) for start in range(len(images))]
@@ -73,7 +73,7 @@ def engine_alone(engine: Engine, images: NDArray[np.uint8], batch: int, runs: in
 
 
 def batches(engine: Engine, images: NDArray[np.uint8], sizes: tuple[int, ...], runs: int) -> dict[str, dict[str, float]]:
-    """Summary for each batch size that the engine takes, with frames a second."""
+    """Summary for each supported batch size, with frames per second."""
     found: dict[str, dict[str, float]] = {}
     for size in sizes:
         try:
@@ -87,10 +87,10 @@ def batches(engine: Engine, images: NDArray[np.uint8], sizes: tuple[int, ...], r
 def paced(model: Model, rate: float, seconds: float, size: str = "1280x720") -> NDArray[np.float64]:
     """Milliseconds from the moment a frame was due to its result, at a fixed rate.
 
-    A frame that a busy computer takes late is late by that too, and every frame gets its result. Measuring from when it was taken,
-    or dropping what waits, would leave out just the moments that hurt (Tene, "How NOT to Measure Latency", coordinated omission).
-    The timetable is that of the frame which came least late: by that of the first, which may have been late itself, others would
-    seem to come early, and a result before its frame.
+    A delay before a busy computer reads the frame is included, and no frame is dropped. Measuring from the time of reading, or
+    dropping waiting frames, would hide the worst moments (Tene, "How NOT to Measure Latency", coordinated omission). The
+    schedule is aligned to the least delayed frame. If it were aligned to the first frame, which may be delayed, other frames
+    would appear early.
     """
     frames = max(2, int(rate * seconds))
     source = open_source(f"synthetic:frames={frames}&size={size}&fps={rate:g}&bands={model.opened.engine.spec.input.channels}")
@@ -101,10 +101,10 @@ def paced(model: Model, rate: float, seconds: float, size: str = "1280x720") -> 
 
 
 def cold_starts(bundle: str, backend: str, rounds: int) -> tuple[dict[str, float], float]:
-    """Seconds of a new process to its first result, split.
+    """Seconds from the start of a process to its first result, by phase.
 
     Returns:
-        The median of each part over the rounds, `whole` having Python's own start in it; and the most memory that was resident, MB.
+        The median of each phase over the rounds (`whole` includes Python's start), and the peak resident memory in MB.
     """
     splits: list[dict[str, float]] = []
     memories: list[float] = []

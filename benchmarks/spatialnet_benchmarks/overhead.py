@@ -2,7 +2,7 @@
 
     python -m spatialnet_benchmarks.overhead [ROUNDS]
 
-Two things are compared in one run, turn about, and the ratio is given: absolute times of a shared machine mean little.
+Two variants are compared alternately in one run by their ratio, because absolute times of a shared computer mean little.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def ages_with_dead_sink() -> np.ndarray:
 
 
 def bare_ages() -> np.ndarray:
-    """The same work at the same rate in a plain loop: the tail latency of this machine without the runtime."""
+    """The same work at the same rate in a plain loop: the tail latency of this computer without the runtime."""
     found: list[float] = []
     with load("builtin:spatialnet-s") as model:
         spec, engine = model.bundle.spec.input, model.opened.engine
@@ -178,11 +178,11 @@ def measure(rounds: int) -> list[Limit]:
     return [
         Limit("p99 of age at emit with a dead sink ÷ without", "", 1.05, (p99_beside / p99,)),
         Limit("p99 ÷ p50 of age at emit, 30 Hz", "", 1.5, (p99 / p50,)),
-        Limit("the same in a plain loop without us", "", float("inf"), (bare_p99 / bare_p50,)),
+        Limit("the same in a plain loop without the runtime", "", float("inf"), (bare_p99 / bare_p50,)),
         Limit("p50 of age at emit ÷ that of the plain loop", "", float("inf"), (p50 / bare_p50,)),
         Limit("a frame outside engine and resize", "ms", 0.15, tuple(sdk_ms() for _ in range(rounds))),
         Limit(
-            "a camera's first frame to its first answer, beside the engine",
+            "a camera's first frame to its first result, without the engine",
             "ms",
             30.0,
             tuple(first_ms() for _ in range(rounds)),

@@ -1,4 +1,4 @@
-"""SDKs with a pipeline of their own, run on the shipped model: Ultralytics and Roboflow Inference."""
+"""SDKs with their own pipeline, run with the shipped model: Ultralytics and Roboflow Inference."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from spatialnet_edge.core.spec import IMAGE_INPUT, Multiclass
 
 HEAD = "land_use"
 Peer = Callable[[str], list[int]]
-"""From a clip to the index of the likeliest label of each frame."""
+"""Function from a clip to the index of the most likely label of each frame."""
 
 
 def for_ultralytics(content: bytes, side: int, labels: Sequence[str]) -> onnx.ModelProto:
-    """The graph as Ultralytics' classifiers have it: float32 `[1, 3, side, side]` in 0 to 1 to one row of probabilities, with the
-    metadata that its loader reads. The network inside is untouched."""
+    """The graph in the format of Ultralytics' classifiers: from float32 `[1, 3, side, side]` in 0 to 1 to one row of
+    probabilities, with the metadata that its loader reads. The network inside does not change."""
     model = onnx.utils.Extractor(onnx.load_from_string(content)).extract_model([IMAGE_INPUT], [HEAD])
     graph = model.graph
     before = [
@@ -48,7 +48,7 @@ def for_ultralytics(content: bytes, side: int, labels: Sequence[str]) -> onnx.Mo
 
 
 def ultralytics_stream() -> tuple[str, Peer]:
-    """`predict(stream=True)` with its ONNX backend, as its documentation has it for video."""
+    """`predict(stream=True)` with its ONNX backend, as documented for video."""
     os.environ.setdefault("YOLO_OFFLINE", "true")
     import ultralytics  # pyright: ignore[reportMissingImports]
 
@@ -68,7 +68,7 @@ def ultralytics_stream() -> tuple[str, Peer]:
 
 
 def roboflow_pipeline() -> tuple[str, Peer]:
-    """Its `InferencePipeline` for video, with our graph in ONNX Runtime as custom logic, because its own models need its hub."""
+    """`InferencePipeline` for video, with our graph in ONNX Runtime as custom logic, because its own models need its hub."""
     import onnxruntime as ort
     from inference import InferencePipeline  # pyright: ignore[reportMissingImports]
 

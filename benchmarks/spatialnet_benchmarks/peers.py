@@ -1,11 +1,11 @@
-"""The same clip through several runtimes, alternating, on the same cores: `make bench-peers`.
+"""Several runtimes on the same clip and cores, alternating: `make bench-peers`.
 
     python -m spatialnet_benchmarks.peers [CLIP] [--rounds 9] [--plot peers.png]
 
-Every peer decodes the clip with OpenCV, resizes as we do, runs the same student and takes the likeliest land use of each frame;
-Ultralytics crops to a square first, as its classifiers do. ONNX Runtime, OpenVINO and the SDKs of `rivals.py` get the shipped
-graph, PyTorch the checkpoint that it was exported from; our second line is what `build` makes of that graph here. Each may use all
-cores in the way that its own documentation recommends. What is not installed is named.
+Every peer decodes the clip with OpenCV, resizes as we do, runs the same model and outputs the most likely land use of each
+frame. Ultralytics crops to a square first. ONNX Runtime, OpenVINO and the SDKs in `peer_sdks.py` get the shipped
+graph, PyTorch gets its checkpoint; our second line is the result of `build` for this graph and computer. Each peer may use all
+cores as its documentation recommends. Peers that are not installed are listed.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ RESAMPLES = 5000
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One peer over all rounds.
+    """Results of one peer over all rounds.
 
     Attributes:
-        rates: frames a second in each round.
+        rates: frames per second in each round.
         agreement: share of frames with the same label as ours.
     """
 
@@ -81,7 +81,7 @@ def ours() -> tuple[str, Peer]:
 
 
 def ours_built() -> tuple[str, Peer]:
-    """Our runtime with the bundle that `spatialnet-edge build` makes of the same graph for this computer."""
+    """Our runtime with the bundle that `spatialnet-edge build` makes from the same graph for this computer."""
     with TemporaryDirectory() as folder:
         bundle, _ = build(Job(open_bundle("builtin:spatialnet-s"), HERE, Path(folder) / "built.snb"))
         model = spatialnet_edge.load(bundle.path, threads=1)
@@ -101,7 +101,7 @@ def plain_onnxruntime() -> tuple[str, Peer]:
 
 
 def openvino_queue() -> tuple[str, Peer]:
-    """OpenVINO with `AsyncInferQueue`, as its documentation advises for throughput."""
+    """OpenVINO with `AsyncInferQueue`, as documented for throughput."""
     import openvino as ov
 
     bundle = open_bundle("builtin:spatialnet-s")
@@ -200,7 +200,7 @@ def draw(measured: list[Figures], path: Path) -> None:
         ours = each.name.startswith("spatialnet-edge")
         axis.barh(row, np.median(each.rates), color="#2f6f9f" if ours else "#b8c4cf", height=0.6)
         axis.plot(each.rates, np.full(len(each.rates), row), ".", color="#1c2530", markersize=4)
-    axis.set(yticks=range(len(measured)), yticklabels=[each.name for each in reversed(measured)], xlabel="frames a second")
+    axis.set(yticks=range(len(measured)), yticklabels=[each.name for each in reversed(measured)], xlabel="frames per second")
     axis.spines[["top", "right"]].set_visible(False)
     made.savefig(path, dpi=110)
     pyplot.close(made)
@@ -208,7 +208,7 @@ def draw(measured: list[Figures], path: Path) -> None:
 
 def main(
     clip: Annotated[str, typer.Argument(help="A video.")] = "samples/brighton_beach.mp4",
-    rounds: Annotated[int, typer.Option(min=2, help="Passes of every peer over it.")] = 9,
+    rounds: Annotated[int, typer.Option(min=2, help="Number of passes of every peer over the clip.")] = 9,
     plot: Annotated[Path | None, typer.Option(help="Write a plot to this PNG.", callback=to_be_written)] = None,
 ) -> None:
     """Measure every runtime that is installed."""

@@ -2,9 +2,9 @@
 
     python -m spatialnet_benchmarks.scaling [--plot scaling.png]
 
-Networks of every preset are made with random weights: time does not depend on them. For each series the exponent of
-`cost ~ size^exponent` is fitted to the logarithms by least squares, with its standard error; EfficientNet-B0 is timed in the same
-engine, in turn with the student.
+Networks of every preset get random weights, because time does not depend on the weights. For each series the exponent of
+`cost ~ size^exponent` is fitted to the logarithms by least squares, with its standard error; EfficientNet-B0 is timed in the
+same engine, alternating with the student.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ RUNS = 60
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One thing varied.
+    """Latency as a function of one variable.
 
     Attributes:
-        sizes: what it was; `cost`: milliseconds for each.
-        exponent: of the power law through them, and its standard error.
+        sizes: values of the variable; `cost`: milliseconds for each.
+        exponent: of the fitted power law; `error`: its standard error.
     """
 
     what: str
@@ -68,7 +68,8 @@ def fitted(what: str, sizes: Sequence[float], cost: Sequence[float]) -> Series:
 
 
 def network(preset: str, spec: ModelSpec, side: int) -> tuple[Engine, int]:
-    """An engine of this network at this side, one thread, FP32, with the student's heads; and its number of parameters."""
+    """Make an engine of this network at this input side (one thread, FP32, the student's heads). Returns it and its number of
+    parameters."""
     torch.manual_seed(0)
     sized = replace(spec, input=replace(spec.input, height=side, width=side))
     made = SpatialNet(preset, {head.name: head.width for head in spec.heads}, side).eval()
@@ -104,7 +105,7 @@ def by_streams() -> Series:
 
 
 def against_rival(spec: ModelSpec, student: Engine, side: int) -> Mapping[str, float]:
-    """Median milliseconds of the student and of EfficientNet-B0 at its sides, in turn in every round."""
+    """Median milliseconds of the student and of EfficientNet-B0 at several input sides, alternating in every round."""
     rivals = {f"EfficientNet-B0, {each} px": network(RIVAL, spec, each)[0] for each in RIVAL_SIDES}
     engines = [student, *rivals.values()]
     images = [picture(each)[0] for each in (side, *RIVAL_SIDES)]
@@ -113,7 +114,7 @@ def against_rival(spec: ModelSpec, student: Engine, side: int) -> Mapping[str, f
 
 
 def draw(series: Sequence[Series], path: Path) -> None:
-    """Every series as a log-log plot with its fit."""
+    """Plot every series on log-log axes with its fit."""
     pyplot, made, axes = figure(2, 2, (11, 8))
     for axis, each in zip(axes.ravel(), series, strict=True):
         sizes, cost = np.array(each.sizes), np.array(each.cost)
@@ -135,12 +136,12 @@ def draw(series: Sequence[Series], path: Path) -> None:
 def main(
     plot: Annotated[Path | None, typer.Option(help="Write the plots to this PNG.", callback=to_be_written)] = None,
 ) -> None:
-    """Measure how latency grows."""
+    """Measure latency against input size, parameters, batch and streams."""
     bundle = open_bundle("builtin:spatialnet-s")
     spec, side = bundle.spec, bundle.spec.input.height
     student = load_backend("onnxruntime").open(bundle.read(MODEL), spec, 1)
     series = [by_side(spec), by_preset(spec, side), by_batch(student, side), by_streams()]
-    table = Table("varied", "sizes", "ms", "exponent", title=f"{environment()['device']}, FP32, one thread an inference")
+    table = Table("varied", "sizes", "ms", "exponent", title=f"{environment()['device']}, FP32, one thread per inference")
     for each in series:
         sizes = ", ".join(f"{size:g}" if size < 1e5 else f"{size / 1e6:.1f} M" for size in each.sizes)
         cost = ", ".join(f"{value:.2f}" for value in each.cost)

@@ -1,8 +1,7 @@
 """Time per frame of each stage alone, then of the whole pipeline, in one run.
 
-**Work bound.** With the core-seconds that decoding, resizing and the bare engine each take for a frame when measured alone, no
-program can do more than `cores ÷ their sum` frames a second. **Pipeline efficiency** is the end-to-end rate over that bound: what
-is left of the machine once the pipeline has taken its share.
+**Work bound**: the number of cores divided by the core-seconds per frame of decoding, resizing and engine, each measured
+alone. No program can process more frames per second. **Pipeline efficiency**: the end-to-end rate divided by the work bound.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class Stage:
 
     Attributes:
         milliseconds: wall time of each frame.
-        core_ms: processor time for a frame, all threads of the process together.
+        core_ms: processor time per frame, summed over all threads of the process.
     """
 
     milliseconds: NDArray[np.float64]
@@ -49,7 +48,7 @@ class Stage:
 
 
 def timed(steps: Iterator[object]) -> Stage:
-    """Run an iterator to its end; each step does one frame's work."""
+    """Run an iterator to its end and time each step, which processes one frame."""
     times: list[float] = []
     core = time.process_time()
     mark = time.perf_counter()
@@ -66,7 +65,7 @@ def applied(work: Callable[[Frame], object], frames: list[Frame]) -> Iterator[ob
 
 
 def read(source: str, limit: int = 0) -> Iterator[Frame]:
-    """The frames of a source that can be read, at most `limit` of them."""
+    """The readable frames of a source, at most `limit`."""
     with closing(open_source(source)) as opened:
         for count, item in enumerate(opened, start=1):
             if not isinstance(item, Skipped):
@@ -80,7 +79,7 @@ class Measurement:
     """One pass over a source.
 
     Attributes:
-        stages: `decode`, `resize`, `engine`, `answer`, each alone.
+        stages: `decode`, `resize`, `engine`, `answer` (decoding of the outputs), each alone.
         end_to_end: interval between results of the whole pipeline, milliseconds.
         ages: age at emit, milliseconds.
         frames_per_second: of the whole pipeline.
@@ -93,7 +92,7 @@ class Measurement:
 
     @property
     def work_bound(self) -> float:
-        """The work bound: frames per second if every core did decode, resize, engine and decode of answers without a gap."""
+        """The work bound: frames per second if every core decoded, resized, inferred and decoded outputs without a gap."""
         return cores() / (sum(self.stages[name].core_ms for name in ("decode", "resize", "engine")) / 1e3)
 
     @property

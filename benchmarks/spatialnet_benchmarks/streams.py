@@ -1,4 +1,4 @@
-"""Several streams on one engine, and the pipeline without a decoder in its way."""
+"""Several streams on one engine, and the pipeline without decoding."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class InMemory:
 
 
 def streams(model: Model, counts: Sequence[int]) -> dict[str, dict[str, float]]:
-    """So many streams of 720p frames at once on one engine: frames a second of all together, and the worst stream's share of
-    the mean."""
+    """Several concurrent streams of 720p frames on one engine: total frames per second, and the slowest stream relative to the
+    mean."""
     noise = [*np.random.default_rng(0).integers(0, 256, (8, 720, 1280, model.opened.engine.spec.input.channels), np.uint8)]
     found: dict[str, dict[str, float]] = {}
     for count in counts:
@@ -64,12 +64,12 @@ def streams(model: Model, counts: Sequence[int]) -> dict[str, dict[str, float]]:
 
 
 def no_decoding(model: Model, pictures: Iterable[NDArray[np.uint8]], rounds: int) -> dict[str, Any]:
-    """The pipeline on frames of the model's own size in memory, over the engine alone on the same cores, turn about.
+    """The pipeline on in-memory frames of the model's input size, relative to the engine alone on the same cores, alternating.
 
-    Alone, each thread has its share of the frames from the start, so that nothing is handed over.
+    For the engine alone, each thread gets its share of the frames in advance, so that threads do not exchange frames.
 
     Returns:
-        Frames a second of the pipeline, the median ratio and its range over the rounds.
+        Frames per second of the pipeline, the median ratio and its range over the rounds.
     """
     spec, engine = model.bundle.spec.input, model.opened.engine
     inputs = [preprocess(picture, spec) for picture in pictures]

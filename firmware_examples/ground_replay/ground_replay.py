@@ -1,10 +1,10 @@
-"""A day of footage, or an archive of scenes, through the very bundle that flew.
+"""Replay recorded footage or an archive of scenes through the bundle of the flight.
 
 python ground_replay.py landuse.snb footage/ results.jsonl --workers 4
 
-Without --workers everything runs here, in one process. With them Ray Data spreads the files over processes, on this machine
-or, after `ray start` and with `--address auto`, over many; the program is the same. Labels are those of the flight: the same
-bundle, the same graph, the same resize.
+Without --workers, one process runs everything. With --workers, Ray Data distributes the files over processes on this computer,
+or, after `ray start` and with `--address auto`, over many computers. Labels equal those of the flight, because bundle, graph
+and resize are the same.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ FOOTAGE = (".mp4", ".avi", ".mov", ".mkv", ".tif", ".tiff", ".jpg", ".jpeg", ".p
 
 
 class Classifier:
-    """One worker: opens the bundle once, tests it, then classifies files as they come."""
+    """A worker: opens and tests the bundle once, then classifies files."""
 
     def __init__(self, bundle: str) -> None:
         self.model = spatialnet_edge.load(bundle, threads=1)
 
     def records(self, path: str) -> Iterator[dict[str, Any]]:
-        """One record a frame, without what differs from run to run: times and ages."""
+        """One record per frame, without times and ages, which differ between runs."""
         with self.model.stream(path, policy="every", workers=1) as results:
             for result in results:
                 record = result.to_dict()
@@ -42,7 +42,7 @@ class Classifier:
                 }
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """A batch of Ray Data: paths in, lines out."""
+        """Process a batch of Ray Data: from paths to lines."""
         lines = [(path, json.dumps(record)) for path in batch["path"] for record in self.records(str(path))]
         return {"path": [path for path, _ in lines], "line": [line for _, line in lines]}
 
@@ -55,7 +55,7 @@ def replay_here(bundle: str, paths: Iterable[str]) -> Iterator[str]:
 
 
 def replay_with_ray(bundle: str, paths: list[str], workers: int, address: str) -> Iterator[str]:
-    """The same lines in the same order, from many processes."""
+    """The same lines in the same order, computed by many processes."""
     try:
         import ray
     except ModuleNotFoundError as error:
@@ -76,10 +76,10 @@ def main(
     bundle: str,
     footage: Annotated[Path, typer.Argument(help="A file, or a folder of videos, images and scenes.")],
     output: Path,
-    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 for this one alone, without Ray.")] = 0,
-    address: Annotated[str, typer.Option(help="Of a Ray cluster; auto for the one that this machine belongs to.")] = "",
+    workers: Annotated[int, typer.Option(min=0, help="Number of processes; 0: only this one, without Ray.")] = 0,
+    address: Annotated[str, typer.Option(help="Address of a Ray cluster; auto: that of this computer.")] = "",
 ) -> None:
-    """Classify an archive; one JSON line a frame, in order of file and frame."""
+    """Classify an archive; writes one JSON line per frame, sorted by file and frame."""
     if not footage.exists():
         raise SourceRefused(f"{footage}: no such file or folder")
     inside = footage.rglob("*") if footage.is_dir() else [footage]

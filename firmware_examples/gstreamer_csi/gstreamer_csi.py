@@ -1,4 +1,4 @@
-"""From a CSI camera through the engine to an RTSP stream with the answers drawn on it.
+"""From a CSI camera through the engine to an RTSP stream with the predictions drawn on it.
 
 python gstreamer_csi.py landuse.snb 'gst:nvarguscamerasrc ! … ! video/x-raw,format=BGRx'     (the whole line is in README.md)
 
@@ -24,14 +24,14 @@ from spatialnet_edge.sinks.queued import QueuedSink  # noqa: E402
 from spatialnet_edge.sinks.video import draw  # noqa: E402
 
 JPEG = "jpegenc quality=70 ! rtpjpegpay name=pay0 pt=26"
-"""Plays everywhere and needs no encoder of the device; see README.md for a Jetson's."""
+"""Default encoder: works on every device without a hardware encoder; see README.md for a Jetson's."""
 
 
 class RtspSink:
-    """Serves the frames with the answers drawn on them. Frames go to whoever watches; without a viewer nothing is encoded.
+    """Serves the frames with the predictions drawn on them to all RTSP clients. Without a client, nothing is encoded.
 
     Args:
-        port: of the server; 0 for any that is free.
+        port: of the server; 0: any free port.
         encoder: GStreamer elements from raw BGR to a payloader named `pay0`.
     """
 
@@ -50,11 +50,11 @@ class RtspSink:
         return int(self._server.get_bound_port())
 
     def write(self, result: FrameResult) -> None:
-        image = draw(np.array(result.frame.pixels[..., ::-1]), result)  # a copy: others look at the frame too
+        image = draw(np.array(result.frame.pixels[..., ::-1]), result)  # a copy: the frame has other readers
         if not self._size[0]:
             self._open(image.shape[1], image.shape[0])
         if (image.shape[1], image.shape[0]) != self._size:
-            return  # the stream's size was promised to its viewers
+            return  # clients expect the stream's initial size
         buffer = Gst.Buffer.new_wrapped(image.tobytes())
         with self._lock:
             self._viewers = [each for each in self._viewers if each.emit("push-buffer", buffer) == Gst.FlowReturn.OK]
@@ -90,10 +90,10 @@ class RtspSink:
 def main(
     bundle: str,
     source: Annotated[str, typer.Argument(help="gst:PIPELINE, or any other source.")],
-    port: Annotated[int, typer.Option(help="Of the RTSP server; 0 for any that is free.")] = 8554,
-    encoder: Annotated[str, typer.Option(help="From raw BGR to a payloader named pay0.")] = JPEG,
+    port: Annotated[int, typer.Option(help="Port of the RTSP server; 0: any free port.")] = 8554,
+    encoder: Annotated[str, typer.Option(help="GStreamer elements from raw BGR to a payloader named pay0.")] = JPEG,
 ) -> None:
-    """Classify a camera and serve what it sees, with the answers."""
+    """Classify a camera and serve its frames with the predictions."""
     Gst.init(None)
     sink = QueuedSink(RtspSink(port, encoder), wait=False, name="rtsp")
     count = 0

@@ -1,4 +1,4 @@
-"""Many aircraft, one page: who is there, what each sees, live.
+"""A live web page with all aircraft of a fleet and their results.
 
 python fleet.py --broker 127.0.0.1 --topic fleet --port 8080
 """
@@ -22,17 +22,17 @@ import typer
 
 MOST_AIRCRAFT = 500
 MOST_BYTES = 1 << 16
-"""Of one message. Whoever can publish to the broker must not be able to fill the memory of this program or of the browsers."""
+"""Limits of messages. A publisher must not be able to fill the memory of this program or of the browsers."""
 LONGEST_NAME = 100
 PAGE = Path(__file__).with_name("fleet.html")
 STATES = ("online", "offline")
 RATE_OVER = 20
-"""Results over which the rate of an aircraft is taken."""
+"""Number of results for computing an aircraft's rate."""
 
 
 @dataclass
 class Aircraft:
-    """What is known of one."""
+    """State of one aircraft."""
 
     state: str = "unknown"
     result: dict[str, Any] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Aircraft:
 
 
 def read_object(payload: bytes) -> dict[str, Any] | None:
-    """The JSON object in a message; None for anything else, such as NaN, which no browser reads, or brackets without end."""
+    """The JSON object in a message; None for other content, such as NaN, which browsers cannot parse, or too deep nesting."""
     if len(payload) > MOST_BYTES:
         return None
     try:
@@ -56,10 +56,10 @@ def read_object(payload: bytes) -> dict[str, Any] | None:
 
 
 class Fleet:
-    """Listens to the broker, and tells every open page what has changed.
+    """Subscribes to the broker and sends changes to every open page.
 
     Attributes:
-        malformed: messages that were left out.
+        malformed: number of dropped messages.
     """
 
     def __init__(self, host: str, port: int, topic: str) -> None:
@@ -80,7 +80,7 @@ class Fleet:
         with self._lock:
             full = name not in self.aircraft and len(self.aircraft) >= MOST_AIRCRAFT
             if content is None or full or len(name) > LONGEST_NAME:
-                self.malformed += 1  # not one of ours, or one too many
+                self.malformed += 1  # not of this fleet, or too many aircraft
                 return
             craft = self.aircraft.setdefault(name, Aircraft())
             if kind == "health":
@@ -92,11 +92,11 @@ class Fleet:
             event = json.dumps({name: craft.shown()})
             for page in self._pages:
                 if page.full():
-                    page.get_nowait()  # a page that is slow sees the newest
+                    page.get_nowait()  # a slow page gets only the newest state
                 page.put_nowait(event)
 
     def events(self) -> Iterator[str]:
-        """First everything, then every change, as server-sent events (WHATWG HTML, 9.2)."""
+        """The complete state, then every change, as server-sent events (WHATWG HTML, 9.2)."""
         page: queue.Queue[str] = queue.Queue(100)
         with self._lock:
             self._pages.append(page)
@@ -118,7 +118,8 @@ class Fleet:
 
 
 def server(fleet: Fleet, port: int) -> ThreadingHTTPServer:
-    """The page at `/` and the events at `/events`, for this computer alone; with `?once` as it is now, and no more."""
+    """Serve the page at `/` and the events at `/events`, only on the local interface; `?once` sends the current state and
+    ends."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -159,8 +160,8 @@ def server(fleet: Fleet, port: int) -> ThreadingHTTPServer:
 def main(
     broker: Annotated[str, typer.Option(help="The MQTT broker.")] = "127.0.0.1",
     broker_port: Annotated[int, typer.Option(help="Its port.")] = 1883,
-    topic: Annotated[str, typer.Option(help="Above the aircraft: TOPIC/NAME/result.")] = "fleet",
-    port: Annotated[int, typer.Option(help="Of the page; 0 for any that is free.")] = 8080,
+    topic: Annotated[str, typer.Option(help="Topic prefix of the aircraft: TOPIC/NAME/result.")] = "fleet",
+    port: Annotated[int, typer.Option(help="Port of the page; 0: any free port.")] = 8080,
 ) -> None:
     """Show the fleet on a web page."""
     fleet = Fleet(broker, broker_port, topic)

@@ -1,4 +1,4 @@
-"""A ROS 2 node: sensor_msgs/Image in, vision_msgs/Classification out.
+"""A ROS 2 node from sensor_msgs/Image to vision_msgs/Classification.
 
 ros2 run … or: python classifier_node.py --ros-args -p bundle:=landuse.snb -p head:=land_use -r image:=/camera/image_raw
 """
@@ -19,7 +19,7 @@ from spatialnet_edge.core.errors import InvalidOutput, SourceRefused
 
 
 class ClassifierNode(Node):
-    """Classifies the newest image; while one is in the engine, the middleware keeps one and drops the rest."""
+    """Classifies the newest image; during an inference, the middleware keeps one image and drops the others."""
 
     def __init__(self) -> None:
         super().__init__("spatialnet_edge")

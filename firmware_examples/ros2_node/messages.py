@@ -1,4 +1,4 @@
-"""Between ROS 2 messages and frames, without ROS: plain functions over message objects, so that they can be tested anywhere."""
+"""Conversion between ROS 2 messages and frames: plain functions of message objects that can be tested without ROS."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from spatialnet_edge.core.frames import Frame
 from spatialnet_edge.core.results import Classification, FrameResult, MultilabelPrediction
 
 CHANNELS = {"rgb8": 3, "bgr8": 3, "mono8": 1, "rgba8": 4, "bgra8": 4}
-"""Encodings of sensor_msgs/Image that are understood (sensor_msgs/image_encodings.hpp)."""
+"""Supported encodings of sensor_msgs/Image (sensor_msgs/image_encodings.hpp)."""
 
 
 def frame_of(image: Any, seq: int, topic: str, captured_ns: int) -> Frame:
-    """A sensor_msgs/Image as a frame. `rgb8` and `bgr8` are seen where they lie, without a copy.
+    """A sensor_msgs/Image as a frame. `rgb8` and `bgr8` are used in place, without a copy.
 
     Raises:
         SourceRefused: another encoding, or less data than height times step.
@@ -46,7 +46,7 @@ def rgb(pixels: NDArray[np.uint8], encoding: str) -> NDArray[np.uint8]:
 
 
 def hypotheses(result: FrameResult, head: str, most: int) -> list[tuple[str, float]]:
-    """The likeliest labels of a head with their scores, best first; none when it is unsure."""
+    """The most likely labels of a head with their scores, best first; empty if there is no label."""
     answer = result.predictions[head]
     if isinstance(answer, Classification):
         return answer.top(most) if answer.label is not None else []
@@ -59,10 +59,10 @@ def hypotheses(result: FrameResult, head: str, most: int) -> list[tuple[str, flo
 def classification(
     result: FrameResult, head: str, most: int, header: Any, make: Callable[..., Any], make_hypothesis: Callable[..., Any]
 ) -> Any:
-    """A vision_msgs/Classification with the header of the image that it is about.
+    """A vision_msgs/Classification with the header of its image.
 
     Args:
-        make, make_hypothesis: the message classes, taking their fields by name.
+        make, make_hypothesis: the message classes; their fields are keyword arguments.
     """
     found: Sequence[Any] = [make_hypothesis(class_id=label, score=score) for label, score in hypotheses(result, head, most)]
     return make(header=header, results=list(found))

@@ -1,4 +1,4 @@
-"""An imaging payload: classify, route, keep the best, and send what fits into a pass.
+"""An imaging payload: classify frames, apply the routing rule, and send the best products that fit into a pass.
 
     python satellite.py capture landuse.snb scene:S2.tif?tile=256 queue/ \\
         --rule 'keep if land_use in [residential, industrial] and p >= 0.8 else thumbnail'
@@ -29,7 +29,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def worth_of(result: FrameResult) -> float:
-    """How sure the first head is: what the queue is ordered by."""
+    """The confidence of the first head, which orders the queue."""
     first = next(iter(result.predictions.values()))
     return first.confidence if isinstance(first, Classification) else 0.5
 
@@ -38,7 +38,7 @@ def worth_of(result: FrameResult) -> float:
 def capture(
     bundle: str, source: str, queue: Path, rule: Annotated[str, typer.Option(help="See spatialnet_edge/sinks/routing.py.")]
 ) -> None:
-    """Classify every frame and keep what the rule says; metadata of all of them go into the log."""
+    """Classify every frame and store the selected ones; the log has the results of all frames."""
     store = Store(queue)
     first = store.next_number()
     route = read_rule(rule, spatialnet_edge.open_bundle(bundle).spec)
@@ -59,10 +59,10 @@ def capture(
 def downlink(
     queue: Path,
     output: Path,
-    budget: Annotated[int, typer.Option(help="Bytes that this pass can take.")] = 200_000,
+    budget: Annotated[int, typer.Option(help="Byte budget of this pass.")] = 200_000,
     apid: Annotated[int, typer.Option(help="Application process identifier, 0 to 2046.")] = 42,
 ) -> None:
-    """Send the best products that fit; whatever is cut off by a power loss is sent again."""
+    """Send the best products that fit; a product interrupted by a power loss is sent again."""
     store = Store(queue)
     used = sent = 0
     with output.open("wb") as radio:
@@ -75,17 +75,17 @@ def downlink(
                 continue  # a smaller one may still fit
             radio.writelines(packets)
             radio.flush()
-            with suppress(OSError):  # only a recording has a disk to wait for; a radio says that it has none
+            with suppress(OSError):  # only a file can be synced; a radio device reports an error
                 os.fsync(radio.fileno())
             store.sequence = (sequence + len(packets)) % (1 << 14)
             store.mark_sent(product)
             used, sent = used + size, sent + 1
-    typer.echo(f"{sent} products, {used} of {budget} bytes, {len(list(store.waiting()))} still wait")
+    typer.echo(f"{sent} products, {used} of {budget} bytes, {len(list(store.waiting()))} still queued")
 
 
 @app.command()
 def ground(recording: Path, output: Path) -> None:
-    """Put a pass together, and say what was lost."""
+    """Reassemble a pass and report the losses."""
     found = receive(split(recording.read_bytes()))
     output.mkdir(parents=True, exist_ok=True)
     for seq, product in found.products.items():

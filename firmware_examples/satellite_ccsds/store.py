@@ -1,8 +1,8 @@
-"""What waits for the next pass, best first, on a disk that may lose power at any moment.
+"""Power-safe downlink queue on disk, best products first.
 
-A file for each product, named by its worth and by the bundle that judged it, so that a listing is the queue:
-`p0.9713_000123_keep_0a1b2c3d4e5f6071.jpg`. What went down is moved to `sent/` and stays until there is need of room; the sequence
-count of the packets is kept beside it.
+One file per product, named by its priority and bundle, so that a sorted listing is the queue:
+`p0.9713_000123_keep_0a1b2c3d4e5f6071.jpg`. Sent products are moved to `sent/` and stay until room is needed. The sequence
+count of the packets is stored next to them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NO_BUNDLE = "none"
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """One picture with its place in the queue."""
+    """One picture in the queue."""
 
     path: Path
     worth: float
@@ -36,11 +36,11 @@ class Store:
         (folder / SENT).mkdir(parents=True, exist_ok=True)
 
     def add(self, worth: float, seq: int, kind: str, content: bytes, bundle: str | None = None) -> None:
-        """Keep a product; after this returns, a power cut does not lose it."""
+        """Add a product. After this returns, a power cut does not lose it."""
         write_durably(self.folder / f"p{worth:.4f}_{seq:09d}_{kind}_{bundle or NO_BUNDLE}.jpg", content)
 
     def waiting(self) -> Iterator[Product]:
-        """Whole frames first, and among them and among thumbnails the most certain."""
+        """The queue: full frames before thumbnails, then by decreasing confidence."""
         found: list[Product] = []
         for path in self.folder.glob("p*_*_*_*.jpg"):
             worth, seq, kind, bundle = path.stem[1:].split("_")
@@ -48,7 +48,7 @@ class Store:
         yield from sorted(found, key=lambda product: (product.kind != "keep", -product.worth, product.seq))
 
     def next_number(self) -> int:
-        """The number of the next frame: numbers go on after a restart, since the ground counts by them."""
+        """The number of the next frame. Numbers continue after a restart, because the ground uses them for counting."""
         taken = [
             int(path.stem.split("_")[1])
             for folder in (self.folder, self.folder / SENT)
@@ -62,7 +62,7 @@ class Store:
 
     @property
     def sequence(self) -> int:
-        """Of the next packet."""
+        """Sequence count of the next packet."""
         path = self.folder / SEQUENCE
         return int(path.read_text()) if path.exists() else 0
 

@@ -1,4 +1,4 @@
-"""Keep the frames worth their downlink: classify on board, store the confident ones of the wanted classes, log every frame.
+"""Triage: classify on board, store the most confident frames of the wanted classes, log every frame.
 
 python triage.py landuse.snb clip.mp4 pass_0042/ --keep residential,water --least 0.8 --budget-kb 500
 """
@@ -24,13 +24,13 @@ def triage(
     source: str,
     output: Path,
     keep: Annotated[str, typer.Option(help="Labels of land_use, separated by commas.")],
-    least: Annotated[float, typer.Option(min=0, max=1, help="Confidence from which on a frame is wanted.")] = 0.8,
-    budget_kb: Annotated[int, typer.Option(min=1, help="Kilobytes of thumbnails for this pass.")] = 500,
+    least: Annotated[float, typer.Option(min=0, max=1, help="Smallest confidence of a wanted frame.")] = 0.8,
+    budget_kb: Annotated[int, typer.Option(min=1, help="Budget of thumbnails for this pass in kilobytes.")] = 500,
 ) -> None:
-    """Store the best wanted frames within the budget as thumbnails, and one line for every frame in frames.jsonl."""
+    """Store the best wanted frames as thumbnails within the budget, and one line per frame in frames.jsonl."""
     wanted = {label.strip() for label in keep.split(",")}
     log = f"jsonl:{output / 'frames.jsonl'}"
-    best: list[tuple[float, int, bytes]] = []  # a heap with the least confident first: the one to give up
+    best: list[tuple[float, int, bytes]] = []  # a heap with the least confident frame first, which is removed first
     used = 0
     for result in spatialnet_edge.stream(bundle, source, smoothing_s=0.3, sinks=[log]):
         answer = result.land_use

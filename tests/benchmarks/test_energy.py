@@ -100,8 +100,8 @@ def test_nvml_counts_millijoules(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_page_draws_a_bar_for_each_meter_or_says_that_there_is_none() -> None:
     pyplot, made, axes = figure(1, 2, (6, 3))
     draw_energy(axes[0, 0], {"the GPU's board (NVML)": 0.02, "the processor packages (RAPL)": 0.01})
-    draw_energy(axes[0, 1], "not measurable here")
+    draw_energy(axes[0, 1], "not measurable on this computer")
     assert [bar.get_width() for bar in axes[0, 0].patches] == [0.02, 0.01]
     assert not axes[0, 1].patches
-    assert axes[0, 1].texts[0].get_text() == "not measurable here"
+    assert axes[0, 1].texts[0].get_text() == "not measurable on this computer"
     pyplot.close(made)
