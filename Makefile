@@ -1,4 +1,4 @@
-# Two commands matter: `make demo` and `make test`.
+# The two main commands: `make demo` and `make test`.
 PYTHON ?= python3
 DEMO := .venv
 TEST := .venv-test
@@ -16,15 +16,15 @@ demo: $(DEMO)/.installed
 test: $(TEST)/.installed lint docs
 	$(TEST)/bin/pytest
 
-# pycuda, compiled without a GPU, for the tests that run it on a stand-in of NVIDIA's driver; a few minutes the first time.
+# Compiles pycuda without a GPU, for the tests that run it on a stand-in of NVIDIA's driver; the first time takes a few minutes.
 test-cuda: $(TEST)/.installed
 	sh tests/cuda/install_pycuda.sh $(TEST)/bin/python
 
-# The documentation as a site, in site/; a broken link or an undocumented public name fails.
+# The documentation as a site, in site/. A broken link or an undocumented public name is an error.
 docs: $(TEST)/.installed
 	NO_MKDOCS_2_WARNING=1 $(TEST)/bin/mkdocs build --quiet --strict
 
-# Real peers for the tests that skip without them: a broker, a browser, GStreamer with its bindings, systemd. Debian, as root.
+# Real peers for tests that are skipped without them: a broker, a browser, GStreamer with its bindings, systemd. Debian, as root.
 test-peers: $(TEST)/.installed
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends mosquitto chromium systemd gcc libc6-dev \
@@ -32,8 +32,8 @@ test-peers: $(TEST)/.installed
 		gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly gstreamer1.0-rtsp
 	ln -sfn /usr/lib/python3/dist-packages/gi "$$($(TEST)/bin/python -c 'import site; print(site.getsitepackages()[0])')/gi"
 
-# The suite with the oldest libraries that pyproject.toml admits, and with torch and torchvision as the package index has them, which is for
-# a GPU and several gigabytes.
+# The suite with the oldest libraries that pyproject.toml admits. torch and torchvision are those of the package index, with GPU support and
+# several gigabytes.
 test-oldest:
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python $(PIP) uv
@@ -42,7 +42,7 @@ test-oldest:
 	.venv-oldest/bin/uv pip install --quiet --python .venv-oldest hypothesis jsonschema psutil pytest pytest-timeout
 	.venv-oldest/bin/pytest -W default
 
-# The service on a whole virtual machine: systemd first, a camera of the kernel's, real power cuts. Debian, as root; a quarter of an hour.
+# The service on a virtual machine with systemd, a kernel camera and real power cuts. Debian, as root; takes a quarter of an hour.
 test-machine:
 	apt-get update -qq
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends qemu-system-x86 debootstrap
@@ -58,12 +58,12 @@ lint: $(TEST)/.installed
 bench: $(DEMO)/.installed
 	$(DEMO)/bin/spatialnet-edge bench builtin:spatialnet-s samples/brighton_beach.mp4
 
-# Others' runtimes on the same work, in an environment of its own; several gigabytes, since two of them need torch.
+# Other runtimes on the same work, in a separate environment of several gigabytes, because two of them need torch.
 bench-peers:
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python $(PIP) -e '.[openvino,training]' ultralytics inference
 	.venv-peers/bin/python -m pip uninstall --quiet --yes opencv-python opencv-python-headless opencv-contrib-python
-	.venv-peers/bin/python $(PIP) --no-deps 'opencv-python<5' # three wheels that overwrite each other's files; one is enough
+	.venv-peers/bin/python $(PIP) --no-deps 'opencv-python<5' # three wheels that overwrite each other's files; one suffices
 	.venv-peers/bin/python -m spatialnet_benchmarks.peers samples/brighton_beach.mp4 --plot docs/images/peers.png
 
 footprint:
@@ -77,13 +77,13 @@ footprint:
 schema: $(TEST)/.installed
 	$(TEST)/bin/spatialnet-edge inspect --schema > docs/manifest.schema.json
 
-# The runtime, video, and what building needs; no torch.
+# The runtime, video, and the requirements of `build`; no torch.
 $(DEMO)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(DEMO)
 	$(DEMO)/bin/python $(PIP) -e '.[opencv,optimize,video]'
 	touch $@
 
-# Everything, at versions that are known to pass together.
+# All dependencies, at versions that are known to pass together.
 $(TEST)/.installed: pyproject.toml constraints-test.txt
 	$(PYTHON) -m venv $(TEST)
 	$(TEST)/bin/python $(PIP) -c constraints-test.txt -e '.[test]'

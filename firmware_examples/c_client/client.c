@@ -1,4 +1,4 @@
-/* Flight software's side: connect to the socket of a `unix:` sink and print every record, one line each.
+/* Example client for flight software: connect to the socket of a `unix:` sink and print one line per record.
  *
  *     cc -std=c11 -Wall -Wextra -Werror -o client client.c
  *     ./client /run/spatialnet-edge/results.sock

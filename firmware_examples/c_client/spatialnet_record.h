@@ -5,7 +5,7 @@
  *     struct spatialnet_record record;
  *     int status = spatialnet_read(buffer, length, &record);
  *
- * Any byte order and alignment of the host will do: bytes are put together one by one.
+ * It works with any byte order and alignment of the host, because values are assembled byte by byte.
  */
 #ifndef SPATIALNET_RECORD_H
 #define SPATIALNET_RECORD_H
@@ -28,8 +28,8 @@ enum spatialnet_status {
     SPATIALNET_OK = 0,
     SPATIALNET_NOT_A_RECORD = -1,   /* too short, or another magic */
     SPATIALNET_OTHER_VERSION = -2,  /* of the layout */
-    SPATIALNET_WRONG_SIZE = -3,     /* cut off, or more answers than we take */
-    SPATIALNET_WRONG_CRC = -4       /* changed on its way */
+    SPATIALNET_WRONG_SIZE = -3,     /* truncated, or too many predictions */
+    SPATIALNET_WRONG_CRC = -4       /* changed during transmission */
 };
 
 enum spatialnet_flags { SPATIALNET_DARK = 1, SPATIALNET_SATURATED = 2, SPATIALNET_LATE = 4, SPATIALNET_PLACED = 8 };
@@ -44,11 +44,11 @@ enum { SPATIALNET_KNOWN_NOT_SAID = 255 };
 enum spatialnet_kind { SPATIALNET_ONE_LABEL = 0, SPATIALNET_LABELS = 1, SPATIALNET_QUANTITY = 2 };
 
 struct spatialnet_answer {
-    uint8_t head;     /* place of the head in the model */
+    uint8_t head;     /* index of the head in the model */
     uint8_t kind;     /* enum spatialnet_kind */
-    int16_t label;    /* place of the label in the head; -1 for unsure */
+    int16_t label;    /* index of the label in the head; -1: no label */
     float value;      /* confidence, or the quantity */
-    uint64_t present; /* bits of the labels that are present */
+    uint64_t present; /* bits of the present labels */
 };
 
 struct spatialnet_record {
@@ -58,9 +58,9 @@ struct spatialnet_record {
     uint32_t age_us;      /* from capture to result */
     uint16_t flags;       /* enum spatialnet_flags */
     uint16_t answers_used;
-    int32_t latitude_e7, longitude_e7, altitude_mm; /* only with SPATIALNET_PLACED; altitude INT32_MIN where it is unknown */
-    uint8_t bundle[SPATIALNET_BUNDLE_BYTES]; /* first bytes of the bundle's sha256: whose heads and labels these are */
-    uint8_t known;        /* in 1/254; SPATIALNET_KNOWN_NOT_SAID for a model that does not say it */
+    int32_t latitude_e7, longitude_e7, altitude_mm; /* only with SPATIALNET_PLACED; altitude INT32_MIN if unknown */
+    uint8_t bundle[SPATIALNET_BUNDLE_BYTES]; /* first bytes of the bundle's sha256 */
+    uint8_t known;        /* in 1/254; SPATIALNET_KNOWN_NOT_SAID if the model has no such output */
     uint8_t reason;       /* enum spatialnet_reason */
     struct spatialnet_answer answers[SPATIALNET_MOST_ANSWERS];
 };
@@ -73,7 +73,7 @@ static inline uint64_t spatialnet_little(const uint8_t *from, int bytes)
     return value;
 }
 
-/* CRC-32 as zlib has it: polynomial 0xEDB88320, reflected, inverted at both ends. */
+/* CRC-32 as in zlib: polynomial 0xEDB88320, reflected, inverted at both ends. */
 static inline uint32_t spatialnet_crc32(const uint8_t *from, size_t length)
 {
     uint32_t crc = 0xFFFFFFFFu;
@@ -85,7 +85,7 @@ static inline uint32_t spatialnet_crc32(const uint8_t *from, size_t length)
     return ~crc;
 }
 
-/* Takes a record apart; `record` is whole only when the status is SPATIALNET_OK. */
+/* Decodes a record; `record` is complete only if the status is SPATIALNET_OK. */
 static inline int spatialnet_read(const uint8_t *from, size_t length, struct spatialnet_record *record)
 {
     if (length < SPATIALNET_HEADER_BYTES + SPATIALNET_CRC_BYTES || memcmp(from, "SNER", 4) != 0)
