@@ -212,9 +212,8 @@ def show(record: dict[str, Any]) -> None:
     undecoded = record["no_decoding"]
     low, high = undecoded["range"]
     console.print(
-        f"frames that need no decoding {undecoded['frames_per_second']:.1f} frames/s, "
-        f"{undecoded['of_engine_only']:.2f} of the "
-        f"engine-only rate ({low:.2f} to {high:.2f})",
+        f"frames that need no decoding {undecoded['frames_per_second']:.1f} frames/s, {undecoded['of_engine_only']:.2f} "
+        f"of the engine-only rate ({low:.2f} to {high:.2f})",
     )
     parts = ", ".join(f"{name} {value:.2f}" for name, value in record["cold_start"].items() if name != "whole")
     console.print(f"new process to first result {record['cold_start']['whole']:.2f} s ({parts})")

@@ -276,12 +276,11 @@ def test_a_large_last_segment_is_not_read_into_memory(tmp_path: Path) -> None:
             file.write(line * 1000)
         file.write(b"torn")
     program = (
-        "import resource, sys; from pathlib import Path; from spatialnet_edge.sinks.journal import Journal\n"
-        "from spatialnet_edge.sinks.journal_reader import read_journal\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "Journal(Path(sys.argv[1])).close()\n"
-        "count = sum(len(reading.records) for reading in read_journal(Path(sys.argv[1])))\n"
-        "print(count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+        "import resource, sys; from pathlib import Path; from spatialnet_edge.sinks.journal import Journal\nfrom "
+        "spatialnet_edge.sinks.journal_reader import read_journal\nbefore = "
+        "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\nJournal(Path(sys.argv[1])).close()\ncount = "
+        "sum(len(reading.records) for reading in read_journal(Path(sys.argv[1])))\nprint(count, "
+        "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
     count, grown_kb = map(int, done.stdout.split())

@@ -446,10 +446,9 @@ def test_an_absurdly_large_raster_costs_no_memory(tmp_path: Path) -> None:
         with rasterio.open(tmp_path / "one.tif", "w", tiled=True, blockxsize=32_000, blockysize=32_000, **sparse):
             pass
     program = (
-        "import resource; resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))\n"
-        "from itertools import islice\nfrom spatialnet_edge.sources.registry import open_source\n"
-        f"source = open_source('scene:{tmp_path / 'x.tif'}?tile=32')\n"
-        "print(source.length, len(list(islice(source, 3))))\n"
+        "import resource; resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))\nfrom itertools import islice\nfrom "
+        "spatialnet_edge.sources.registry import open_source\nsource = "
+        f"open_source('scene:{tmp_path / 'x.tif'}?tile=32')\nprint(source.length, len(list(islice(source, 3))))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.split() == [str(12_500**2), "3"]

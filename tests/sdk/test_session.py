@@ -54,9 +54,8 @@ def test_a_stream_that_is_not_finished_never_aborts_the_process(ending: str) -> 
 def test_a_sink_gets_what_was_emitted_before_the_end_of_the_interpreter(tmp_path: Path) -> None:
     file = tmp_path / "results.jsonl"
     program = (
-        "import spatialnet_edge\n"
-        f"results = spatialnet_edge.stream('builtin:student', {str(CLIP)!r}, sinks=['jsonl:{file}'])\n"
-        "for _ in range(5): next(results)"
+        f"import spatialnet_edge\nresults = spatialnet_edge.stream('builtin:student', {str(CLIP)!r}, "
+        f"sinks=['jsonl:{file}'])\nfor _ in range(5): next(results)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
     assert len(file.read_text().splitlines()) == 5

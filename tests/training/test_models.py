@@ -236,10 +236,8 @@ def test_a_torchvision_whose_library_loads_is_left_alone(tmp_path: Path) -> None
     together could not import timm at all. Both are played here; beside the CPU's torch the real one has no library."""
     (tmp_path / "timm.py").write_text("import torchvision")
     (tmp_path / "torchvision.py").write_text(
-        "import torch\n"
-        "assert not hasattr(torch.ops.torchvision, 'nms')\n"
-        "library = torch.library.Library('torchvision', 'DEF')\n"
-        "library.define('nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')\n"
+        "import torch\nassert not hasattr(torch.ops.torchvision, 'nms')\nlibrary = torch.library.Library('torchvision', "
+        "'DEF')\nlibrary.define('nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')\n"
     )
     program = "from spatialnet_training.networks.timm_backbone import import_timm; print(import_timm().__file__)"
     python_path = os.pathsep.join([str(tmp_path), *sys.path])

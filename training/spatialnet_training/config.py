@@ -180,9 +180,8 @@ class TrainConfig(Section, frozen=True):
     def __post_init__(self) -> None:
         if self.batch > self.epoch_images:
             raise ValueError(
-                f"batch is {self.batch} and epoch_images {self.epoch_images}; an epoch must have at least one batch, "
-                "so give a "
-                f"smaller batch or more images"
+                f"batch is {self.batch} and epoch_images {self.epoch_images}; an epoch must have at least one batch, so "
+                "give a smaller batch or more images"
             )
         if self.batch % 2:
             raise ValueError(f"batch is {self.batch}; images are mixed in pairs, so give an even number")

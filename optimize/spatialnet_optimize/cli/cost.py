@@ -47,8 +47,7 @@ def cost(
     if all(each.bound["launch"] > ALMOST_ALL for row in costs for each in row[1:]):
         printer().print(
             f"Below FP32 this model waits for the start of its {len(found)} kernels: precision and power mode change "
-            "little, fewer "
-            f"layers or larger batches more.",
+            "little, fewer layers or larger batches more.",
             soft_wrap=True,
         )
     if json is not None:

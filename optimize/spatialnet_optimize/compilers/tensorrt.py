@@ -203,9 +203,8 @@ class TensorRtCompiler:
         allowed = GOLDEN_TOLERANCE[chosen.name]
         if not found <= allowed:
             raise BuildError(
-                f"the plan without weights gives other results: probabilities differ by {found:.3f} on the golden "
-                "frames, allowed "
-                f"{allowed:.3f}; build without --strip-weights"
+                f"the plan without weights gives other results: probabilities differ by {found:.3f} on the golden frames, "
+                f"allowed {allowed:.3f}; build without --strip-weights"
             )
 
 

@@ -6,6 +6,7 @@ network that was trained on data for research only is not listed under a plain o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -74,21 +75,19 @@ def licence_fields(licence: str) -> dict[str, Any]:
 def commercial_use(licence: str) -> str:
     """The card's answer to "may I use it commercially?"."""
     grant, _, data = licence.partition(MADE_OF)
-    parts = [each.strip() for each in data.split(", ") if each.strip()]
+    parts = [each.rpartition(": ")[2] for each in re.split("[,;] ", data) if each]
     research = [each.partition(" (")[0] for each in parts if RESEARCH in each]
     copyleft = [each for each in parts if "GPL" in each]
     begun = [each for each in parts if each.startswith("begun with")]
     lines = [f"The weights are licensed to you under {grant}."]
     if research:
         lines.append(
-            f"They were trained on {' and '.join(research)} among others, which their publishers give for research "
-            "only. Whether "
-            f"that restricts a network trained on them is not settled law. For a commercial product, ask a lawyer, or "
-            "train on "
+            f"Some of the training images are for research only, according to their publishers: {', '.join(research)}. Whether "
+            f"that restricts a network trained on them is not settled law. For a commercial product, ask a lawyer, or train on "
             f"data that you may use: `spatialnet-edge train --data MY_IMAGES --start scratch`."
         )
     lines += [
-        f"Unlabelled training images: {each}. No image is in the weights; whoever avoids such sources needs another model."
+        f"Unlabelled training images: {each}. The weights contain no image. If you must avoid such sources, use another model."
         for each in copyleft
     ]
     if begun:

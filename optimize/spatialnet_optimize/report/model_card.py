@@ -105,13 +105,13 @@ def poor_pictures(output: Path, robust: dict[str, list[Robustness]], not_land: N
     columns = ["data set", "head", "images", "clean", "JPEG", *(f"severity {each}" for each in SEVERITIES)]
     columns += ["calibration error", "confident right", "withheld"]
     table = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", *rows]
-    return f"""## On poor pictures
+    return f"""## Degraded pictures
 
-Accuracy in per cent on evenly chosen `{SPLIT}` images: as they are, after JPEG of quality {JPEG_QUALITY}, and with each of
+Accuracy in per cent on evenly chosen `{SPLIT}` images: unmodified, after JPEG of quality {JPEG_QUALITY}, and with each of
 {len(CORRUPTIONS)} corruptions of ImageNet-C (Hendrycks and Dietterich 2019), the mean over the corruptions at each severity.
-Every answer counts there, also those that the runtime withholds because `known` is below its threshold. Calibration error, and
-how many of the answers with a confidence of 0.9 or more are right, are over all corrupted images; "withheld" is the share of
-these that gets no label.
+This includes predictions that the runtime withholds because `known` is below its threshold. The calibration error, and the
+share of correct predictions among those with a confidence of 0.9 or more, are over all corrupted images; "withheld" is the
+share of these without a label.
 
 {chr(10).join(table)}
 
@@ -160,13 +160,13 @@ Trained on:
 
 {notes.read_text(encoding="utf-8").strip() if notes else ""}
 
-## What every head reaches
+## Accuracy of every head
 
 Measured on `{engine.path}` ({engine.precision}, {engine.backend}), on the `{SPLIT}` images of the AiTLAS splits, none of which
-was used for training, calibration or selection. "Answered right" is the accuracy, in per cent, where the head does not
-abstain, and the share of images that it answers.
+was used for training, calibration or selection. "With a label" is the accuracy, in per cent, on the images for which the head
+gives a label, and the share of these images.
 
-| data set | head | images | accuracy % | macro F1 % | mAP % | answered right | calibration error | mean error |
+| data set | head | images | accuracy % | macro F1 % | mAP % | with a label | calibration error | mean error |
 |---|---|---|---|---|---|---|---|---|
 {chr(10).join(lines)}
 

@@ -100,15 +100,13 @@ class Slots:
         if not state.complete:
             raise BundleError(
                 f"{self.root}: both copies of the state ({', '.join(COPIES)}) are damaged or missing, so the highest "
-                "serials are "
-                f"unknown; give --rebuild-state to read them from the installed bundles"
+                "serials are unknown; give --rebuild-state to read them from the installed bundles"
             )
         least = state.accepted.get(bundle.spec.name, 0)
         if bundle.manifest.serial < least:
             raise BundleError(
-                f"{bundle.path}: serial {bundle.manifest.serial} of '{bundle.spec.name}' is older than {least}, which "
-                "was accepted "
-                f"before; build it again with a higher --serial, or go back with 'spatialnet-edge rollback'"
+                f"{bundle.path}: serial {bundle.manifest.serial} of '{bundle.spec.name}' is older than {least}, which was "
+                "accepted before; build it again with a higher --serial, or go back with 'spatialnet-edge rollback'"
             )
 
     def refuse_other_model(self, bundle: Bundle, compatible: Collection[str] = ()) -> None:

@@ -83,9 +83,8 @@ def verify(
         raise UsageError(f"no trusted keys found; give --trust DIR, set {STORE_VARIABLE}, or copy keys to {SYSTEM_STORE}")
     opened = open_bundle(bundle, keys.at_install())
     echo(
-        f"{bundle}: {opened.spec.name}, serial {opened.manifest.serial}, {opened.signature}, "
-        f"{len(opened.manifest.files)} files "
-        f"verified, sha256 {opened.sha256}"
+        f"{bundle}: {opened.spec.name}, serial {opened.manifest.serial}, {opened.signature}, {len(opened.manifest.files)} "
+        f"files verified, sha256 {opened.sha256}"
     )
 
 

@@ -160,9 +160,8 @@ class Raster:
         block = max(height * width for height, width in self._data.block_shapes) * self._data.count * value
         if block > LARGEST_BLOCK:
             raise SourceRefused(
-                f"{shown(self._path)}: is stored in blocks of {self._data.block_shapes[0]} pixels; one of them would "
-                "take more "
-                f"than {LARGEST_BLOCK >> 20} MiB; convert it to tiles: gdal_translate -co TILED=YES"
+                f"{shown(self._path)}: is stored in blocks of {self._data.block_shapes[0]} pixels; one of them would take "
+                f"more than {LARGEST_BLOCK >> 20} MiB; convert it to tiles: gdal_translate -co TILED=YES"
             )
         if not all(1 <= band <= self._data.count for band in tiling.bands):
             asked = ",".join(map(str, tiling.bands))

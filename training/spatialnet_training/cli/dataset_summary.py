@@ -94,10 +94,9 @@ def warn_of_near_copies(images: TrainingData, console: Console) -> None:
         return
     if copies := near_copies(images.train, images.val):
         console.print(
-            f"near copies: {len(copies)} of {len(images.val)} validation images nearly duplicate training images, "
-            f"such as {copies[0].val} and {copies[0].train}, so their accuracy is too high; keep frames of one flight "
-            "or site together "
-            f"with --group; spatialnet-edge duplicates lists them",
+            f"near copies: {len(copies)} of {len(images.val)} validation images nearly duplicate training images, such as "
+            f"{copies[0].val} and {copies[0].train}, so their accuracy is too high; keep frames of one flight or site "
+            "together with --group; spatialnet-edge duplicates lists them",
             style="yellow",
             soft_wrap=True,
         )

@@ -136,9 +136,8 @@ def check_lists(tree: Tree, names: Sequence[str]) -> None:
     of_splits = {split: name for name in lists if (split := known_split(Path(name).stem))}
     if len(of_splits) > 1 and SPLITS not in names:
         raise DataRefused(
-            f"{tree.path}: {' and '.join(sorted(of_splits.values()))} look like lists of splits, which are not "
-            "supported; write them as "
-            f"{SPLITS} with the columns path and split"
+            f"{tree.path}: {' and '.join(sorted(of_splits.values()))} look like lists of splits, which are not supported; "
+            f"write them as {SPLITS} with the columns path and split"
         )
 
 

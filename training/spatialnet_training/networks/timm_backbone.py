@@ -110,8 +110,7 @@ def pretrained(timm: ModuleType, name: str, size: int, options: dict[str, Any]) 
     except Exception as error:  # the hub's client raises errors of many libraries
         raise UsageError(
             f"weights=hub: the weights of '{name}' cannot be fetched: {type(error).__name__}: {first_line(error)}; "
-            "connect to the "
-            f"network, or give a local file with --set weights=FILE"
+            "connect to the network, or give a local file with --set weights=FILE"
         ) from error
 
 
