@@ -131,7 +131,7 @@ def test_a_compressed_zip_is_refused_so_that_no_bomb_can_unfold(tmp_path: Path) 
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_a_name_that_stands_twice_is_refused(tiny_path: Path, tmp_path: Path) -> None:
+def test_a_duplicate_name_is_refused(tiny_path: Path, tmp_path: Path) -> None:
     def add(archive: zipfile.ZipFile, entries: list[Any]) -> None:
         for entry, content in [*entries, entries[-1]]:
             archive.writestr(entry, content)
@@ -215,7 +215,7 @@ def test_brackets_inside_strings_are_not_depth(tiny_copy: Bundle) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=400))
-def test_any_bytes_as_a_manifest_give_our_error_or_a_manifest(raw: bytes) -> None:
+def test_any_bytes_give_a_manifest_or_our_error(raw: bytes) -> None:
     with pytest.raises(BundleError):
         decode_manifest(raw, "here")
 

@@ -91,7 +91,7 @@ def test_what_is_printable() -> None:
 
 
 @pytest.mark.fault(64)
-def test_a_dollar_in_a_label_is_no_mathematics(tmp_path: Path) -> None:
+def test_a_dollar_in_a_label_is_not_mathematics(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     from spatialnet_training.plots import Confusion, figure, plot_confusions
 

@@ -36,7 +36,7 @@ def console_lines(file: Path) -> list[str]:
     return [f"{file.relative_to(ROOT)}:{line}" for line in plain_consoles(file.read_text(encoding="utf-8"))]
 
 
-def test_no_command_has_a_console_of_its_own() -> None:
+def test_every_command_uses_the_common_printer() -> None:
     files = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py") if file != PRINTER]
     assert len(files) > 100
     assert [line for file in files for line in console_lines(file)] == []
@@ -53,7 +53,7 @@ def test_no_command_has_a_console_of_its_own() -> None:
         "get_console()",
     ],
 )
-def test_a_plain_console_is_found(source: str) -> None:
+def test_a_plain_console_is_detected(source: str) -> None:
     assert list(plain_consoles(source)) == [1]
 
 
@@ -62,9 +62,7 @@ def test_a_printer_and_what_is_given_one_are_allowed() -> None:
 
 
 @pytest.mark.fault(64)
-def test_doctor_shows_what_a_library_says_as_it_is(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_doctor_escapes_messages_of_libraries(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     hostile = "[red]found[/] \x1b]0;PWNED\x07"
     for name in ("opencv", "video_decoding", "gpu", "gstreamer", "shipped_model"):
         monkeypatch.setattr(doctor_module, name, lambda: Check("library x", False, hostile, hostile))
@@ -77,7 +75,7 @@ def test_doctor_shows_what_a_library_says_as_it_is(
     assert r"fix: [red]found[/] \x1b]0;PWNED\x07" in shown
 
 
-def test_targets_shows_a_table_of_the_users_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_targets_escapes_a_users_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from spatialnet_optimize.cli.targets import targets
 
     file = tmp_path / "targets.toml"

@@ -79,7 +79,7 @@ def test_both_spellings_of_the_rail_are_known(line: str, milliwatts: str) -> Non
     assert found[1] == milliwatts
 
 
-def test_a_part_of_the_module_is_not_taken_for_the_whole() -> None:
+def test_a_single_rail_is_not_used_as_module_power() -> None:
     assert BOARD_POWER.search("VDD_GPU_SOC 3205mW/3205mW VDD_CPU_CV 801mW/801mW VIN_SYS_5V0 4230mW/4230mW") is None
 
 

@@ -8,7 +8,7 @@ from conftest import CLIP
 from spatialnet_benchmarks import peers
 
 
-def test_peers_that_are_here_give_our_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installed_peers_give_the_same_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent():
         raise ImportError("no such runtime")
 
@@ -19,14 +19,14 @@ def test_peers_that_are_here_give_our_answers(monkeypatch: pytest.MonkeyPatch) -
     assert all(each.agreement > 0.99 and each.rates.min() > 0 for each in found)
 
 
-def test_a_rounds_mood_hits_all_alike() -> None:
+def test_a_slow_round_affects_all_peers() -> None:
     moods = np.array([1.0, 0.5, 2.0, 0.7, 1.3])
     ratio, low, high = peers.interval(150 * moods, 100 * moods)
     assert ratio == pytest.approx(1.5)
     assert (low, high) == (pytest.approx(1.5), pytest.approx(1.5))
 
 
-def test_what_the_builder_makes_here_is_a_line_of_its_own() -> None:
+def test_the_built_bundle_is_a_separate_row() -> None:
     name, run = peers.ours_built()
     assert "built for this machine" in name
     _, reference = peers.ours()

@@ -54,7 +54,7 @@ def test_a_camera_that_is_unplugged_comes_back(played: None) -> None:
     assert [item.seq for item in items] == list(range(20))  # one numbering over all its lives
 
 
-def test_what_a_capture_process_said_before_it_went_is_heard() -> None:
+def test_messages_sent_before_a_capture_process_ended_are_read() -> None:
     """Though it left a slot that was given back to it unread, which resets the connection (seen at the end of a recording, on a
     computer with too much to do)."""
     ours, theirs = socket_pair()
@@ -106,7 +106,7 @@ def test_the_same_picture_again_is_skipped_as_frozen(played: None) -> None:
 
 
 @pytest.mark.fault(5)
-def test_a_camera_that_stays_frozen_is_opened_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_camera_that_stays_frozen_is_reopened(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 10_000, int(FROZEN_LIMIT_S / 2)))
     monkeypatch.setattr("spatialnet_edge.sources.capture_process.time.monotonic", lambda: next(clock))
 
@@ -121,7 +121,7 @@ def test_a_camera_that_stays_frozen_is_opened_anew(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.fault(7)
 @pytest.mark.fault(9)
-def test_what_is_no_picture_is_skipped_and_grey_is_converted(played: None) -> None:
+def test_invalid_pictures_are_skipped_and_grey_is_converted(played: None) -> None:
     source, _ = supervised("faulty:ok,empty,grey,deep,ok*50")
     items = frames_of(source, 5)
     assert [getattr(item, "reason", "ok") for item in items] == ["ok", "empty", "ok", "format", "ok"]
@@ -181,13 +181,13 @@ def test_a_sink_that_keeps_frames_costs_frames_not_memory(played: None) -> None:
 
 
 @pytest.mark.fault(37)
-def test_a_decoder_that_crashes_takes_nothing_else_with_it(played: None) -> None:
+def test_a_crashing_decoder_affects_no_other_process(played: None) -> None:
     source, events = supervised("faulty:ok*2,crash|ok*50")
     assert [item.seq for item in frames_of(source, 6)] == list(range(6))
     assert events[1] == ("camera_lost", f"{source.uri}: its capture process ended unexpectedly")
 
 
-def test_what_is_not_to_be_waited_for_is_raised(played: None) -> None:
+def test_errors_are_raised_when_not_waiting(played: None) -> None:
     source, _ = supervised("faulty:ok*2,lost", Timeouts(give_up="always"))
     with pytest.raises(SourceLost, match="unplugged"):
         list(source)
@@ -291,7 +291,7 @@ def test_black_and_saturated_frames_are_classified_and_flagged(level: int, flag:
     assert result.shade.confidence > 0
 
 
-def test_an_end_by_itself_ends_the_stream(played: None) -> None:
+def test_the_end_of_a_source_ends_the_stream(played: None) -> None:
     source, events = supervised("faulty:ok*3")
     assert len(list(source)) == 3
     assert [kind for kind, _ in events] == ["camera_open"]

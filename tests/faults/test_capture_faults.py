@@ -57,7 +57,7 @@ def hostile_first(monkeypatch: pytest.MonkeyPatch, tricks: list[str]) -> None:
 
 
 @pytest.mark.fault(56)
-def test_a_capture_process_that_was_taken_over_is_lost_and_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compromised_capture_process_is_killed_and_restarted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of its tricks is a `camera_lost` with its reason; frames are looked at in the end, when memory may have shrunk."""
     hostile_first(monkeypatch, list(TRICKS))
     process = psutil.Process()
@@ -108,12 +108,12 @@ def test_a_frame_of_another_type_is_skipped_not_cast(image: np.ndarray) -> None:
 
 
 @pytest.mark.fault(56)
-def test_a_driver_that_says_nonsense_about_its_rate_keeps_its_camera() -> None:
+def test_an_invalid_frame_rate_of_a_driver_is_ignored() -> None:
     assert [believable(fps) for fps in (30.0, None, 0.0, -1.0, float("nan"), float("inf"))] == [30.0, *[None] * 5]
 
 
 @pytest.mark.fault(65)
-def test_a_capture_process_ends_though_the_runtime_died_before_it_had_started(tmp_path: Path) -> None:
+def test_a_capture_process_ends_if_the_runtime_ended_before_its_start(tmp_path: Path) -> None:
     """Killed a moment after the start of the capture process, which is then long from asking the kernel for a signal."""
     pid = os.fork()
     if pid == 0:

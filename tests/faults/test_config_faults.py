@@ -107,7 +107,7 @@ def test_a_typo_is_named_with_what_was_meant(tmp_path: Path, found: str, wrong: 
         "udp://pilot:S3cr3tPW@host:99999",
     ],
 )
-def test_no_password_stands_in_a_refusal(tmp_path: Path, uri: str) -> None:
+def test_no_error_message_has_a_password(tmp_path: Path, uri: str) -> None:
     with pytest.raises(ConfigRefused) as refused:
         load_service_config(written(tmp_path, WHOLE.replace('"null:"', f'"{uri}"')))
     assert "S3cr3t" not in str(refused.value)

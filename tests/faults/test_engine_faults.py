@@ -105,7 +105,7 @@ def test_a_bit_flipped_in_memory_is_found_and_the_engine_reloaded_once(bundle: B
 
 
 @pytest.mark.fault(30)
-def test_checksums_find_a_flip_that_no_golden_frame_was_asked_about() -> None:
+def test_checksums_find_a_flip_before_the_golden_frames_do() -> None:
     student = open_bundle("builtin:student")
     frames, _ = student.golden()
 
@@ -153,7 +153,7 @@ def test_a_reload_that_does_not_help_ends_the_process(bundle: Bundle) -> None:
 
 
 @pytest.mark.fault(30)
-def test_what_was_emitted_since_the_last_whole_round_is_unverified(bundle: Bundle) -> None:
+def test_results_since_the_last_complete_round_are_unverified(bundle: Bundle) -> None:
     engine = WeightsInMemory()
     told: list[str] = []
     handle = EngineHandle(CheckedEngine(engine))
@@ -174,7 +174,7 @@ def test_what_was_emitted_since_the_last_whole_round_is_unverified(bundle: Bundl
 
 
 @pytest.mark.fault(30)
-def test_a_doubt_needs_no_disk(tmp_path: Path) -> None:
+def test_golden_tests_need_no_disk(tmp_path: Path) -> None:
     """The card may be gone by the time that an engine's answers look odd."""
     with load(write_tiny_bundle(tmp_path / "tiny.snb").path) as model:
         (tmp_path / "tiny.snb").unlink()
@@ -183,7 +183,7 @@ def test_a_doubt_needs_no_disk(tmp_path: Path) -> None:
 
 @pytest.mark.fault(31)
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, 7.0])
-def test_three_wrong_answers_bring_the_golden_test_then_a_reload(bundle: Bundle, wrong: float) -> None:
+def test_three_invalid_outputs_start_the_golden_test_and_a_reload(bundle: Bundle, wrong: float) -> None:
     good = WeightsInMemory()
 
     def spoilt(batch: np.ndarray) -> dict[str, np.ndarray]:
@@ -200,7 +200,7 @@ def test_three_wrong_answers_bring_the_golden_test_then_a_reload(bundle: Bundle,
 
 
 @pytest.mark.fault(31)
-def test_an_answer_that_never_changes_is_no_answer() -> None:
+def test_constant_outputs_are_suspicious() -> None:
     constant = {
         "shade": np.array([[0.3, 0.7]], np.float32),
         "bands": np.full((1, 3), 0.5, np.float32),
@@ -215,14 +215,14 @@ def test_an_answer_that_never_changes_is_no_answer() -> None:
 
 
 @pytest.mark.fault(31)
-def test_odd_frames_do_not_cost_a_good_engine(bundle: Bundle) -> None:
+def test_a_working_engine_is_kept_after_suspicious_outputs(bundle: Bundle) -> None:
     integrity, events = sentinel_of(bundle, WeightsInMemory(), WeightsInMemory)
     integrity.on_suspect_output(EngineError("three invalid answers"))
     assert events == ["doubt"]
 
 
 @pytest.mark.fault(31)
-def test_a_doubt_is_settled_without_the_disk(tmp_path: Path) -> None:
+def test_suspicious_outputs_are_tested_without_the_disk(tmp_path: Path) -> None:
     """It may be full, worn out, or hold another bundle by now: none of that says anything of the engine."""
     bundle = write_tiny_bundle(tmp_path / "tiny.snb")
     integrity, events = sentinel_of(bundle, WeightsInMemory(), WeightsInMemory)
@@ -342,7 +342,7 @@ def test_a_hot_computer_classifies_fewer_frames_until_it_is_cool() -> None:
 
 
 @pytest.mark.fault(36)
-def test_what_the_kernel_says_of_heat_and_power(tmp_path: Path) -> None:
+def test_temperature_and_battery_are_read_from_the_kernel(tmp_path: Path) -> None:
     zones = {
         "thermal/thermal_zone0/temp": "45000\n",
         "thermal/thermal_zone1/temp": "61500\n",
@@ -364,7 +364,7 @@ def test_a_low_battery_slows_too_and_in_the_pipeline_the_rest_is_degraded() -> N
 
 
 @pytest.mark.fault(36)
-def test_a_pipeline_that_leaves_every_frame_out_still_comes_round() -> None:
+def test_a_pipeline_that_skips_every_frame_resets_the_watchdog() -> None:
     """With one frame a minute at low power, its watchdog must not take it for dead between two of them."""
     ticks = 0
 
@@ -392,7 +392,7 @@ def test_frames_in_time_are_not_late() -> None:
     assert [result.late for result in pipeline.stream(Frames(5))] == [False] * 5
 
 
-def test_several_streams_share_an_engine_in_batches_and_get_their_own_answers() -> None:
+def test_streams_share_batches_and_get_their_own_results() -> None:
     sizes: list[int] = []
 
     def answer(batch: np.ndarray) -> dict[str, np.ndarray]:
@@ -421,7 +421,7 @@ def test_several_streams_share_an_engine_in_batches_and_get_their_own_answers() 
         shared.infer(np.zeros((1, SIDE, SIDE, 3), np.uint8))
 
 
-def test_a_lone_frame_waits_no_longer_than_it_was_told() -> None:
+def test_a_single_frame_waits_at_most_the_limit() -> None:
     shared = BatchingEngine(CheckedEngine(FakeEngine(TINY)), most=8, wait_s=0.05)
     started = time.monotonic()
     shared.infer(np.zeros((1, SIDE, SIDE, 3), np.uint8))
@@ -429,7 +429,7 @@ def test_a_lone_frame_waits_no_longer_than_it_was_told() -> None:
     shared.close()
 
 
-def test_an_engine_that_fails_in_a_batch_fails_for_all_in_it() -> None:
+def test_an_error_in_a_batch_is_raised_for_all_its_callers() -> None:
     def fail(batch: np.ndarray) -> dict[str, np.ndarray]:
         raise EngineError("out of order")
 

@@ -88,7 +88,7 @@ def test_a_killed_writer_loses_no_acknowledged_record(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault(38)
-def test_a_full_disk_costs_the_oldest_segments_then_records_and_is_told_once(tmp_path: Path) -> None:
+def test_a_full_disk_costs_the_oldest_segments_then_records_and_is_reported_once(tmp_path: Path) -> None:
     told: list[str] = []
     disk = Disk(room=10**9, most=7)  # short writes all the time
     journal = Journal(tmp_path, segment_bytes=200, report=lambda kind, detail: told.append(kind), write=disk.write)
@@ -139,9 +139,7 @@ def test_a_disk_with_no_room_for_another_file_costs_the_oldest_segments_too(
 
 
 @pytest.mark.fault(38)
-def test_a_disk_that_fails_later_costs_what_it_had_taken_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_late_write_error_loses_only_unsynced_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worn card: `write` goes to memory and succeeds, `fdatasync` says that it never arrived."""
     told: list[str] = []
     sync = os.fdatasync
@@ -166,7 +164,7 @@ def test_a_disk_that_fails_later_costs_what_it_had_taken_and_nothing_else(
 
 
 @pytest.mark.fault(38)
-def test_the_kernels_own_refusal_is_survived(tmp_path: Path) -> None:
+def test_a_real_full_disk_is_survived(tmp_path: Path) -> None:
     """RLIMIT_FSIZE: a real `write` that takes a part, then fails (EFBIG)."""
     pid = os.fork()
     if pid == 0:

@@ -91,7 +91,7 @@ def test_only_a_key_that_may_revoke_signs_a_list(keys: SimpleNamespace) -> None:
     assert not (keys.store / FILE).exists()
 
 
-def test_a_list_is_never_older_and_never_forgets(keys: SimpleNamespace) -> None:
+def test_a_list_must_be_newer_and_complete(keys: SimpleNamespace) -> None:
     take_list(keys.store, revoke(keys, ["old", "daily"], serial=5), trusted(keys))
     for path in (revoke(keys, ["old", "daily"], serial=4), revoke(keys, ["old"], serial=6)):
         with pytest.raises(BundleError, match="must have a higher serial than 5 and name all keys"):
@@ -101,7 +101,7 @@ def test_a_list_is_never_older_and_never_forgets(keys: SimpleNamespace) -> None:
         take_list(keys.store, revoke(keys, ["old", "daily", "safe"], serial=8), trusted(keys))
 
 
-def test_no_change_of_a_list_goes_unseen(tiny_path: Path, tmp_path: Path, keys: SimpleNamespace) -> None:
+def test_every_change_of_a_list_is_detected(tiny_path: Path, tmp_path: Path, keys: SimpleNamespace) -> None:
     """A damaged list stops installs, since nobody knows whom it revoked; what flies goes on flying."""
     path = signed(tiny_path, tmp_path / "a.snb", keys.folder / "daily.key", 0)
     content = revoke(keys, ["old"]).read_bytes()
@@ -137,7 +137,7 @@ def test_a_list_of_another_kind_is_refused(keys: SimpleNamespace) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
-def test_a_store_that_others_may_write_installs_nothing(tiny_path: Path, tmp_path: Path, keys: SimpleNamespace) -> None:
+def test_a_store_writable_by_others_blocks_installs(tiny_path: Path, tmp_path: Path, keys: SimpleNamespace) -> None:
     path = signed(tiny_path, tmp_path / "a.snb", keys.folder / "daily.key", 0)
     for target, mode in ((keys.store, 0o777), (keys.store / "daily.pub", 0o666)):
         before = target.stat().st_mode & 0o777

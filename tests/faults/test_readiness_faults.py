@@ -46,7 +46,7 @@ def test_a_source_without_answers_is_degraded(payload: Path, frames: str) -> Non
 
 
 @pytest.mark.fault(47)
-def test_sinks_that_take_nothing_are_degraded_until_one_takes_it(payload: Path) -> None:
+def test_a_service_is_degraded_until_a_sink_accepts_a_result(payload: Path) -> None:
     """A client that never reads is all there is; when it leaves, nothing is refused any more."""
     folder = payload.parent
     lost = '"unix:{folder}/full.sock"'.replace("{folder}", str(folder))
@@ -69,7 +69,7 @@ def test_sinks_that_take_nothing_are_degraded_until_one_takes_it(payload: Path) 
 
 
 @pytest.mark.fault(47)
-def test_a_sink_that_counts_results_as_lost_has_not_taken_them() -> None:
+def test_lost_results_do_not_count_as_accepted() -> None:
     class Loser:
         lost = 0
 
@@ -142,7 +142,7 @@ def endless(payload: Path) -> Slots:
 
 
 @pytest.mark.fault(57)
-def test_a_bundle_that_hangs_in_its_golden_test_is_taken_back_after_three_starts(payload: Path, endless: Slots) -> None:
+def test_a_bundle_that_hangs_in_its_golden_test_is_rolled_back_after_three_starts(payload: Path, endless: Slots) -> None:
     payload.write_text(payload.read_text().replace("[health]", "[health]\nstart_s = 4"))
     for tries in (1, 2, 3):
         done = subprocess.run(

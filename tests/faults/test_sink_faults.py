@@ -34,7 +34,7 @@ class Moody:
 
 
 @pytest.mark.fault(42)
-def test_a_sink_whose_peer_goes_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sink_whose_peer_disconnects_is_reopened(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("spatialnet_edge.sinks.queued.FIRST_WAIT_S", 0.02)
     Moody.kept = []
     told: list[str] = []
@@ -116,7 +116,7 @@ def test_a_sink_that_breaks_while_idle_is_opened_again(monkeypatch: pytest.Monke
     assert queued.dropped == 0
 
 
-def test_two_sinks_of_one_kind_have_names_of_their_own(tmp_path: Path) -> None:
+def test_two_sinks_of_one_kind_have_different_names(tmp_path: Path) -> None:
     uris = (f"log:{tmp_path / 'a'}", f"log:{tmp_path / 'b'}", "null:")
     sinks = open_outputs(uris, live=True, wait=True, report=lambda kind, detail: None)
     assert [sink.name for sink in sinks] == ["log", "log-2", "null"]
@@ -124,7 +124,7 @@ def test_two_sinks_of_one_kind_have_names_of_their_own(tmp_path: Path) -> None:
         sink.close()
 
 
-def test_a_sink_that_could_not_be_reached_gets_what_comes_later(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_sink_gets_later_results(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("spatialnet_edge.sinks.queued.FIRST_WAIT_S", 0.05)
     Moody.kept = []
     told: list[str] = []

@@ -124,7 +124,7 @@ def test_two_installs_at_once_both_succeed_and_the_later_one_is_on_trial(tmp_pat
 
 
 @pytest.mark.fault(45)
-def test_what_another_process_flies_is_not_removed(tmp_path: Path, releases: list[Path]) -> None:
+def test_a_bundle_used_by_another_process_is_not_removed(tmp_path: Path, releases: list[Path]) -> None:
     """A service reads its bundle again when a bit has flipped; `rollback` and two installs leave it no link."""
     slots = flown(tmp_path, releases, 2)
     slots.unpin()
@@ -142,7 +142,7 @@ def test_what_another_process_flies_is_not_removed(tmp_path: Path, releases: lis
 
 
 @pytest.mark.fault(45)
-def test_when_current_is_gone_previous_flies(tmp_path: Path, releases: list[Path]) -> None:
+def test_when_current_is_missing_previous_is_used(tmp_path: Path, releases: list[Path]) -> None:
     import shutil
 
     slots = flown(tmp_path, releases, 2)
@@ -157,7 +157,7 @@ def test_when_current_is_gone_previous_flies(tmp_path: Path, releases: list[Path
 
 
 @pytest.mark.fault(45)
-def test_mark_good_after_a_rollback_is_told(tmp_path: Path, releases: list[Path]) -> None:
+def test_mark_good_after_a_rollback_is_an_error(tmp_path: Path, releases: list[Path]) -> None:
     slots = flown(tmp_path, releases)
     slots.install(releases[1], ANY)
     path, _ = slots.choose()

@@ -33,7 +33,7 @@ def followed(payload: Path) -> tuple[Slots, Bundle]:
 
 
 @pytest.mark.fault(29)
-def test_a_trial_with_the_wrong_answers_is_taken_back_at_the_start(payload: Path, tmp_path: Path) -> None:
+def test_a_trial_with_wrong_outputs_is_rolled_back_at_the_start(payload: Path, tmp_path: Path) -> None:
     folder = payload.parent
     slots, good, files = flown(payload)
     files["model.onnx"] = tiny_graph(gain=0.01)
@@ -49,7 +49,7 @@ def test_a_trial_with_the_wrong_answers_is_taken_back_at_the_start(payload: Path
 
 
 @pytest.mark.fault(17)
-def test_for_a_bundle_that_has_rotted_on_its_card_the_one_before_stands_in(payload: Path) -> None:
+def test_a_damaged_current_bundle_is_replaced_by_the_previous_one(payload: Path) -> None:
     folder = payload.parent
     slots, good = followed(payload)
     model = slots.root / CURRENT / "model.onnx"
@@ -67,7 +67,7 @@ def test_for_a_bundle_that_has_rotted_on_its_card_the_one_before_stands_in(paylo
     assert "model.onnx" in alone.stderr
 
 
-def test_a_trial_that_is_stopped_as_asked_keeps_its_tries(payload: Path) -> None:
+def test_a_trial_stopped_on_request_keeps_its_tries(payload: Path) -> None:
     folder = payload.parent
     for _ in range(MAX_TRIES + 1):
         service = start(payload)
@@ -80,7 +80,7 @@ def test_a_trial_that_is_stopped_as_asked_keeps_its_tries(payload: Path) -> None
 
 @pytest.mark.fault(55)
 @pytest.mark.parametrize("compatible", [False, True])
-def test_a_trial_of_another_model_flies_only_if_the_configuration_names_it(
+def test_a_trial_of_another_model_needs_compatible_in_the_configuration(
     payload: Path, tmp_path: Path, compatible: bool
 ) -> None:
     """Whatever `install` was told: the configuration of the flight has the last word."""
@@ -97,7 +97,7 @@ def test_a_trial_of_another_model_flies_only_if_the_configuration_names_it(
 
 
 @pytest.mark.fault(45)
-def test_when_current_is_gone_the_service_flies_the_one_before_and_says_so(payload: Path) -> None:
+def test_when_current_is_missing_the_service_uses_previous_and_reports_it(payload: Path) -> None:
     slots, good = followed(payload)
     shutil.rmtree(slots.root / str(slots.target(CURRENT)))
     service = start(payload)
@@ -109,7 +109,7 @@ def test_when_current_is_gone_the_service_flies_the_one_before_and_says_so(paylo
 
 
 @pytest.mark.fault(29)
-def test_a_first_bundle_that_is_refused_says_so_at_every_start(payload: Path) -> None:
+def test_a_refused_first_bundle_is_reported_at_every_start(payload: Path) -> None:
     """And not, from the second start on, that nothing was installed."""
     model = Slots(payload.parent / "root").root / TRIAL / "model.onnx"
     model.write_bytes(b"\0" + model.read_bytes()[1:])
@@ -121,7 +121,7 @@ def test_a_first_bundle_that_is_refused_says_so_at_every_start(payload: Path) ->
 
 @pytest.mark.fault(44)
 @pytest.mark.parametrize("rotten", [False, True])
-def test_after_a_crash_loop_the_last_good_bundle_flies_in_safe_mode(payload: Path, rotten: bool) -> None:
+def test_after_a_crash_loop_the_last_good_bundle_runs_in_safe_mode(payload: Path, rotten: bool) -> None:
     folder = payload.parent
     slots, good = followed(payload)
     assert slots.target(PREVIOUS) is not None

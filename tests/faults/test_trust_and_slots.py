@@ -49,7 +49,7 @@ def signed(source: Path, target: Path, key: Path, serial: int | None = None) -> 
 
 
 @pytest.mark.parametrize("name", ["operations", "spare"])
-def test_either_trusted_key_will_do(tiny_path: Path, tmp_path: Path, keys: SimpleNamespace, name: str) -> None:
+def test_either_trusted_key_is_accepted(tiny_path: Path, tmp_path: Path, keys: SimpleNamespace, name: str) -> None:
     path = signed(tiny_path, tmp_path / "signed.snb", keys.folder / f"{name}.key").path
     assert open_bundle(path, open_trust(keys.store)).signature.startswith("signed by ")
 
@@ -91,7 +91,7 @@ def test_a_malformed_signature_is_refused(tiny_path: Path, tmp_path: Path, conte
         open_bundle(tmp_path / "bad.snb", ANY)
 
 
-def test_a_wrong_signature_is_told_before_the_manifest_is_parsed(
+def test_a_wrong_signature_is_reported_before_the_manifest_is_parsed(
     tiny_path: Path, tmp_path: Path, keys: SimpleNamespace
 ) -> None:
     files = contents(signed(tiny_path, tmp_path / "signed.snb", keys.folder / "operations.key"))
@@ -130,7 +130,7 @@ def test_keygen_sign_verify_from_the_command_line(tiny_path: Path, tmp_path: Pat
     assert isinstance(runner.invoke(app, ["verify", str(tiny_path), "--trust", str(tmp_path / "keys")]).exception, BundleError)
 
 
-def test_an_encrypted_key_signs_with_its_passphrase_alone(tiny_path: Path, tmp_path: Path) -> None:
+def test_an_encrypted_key_signs_only_with_its_passphrase(tiny_path: Path, tmp_path: Path) -> None:
     public, _ = write_key_pair(tmp_path, "safe", "correct horse")
     bundle = Path(shutil.copy(tiny_path, tmp_path / "flight.snb"))
     arguments = ["sign", str(bundle), "--key", str(public.with_suffix(".key"))]
@@ -165,7 +165,7 @@ def test_an_older_serial_than_accepted_is_refused(releases: list[Path], tmp_path
     assert serial(root.root / CURRENT) == 2
 
 
-def test_a_trial_that_proves_itself_becomes_current(releases: list[Path], tmp_path: Path) -> None:
+def test_a_trial_marked_good_becomes_current(releases: list[Path], tmp_path: Path) -> None:
     root = Slots(tmp_path / "root")
     for release in releases[:2]:
         root.install(release, ANY)
@@ -182,7 +182,7 @@ def test_a_trial_that_proves_itself_becomes_current(releases: list[Path], tmp_pa
 
 
 @pytest.mark.fault(37)
-def test_a_trial_that_crashes_is_taken_back(releases: list[Path], tmp_path: Path) -> None:
+def test_a_trial_that_crashes_is_rolled_back(releases: list[Path], tmp_path: Path) -> None:
     """The process dies without a word each time: only what was on the disk before counts."""
     root = tmp_path / "root"
     Slots(root).install(releases[0], ANY)
@@ -199,7 +199,7 @@ def test_a_trial_that_crashes_is_taken_back(releases: list[Path], tmp_path: Path
     assert serial(path) == 0
 
 
-def test_the_only_bundle_is_never_taken_back_for_its_tries(releases: list[Path], tmp_path: Path) -> None:
+def test_the_only_bundle_is_never_rolled_back_after_its_tries(releases: list[Path], tmp_path: Path) -> None:
     """A computer that nobody can reach would have nothing to fly, for ever."""
     root = Slots(tmp_path / "root")
     root.install(releases[0], ANY)
@@ -210,7 +210,7 @@ def test_the_only_bundle_is_never_taken_back_for_its_tries(releases: list[Path],
     assert root.refuges == [path]
 
 
-def test_a_trial_that_was_replaced_while_it_flew_vouches_for_itself_alone(releases: list[Path], tmp_path: Path) -> None:
+def test_a_replaced_trial_cannot_be_marked_good(releases: list[Path], tmp_path: Path) -> None:
     root = Slots(tmp_path / "root")
     root.install(releases[0], ANY)
     prove(root)
@@ -224,7 +224,7 @@ def test_a_trial_that_was_replaced_while_it_flew_vouches_for_itself_alone(releas
 
 
 @pytest.mark.fault(38)
-def test_a_trial_that_cannot_be_counted_waits_unless_it_is_all_there_is(
+def test_a_trial_whose_try_cannot_be_counted_waits_unless_it_is_the_only_bundle(
     releases: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a full disk, a trial that crashes would be tried for ever."""
@@ -248,7 +248,7 @@ def test_a_trial_that_cannot_be_counted_waits_unless_it_is_all_there_is(
     assert (serial(path), on_trial) == (1, True)
 
 
-def test_a_try_that_was_stopped_as_asked_does_not_count(releases: list[Path], tmp_path: Path) -> None:
+def test_a_try_stopped_on_request_does_not_count(releases: list[Path], tmp_path: Path) -> None:
     root = Slots(tmp_path / "root")
     root.install(releases[0], ANY)
     prove(root)
@@ -261,7 +261,7 @@ def test_a_try_that_was_stopped_as_asked_does_not_count(releases: list[Path], tm
 
 
 @pytest.mark.fault(28)
-def test_a_power_cut_at_any_step_of_an_update_leaves_a_bundle_to_fly(
+def test_a_power_cut_at_any_step_of_an_update_leaves_a_usable_bundle(
     releases: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Die at the n-th change of the disk, for every n, in `install` and in `mark_good`; then start again."""
@@ -318,7 +318,7 @@ def test_a_damaged_copy_in_the_slots_is_replaced(releases: list[Path], tmp_path:
 
 @pytest.mark.fault(43)
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_slots_that_cannot_be_written_are_told(releases: list[Path], tmp_path: Path) -> None:
+def test_slots_that_cannot_be_written_are_reported(releases: list[Path], tmp_path: Path) -> None:
     (tmp_path / "root").mkdir(mode=0o500)
     with pytest.raises(BundleError, match="cannot be written"):
         Slots(tmp_path / "root").install(releases[0], ANY)
@@ -336,7 +336,7 @@ def test_status_shows_what_is_installed(releases: list[Path], tmp_path: Path, ke
     assert isinstance(runner.invoke(app, ["rollback", "--root", root]).exception, SpatialNetError)
 
 
-def test_a_written_bundle_can_be_opened_where_signatures_are_demanded_of_others(
+def test_an_unsigned_bundle_can_be_written_with_a_trust_store(
     tmp_path: Path, keys: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(STORE_VARIABLE, str(keys.store))

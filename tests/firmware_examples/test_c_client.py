@@ -38,7 +38,7 @@ def result(seq: int, pose: Pose | None = None, flags: tuple[str, ...] = ()) -> F
 
 
 @pytest.mark.fault(55)
-def test_every_record_and_object_names_the_bundle_that_answered() -> None:
+def test_every_record_and_object_has_the_bundles_hash() -> None:
     with load("builtin:student") as model:
         short = open_bundle("builtin:student").short_hash
         answered = model(clip_frames(1)[0])
@@ -67,7 +67,7 @@ def test_a_label_that_does_not_fit_a_record_is_refused() -> None:
         pack(replace(result(1), predictions={"many": answer}))
 
 
-def test_a_record_comes_back_as_it_went() -> None:
+def test_a_record_round_trips() -> None:
     found = unpack(pack(result(7, Pose(-33.8583, 151.21, 120.5))))
     assert found.seq == 7
     assert found.position == (-33.8583, 151.21, 120.5)
@@ -97,7 +97,7 @@ def test_any_pose_gives_a_record(pose: Pose) -> None:
 
 
 @given(st.integers(0, 115), st.integers(1, 255))
-def test_no_change_of_a_byte_goes_unseen(place: int, change: int) -> None:
+def test_every_changed_byte_is_detected(place: int, change: int) -> None:
     content = bytearray(pack(result(1)))
     assert len(content) == 116
     content[place] ^= change
@@ -161,7 +161,7 @@ def test_c_refuses_what_python_refuses(folder: Path) -> None:
     assert read(b"", ctypes.c_size_t(0), space) == -1
 
 
-def test_without_a_reader_and_with_a_slow_one_nothing_waits(tmp_path: Path) -> None:
+def test_a_missing_or_slow_reader_delays_nothing(tmp_path: Path) -> None:
     import socket
 
     sink = open_sink(f"unix:{tmp_path / 'results.sock'}")

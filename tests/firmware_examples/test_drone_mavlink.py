@@ -70,7 +70,7 @@ def test_the_shipped_students_records_go_through_the_tunnel() -> None:
     assert records[0].bundle == open_bundle("builtin:student").short_hash
 
 
-def test_a_lost_part_of_a_record_costs_that_record_alone() -> None:
+def test_a_lost_part_loses_only_its_record() -> None:
     first, second = (split_record(pack(result(seq)), seq) for seq in (1, 2))
     assert len(first) == 1
     long = [PART.pack(3, index, 2) + b"x" for index in range(2)]
@@ -121,7 +121,7 @@ def test_it_is_an_onboard_computer_and_reports_every_head() -> None:
     assert [message.get_seq() for message in messages] == list(range(len(messages)))  # nothing was lost
 
 
-def test_a_command_never_leaves() -> None:
+def test_a_command_is_never_sent() -> None:
     sink = MavlinkSink("udpout:127.0.0.1:14782")
     mav = mavutil.mavlink
     with pytest.raises(SinkError, match="COMMAND_LONG is not on the allow-list"):
@@ -131,7 +131,7 @@ def test_a_command_never_leaves() -> None:
         MavlinkSink("udpout:127.0.0.1:14782?arm=1")
 
 
-def test_the_byte_budget_holds_and_heartbeats_go_all_the_same() -> None:
+def test_the_byte_budget_holds_and_heartbeats_are_always_sent() -> None:
     autopilot = mavutil.mavlink_connection("udpin:127.0.0.1:14783")
     sink = MavlinkSink("udpout:127.0.0.1:14783?budget=500")
     started = time.monotonic()

@@ -33,7 +33,7 @@ def replay(tmp_path: Path, footage: Path, *options: str) -> tuple[str, bytes]:
     return done.stdout, output.read_bytes()
 
 
-def test_the_ground_sees_what_the_flight_saw(footage: Path, tmp_path: Path) -> None:
+def test_the_replay_equals_the_flight(footage: Path, tmp_path: Path) -> None:
     results = spatialnet_edge.stream("builtin:student", str(CLIP))
     flown = [json.loads(json.dumps(result.to_dict()["predictions"])) for result in results]
     printed, content = replay(tmp_path, footage)

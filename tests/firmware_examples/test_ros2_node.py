@@ -60,7 +60,7 @@ def test_every_encoding_is_the_same_picture(ros: SimpleNamespace, padding: int) 
     assert np.array_equal(frame_of(image(ros, grey, "mono8", padding), 0, "/camera", 0).pixels, np.dstack([grey] * 3))
 
 
-def test_colour_is_seen_where_it_lies(ros: SimpleNamespace) -> None:
+def test_colour_images_are_not_copied(ros: SimpleNamespace) -> None:
     from messages import frame_of
 
     for encoding in ("rgb8", "bgr8"):
@@ -69,7 +69,7 @@ def test_colour_is_seen_where_it_lies(ros: SimpleNamespace) -> None:
         assert np.shares_memory(frame.pixels, np.frombuffer(message.data, np.uint8))
 
 
-def test_what_is_not_understood_is_refused(ros: SimpleNamespace) -> None:
+def test_unsupported_messages_are_refused(ros: SimpleNamespace) -> None:
     from messages import frame_of
 
     with pytest.raises(SourceRefused, match="encoding '16UC1'"):
@@ -80,7 +80,7 @@ def test_what_is_not_understood_is_refused(ros: SimpleNamespace) -> None:
         frame_of(cut, 0, "/camera", 0)
 
 
-def test_an_answer_goes_out_with_the_images_header(ros: SimpleNamespace) -> None:
+def test_a_result_has_the_images_header(ros: SimpleNamespace) -> None:
     from messages import classification, frame_of
 
     message = image(ros, clip_frames(3)[2], "bgr8")
@@ -101,6 +101,6 @@ def test_an_answer_goes_out_with_the_images_header(ros: SimpleNamespace) -> None
     assert classification(result, "object_kinds", 3, message.header, ros.Classification, ros.ObjectHypothesis).results == []
 
 
-def test_the_node_and_its_launch_file_are_sound_python() -> None:
+def test_the_node_and_its_launch_file_are_valid_python() -> None:
     for path in (FOLDER / "classifier_node.py", FOLDER / "launch" / "classifier.launch.py"):
         compile(ast.parse(path.read_text(encoding="utf-8")), str(path), "exec")

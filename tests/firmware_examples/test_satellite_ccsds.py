@@ -60,7 +60,7 @@ def result(bright: float, bands: tuple[float, float, float] = (0.9, 0.1, 0.1), l
         ("keep if shade is bright else thumbnail", result(0.55), "thumbnail"),  # unsure
     ],
 )
-def test_a_rule_says_what_is_kept(rule: str, given: FrameResult, expected: str) -> None:
+def test_a_rule_selects_frames(rule: str, given: FrameResult, expected: str) -> None:
     from spatialnet_edge.sinks.routing import read_rule
 
     assert read_rule(rule, TINY).decide(given) == expected
@@ -76,7 +76,7 @@ def test_a_rule_says_what_is_kept(rule: str, given: FrameResult, expected: str) 
         ("keep if shade is bright else nothing", 0.2, "nothing"),
     ],
 )
-def test_a_rule_may_ask_whether_the_model_knows_the_picture(rule: str, known: float, expected: str) -> None:
+def test_a_rule_may_use_known(rule: str, known: float, expected: str) -> None:
     from spatialnet_edge.sinks.routing import read_rule
 
     spec = msgspec.structs.replace(TINY, known=Known(threshold=0.3))
@@ -134,7 +134,7 @@ def test_capture_downlink_and_ground_end_to_end(tmp_path: Path) -> None:
     assert len(list(queue.glob("p*.jpg"))) + len(list((queue / "sent").glob("*.jpg"))) == 484
 
 
-def test_what_is_lost_on_the_way_is_said(tmp_path: Path) -> None:
+def test_losses_are_reported(tmp_path: Path) -> None:
     from spacepackets.ccsds import PacketId, PacketType, parse_space_packets_from_deque
 
     from spatialnet_edge.sinks.ccsds import SEGMENT, packets_of, receive, split
@@ -177,7 +177,7 @@ def test_a_packet_that_claims_65535_segments_costs_no_more_than_its_bytes() -> N
 
 
 @pytest.mark.fault(62)
-def test_a_packet_that_cannot_be_is_counted_and_changes_nothing() -> None:
+def test_a_contradictory_packet_is_counted_and_ignored() -> None:
     from spatialnet_edge.sinks.ccsds import HEAD, packer, packets_of, receive
 
     def crafted(index: int, count: int, sequence: int) -> bytes:

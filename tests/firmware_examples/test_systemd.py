@@ -54,7 +54,7 @@ def test_the_unit_is_hardened() -> None:
     assert float(exposure[1]) <= MOST_EXPOSED
 
 
-def test_the_example_says_every_option_there_is() -> None:
+def test_the_example_has_every_option() -> None:
     text = (FOLDER / "payload.toml").read_text(encoding="utf-8")
     sections = [ServiceConfig, *(type(getattr(ServiceConfig(sources=()), name)) for name in ("engine", "health", "limits"))]
     for section in sections:
@@ -62,7 +62,7 @@ def test_the_example_says_every_option_there_is() -> None:
             assert re.search(rf"^#? ?\[*{name}\b", text, re.MULTILINE) or name == "device", name
 
 
-def test_the_example_is_sound(tmp_path: Path) -> None:
+def test_the_example_is_valid(tmp_path: Path) -> None:
     config = load_service_config(FOLDER / "payload.toml")
     assert [source.uri for source in config.sources] == ["0"]
     assert config.sources[0].deadline_ms == 200

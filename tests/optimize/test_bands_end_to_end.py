@@ -74,7 +74,7 @@ def test_golden_frames_have_every_band(bundle: Bundle) -> None:
     assert all(frames[..., band].any() for band in range(6))
 
 
-def test_a_bundle_of_several_bands_builds_flies_and_uses_them(bundle: Bundle) -> None:
+def test_a_bundle_with_several_bands_builds_and_runs(bundle: Bundle) -> None:
     assert bundle.manifest.build is not None
     reference = bundle.manifest.build.candidates[0]
     assert reference.accuracy["land_use (integrity)"] > 0.9
@@ -84,7 +84,7 @@ def test_a_bundle_of_several_bands_builds_flies_and_uses_them(bundle: Bundle) ->
         assert model(scene(25)).land_use.label == "asphalt"
 
 
-def test_a_missing_sensor_is_answered(bundle: Bundle) -> None:
+def test_a_missing_sensor_still_gives_results(bundle: Bundle) -> None:
     dark = scene(230)
     dark[..., 3:] = 0  # what a sensor that is switched off gives
     with spatialnet_edge.load(bundle.path) as model:
@@ -98,7 +98,7 @@ def band_numbers() -> str:
     return ",".join(str(SENTINEL_2.index(band) + 1) for group in groups_named(GROUPS) for band in group.bands)
 
 
-def test_the_folder_that_one_trained_on_flies(bundle: Bundle, tmp_path: Path) -> None:
+def test_the_training_folder_runs_as_a_source(bundle: Bundle, tmp_path: Path) -> None:
     """Every chip is a frame of its own, answered as training saw it."""
     results = tmp_path / "results.jsonl"
     uri = f"scene:{bundle.path.parent / 'integrity'}?scale={FULL_SCALE}&bands={band_numbers()}"
@@ -111,7 +111,7 @@ def test_the_folder_that_one_trained_on_flies(bundle: Bundle, tmp_path: Path) ->
     assert sum(right) > 114
 
 
-def test_a_scene_of_thirteen_bands_flies(bundle: Bundle, tmp_path: Path) -> None:
+def test_a_scene_of_thirteen_bands_runs(bundle: Bundle, tmp_path: Path) -> None:
     """Fields in the west and asphalt in the east, seen by `run` with an overlay of the colours."""
     rasterio = pytest.importorskip("rasterio")
     levels = np.random.default_rng(2).integers(500, 2500, (13, 64, 128), np.uint16)

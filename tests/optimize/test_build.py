@@ -100,7 +100,7 @@ def test_a_ruined_candidate_is_caught_by_the_gate(student: Bundle) -> None:
     assert refusal(measured[1], measured[0], 0.5)
 
 
-def test_two_sets_of_one_name_are_both_judged_by(student: Bundle, tmp_path: Path) -> None:
+def test_two_sets_of_one_name_are_both_evaluated(student: Bundle, tmp_path: Path) -> None:
     """Figures go by the name of a set: one that hid another's would hide what a candidate loses there."""
     for site in ("north", "south"):
         (tmp_path / site).mkdir()
@@ -114,7 +114,7 @@ def test_two_sets_of_one_name_are_both_judged_by(student: Bundle, tmp_path: Path
     }
 
 
-def test_heads_that_are_not_asked_for_are_removed(student: Bundle, tmp_path: Path) -> None:
+def test_unrequested_heads_are_removed(student: Bundle, tmp_path: Path) -> None:
     job = Job(student, "cpu", tmp_path / "two.snb", heads=("settlement", "land_use"))
     bundle, _ = build(job)
     assert [head.name for head in bundle.spec.heads] == ["settlement", "land_use"]
@@ -124,7 +124,7 @@ def test_heads_that_are_not_asked_for_are_removed(student: Bundle, tmp_path: Pat
     assert set(result.predictions) == {"settlement", "land_use"}
 
 
-def test_a_real_plan_is_built_without_a_gpu_and_the_graph_stands_behind_it(student: Bundle, tmp_path: Path) -> None:
+def test_a_real_plan_is_built_without_a_gpu_and_the_graph_is_the_fallback(student: Bundle, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     bundle, decision = build(Job(student, "rtx", tmp_path / "rtx.snb"))
     record = bundle.manifest.engines[0]
@@ -154,7 +154,7 @@ def test_the_compiler_names_the_node_that_it_refuses() -> None:
         build_plan(RTX, model.SerializeToString(), TINY.input.shape)
 
 
-def test_a_model_of_ones_own_builds_with_ones_own_images(tmp_path: Path, image_folder: Path) -> None:
+def test_a_users_own_model_builds_with_own_images(tmp_path: Path, image_folder: Path) -> None:
     bundle = write_tiny_bundle(tmp_path / "tiny.snb")
     steps: list[str] = []
     built, decision = build(Job(bundle, "cpu", tmp_path / "out.snb", labelled=(image_folder,)), steps.append)
@@ -164,13 +164,13 @@ def test_a_model_of_ones_own_builds_with_ones_own_images(tmp_path: Path, image_f
     assert "warning: 2 calibration images; with fewer than 64 the INT8 ranges are not reliable" in steps
 
 
-def test_without_labels_that_fit_the_build_says_that_accuracy_is_not_gated(tmp_path: Path) -> None:
+def test_without_matching_labels_the_build_warns_that_accuracy_is_not_gated(tmp_path: Path) -> None:
     steps: list[str] = []
     build(Job(write_tiny_bundle(tmp_path / "tiny.snb"), "cpu", tmp_path / "out.snb"), steps.append)
     assert any("accuracy is not gated" in step for step in steps)
 
 
-def test_the_search_leaves_out_the_layers_that_hurt(tmp_path: Path, student: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_search_excludes_sensitive_layers(tmp_path: Path, student: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that the gate allows are quantised, the least sensitive first, and the report has the curve."""
     from spatialnet_optimize.build import variants as forms
     from spatialnet_optimize.quantization import sensitivity
@@ -204,13 +204,13 @@ def test_the_search_leaves_out_the_layers_that_hurt(tmp_path: Path, student: Bun
         ("rtx", PlanOptions(strip_weights=True), "only with a GPU"),
     ],
 )
-def test_options_that_nobody_would_heed_are_refused(target: str, plan: PlanOptions, why: str, tmp_path: Path) -> None:
+def test_options_without_effect_are_refused(target: str, plan: PlanOptions, why: str, tmp_path: Path) -> None:
     job = Job(write_tiny_bundle(tmp_path / "tiny.snb"), target, tmp_path / "out.snb", plan=plan)
     with pytest.raises(UsageError, match=why):
         build(job)
 
 
-def test_one_precision_alone_can_be_asked_for(tmp_path: Path) -> None:
+def test_a_single_precision_can_be_requested(tmp_path: Path) -> None:
     job = Job(write_tiny_bundle(tmp_path / "tiny.snb"), "cpu", tmp_path / "out.snb", precision="fp32")
     assert [record.name for record in build(job)[1].records] == ["fp32"]
 
@@ -248,7 +248,7 @@ def test_the_command_builds_reports_and_the_report_is_in_the_bundle(tmp_path: Pa
     assert {candidate["name"] for candidate in written["build"]["candidates"]} == {"fp32", "int8-dynamic", "int8-static"}
 
 
-def test_the_report_is_a_page_that_needs_nothing_else(built: Bundle, student: Bundle, tmp_path: Path) -> None:
+def test_the_report_is_a_self_contained_page(built: Bundle, student: Bundle, tmp_path: Path) -> None:
     from spatialnet_optimize.report.html_report import write_page
 
     write_page(built, tmp_path / "report.html")
@@ -284,7 +284,7 @@ def test_a_build_decodes_each_labelled_image_once(student: Bundle, tmp_path: Pat
     assert len(files) == len(set(files)) == len(open_labelled(samples[0]))
 
 
-def test_candidates_are_timed_only_where_their_time_is_read(
+def test_variants_are_timed_only_if_their_time_is_used(
     student: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A host that prepares a bundle for a device has no use for its own CPU's latency."""

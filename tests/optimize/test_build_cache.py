@@ -33,9 +33,7 @@ def test_the_second_build_takes_a_tenth_of_the_time_and_gives_the_same_bytes(tmp
     assert (tmp_path / "first.snb").read_bytes() == (tmp_path / "second.snb").read_bytes()
 
 
-def test_whatever_a_build_depends_on_changes_its_key(
-    tmp_path: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_input_of_a_build_changes_its_key(tmp_path: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = Job(write_tiny_bundle(tmp_path / "tiny.snb"), "cpu", tmp_path / "out.snb")
     keys = [key(job), key(replace(job, budget=1.0)), key(replace(job, target="rtx")), key(replace(job, heads=("shade",)))]
     keys += [key(replace(job, plan=PlanOptions(batches=(1, 4))))]

@@ -41,7 +41,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return build(Job(STUDENT, "orin-nano", tmp_path_factory.mktemp("prepared") / "orin.snb"))[0]
 
 
-def test_the_host_sends_the_graphs_that_passed(prepared: Bundle) -> None:
+def test_the_host_prepares_the_graphs_that_passed(prepared: Bundle) -> None:
     report = prepared.manifest.build
     assert report is not None
     assert report.target == "orin-nano"
@@ -57,7 +57,7 @@ def test_the_host_sends_the_graphs_that_passed(prepared: Bundle) -> None:
     assert waiting(STUDENT) == {}
 
 
-def test_a_prepared_bundle_flies_on_its_portable_graph_and_says_what_waits(prepared: Bundle) -> None:
+def test_a_prepared_bundle_runs_its_portable_graph_and_reports_the_rest(prepared: Bundle) -> None:
     with spatialnet_edge.load(prepared.path) as model:
         assert model.opened.record.path == "model.onnx"
         assert len(model.opened.rejected) == len(waiting(prepared)) - 1
@@ -138,7 +138,7 @@ def on_the_device(precisions: dict[str, str], options: PlanOptions, timings: Pat
     return compile_student(GraphRunner(precisions), PlanBuilder(TENSORRT, options, timings=timings), variants)
 
 
-def test_a_plan_that_runs_in_another_precision_than_was_asked_for_is_refused(pretended: list[PlanOptions]) -> None:
+def test_a_plan_with_another_executed_precision_is_refused(pretended: list[PlanOptions]) -> None:
     done = on_the_device({"fp32": "fp32", "fp16": "fp32"}, PlanOptions())
     assert done.decision.winner.name == "fp32"
     assert done.decision.records[1].verdict == ("executed precision: fp16 was requested, but no layer runs in it: 1 in fp32")
@@ -148,13 +148,13 @@ def test_a_plan_that_runs_in_another_precision_than_was_asked_for_is_refused(pre
     assert [layer.name for layer in done.layers] == ["gemm", "copy"]
 
 
-def test_a_plan_whose_precision_nobody_can_tell_is_refused(pretended: list[PlanOptions]) -> None:
+def test_a_plan_of_unknown_precision_is_refused(pretended: list[PlanOptions]) -> None:
     done = on_the_device({"fp32": "", "fp16": ""}, PlanOptions())
     assert done.decision.winner.name == "fp32"
     assert "inspector reports no precisions" in done.decision.records[1].verdict
 
 
-def test_a_stripped_plan_travels_with_the_graph_that_has_its_weights(pretended: list[PlanOptions]) -> None:
+def test_a_stripped_plan_is_bundled_with_the_graph_of_its_weights(pretended: list[PlanOptions]) -> None:
     done = on_the_device({"fp32": "fp32", "fp16": "fp16"}, PlanOptions(strip_weights=True))
     plan, graph = done.files
     assert (plan.weights, graph.path) == ("graphs/fp16.onnx", "graphs/fp16.onnx")
@@ -163,9 +163,7 @@ def test_a_stripped_plan_travels_with_the_graph_that_has_its_weights(pretended: 
     assert [engine.weights for engine in alone.files] == ["model.onnx"]  # which every bundle has
 
 
-def test_a_stripped_plan_that_answers_otherwise_does_not_ship(
-    pretended: list[PlanOptions], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stripped_plan_with_other_outputs_is_refused(pretended: list[PlanOptions], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("spatialnet_optimize.compilers.tensorrt.golden_difference", lambda engine, request: float("nan"))
     with pytest.raises(BuildError, match="gives other results: probabilities differ by nan"):
         on_the_device({"fp32": "fp32"}, PlanOptions(strip_weights=True))
@@ -178,7 +176,7 @@ def test_how_the_plan_was_built_is_recorded(pretended: list[PlanOptions]) -> Non
     assert done.notes == ("DLA: 0 of 9 layers; the GPU runs the others",)
 
 
-def test_what_a_build_measured_is_given_to_the_next(pretended: list[PlanOptions], tmp_path: Path) -> None:
+def test_the_timing_cache_is_reused_by_the_next_build(pretended: list[PlanOptions], tmp_path: Path) -> None:
     timings = tmp_path / "cache" / "orin.cache"
     on_the_device({"fp32": "fp32", "fp16": "fp16"}, PlanOptions(), timings)
     on_the_device({"fp32": "fp32"}, PlanOptions(), timings)
@@ -225,7 +223,7 @@ def test_every_target_has_a_compiler_that_keeps_to_the_protocol(monkeypatch: pyt
         (DeviceRecord("NVIDIA L4", "8.9", 58, 24 << 30, None), "cpu"),
     ],
 )
-def test_here_is_found_out_by_itself(device: DeviceRecord, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_target_here_is_detected(device: DeviceRecord, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalogue, "device_here", lambda: device)
     assert row_here(load_targets()) == expected
 
@@ -236,7 +234,7 @@ def test_without_tensorrt_here_is_the_cpu() -> None:
     assert row_here(load_targets()) == "cpu"
 
 
-def test_a_bundle_that_waits_for_a_gpu_becomes_no_cpu_bundle_unless_asked(prepared: Bundle, tmp_path: Path) -> None:
+def test_a_bundle_prepared_for_a_gpu_becomes_a_cpu_bundle_only_on_request(prepared: Bundle, tmp_path: Path) -> None:
     with pytest.raises(EngineUnavailable, match=r"was prepared for TensorRT.*'tensorrt' is not installed.*--target cpu"):
         build(Job(prepared, "here", tmp_path / "here.snb"))
     assert not (tmp_path / "here.snb").exists()

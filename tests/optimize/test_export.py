@@ -77,7 +77,7 @@ def test_pixels_in_probabilities_out(graph: bytes, images: np.ndarray) -> None:
     assert one_by_one["land_use"][0] == pytest.approx(outputs["land_use"][3], abs=1e-5)
 
 
-def test_the_graph_is_what_compilers_like(graph: bytes) -> None:
+def test_the_graph_is_static_and_fusible(graph: bytes) -> None:
     model = onnx.load_from_string(graph)
     assert model.opset_import[0].version == OPSET >= 18
     kinds = [node.op_type for node in model.graph.node]
@@ -104,7 +104,7 @@ def test_a_checkpoint_goes_through_to_a_bundle(network: SpatialNet, tmp_path: Pa
     assert len(bundle.manifest.golden.frames) >= 8
 
 
-def test_a_graph_says_of_itself_what_it_takes_and_answers(graph: bytes) -> None:
+def test_a_graph_describes_its_inputs_and_outputs(graph: bytes) -> None:
     model = onnx.load_from_string(with_metadata(graph, SPEC, "MIT; trained on nothing"))
     said = {each.key: each.value for each in model.metadata_props}
     assert said["model_license"] == "MIT; trained on nothing"

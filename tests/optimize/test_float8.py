@@ -45,7 +45,7 @@ def test_its_answers_are_within_its_tolerance(graph: bytes) -> None:
     assert 0 < worst <= GOLDEN_TOLERANCE["fp8-qdq"]
 
 
-def test_nvidias_builder_takes_it(graph: bytes) -> None:
+def test_nvidias_builder_accepts_the_graph(graph: bytes) -> None:
     pytest.importorskip("tensorrt_rtx")
     shape = STUDENT.spec.input.shape
     assert len(build_plan(RTX, graph, shape).content) < len(build_plan(RTX, STUDENT.read("model.onnx"), shape).content)

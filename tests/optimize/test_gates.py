@@ -40,7 +40,7 @@ def test_one_image_of_a_small_set_may_change_and_two_may_not() -> None:
     assert "loses 2.50 points in land_use (a); the budget is 0.50" in verdicts(large, one)["int8-dynamic"]
 
 
-def test_a_candidate_that_answers_otherwise_fails_even_if_it_is_as_accurate() -> None:
+def test_a_variant_with_other_golden_outputs_fails_even_if_accurate() -> None:
     strange = replace(INT8, golden_difference=GOLDEN_TOLERANCE["int8-dynamic"] * 2)
     assert "golden" in verdicts(FP32, strange)["int8-dynamic"]
 
@@ -65,7 +65,7 @@ def test_without_the_reference_nothing_is_decided() -> None:
         decide([INT8], 0.5)
 
 
-def test_a_machine_that_computes_another_model_builds_nothing() -> None:
+def test_nothing_is_built_if_the_reference_fails_its_golden_test() -> None:
     for difference in (0.01, float("nan")):
         with pytest.raises(BuildError, match="differs from its golden frames"):
             decide([replace(FP32, golden_difference=difference), INT8], 0.5)
@@ -77,13 +77,13 @@ def test_a_loss_of_exactly_the_budget_passes() -> None:
     assert "loses 1.00" in refusal(replace(INT8, accuracy={"a": 192 / 200}), reference, 0.5)
 
 
-def test_a_candidate_that_nothing_judged_is_not_chosen() -> None:
+def test_an_unevaluated_variant_is_not_chosen() -> None:
     unjudged = replace(FP32, accuracy={})
     assert decide([unjudged, replace(INT8, accuracy={})], 0.5).winner is unjudged
     assert "not evaluated: no labelled image matches" in verdicts(unjudged, replace(INT8, accuracy={}))["int8-dynamic"]
 
 
-def test_what_passed_on_the_host_needs_no_labelled_images_on_the_device() -> None:
+def test_a_variant_that_passed_on_the_host_needs_no_labelled_images_on_the_device() -> None:
     unjudged, prepared = replace(FP32, accuracy={}), replace(INT8, accuracy={})
     assert decide([unjudged, prepared], 0.5, passed_before=True).winner is prepared
     strange = replace(prepared, golden_difference=GOLDEN_TOLERANCE["int8-dynamic"] * 2)
@@ -99,7 +99,7 @@ def test_what_passed_on_the_host_needs_no_labelled_images_on_the_device() -> Non
         (None, None, "chosen"),
     ],
 )
-def test_a_candidate_may_not_be_worse_on_poor_pictures(corrupted: float | None, withheld: float | None, says: str) -> None:
+def test_a_variant_may_not_be_worse_on_degraded_pictures(corrupted: float | None, withheld: float | None, says: str) -> None:
     reference = replace(FP32, corrupted_accuracy=0.70, not_land_withheld=0.95)
     found = verdicts(reference, replace(INT8, corrupted_accuracy=corrupted, not_land_withheld=withheld))
     assert says in found["int8-dynamic"]

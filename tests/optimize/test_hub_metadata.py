@@ -34,7 +34,7 @@ def test_a_shipped_card_answers_whether_it_may_be_used_commercially(name: str) -
     assert f"## May I use it commercially?\n\n{commercial_use(licence)}\n" in text
 
 
-def test_what_a_network_was_made_of_decides_what_is_said() -> None:
+def test_the_licence_determines_the_answer_on_commercial_use() -> None:
     free = "MIT; trained on EuroSAT (MIT)"
     assert licence_fields(free) == {"license": "mit"}
     assert "lawyer" not in commercial_use(free)

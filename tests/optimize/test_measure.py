@@ -85,7 +85,7 @@ def test_objects_come_from_their_table(student_spec: ModelSpec) -> None:
     assert 0 < found["objects"].values.mean() < 1
 
 
-def test_objects_of_which_none_is_there_judge_nothing(student_spec: ModelSpec) -> None:
+def test_objects_without_positives_are_not_evaluated(student_spec: ModelSpec) -> None:
     """Ten pictures of the open sea: precision has no meaning, and the other heads are judged all the same."""
     images = open_labelled(SAMPLES / "ucmerced.zip")
     objects = {name: dict.fromkeys(labels, 0.0) for name, labels in images.objects.items()}
@@ -107,7 +107,7 @@ def test_objects_of_which_none_is_there_judge_nothing(student_spec: ModelSpec) -
         truths(replace(empty, columns=columns), student_spec, "objects")
 
 
-def test_a_split_that_is_not_there_names_those_that_are(image_folder: Path) -> None:
+def test_an_unknown_split_is_reported_with_the_known_ones(image_folder: Path) -> None:
     with pytest.raises(DataRefused, match="no split 'test'; its splits are train"):
         open_labelled(image_folder, "test")
 
@@ -119,7 +119,7 @@ def test_splits_of_the_full_set(shared_data) -> None:
     assert len(open_labelled(path, "train")) == 1260
 
 
-def test_latencies_tell_a_slow_engine_from_a_fast_one() -> None:
+def test_latencies_distinguish_a_slow_engine_from_a_fast_one() -> None:
     image = np.zeros(TINY.input.shape, np.uint8)
     fast, slow = latencies([FakeEngine(TINY), FakeEngine(TINY, delay_s=0.005)], [image, image], rounds=10, warm_up=1)
     assert slow.p50_ms > fast.p50_ms + 4

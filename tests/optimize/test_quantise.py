@@ -69,7 +69,7 @@ def kinds_in(graph: bytes, data_type: int) -> set[str]:
 
 
 @pytest.mark.parametrize(("cast", "kind"), [(to_fp16, TensorProto.FLOAT16), (to_bf16, TensorProto.BFLOAT16)])
-def test_what_needs_range_stays_in_fp32(graph: bytes, cast, kind: int) -> None:
+def test_operators_that_need_range_stay_in_fp32(graph: bytes, cast, kind: int) -> None:
     converted = cast(graph)
     assert {"Conv", "MatMul", "Gemm", "Gelu"} <= kinds_in(converted, kind)
     assert not {"LayerNormalization", "Softmax", "Sigmoid", "Div"} & kinds_in(converted, kind)
@@ -78,7 +78,7 @@ def test_what_needs_range_stays_in_fp32(graph: bytes, cast, kind: int) -> None:
     assert {output.type.tensor_type.elem_type for output in outputs} == {TensorProto.FLOAT}
 
 
-def test_fp16_answers_as_fp32_does(student: Bundle, graph: bytes) -> None:
+def test_fp16_outputs_equal_fp32(student: Bundle, graph: bytes) -> None:
     frames, expected = student.golden()
     found = run(to_fp16(graph), frames)
     assert max(np.abs(found[head.name] - expected[head.name]).max() for head in student.spec.heads[:5]) < 0.01
@@ -96,7 +96,7 @@ def test_heads_and_attention_are_never_quantised(graph: bytes) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["cpu", "tensorrt"])
-def test_static_int8_is_what_its_backend_wants(graph: bytes, images: np.ndarray, scheme: str) -> None:
+def test_static_int8_has_its_backends_layout(graph: bytes, images: np.ndarray, scheme: str) -> None:
     layers = linear_layers(graph)[-4:]
     quantised = onnx.load_from_string(int8_static(graph, images[:8], scheme, layers, "minmax"))  # type: ignore[arg-type]
     constants = {tensor.name: tensor for tensor in quantised.graph.initializer}
@@ -111,7 +111,7 @@ def test_static_int8_is_what_its_backend_wants(graph: bytes, images: np.ndarray,
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_tensorrt_gets_no_rounding_behind_its_layers(graph: bytes, images: np.ndarray, half: bool) -> None:
+def test_tensorrt_gets_no_rounding_after_its_layers(graph: bytes, images: np.ndarray, half: bool) -> None:
     """Q/DQ behind a layer keeps TensorRT from fusing what follows; scales are of the type that the layers compute in."""
     layers = linear_layers(graph)[-4:]
     quantised = onnx.load_from_string(int8_static(to_fp16(graph) if half else graph, images[:8], "tensorrt", layers))
@@ -185,7 +185,7 @@ def test_layers_are_ranked_by_what_they_change(student: Bundle, graph: bytes, im
     assert steps[-1] == "sensitivity: layer 3 of 3"
 
 
-def test_calibration_images_are_not_judged_by(student: Bundle) -> None:
+def test_calibration_images_are_not_used_for_evaluation(student: Bundle) -> None:
     images = open_labelled(SAMPLES / "eurosat.zip")
     aside, judged = split_calibration(images)
     assert not set(aside.files) & set(judged.files)
@@ -193,7 +193,7 @@ def test_calibration_images_are_not_judged_by(student: Bundle) -> None:
     assert len(aside.classes) == len(aside.files)
 
 
-def test_what_was_trained_on_calibrates_and_does_not_judge() -> None:
+def test_training_images_are_used_for_calibration_not_evaluation() -> None:
     """On images that a network knows by heart, what a precision costs does not show."""
     images = open_labelled(SAMPLES / "eurosat.zip")
     images = replace(images, splits=tuple("val" if row % 10 == 0 else "train" for row in range(len(images))))
@@ -224,7 +224,7 @@ def test_a_folder_of_pictures_calibrates(student: Bundle, image_folder: Path) ->
     assert "images of images" in found.origin
 
 
-def test_nvidias_parser_names_what_it_does_not_take(graph: bytes, images: np.ndarray) -> None:
+def test_nvidias_parser_names_the_refused_node(graph: bytes, images: np.ndarray) -> None:
     """The scheme for the CPU has 32-bit biases behind DequantizeLinear; that for TensorRT has not."""
     pytest.importorskip("tensorrt_rtx")
     layers = linear_layers(graph)[:1]
@@ -264,7 +264,7 @@ def test_ranges_of_least_error_agree_with_fp32_more_often_than_entropy(student: 
     assert refusal(least, reference, 2.51) == ""  # one image of the 40 that judge a head
 
 
-def test_a_convolution_that_is_clipped_afterwards_has_its_eight_bits_for_what_is_left(graph: bytes) -> None:
+def test_a_clipped_convolution_has_the_range_of_the_clip(graph: bytes) -> None:
     """The larger shipped student clips at 6; ranges over all that its convolutions give had cost it a quarter of its answers."""
     larger = open_bundle("builtin:student-160")
     convolutional = larger.read("model.onnx")

@@ -56,7 +56,7 @@ def test_pictures_without_land_are_withheld_by_their_statistics_or_by_known() ->
     assert unlabelled(TINY, FakeEngine(TINY).infer(frames), frames).tolist() == [False, True]
 
 
-def test_a_head_is_judged_by_brightness_under_corruption(tmp_path: Path, image_folder: Path) -> None:
+def test_a_brightness_head_is_evaluated_under_corruption(tmp_path: Path, image_folder: Path) -> None:
     (image_folder / "dark" / "broken.jpg").unlink()
     images = open_labelled(image_folder)
     (found,) = judge_robustness(FakeEngine(TINY), images, truths(images, TINY, "shade"), 10)
@@ -69,7 +69,7 @@ def test_a_head_is_judged_by_brightness_under_corruption(tmp_path: Path, image_f
     assert 0 <= found.calibration_error <= 1
 
 
-def test_shared_heads_are_judged_through_the_taxonomy(student_spec) -> None:
+def test_shared_heads_are_evaluated_through_the_taxonomy(student_spec) -> None:
     for data_set in ("eurosat", "ucmerced"):
         images = open_labelled(SAMPLES / f"{data_set}.zip")
         found = {truth.head: truth for truth in truths(images, student_spec)}

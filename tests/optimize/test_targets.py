@@ -49,14 +49,14 @@ def test_a_possible_request_passes() -> None:
     check_request("orin-nx", TARGETS["orin-nx"], "int8", dla=True, tensorrt="10.3")
 
 
-def test_what_is_too_old_says_so() -> None:
+def test_a_too_old_device_is_refused() -> None:
     with pytest.raises(
         EngineUnavailable, match=r"ends at TensorRT 8\.5 \(JetPack 5\.1\); the oldest supported release is 10\.3"
     ):
         find_target("xavier-nx")
 
 
-def test_rows_of_ones_own_are_added(tmp_path: Path) -> None:
+def test_a_users_own_rows_are_added(tmp_path: Path) -> None:
     mine = tmp_path / "mine.toml"
     mine.write_text('[my-board]\ndescription = "A board"\ncompile = "onnxruntime"\nprecisions = ["fp32"]\n')
     name, row = find_target("my-board", mine)
@@ -105,11 +105,11 @@ def test_each_power_mode_is_predicted_by_its_own_clock() -> None:
     assert by_power_mode("thor", TARGETS["thor"]) == {"thor": TARGETS["thor"]}
 
 
-def test_newer_tensorrt_serves_the_boards_that_nvidia_names() -> None:
+def test_newer_tensorrt_supports_the_boards_listed_by_nvidia() -> None:
     assert {name for name, row in TARGETS.items() if "11.4" in row.tensorrt} == {"agx-orin", "thor"}
 
 
-def test_a_layer_takes_what_it_waits_for_longest() -> None:
+def test_a_layer_takes_its_longest_limit() -> None:
     device = Target(description="", compile="", tera_ops={"fp16": 1.0}, bandwidth=100)
     tiny = predict([Layer("a", "MatMul", 1, 1)] * 10, "x", device, "fp16")
     assert tiny.ms == pytest.approx(10 * LAUNCH_US / 1000)

@@ -74,7 +74,7 @@ def names_in(module: ModuleType, classes: dict[str, str]) -> set[str]:
     return found
 
 
-def test_the_scan_sees_what_the_module_does() -> None:
+def test_the_scan_finds_the_names_in_use() -> None:
     used = names_used()
     assert {
         "Builder",
@@ -138,7 +138,7 @@ ONLY_RTX = frozenset({"BuilderFlag.REQUIRE_USER_ALLOCATION", "IExecutionContext.
 """Names that only TensorRT for RTX has, and that are used for it alone."""
 
 
-def test_what_is_used_of_rtx_alone_is_there() -> None:
+def test_the_names_used_only_for_rtx_exist() -> None:
     trt = pytest.importorskip("tensorrt_rtx")
     assert names_used() >= ONLY_RTX
     assert hasattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION")
@@ -179,7 +179,7 @@ def test_a_real_builder_takes_every_option(graph: bytes) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU the weights can be stripped")
-def test_what_the_builder_cannot_do_here_is_an_error_with_its_words(graph: bytes) -> None:
+def test_a_builder_error_has_the_builders_message(graph: bytes) -> None:
     """TensorRT for RTX 1.7 strips weights only with a GPU."""
     pytest.importorskip("tensorrt_rtx")
     with pytest.raises(BuildError, match="could not build the network: IBuilder::buildSerializedNetwork"):
@@ -220,7 +220,7 @@ def test_batches_are_given_as_numbers() -> None:
             batches_of(wrong)
 
 
-def test_what_nvidias_own_program_would_be_asked() -> None:
+def test_the_equivalent_trtexec_command() -> None:
     options = PlanOptions(batches=(4,), level=5, workspace_mb=512, version_compatible=True, strip_weights=True, dla_core=0)
     assert trtexec(TENSORRT, (96, 96, 3), options) == (
         "trtexec --onnx=model.onnx --stronglyTyped --shapes=image:4x96x96x3 --saveEngine=model.plan --builderOptimizationLevel=5 "
@@ -236,7 +236,7 @@ def test_what_nvidias_own_program_would_be_asked() -> None:
         (None, MissingExtra, f"install it with: {re.escape(install_command('tensorrt'))}$"),
     ],
 )
-def test_an_absent_library_says_where_it_comes_from(
+def test_a_missing_library_says_how_to_install_it(
     board: str | None, error: type[Exception], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorrt", None)

@@ -34,7 +34,7 @@ def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
     assert one.read_bytes() == two.read_bytes()
 
 
-def test_rewriting_replaces_whole_and_leaves_nothing_beside(tmp_path: Path) -> None:
+def test_rewriting_is_atomic_and_leaves_no_temporary_files(tmp_path: Path) -> None:
     for name in ("a.snb", "b"):
         write_tiny_bundle(tmp_path / name)
         changed = write_tiny_bundle(tmp_path / name, tiny_graph(gain=0.04))
@@ -82,7 +82,7 @@ def test_an_unknown_builtin_names_the_known_ones() -> None:
 
 
 @pytest.mark.parametrize(("name", "side"), [("student", 96), ("student-160", 160)])
-def test_what_is_shipped_answers_its_own_golden_frames(name: str, side: int) -> None:
+def test_shipped_models_pass_their_golden_tests(name: str, side: int) -> None:
     with load(f"builtin:{name}") as model:
         assert model.bundle.spec.input.shape == (side, side, 3)
         assert model.bundle.signature == "shipped with this version"
@@ -90,7 +90,7 @@ def test_what_is_shipped_answers_its_own_golden_frames(name: str, side: int) -> 
 
 
 @pytest.mark.parametrize("path", ["{absolute}", "../models/student"])
-def test_a_path_is_not_trusted_as_what_is_shipped(path: str, tmp_path: Path) -> None:
+def test_a_path_is_not_trusted_like_a_shipped_model(path: str, tmp_path: Path) -> None:
     shutil.copy(locate("builtin:student"), tmp_path / "mine.snb")
     with pytest.raises(BundleError, match="no model 'builtin:"):
         open_bundle("builtin:" + path.format(absolute=tmp_path / "mine"))

@@ -156,7 +156,7 @@ def test_evaluate_reads_folders_and_names_what_it_skipped(tiny_path: Path, image
     assert head["confusion"] == [[3, 0], [0, 3]]
 
 
-def test_evaluate_refuses_labels_that_no_head_knows(tiny_path: Path) -> None:
+def test_evaluate_refuses_labels_that_match_no_head(tiny_path: Path) -> None:
     message = refused(78, "evaluate", tiny_path, SAMPLES / "eurosat.zip")
     assert "its 10 classes match no head of tiny" in message
     assert "'shade' has no label 'AnnualCrop'" in message
@@ -198,7 +198,7 @@ def test_the_shipped_clip_exists() -> None:
     assert (ROOT / "samples" / "brighton_beach.mp4").stat().st_size < 8_000_000
 
 
-def test_a_benchmark_says_on_what_and_how_it_was_taken(tiny_path: Path, tmp_path: Path) -> None:
+def test_a_benchmark_records_its_environment_and_method(tiny_path: Path, tmp_path: Path) -> None:
     result, page = tmp_path / "a.json", tmp_path / "a.html"
     options = ("--rounds", 1, "--runs", 60, "--seconds", 1, "--rate", 50, "--json", result, "--html", page)
     done = cli("bench", tiny_path, "synthetic:frames=40&size=320x240", *options)
@@ -219,7 +219,7 @@ def test_a_benchmark_says_on_what_and_how_it_was_taken(tiny_path: Path, tmp_path
     assert "bench" in record["command"]
 
 
-def test_a_damaged_picture_is_named_and_a_run_without_an_answer_has_failed(tiny_path: Path, image_folder: Path) -> None:
+def test_a_damaged_picture_is_reported_and_a_run_without_results_fails(tiny_path: Path, image_folder: Path) -> None:
     done = cli("run", tiny_path, f"{image_folder}/")
     assert done.returncode == 0, done.stderr
     assert "1, the last:" in done.stdout
@@ -230,7 +230,7 @@ def test_a_damaged_picture_is_named_and_a_run_without_an_answer_has_failed(tiny_
     assert "none of its 7 frames was classified: 7 decode_error, the last:" in words
 
 
-def test_what_cannot_be_read_cannot_be_measured(tiny_path: Path, tmp_path: Path) -> None:
+def test_bench_refuses_an_unreadable_source(tiny_path: Path, tmp_path: Path) -> None:
     (tmp_path / "damaged.jpg").write_bytes(b"\xff\xd8\xff damaged")
     assert "none of its first 100 frames can be read" in refused(78, "bench", tiny_path, tmp_path)
 

@@ -75,7 +75,7 @@ def test_packets_are_counted_through_a_link_that_was_down() -> None:
         ("mqtt://127.0.0.1:9/fleet?qos=3", "expected 0, 1 or 2"),
     ],
 )
-def test_a_peer_that_makes_no_sense_is_refused(uri: str, says: str) -> None:
+def test_an_invalid_peer_is_refused(uri: str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         open_sink(uri)
 

@@ -69,7 +69,7 @@ def test_every_frame_comes_out_in_order(workers: int) -> None:
     assert conserved(pipeline)
 
 
-def test_skipped_frames_are_in_the_ledger_by_reason() -> None:
+def test_skipped_frames_are_counted_by_reason() -> None:
     items = frames(6)
     items[1:3] = [Skipped(1, "decode_error", ""), Skipped(2, "empty", "")]
     pipeline = Pipeline(fake())
@@ -151,7 +151,7 @@ def test_three_invalid_answers_in_a_row_end_the_run() -> None:
     assert conserved(pipeline)
 
 
-def test_an_engine_that_fails_ends_the_run_with_the_ledger_balanced() -> None:
+def test_a_failing_engine_ends_the_run_with_balanced_statistics() -> None:
     def fail(batch: np.ndarray) -> dict[str, np.ndarray]:
         if batch[0, 0, 0, 0] == 4:
             raise EngineError("the GPU is on fire")
@@ -172,7 +172,7 @@ def test_step_is_one_frame_by_itself() -> None:
 
 
 @pytest.mark.parametrize(("level", "reason"), [(0, "dark"), (255, "saturated"), (100, "featureless")])
-def test_a_frame_without_a_picture_has_no_label_and_says_why(level: int, reason: str) -> None:
+def test_a_frame_without_a_picture_has_no_label_but_a_reason(level: int, reason: str) -> None:
     result = Pipeline(fake()).step(Frame(np.full((50, 50, 3), level, np.uint8), 0, "x"))
     assert (result.quality, result.reason) == ((reason,), reason)
     assert (result.shade.label, result.bands.present, result.level.value) == (None, None, None)
@@ -219,7 +219,7 @@ def test_the_five_line_api_on_real_video(tiny_path: Path) -> None:
         [[1, 2], [3, 4]],
     ],
 )
-def test_what_are_no_pixels_of_8_bits_is_refused_rather_than_answered(tiny_path: Path, image: object) -> None:
+def test_other_dtypes_than_uint8_are_refused(tiny_path: Path, image: object) -> None:
     """A float image in 0 to 1 would be cut to black, and get an answer."""
     with (
         spatialnet_edge.load(tiny_path) as model,

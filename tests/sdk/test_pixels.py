@@ -78,7 +78,7 @@ def test_grey_becomes_colour_and_a_turned_photograph_is_upright() -> None:
         (lambda good: encoded(np.zeros((4, 4), np.uint16), "PNG"), "8 bits"),
     ],
 )
-def test_what_is_no_picture_says_why(spoil: object, words: str) -> None:
+def test_an_invalid_picture_gives_the_reason(spoil: object, words: str) -> None:
     assert callable(spoil)
     with pytest.raises(ValueError, match=words):
         decode_rgb(spoil(encoded(clip_frames(1)[0], "JPEG")))
@@ -106,7 +106,7 @@ def test_a_recording_runs_without_opencv() -> None:
 @pytest.mark.parametrize(
     ("library", "source", "extra"), [("av", "samples/brighton_beach.mp4", "video"), ("cv2", "0", "opencv")]
 )
-def test_what_needs_an_extra_names_it(library: str, source: str, extra: str) -> None:
+def test_a_missing_library_names_its_extra(library: str, source: str, extra: str) -> None:
     program = f"import sys; sys.modules[{library!r}] = None; from spatialnet_edge.sources.registry import open_source as o"
     ran = subprocess.run([sys.executable, "-c", f"{program}; o({source!r})"], capture_output=True, text=True, timeout=120)
     assert f"MissingExtra: the library '{library}' is not installed" in ran.stderr

@@ -58,7 +58,7 @@ def tiles(uri: str) -> list[Frame | Skipped]:
     return found
 
 
-def test_a_scene_becomes_tiles_that_know_where_they_lie(scene: Path) -> None:
+def test_a_scene_becomes_tiles_with_footprints(scene: Path) -> None:
     from rasterio.warp import transform
 
     found = tiles(f"scene:{scene}?tile=64&scale=2550")
@@ -106,7 +106,7 @@ def test_a_scene_gives_as_many_bands_as_are_asked_for(scene: Path) -> None:
         ("?tile=x", "example: scene:"),
     ],
 )
-def test_what_does_not_fit_a_scene_is_refused(scene: Path, options: str, reason: str) -> None:
+def test_options_that_do_not_match_a_scene_are_refused(scene: Path, options: str, reason: str) -> None:
     with pytest.raises(SourceRefused, match=reason):
         open_source(f"scene:{scene}{options}")
 

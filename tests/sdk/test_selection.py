@@ -58,7 +58,7 @@ def test_a_csv_file_has_one_header_and_a_row_for_each_frame(tiny_path: Path, tmp
     assert (dark["shade"], dark["bands"], dark["level"], dark["reason"]) == ("", "", "", "dark")
 
 
-def test_run_shows_what_it_is_asked_for(tiny_path: Path, tmp_path: Path) -> None:
+def test_run_shows_the_selected_heads(tiny_path: Path, tmp_path: Path) -> None:
     from PIL import Image
 
     for index, picture in enumerate(PICTURES):

@@ -108,7 +108,7 @@ def test_a_source_may_be_a_list_of_paths_pictures_arrays_and_frames(tiny_path: P
         assert "missing.png" in results.stats.details["decode_error"]
 
 
-def test_what_is_no_image_in_an_iterable_ends_the_stream_with_its_number(tiny_path: Path) -> None:
+def test_an_invalid_item_of_an_iterable_ends_the_stream_with_its_number(tiny_path: Path) -> None:
     with spatialnet_edge.load(tiny_path) as model:
         results = model.stream([np.zeros((8, 8, 3), np.uint8), {"image": 1}])
         assert next(results).seq == 0
@@ -199,7 +199,7 @@ def test_a_replaced_engine_is_closed_when_the_last_frame_has_left_it() -> None:
 
 
 @pytest.mark.fault(75)
-def test_a_batching_engine_that_is_closed_lets_nobody_wait_for_ever() -> None:
+def test_a_closed_batching_engine_releases_all_callers() -> None:
     image = np.zeros((1, SIDE, SIDE, 3), np.uint8)
     for _ in range(20):
         shared = BatchingEngine(CheckedEngine(FakeEngine(TINY)), most=4, wait_s=0.0)
@@ -270,7 +270,7 @@ def test_a_source_that_hangs_in_this_process_is_named(tiny_path: Path, monkeypat
     assert told[0][1].startswith("silent: no frame for")
 
 
-def test_the_process_is_left_as_it_was(tiny_path: Path) -> None:
+def test_a_stream_restores_the_process_state(tiny_path: Path) -> None:
     threads, filters = cv2.getNumThreads(), list(warnings.filters)
     cv2.setNumThreads(3)
     try:
@@ -326,7 +326,7 @@ def test_sinks_have_names_and_those_that_were_opened_are_closed_when_another_can
     assert first.closed
 
 
-def test_a_reader_that_has_enough_is_no_error(tiny_path: Path) -> None:
+def test_a_closed_pipe_is_not_an_error(tiny_path: Path) -> None:
     """`spatialnet-edge run … --json - | head -1`."""
     command = [sys.executable, "-m", "spatialnet_edge", "run", str(tiny_path), str(CLIP), "--json", "-"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:

@@ -118,7 +118,7 @@ def spoil_packets(path: Path, numbers: range) -> None:
 
 @pytest.mark.fault(6)
 @pytest.mark.parametrize("numbers", [range(12, 15), range(27, 30), range(1)])
-def test_an_undecodable_packet_is_one_decode_error_and_the_rest_goes_on(tmp_path: Path, numbers: range) -> None:
+def test_an_undecodable_packet_is_one_decode_error_and_the_stream_continues(tmp_path: Path, numbers: range) -> None:
     path = write_video(tmp_path / "x.mp4", REGULAR, "libx264", options={"g": "5", "bf": "0"})
     spoil_packets(path, numbers)
     items = read(path)
@@ -221,7 +221,7 @@ def test_a_picture_is_scaled_from_its_planes_to_the_mean_over_areas() -> None:
     assert np.abs(halved.astype(int) - of_rgb).mean() < 1.5
 
 
-def test_nobody_who_does_not_ask_gets_a_picture_of_full_size() -> None:
+def test_the_full_size_picture_is_made_only_on_request() -> None:
     pipeline = Pipeline(CheckedEngine(FakeEngine(TINY)))
     results = pipeline.stream(open_source(str(CLIP)))
     for _ in range(5):

@@ -65,7 +65,7 @@ def test_more_than_four_bands_are_warped_alike() -> None:
     assert (warped == warped[..., :1]).all()
 
 
-def test_an_image_is_augmented_alike_in_whatever_batch_it_is() -> None:
+def test_augmentation_does_not_depend_on_the_batch() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), np.uint8)
 
     def augmented(rows: slice) -> torch.Tensor:
@@ -77,7 +77,7 @@ def test_an_image_is_augmented_alike_in_whatever_batch_it_is() -> None:
     assert not torch.allclose(whole, normalise(pixels), atol=0.05)
 
 
-def test_no_strength_leaves_colour_alone() -> None:
+def test_zero_strength_does_not_change_colour() -> None:
     x = normalise(np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), np.uint8))
     rngs = [np.random.default_rng(index) for index in range(4)]
     torch.testing.assert_close(recolour(x.clone(), rngs, 0.0), x)
@@ -101,7 +101,7 @@ def test_mixup_blends_each_image_with_its_neighbour() -> None:
     assert Mix.partner(torch.tensor([1, 2, 3, 4])).tolist() == [2, 1, 4, 3]
 
 
-def test_groups_are_withheld_at_random_and_one_that_the_image_has_is_left() -> None:
+def test_groups_are_dropped_at_random_but_never_all() -> None:
     rngs = [np.random.default_rng(index) for index in range(200)]
     own = np.tile(np.array([[1, 1, 0], [0, 0, 1]], np.float32), (100, 1))
     present = drop_groups(own, rngs, 0.9)

@@ -50,7 +50,7 @@ def test_a_large_geotiff_shrinks_with_all_its_bands() -> None:
     assert image.shape == (40, 20, 13)
 
 
-def test_a_photograph_gives_colour_and_what_can_be_derived_from_it() -> None:
+def test_a_photograph_gives_colour_and_derived_bands() -> None:
     labelled = open_labelled(SAMPLES / "eurosat.zip")
     encoded = next(iter(Tree(SAMPLES / "eurosat.zip").read(labelled.files[:1])))
     image = decode(encoded, groups_named(("synthetic_thermal", "rgb", "nir")))
@@ -70,7 +70,7 @@ def test_a_compressed_tiff_of_colours_is_read_as_the_runtime_reads_it() -> None:
     assert decode(cv2.imencode(".tif", image.astype(np.uint16) << 8)[1].tobytes(), (RGB,)) is None
 
 
-def test_thirteen_bands_give_colour_to_who_wants_no_more() -> None:
+def test_colour_can_be_selected_from_thirteen_bands() -> None:
     levels = np.zeros((8, 8, 13), np.uint16)
     levels[..., SENTINEL_2.index("red")] = 4000
     found = decode(geotiff(levels), (RGB,))
@@ -86,7 +86,7 @@ def test_the_synthetic_thermal_band_is_cool_over_vegetation_and_warm_over_roofs(
     assert roof > forest + 30
 
 
-def test_a_frame_of_colour_alone_is_fitted_beside_zeros_for_absent_groups() -> None:
+def test_a_colour_frame_is_padded_with_zeros_for_absent_groups() -> None:
     groups = groups_named(("nir", "rgb", "swir"))
     spec = InputSpec(height=32, width=32, groups=groups)
     image = np.random.default_rng(0).integers(1, 256, (40, 50, 6), np.uint8)

@@ -36,7 +36,7 @@ from training_fixtures import SOURCES
 HEADS = (Multiclass(name="a", labels=("x", "y")),)
 
 
-def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
+def test_a_checkpoint_round_trips(tmp_path: Path) -> None:
     groups = groups_named(("rgb", "synthetic_thermal"))
     network = SpatialNet("timm:vit_tiny_patch16_224", {"a": 2}, 32, groups)
     spec = ModelSpec(name="m", input=InputSpec(height=32, width=32, groups=groups), heads=HEADS)
@@ -48,7 +48,7 @@ def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
     torch.testing.assert_close(loaded(x)["a"], network.eval()(x)["a"])
 
 
-def test_a_checkpoint_is_called_by_its_run_or_by_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_has_the_name_of_its_run_or_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "flight").mkdir()
     monkeypatch.chdir(tmp_path / "flight")
     for path in (".", "../flight", "network.pt", "runs/flight/network.pt", "model.safetensors"):
@@ -140,7 +140,7 @@ def test_other_tools_read_a_checkpoint(tmp_path: Path) -> None:
     assert config["provenance"]["licence"] == "MIT"
 
 
-def test_a_name_of_before_means_the_same_checkpoint() -> None:
+def test_a_former_name_is_the_same_checkpoint() -> None:
     assert located("student") == located("spatialnet-s") == WEIGHTS / "spatialnet-s"
     assert located("student-160") == located("spatialnet-m") == WEIGHTS / "spatialnet-m"
     with pytest.raises(UsageError, match=r"no such checkpoint; .* \(spatialnet-m, spatialnet-s\)"):
@@ -148,7 +148,7 @@ def test_a_name_of_before_means_the_same_checkpoint() -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_shipped_students_see_in_pictures_from_orbit_what_their_classes_mean(name: str) -> None:
+def test_the_shipped_students_predict_the_objects_of_satellite_classes(name: str) -> None:
     """Nobody labelled the objects in these: a head that was only ever told about aerial images says anything."""
     network, spec, _ = load_network(WEIGHTS / name)
     said = predict(network, load_unlabelled(SOURCES["eurosat"], STORED_SIDE), spec.input.height)
@@ -165,7 +165,7 @@ def test_the_shipped_students_see_in_pictures_from_orbit_what_their_classes_mean
 
 @pytest.mark.parametrize("count", [8, 30])
 @pytest.mark.parametrize("data_set", ["eurosat", "ucmerced"])
-def test_what_is_calibrated_on_few_images_can_be_believed_on_others(data_set: str, count: int) -> None:
+def test_calibration_on_few_images_holds_on_other_images(data_set: str, count: int) -> None:
     """Real answers: as many images as a small folder holds out calibrate, the others say what the probabilities are worth."""
     network, spec, _ = load_network(WEIGHTS / "spatialnet-s")
     logits = predict(network, load_unlabelled(SOURCES[data_set], STORED_SIDE), spec.input.height)[f"land_use_{data_set}"]
@@ -186,7 +186,7 @@ def test_what_is_calibrated_on_few_images_can_be_believed_on_others(data_set: st
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"\x80\x02c__builtin__\neval\n."])
-def test_a_checkpoint_that_is_none_is_refused_and_runs_nothing(tmp_path: Path, content: bytes) -> None:
+def test_an_invalid_checkpoint_is_refused_and_runs_no_code(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "network.pt").write_bytes(content)
     with pytest.raises(Refused, match="not a checkpoint, or not safe to read"):
         load_network(tmp_path / "network.pt")

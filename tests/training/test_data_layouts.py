@@ -55,7 +55,7 @@ def test_the_splits_of_a_zip_with_one_top_folder_are_seen(tmp_path: Path, packed
     assert len(images.of_split("val")) == len(images.of_split("train")) == 10
 
 
-def test_one_class_in_one_top_folder_is_no_data_set_of_its_subfolders(tmp_path: Path) -> None:
+def test_a_single_class_folder_is_not_replaced_by_its_subfolders(tmp_path: Path) -> None:
     assert open_labelled(tree(tmp_path, "forest/1.jpg", "forest/2.jpg")).class_names == ("forest",)
     assert open_labelled(tree(tmp_path / "b", "forest/100MEDIA/1.jpg")).class_names == ("forest",)
 
@@ -69,7 +69,7 @@ def test_every_usual_name_of_a_validation_folder_is_one(tmp_path: Path, name: st
 
 
 @pytest.mark.parametrize("name", ["valley", "evaluate_me", "trainyard", "2017", "contest"])
-def test_words_that_only_begin_like_a_split_are_none(name: str) -> None:
+def test_words_that_only_begin_like_a_split_are_not_splits(name: str) -> None:
     assert known_split(name) is None
 
 
@@ -97,7 +97,7 @@ def test_images_that_splits_csv_does_not_name_are_not_trained_on(tmp_path: Path)
     assert reasons(tmp_path) == {"roof/2.jpg": "not in splits.csv", "road/4.jpg": "not in splits.csv"}
 
 
-def test_links_are_followed_and_what_is_not_used_is_named(tmp_path: Path) -> None:
+def test_links_are_followed_and_unused_files_are_reported(tmp_path: Path) -> None:
     elsewhere = tree(tmp_path / "elsewhere", "1.jpg", "2.jpg")
     folder = tree(tmp_path / "set", "road/1.jpg", "road/2.heic", "road/3.psd", "road/4.nef", "road/notes.txt", "alone.jpg")
     (folder / "roof").symlink_to(elsewhere)
@@ -123,13 +123,13 @@ def test_the_first_folder_is_the_class(tmp_path: Path) -> None:
     assert deepest.class_names == ("100MEDIA",)
 
 
-def test_folders_that_every_class_has_below_it_are_pointed_out(tmp_path: Path) -> None:
+def test_subfolders_common_to_all_classes_are_reported(tmp_path: Path) -> None:
     tree(tmp_path, *(f"{site}/{kind}/1.jpg" for site in ("north", "south") for kind in ("forest", "farm")))
     assert "--classes-from deepest" in open_labelled(tmp_path).notes[0]
     assert open_labelled(tmp_path, options=DatasetOptions(classes_from="deepest")).class_names == ("farm", "forest")
 
 
-def test_groups_are_never_on_both_sides(tmp_path: Path) -> None:
+def test_a_group_is_in_one_split_only(tmp_path: Path) -> None:
     files = [f"{kind}/flight{flight}_{frame}.jpg" for kind in ("roof", "road") for flight in range(12) for frame in range(10)]
     images = open_labelled(tree(tmp_path, *files), options=DatasetOptions(group="flight[0-9]+"))
     sides: dict[str, set[str]] = {}
@@ -239,7 +239,7 @@ def test_only_the_allowed_symmetries_are_seen(flips: str, count: int) -> None:
         (("bare soil", "bare_soil", "lake"), (), "12 images of 'bare soil' and 12 of 'bare_soil'"),
     ],
 )
-def test_classes_that_nothing_teaches_or_that_have_two_names_are_refused(
+def test_classes_without_training_images_or_with_two_names_are_refused(
     tmp_path: Path, train: tuple[str, ...], val: tuple[str, ...], says: str
 ) -> None:
     files = [f"train/{kind}/{i}.jpg" for kind in train for i in range(12)]
@@ -351,7 +351,7 @@ def test_a_parquet_table_is_read_as_a_csv_is(tmp_path: Path) -> None:
         open_labelled(tmp_path / "labels.parquet")
 
 
-def test_cocos_annotations_are_labels_of_whole_images(tmp_path: Path) -> None:
+def test_coco_annotations_become_image_labels(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     table(tmp_path / "images", "path", ["x"] * 40)
     tree_of = {

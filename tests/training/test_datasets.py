@@ -58,7 +58,7 @@ def test_splits_are_disjoint_and_labels_partial(data_root: Path) -> None:
     assert (train_part.targets["settlement"] != UNLABELLED).all()
 
 
-def test_what_a_class_means_says_which_objects_its_images_show(data_root: Path) -> None:
+def test_object_labels_follow_from_classes(data_root: Path) -> None:
     """No aeroplane can be seen at ten metres a pixel, a forest is trees, and whether fields have trees is open."""
     assert all(name == "eurosat" for name, _ in TAXONOMY.objects)
     assert sorted(kind for _, kind in TAXONOMY.objects) == [*TAXONOMY.classes("eurosat")]
@@ -73,7 +73,7 @@ def test_what_a_class_means_says_which_objects_its_images_show(data_root: Path) 
     assert (seen["Forest"], seen["SeaLake"], seen["AnnualCrop"]) == ({1}, {0}, {UNLABELLED})
 
 
-def test_a_head_of_which_no_image_has_a_label_is_left_out(data_root: Path) -> None:
+def test_a_head_without_any_label_is_removed(data_root: Path) -> None:
     data = load_published({"eurosat": data_root / "eurosat.zip"}, 32)
     assert [head.name for head in data.heads] == ["land_use", "land_use_eurosat", "objects", "settlement"]
     assert set(data.train.targets) == set(data.holdout.targets) == {head.name for head in data.heads}

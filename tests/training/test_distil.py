@@ -38,7 +38,7 @@ def taught(teachers: list[Teacher], views: Batch) -> Taught:
     return teach(teachers, views, {"a": True, "b": False}, temperature=2.0, rng=default_rng(0))
 
 
-def test_a_teacher_says_nothing_of_images_that_it_does_not_know() -> None:
+def test_a_teacher_does_not_teach_on_other_data_sets() -> None:
     views = batch([0, 1, 2, UNLABELLED])
     said = taught([Teacher(Says(a=[4.0, 0.0]), None, datasets=(1,))], views)
     assert said.known["a"].tolist() == [False, True, False, True]  # of unlabelled pictures it speaks
@@ -47,7 +47,7 @@ def test_a_teacher_says_nothing_of_images_that_it_does_not_know() -> None:
     assert set(said.probabilities) == {"a"}  # it has no head 'b'
 
 
-def test_a_teacher_of_other_pictures_is_silent_on_those_without_labels() -> None:
+def test_a_teacher_can_be_excluded_from_unlabelled_images() -> None:
     views = batch([0, 1, 2, UNLABELLED])
     one_set = taught([Teacher(Says(a=[4.0, 0.0]), None, datasets=(1,), use_on_unlabelled=False)], views)
     assert one_set.known["a"].tolist() == [False, True, False, False]
@@ -55,13 +55,13 @@ def test_a_teacher_of_other_pictures_is_silent_on_those_without_labels() -> None
     assert every_set.known["a"].tolist() == [True, True, True, False]
 
 
-def test_of_mixed_views_a_teacher_must_know_both_images() -> None:
+def test_a_teacher_teaches_on_a_mixed_view_only_if_both_images_are_its_own() -> None:
     views = batch([1, 1, 0, 1, 0, 0], Mix(0.7))
     said = taught([Teacher(Says(a=[1.0, 0.0]), None, datasets=(1, 2))], views)
     assert said.known["a"].tolist() == [True, True, False, False, False, False]
 
 
-def test_the_word_of_one_counts_for_more_than_that_of_another_where_both_know() -> None:
+def test_teachers_are_averaged_with_their_weights() -> None:
     everywhere = Teacher(Says(a=[0.0, 0.0], b=[0.0]), None)
     one_set = Teacher(Says(a=[20.0, -20.0]), None, datasets=(2,), weight=3.0)
     said = taught([everywhere, one_set], batch([0, 2]))
@@ -69,7 +69,7 @@ def test_the_word_of_one_counts_for_more_than_that_of_another_where_both_know() 
     assert said.known["b"].all()
 
 
-def test_of_a_head_that_is_labelled_in_part_a_teacher_says_nothing() -> None:
+def test_partially_labelled_heads_are_not_distilled() -> None:
     """What it would say of the open labels it made up: nobody ever told it."""
     views = batch([0, 0, 0, 0], Mix(0.6))
     views.targets["b"] = torch.tensor([[1.0, UNLABELLED], [1.0, 0.0], [UNLABELLED, UNLABELLED], [0.0, 1.0]])
@@ -78,7 +78,7 @@ def test_of_a_head_that_is_labelled_in_part_a_teacher_says_nothing() -> None:
     assert said.known["b"].tolist() == [False, False, True, True]
 
 
-def test_views_that_no_teacher_knows_teach_nothing() -> None:
+def test_views_without_a_teacher_have_no_loss() -> None:
     settings = Distillation(teachers=("x",), relations=5.0)
     views = batch([0, 0, 1, 1])
     pooled = torch.randn(4, 2, 8, requires_grad=True)
@@ -102,7 +102,7 @@ class Corner(nn.Module):
         return x.flatten(1)[:, None, :4], {"a": torch.stack([bright, torch.zeros_like(bright)], dim=1)}
 
 
-def test_one_that_sees_turned_views_says_on_average_what_it_says_of_all_eight() -> None:
+def test_random_orientations_average_to_the_mean_over_all_eight() -> None:
     views = batch([0, 1])
     rng = default_rng(7)
     heads = {"a": True}

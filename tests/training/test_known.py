@@ -47,7 +47,7 @@ def network(known: bool) -> SpatialNet:
     return SpatialNet("student-1m", {head.name: head.width for head in TINY.heads}, SIDE, known=known).eval()
 
 
-def test_the_exported_graph_gives_known_and_the_other_answers_stay(tmp_path) -> None:
+def test_the_exported_graph_has_known_and_the_other_outputs_do_not_change(tmp_path) -> None:
     knowing, plain = network(known=True), network(known=False)
     plain.load_state_dict({name: value for name, value in knowing.state_dict().items() if not name.startswith("known.")})
     spec = replace(TINY, known=Known(threshold=0.5))
@@ -69,7 +69,7 @@ def provenance():
     return Provenance(created="2026-01-01T00:00:00+00:00", tool="tests", source="tests")
 
 
-def test_the_head_learns_to_tell_features_apart() -> None:
+def test_the_head_learns_to_separate_features() -> None:
     generator = torch.Generator().manual_seed(0)
     found = torch.randn(600, 7 * 8, generator=generator)
     known = np.arange(600) < 300
@@ -83,7 +83,7 @@ def test_the_head_learns_to_tell_features_apart() -> None:
     assert scores[:300].mean() > 0.9 > 0.1 > scores[300:].mean()
 
 
-def test_no_data_set_has_more_refused_than_allowed() -> None:
+def test_no_data_set_exceeds_the_allowed_rejections() -> None:
     rng = np.random.default_rng(0)
     groups = [name for name in FILES for _ in range(100)]
     scores = rng.uniform(0.2, 1, len(groups)).astype(np.float32)
@@ -92,7 +92,7 @@ def test_no_data_set_has_more_refused_than_allowed() -> None:
     assert max(refused) == pytest.approx(0.03)
 
 
-def test_classes_that_are_refused_weigh_more_and_the_known_ones_as_much_as_before() -> None:
+def test_rejected_classes_get_more_weight_and_the_sum_is_kept() -> None:
     names = ["a"] * 100 + ["cloud"] * 20
     classes = ["a sea"] * 10 + ["a town"] * 90 + ["cloud"] * 20
     pictures = Pictures([], names, classes, np.float32([1] * 100 + [0] * 20), np.full(120, 0.01, np.float32))

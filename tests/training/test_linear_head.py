@@ -103,7 +103,7 @@ def test_a_linear_head_replaces_the_networks_own_and_leaves_the_backbone(data: T
     assert fit.accuracies["land_use"] > 0.9
 
 
-def test_fine_tuning_is_left_out_where_the_linear_head_leaves_no_room() -> None:
+def test_fine_tuning_is_skipped_when_the_linear_head_is_good_enough() -> None:
     config = replace(OWN, fine_tune="auto")
     assert should_fine_tune(config, LinearFit({}, {"a": 0.97}, 1.0))[0] is False
     assert should_fine_tune(config, LinearFit({}, {"a": 0.8}, 1.0))[0] is True
@@ -130,7 +130,7 @@ def test_the_better_of_the_linear_head_and_fine_tuning_is_kept_and_the_table_say
     assert "18 validation images" in page
 
 
-def test_validation_images_are_reported_and_choose_nothing(data: TrainingData, tmp_path: Path) -> None:
+def test_validation_images_are_reported_but_not_used_for_selection(data: TrainingData, tmp_path: Path) -> None:
     recorder = Recorder()
     train(OWN, data, tmp_path, "test", recorder)
     assert all("val/land_use" in row and "holdout_loss" in row for row in recorder.rows)
@@ -142,7 +142,7 @@ def test_validation_images_are_reported_and_choose_nothing(data: TrainingData, t
     assert recorder.verdict.heads[0].images == 18
 
 
-def test_a_run_stops_that_no_longer_gains(data: TrainingData, tmp_path: Path) -> None:
+def test_a_run_without_improvement_stops(data: TrainingData, tmp_path: Path) -> None:
     recorder = Recorder()
     stages = (TrainingStage(size=32, epochs=9),)
     train(replace(OWN, stages=stages, learning_rate=0.3, warmup_share=0.0, patience=2), data, tmp_path, "test", recorder)
@@ -150,7 +150,7 @@ def test_a_run_stops_that_no_longer_gains(data: TrainingData, tmp_path: Path) ->
     assert any("no lower held-out loss in 2 epochs" in note for note in recorder.notes)
 
 
-def test_a_run_with_a_linear_head_goes_on_where_it_stopped(data: TrainingData, tmp_path: Path) -> None:
+def test_a_run_with_a_linear_head_resumes(data: TrainingData, tmp_path: Path) -> None:
     class Interrupt(Recorder):
         def epoch(self, figures: dict[str, float]) -> None:
             if figures["epoch"] == 1:
@@ -165,7 +165,7 @@ def test_a_run_with_a_linear_head_goes_on_where_it_stopped(data: TrainingData, t
     assert [row["epoch"] for row in read_log(tmp_path / "parts" / "log.csv")] == [0, 1, 2]
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(data: TrainingData, tmp_path: Path) -> None:
+def test_after_a_damaged_checkpoint_the_previous_one_is_used(data: TrainingData, tmp_path: Path) -> None:
     whole = train(OWN, data, tmp_path, "test").read_bytes()
     last = tmp_path / "last.ckpt"
     last.write_bytes(last.read_bytes()[:1000])
@@ -220,7 +220,7 @@ def test_the_best_epoch_survives_and_only_a_lower_loss_replaces_it(tmp_path: Pat
         ("seed=-1", "seed"),
     ],
 )
-def test_a_setting_that_is_not_there_is_said_with_what_is(tmp_path: Path, setting: str, says: str) -> None:
+def test_an_unknown_setting_is_reported_with_the_known_ones(tmp_path: Path, setting: str, says: str) -> None:
     result = CliRunner().invoke(app, ["train", "--data", str(tmp_path), "--out", str(tmp_path / "run"), "--set", setting])
     assert result.exit_code != 0
     assert re.search(says, str(result.exception))
@@ -305,7 +305,7 @@ def test_curves_go_to_tensorboard(tmp_path: Path) -> None:
         open_trackers(("wandb",), tmp_path)
 
 
-def test_weights_that_cannot_be_fetched_are_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_of_weights_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     timm = import_timm()
     real = timm.create_model
 
@@ -319,7 +319,7 @@ def test_weights_that_cannot_be_fetched_are_said_with_what_to_do(monkeypatch: py
         SpatialNet("timm:resnet18", {"a": 2}, 32, weights="hub")
 
 
-def test_a_checkpoint_in_the_place_of_a_bundle_is_said_to_be_one(tmp_path: Path) -> None:
+def test_a_checkpoint_given_as_a_bundle_is_recognised(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "model.safetensors").write_bytes(b"weights")
     torch.save({"a": torch.zeros(1)}, tmp_path / "network.pt")

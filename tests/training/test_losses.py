@@ -35,7 +35,7 @@ def test_a_quantity_is_learnt_as_a_share_of_its_range() -> None:
     assert float(logit.detach().sigmoid()) == pytest.approx(0.3, abs=1e-3)
 
 
-def test_where_nobody_counted_the_network_counts_what_it_says_itself() -> None:
+def test_missing_counts_are_replaced_by_expected_counts() -> None:
     said = torch.tensor([[0.0, 99.0, -99.0, 0.0]]).repeat(3, 1).requires_grad_()
     known = torch.tensor([[1.0, 0, 1, 0], [UNLABELLED, 0, UNLABELLED, 1], [UNLABELLED] * 4])
     targets = {"kinds": torch.tensor([[0.9], [UNLABELLED], [UNLABELLED]]), "objects": known}
@@ -65,7 +65,7 @@ def test_relations_do_not_depend_on_width_scale_or_rotation() -> None:
     assert float(relation_loss(torch.randn(6, 1, 3), teacher, known)) > 0.01
 
 
-def test_relations_of_unknown_images_are_as_if_these_were_not_there() -> None:
+def test_masked_images_do_not_change_the_relation_loss() -> None:
     teacher, student = torch.randn(6, 2, 8), torch.randn(6, 1, 3, requires_grad=True)
     known = torch.tensor([True, False, True, True, False, True])
     loss = relation_loss(student, teacher, known)
@@ -89,7 +89,7 @@ def test_a_head_counts_less_on_images_of_other_data_sets_and_in_full_on_unlabell
     assert float(loss) == pytest.approx(float(one) * (1 + 0.25 + 1) / 3)
 
 
-def test_conflicting_gradients_lose_what_opposes_the_other() -> None:
+def test_conflicting_gradients_lose_their_opposing_components() -> None:
     a, b = torch.tensor([1.0, 0.0]), torch.tensor([-1.0, 1.0])
     combined = project_conflicts([a, b], [[0, 1], [1, 0]])
     # a without its part along -b is (0.5, 0.5); b without its part along -a is (0, 1)
@@ -100,7 +100,7 @@ def test_conflicting_gradients_lose_what_opposes_the_other() -> None:
     torch.testing.assert_close(project_conflicts(agreeing, [[0, 1], [1, 0]]), agreeing[0] + agreeing[1])
 
 
-def test_temperature_mends_overconfidence() -> None:
+def test_temperature_scaling_reduces_overconfidence() -> None:
     torch.manual_seed(0)
     logits = torch.randn(4000, 5)
     target = torch.distributions.Categorical(logits=logits).sample()
@@ -111,7 +111,7 @@ def test_temperature_mends_overconfidence() -> None:
     assert fit_temperature(logits, torch.full((4000,), UNLABELLED)) == 1.0
 
 
-def test_a_few_right_answers_make_no_certainty() -> None:
+def test_few_correct_images_do_not_give_certainty() -> None:
     """Without a doubt the temperature falls as far as it may, and every answer has a probability of 1."""
     target = torch.arange(8) % 2
     logits = 3.0 * torch.nn.functional.one_hot(target, 2)
@@ -123,7 +123,7 @@ def test_a_few_right_answers_make_no_certainty() -> None:
     assert labels.sigmoid().amax(dim=1) == pytest.approx(torch.full((8,), 1 - 0.5 / 9), abs=0.01)
 
 
-def test_abstention_asks_for_just_enough_confidence() -> None:
+def test_the_abstention_threshold_is_the_lowest_sufficient_one() -> None:
     confidence = torch.linspace(0.5, 1, 1000)
     probabilities = torch.stack([confidence, 1 - confidence], 1)
     target = (torch.arange(1000) < 200).long()  # wrong wherever the confidence is below 0.6

@@ -47,7 +47,7 @@ def sources(tmp_path: Path) -> dict[str, Path]:
     }
 
 
-def test_each_set_brings_the_bands_and_the_labels_that_it_has(sources: dict[str, Path]) -> None:
+def test_each_set_has_its_own_bands_and_labels(sources: dict[str, Path]) -> None:
     groups = groups_named(GROUPS)
     data = load_published(sources, 64, groups)
     assert [head.name for head in data.heads] == ["burned", "flood"]

@@ -64,7 +64,7 @@ def test_registers_and_absent_positions_can_be_tried() -> None:
     assert encoder.positions is None
 
 
-def test_without_positions_a_transformer_knows_no_place() -> None:
+def test_without_positions_a_transformer_ignores_order() -> None:
     """With plain patches and no positions, tokens only move with their patches; with positions they change."""
     torch.manual_seed(0)
     x = torch.randn(1, 3, 32, 32)
@@ -76,7 +76,7 @@ def test_without_positions_a_transformer_knows_no_place() -> None:
 
 
 @pytest.mark.parametrize("name", ["student-1m", "spatialnet-vit"])
-def test_an_absent_group_is_answered_and_its_pixels_do_not_matter(name: str) -> None:
+def test_the_pixels_of_an_absent_group_do_not_matter(name: str) -> None:
     torch.manual_seed(0)
     groups = groups_named(("rgb", "thermal"))
     network = SpatialNet(name, {"a": 2}, 32, groups).eval()
@@ -122,7 +122,7 @@ def test_a_trunk_is_a_network_of_timm_without_its_widest_layer_and_starts_from_t
         transfer(SpatialNet("timm-trunk:tf_efficientnet_lite1", {"a": 3}, 64), head, tmp_path / "whole")
 
 
-def test_a_network_of_timm_takes_other_bands_too() -> None:
+def test_a_timm_network_accepts_other_bands() -> None:
     groups = groups_named(("rgb", "nir"))
     network = SpatialNet("timm:tf_efficientnet_lite0", {"a": 5}, 64, groups).eval()
     x = torch.randn(1, 4, 64, 64)
@@ -133,7 +133,7 @@ def test_a_network_of_timm_takes_other_bands_too() -> None:
     assert not torch.equal(network(x)["a"], network(other)["a"])
 
 
-def test_weights_of_a_file_are_taken_by_name_or_in_order(tmp_path: Path) -> None:
+def test_weights_of_a_file_are_loaded_by_name_or_in_order(tmp_path: Path) -> None:
     source = import_timm().create_model("tf_efficientnet_lite0", num_classes=7)
     torch.save(source.state_dict(), tmp_path / "named.pt")
     renamed = {f"x{index}": value for index, value in enumerate(source.state_dict().values())}
@@ -151,7 +151,7 @@ def test_weights_of_a_file_are_taken_by_name_or_in_order(tmp_path: Path) -> None
         load_weights(source, tmp_path / "missing.pt")
 
 
-def test_an_unknown_backbone_names_those_there_are() -> None:
+def test_an_unknown_backbone_is_reported_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match=r"no preset 'huge'; available: student-1m, .*timm:NAME"):
         SpatialNet("huge", {"a": 2}, 32)
     with pytest.raises(UsageError, match="timm has no network 'resnet51'"):
@@ -163,7 +163,7 @@ def test_an_unknown_backbone_names_those_there_are() -> None:
 @pytest.mark.parametrize(
     ("adapt", "learning"), [("full", {"backbone", "pooling", "heads"}), ("frozen", {"pooling", "heads"}), ("probe", {"heads"})]
 )
-def test_what_learns_is_what_was_asked_for(adapt: str, learning: set[str]) -> None:
+def test_only_the_requested_layers_are_trainable(adapt: str, learning: set[str]) -> None:
     network = SpatialNet("student-1m", {"a": 2}, 32)
     groups = parameter_groups(network, replace(TINY_RUN, adapt=adapt))
     chosen = {id(parameter) for group in groups for parameter in group["params"]}
@@ -189,7 +189,7 @@ def heads(**labels: tuple[str, ...]) -> tuple[Multiclass, ...]:
     return tuple(Multiclass(name=name, labels=each) for name, each in labels.items())
 
 
-def test_a_network_starts_from_another_ones_weights_and_from_its_heads_where_they_mean_the_same(tmp_path: Path) -> None:
+def test_a_network_starts_from_the_backbone_and_the_equal_heads_of_another(tmp_path: Path) -> None:
     torch.manual_seed(1)
     old_heads = heads(same=("x", "y", "z"), other=("x", "y"))
     old = SpatialNet("student-1m", {head.name: head.width for head in old_heads}, 96)
@@ -210,7 +210,7 @@ def test_a_network_starts_from_another_ones_weights_and_from_its_heads_where_the
         transfer(SpatialNet("student-2m", {"new": 2}, 64), new_heads[:1], tmp_path / "old")
 
 
-def test_a_deeper_network_starts_as_the_one_that_it_takes_over_and_all_of_it_learns(tmp_path: Path) -> None:
+def test_a_deeper_network_initially_computes_the_same_and_trains_completely(tmp_path: Path) -> None:
     torch.manual_seed(2)
     head = heads(a=("x", "y", "z"))
     old = SpatialNet("student-2m", {"a": 3}, 64)

@@ -29,7 +29,7 @@ def test_a_users_own_folder_is_split_and_broken_images_are_named(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("images", "held_out"), [(3, 0), (8, 2), (30, 7), (40, 10), (200, 10), (1000, 50)])
-def test_a_set_of_any_size_holds_some_out(images: int, held_out: int) -> None:
+def test_a_set_of_any_size_has_a_hold_out(images: int, held_out: int) -> None:
     """A chance of one in twenty for each may leave a small set with none, and the run would be refused."""
     paths = [f"class/{index}.jpg" for index in range(images)]
     chosen = [hold_out(["class"] * images, each, calibration_quota(["class"] * images)) for each in (paths, paths[::-1])]
@@ -111,7 +111,7 @@ def test_a_table_gives_one_head_for_each_kind_of_column(tmp_path: Path) -> None:
     assert (samples.targets["objects"][sea] == [1, 0]).all()
 
 
-def test_a_row_with_an_empty_cell_teaches_what_it_knows_and_calibrates_nothing(tmp_path: Path) -> None:
+def test_rows_with_missing_cells_are_used_for_training_only(tmp_path: Path) -> None:
     whole = load_own(write_table(tmp_path), 64, options=BOATS)
     table = tmp_path / "labels.csv"
     header, *rows = [line.split(",") for line in table.read_text().splitlines()]
@@ -134,7 +134,7 @@ def test_a_typing_error_is_found_before_training(tmp_path: Path) -> None:
         load_own(write_table(tmp_path, "Forrest"), 64)
 
 
-def test_labels_that_are_named_are_not_guessed_at(tmp_path: Path) -> None:
+def test_listed_labels_are_not_checked_for_typos(tmp_path: Path) -> None:
     table = write_table(tmp_path, "Forrest")
     assert (
         load_own(table, 64, options=DatasetOptions(labels=("Forest", "Forrest", "SeaLake"), columns=("Cover",))).heads[0].width
@@ -172,7 +172,7 @@ def test_a_table_that_cannot_be_used_says_why(tmp_path: Path, text: str, says: s
         load_own(tmp_path / "labels.csv", 64)
 
 
-def test_the_train_command_goes_from_a_folder_to_a_bundle_that_knows_its_classes(tmp_path: Path) -> None:
+def test_the_train_command_makes_a_bundle_from_a_folder(tmp_path: Path) -> None:
     folder, out = own_images(tmp_path), tmp_path / "run"
     for extra in range(150):  # uneven on purpose
         (folder / "SeaLake" / f"again_{extra}.jpg").write_bytes(
@@ -205,7 +205,7 @@ def test_the_train_command_goes_from_a_folder_to_a_bundle_that_knows_its_classes
     assert head["accuracy"] > 0.9
 
 
-def test_a_table_trains_gates_and_judges_every_kind_of_head(tmp_path: Path) -> None:
+def test_a_table_trains_gates_and_evaluates_every_kind_of_head(tmp_path: Path) -> None:
     table, out, bundle, report = write_table(tmp_path), tmp_path / "run", tmp_path / "mine.snb", tmp_path / "report.json"
     small = ["stages=[{size=32, epochs=3}]", "epoch_images=128", "batch=16", "ema_decay=0.9"]
     overrides = [argument for each in small for argument in ("--set", each)]

@@ -22,7 +22,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return own_images(tmp_path_factory.mktemp("own"), broken=False)
 
 
-def test_the_baseline_judges_own_data(folder: Path, tmp_path: Path) -> None:
+def test_the_baseline_evaluates_own_data(folder: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["baseline", "--data", str(folder), "--json", str(tmp_path / "figures.json")])
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "figures.json").read_text())["mine"] > 0.9  # water and forest
@@ -46,7 +46,7 @@ def test_own_data_or_published_data_must_be_given() -> None:
         assert "either --data with your own images, or --data-root" in str(result.exception)
 
 
-def test_weights_are_averaged_by_own_held_out_images(folder: Path, tmp_path: Path) -> None:
+def test_own_held_out_images_select_the_averaged_weights(folder: Path, tmp_path: Path) -> None:
     data = load_own(folder, 64)
     config = replace(TINY_RUN, data={}, stages=(TrainingStage(size=32, epochs=1),), ema_decay=0.8)
     first = train(config, data, tmp_path / "first", "test").parent

@@ -67,7 +67,7 @@ def test_sampling_gives_small_sets_their_share(data_root: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [9600, 12800, 15360, 20000])
-def test_an_epoch_has_as_many_images_as_were_asked_for_whatever_rounding_does(count: int) -> None:
+def test_an_epoch_has_the_requested_number_of_images(count: int) -> None:
     """A short one would leave the last batch incomplete, after minutes of training."""
     sizes = (15395, 1200, 1584, 1830)  # the published data sets
     for power in (0.0, 0.3, 0.4, 0.45, 0.6, 1.0):
@@ -110,7 +110,7 @@ def test_a_run_interrupted_and_resumed_is_the_same_bit_for_bit(data: TrainingDat
     assert all(isinstance(head, kinds.get(head.name, Multiclass)) for head in spec.heads)
 
 
-def test_another_run_does_not_go_on_from_a_folders_checkpoint(data: TrainingData, teacher: Path, tmp_path: Path) -> None:
+def test_another_run_does_not_resume_from_the_checkpoint(data: TrainingData, teacher: Path, tmp_path: Path) -> None:
     """Else it would be done at once, and its result would say that it was trained on images that it never saw."""
     out = teacher.parent
     before = (out / "last.ckpt").read_bytes()
@@ -231,7 +231,7 @@ def test_a_student_becomes_like_its_teachers_without_any_label(
     assert load_network(taught)[2].licence.endswith(", begun with theirs (MIT)")
 
 
-def test_what_starts_from_a_network_inherits_its_terms(
+def test_a_network_inherits_the_licence_terms_of_its_start(
     data: TrainingData, data_root: Path, teacher: Path, tmp_path: Path
 ) -> None:
     """A user's own network is not free of what the shipped one was trained on."""
@@ -275,7 +275,7 @@ def test_a_teacher_sees_its_students_views_at_its_own_size(data: TrainingData, t
     assert stored_side(replace(config, distillation=Distillation(teachers=(enlarged,)))) == 192
 
 
-def test_a_count_of_what_nobody_counted_follows_the_labels(data: TrainingData, tmp_path: Path) -> None:
+def test_expected_counts_follow_the_labels(data: TrainingData, tmp_path: Path) -> None:
     """The head of objects is held where it says that nothing is there; the count learns so of images that nobody labelled."""
     only = {head.name: 0.0 for head in data.heads} | {"object_kinds": 1.0}
     config = replace(
@@ -301,7 +301,7 @@ def test_a_count_of_what_nobody_counted_follows_the_labels(data: TrainingData, t
             train(replace(config, counts=wrong), data, tmp_path, "test")
 
 
-def test_images_that_wait_on_the_device_give_the_same_batches(data: TrainingData, data_root: Path) -> None:
+def test_the_device_cache_gives_the_same_batches(data: TrainingData, data_root: Path) -> None:
     settings = Distillation(teachers=("unused",), unlabelled_share=0.5)
     config = replace(TINY_RUN, cutmix_share=0.5, distillation=settings)
     unlabelled = load_unlabelled(data_root / "ucmerced.zip", 64)
@@ -357,7 +357,7 @@ def test_other_balances_of_the_tasks_learn_too(data: TrainingData, balance: str)
     assert bool((trainer.log_variances != 0).any()) == (balance == "uncertainty")
 
 
-def test_a_frozen_backbone_stays_as_it_was(data: TrainingData, teacher: Path, tmp_path: Path) -> None:
+def test_a_frozen_backbone_does_not_change(data: TrainingData, teacher: Path, tmp_path: Path) -> None:
     config = replace(TINY_RUN, adapt="frozen", seed=9, start=str(teacher))
     network = load_network(train(config, data, tmp_path, "test"))[0].state_dict()
     for name, value in load_network(teacher)[0].state_dict().items():

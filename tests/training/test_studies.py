@@ -98,7 +98,7 @@ def two(data_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     return *trained_further(TINY_RUN, data, tmp_path_factory.mktemp("two")), data
 
 
-def test_a_mixture_lies_between_the_two_and_its_ends_are_they(two: tuple[Path, Path, TrainingData]) -> None:
+def test_a_mixture_is_between_the_two_networks_and_its_ends_equal_them(two: tuple[Path, Path, TrainingData]) -> None:
     first, second, _ = two
     network, _, towards = related(first, second)
     states = [mixed(network, towards, share).state_dict() for share in (0.0, 0.5, 1.0)]
@@ -140,7 +140,7 @@ def test_the_command_writes_a_network(
     assert "the rest of first" in provenance.source
 
 
-def test_a_share_that_is_given_is_taken_and_images_are_no_smaller_than_the_network_sees_them(
+def test_a_given_share_is_used_and_images_are_at_least_the_input_size(
     two: tuple[Path, Path, TrainingData], data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(published, "FILES", {"eurosat": "eurosat.zip", "ucmerced": "ucmerced.zip"})

@@ -119,7 +119,7 @@ def test_one_variant_that_fails_does_not_end_the_build(prepared: Bundle, tmp_pat
     assert "does not compile: TensorRT 10.3.0 cannot load this plan" in bundle.manifest.build.candidates[1].verdict
 
 
-def test_a_plan_that_nothing_is_known_of_does_not_pass(prepared: Bundle, tmp_path: Path, monkeypatch) -> None:
+def test_a_plan_of_unknown_precision_does_not_pass(prepared: Bundle, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(tensorrt.Inspector, "get_engine_information", lambda inspector, format: '{"Layers": ["all"]}')
     bundle = finish(prepared, tmp_path / "orin.snb")
     assert bundle.manifest.engines[0].precision == "fp32"

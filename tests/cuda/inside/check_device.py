@@ -15,7 +15,7 @@ from spatialnet_edge.engines.devices.registry import open_device
 KINDS: tuple[MemoryKind, ...] = ("mapped", "pinned", "pageable")
 
 
-def test_the_device_says_what_it_is(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_device_reports_its_identity(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(device).__module__.rpartition(".")[2].replace("_", "-") == CUDA_LIBRARY
     found = device.identity
     assert (found.name, found.compute_capability, found.multiprocessors) == ("Orin", "8.7", 8)
@@ -28,7 +28,7 @@ def test_the_device_says_what_it_is(device: Device, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_goes_up_comes_down_and_not_before_the_stream_is_waited_for(kind: MemoryKind) -> None:
+def test_uploads_and_downloads_complete_at_synchronisation(kind: MemoryKind) -> None:
     device = open_device(memory=kind)
     with device.current():
         buffer = device.buffer((2, 3), np.float32)
@@ -90,7 +90,7 @@ def test_a_capture_that_the_driver_fails_leaves_nothing(function: str, device: D
 
 
 @pytest.mark.parametrize("function", ["cuMemHostAlloc", "cuMemAlloc_v2"])
-def test_no_memory_left_is_an_error_of_its_own(function: str, driver: Driver) -> None:
+def test_out_of_memory_is_a_separate_error(function: str, driver: Driver) -> None:
     device = open_device(memory="pinned")
     driver.fail(function, OUT_OF_MEMORY, 2)  # pycuda collects garbage and tries once more
     with pytest.raises(OutOfMemory, match="Orin"), device.current():

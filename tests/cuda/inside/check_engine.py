@@ -117,7 +117,7 @@ def test_without_graphs_nothing_is_captured(driver: Driver) -> None:
     engine.close()
 
 
-def test_a_plan_tells_in_what_precision_it_runs_and_for_how_long(driver: Driver) -> None:
+def test_a_plan_reports_its_executed_precision_and_times(driver: Driver) -> None:
     engine = open_tiny()
     layers = engine.executed(runs=3)
     assert [(layer.name, layer.ms) for layer in layers] == [("all", 0.25)]
@@ -165,7 +165,7 @@ def test_a_plan_for_an_accelerator_is_opened_on_its_core() -> None:
         open_tiny(content)
 
 
-def test_a_plan_that_wants_memory_of_ours_gets_it(driver: Driver) -> None:
+def test_a_plan_that_requires_user_memory_gets_it(driver: Driver) -> None:
     library = Library("tensorrt", "TensorRT for RTX", "rtx", user_memory=True)
     content = PlanBuilder(PlanLibrary(library, "tensorrt_rtx"), PlanOptions((1, 4))).compile(tiny_graph(), SHAPE).content
     engine = PlanBackend(library).open_plan(RECORD, content, None, TINY)
@@ -228,7 +228,7 @@ def test_four_cameras_on_one_engine_get_their_own_answers() -> None:
     engine.close()
 
 
-def test_outputs_are_the_pinned_memory_itself_and_no_caller_gets_to_see_it() -> None:
+def test_outputs_are_pinned_memory_and_callers_get_copies() -> None:
     engine = open_tiny()
     first = engine.infer(images(1))["level"]
     before = first.copy()
