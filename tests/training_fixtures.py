@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 import torch
 
 from spatialnet_training.config import TrainConfig, TrainingStage
@@ -42,6 +46,23 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
             rows = [f"{f.replace('.jpg', '_.jpg')},{'val' if i % 4 == 0 else 'train'}" for i, f in enumerate(files)]
             target.writestr("splits.csv", "path,split\n" + "\n".join(rows) + "\n")
     return root
+
+
+def write_set(folder: Path, name: str, classes: Mapping[str, int], bands: int, side: int = 24) -> Path:
+    """A small copy of a set's layout: class k is brighter in every band; 20 scenes of two tiles each."""
+    chance = np.random.default_rng(0)
+    rows: list[tuple[str, str]] = []
+    for kind, level in classes.items():
+        (folder / name / "images" / kind).mkdir(parents=True)
+        for scene in range(20):
+            for tile in range(2):
+                path = f"images/{kind}/{name}{kind}{scene}_0_{16 * tile}.tif"
+                image = (level + chance.integers(-100, 100, (side, side, bands))).astype(np.int16)
+                tifffile.imwrite(folder / name / path, image, photometric="minisblack", planarconfig="contig")
+                rows.append((path, "train" if scene < 18 else "val"))
+    with (folder / name / "splits.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("path", "split"), *rows])
+    return folder / name
 
 
 def own_images(tmp_path: Path, broken: bool = True) -> Path:

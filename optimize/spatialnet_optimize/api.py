@@ -74,24 +74,26 @@ def build(
     path = Path(output)
     images = tuple(map(Path, labelled))
     job = Job(
-        open_model(str(model), path, next(iter(images), None)), target, path, images, budget, tuple(heads),
+        open_model(str(model), path, images), target, path, images, budget, tuple(heads),
         None if calibration is None else Path(calibration), precision,
     )  # fmt: skip
     return run_build(job, step)[0] if fresh else remembered(job, step)
 
 
-def open_model(model: str, output: Path, golden: Path | None = None) -> Bundle:
+def open_model(model: str, output: Path, golden: Sequence[Path] = ()) -> Bundle:
     """Open a bundle. A checkpoint is first exported next to `output`, with golden frames from the given images, if any."""
     if not is_checkpoint(Path(model)):
         return open_bundle(model)
     return export(model, output.with_name(f"{run_name(Path(model))}.portable.snb"), golden=golden)
 
 
-def export(checkpoint: str | Path, output: str | Path, *, golden: str | Path | None = None, serial: int = 1) -> Bundle:
+def export(
+    checkpoint: str | Path, output: str | Path, *, golden: str | Path | Sequence[str | Path] = (), serial: int = 1
+) -> Bundle:
     """Export a checkpoint to a portable bundle, from uint8 pixels to probabilities, and compare it with torch on real images.
 
     Args:
-        golden: at least 8 real images for the golden frames: a folder, a zip or a CSV; None: the shipped samples.
+        golden: at least 8 real images for the golden frames: folders, zips or CSV files; empty: the shipped samples.
         serial: increases with every release of a model.
 
     Raises:
@@ -99,7 +101,8 @@ def export(checkpoint: str | Path, output: str | Path, *, golden: str | Path | N
     """
     from spatialnet_optimize.export.from_checkpoint import export_checkpoint  # it needs torch
 
-    return export_checkpoint(Path(checkpoint), Path(output), None if golden is None else Path(golden), serial)
+    sources = (golden,) if isinstance(golden, str | Path) else golden
+    return export_checkpoint(Path(checkpoint), Path(output), tuple(map(Path, sources)), serial)
 
 
 @dataclass(frozen=True, slots=True)

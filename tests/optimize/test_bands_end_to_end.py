@@ -12,9 +12,11 @@ from typer.testing import CliRunner
 import spatialnet_edge
 from spatialnet_edge.bundle.reader import Bundle, open_bundle
 from spatialnet_edge.cli.app import app
-from spatialnet_edge.core.bands import SENTINEL_2
+from spatialnet_edge.core.bands import SENTINEL_2, present_groups
 from spatialnet_edge.core.errors import DataRefused
+from spatialnet_edge.core.frames import Frame
 from spatialnet_edge.core.spec import InputSpec
+from spatialnet_edge.sources.scene import SceneSource
 from spatialnet_optimize.export.from_checkpoint import golden_images
 from spatialnet_training.data.bands import groups_named
 
@@ -101,7 +103,7 @@ def band_numbers() -> str:
 def test_the_training_folder_runs_as_a_source(bundle: Bundle, tmp_path: Path) -> None:
     """Every chip is a frame of its own, answered as training saw it."""
     results = tmp_path / "results.jsonl"
-    uri = f"scene:{bundle.path.parent / 'integrity'}?scale={FULL_SCALE}&bands={band_numbers()}"
+    uri = f"scene:{bundle.path.parent / 'integrity'}"  # thirteen bands: Sentinel-2's, by name
     done = CliRunner().invoke(app, ["run", str(bundle.path), uri, "--json", str(results)])
     assert done.exit_code == 0, (done.output, done.exception)
     lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
@@ -120,7 +122,14 @@ def test_a_scene_of_thirteen_bands_runs(bundle: Bundle, tmp_path: Path) -> None:
     place = rasterio.transform.from_origin(699_960.0, 5_650_000.0, 10, 10)
     with rasterio.open(tmp_path / "scene.tif", "w", driver="GTiff", transform=place, **shape) as raster:
         raster.write(levels)
-    uri = f"scene:{tmp_path / 'scene.tif'}?tile=64&scale={FULL_SCALE}&bands={band_numbers()}"
+    uri = f"scene:{tmp_path / 'scene.tif'}?tile=64"
+    by_number = SceneSource(f"{tmp_path / 'scene.tif'}?tile=64&scale={FULL_SCALE}&bands={band_numbers()}")
+    named = SceneSource(f"{tmp_path / 'scene.tif'}?tile=64")
+    named.for_groups(bundle.spec.input.groups)
+    for one, other in zip(by_number, named, strict=True):
+        assert isinstance(one, Frame)
+        assert isinstance(other, Frame)
+        assert np.abs(one.pixels.astype(int) - other.pixels).max() <= 1
     results, overlay = tmp_path / "results.jsonl", tmp_path / "overlay.mp4"
     done = CliRunner().invoke(app, ["run", str(bundle.path), uri, "--json", str(results), "--video", str(overlay)])
     assert done.exit_code == 0, (done.output, done.exception)
@@ -144,5 +153,13 @@ def test_a_model_without_colour_is_measured_on_frames_of_its_own_bands(tmp_path:
 
 def test_golden_frames_without_a_band_are_refused() -> None:
     """They would pass an engine that computes that band wrong."""
-    with pytest.raises(DataRefused, match="no image has the bands of 'nir', so golden frames would not test them"):
-        golden_images(None, InputSpec(height=32, width=32, groups=groups_named(GROUPS)))
+    with pytest.raises(DataRefused, match="no image has the bands of 'thermal', so golden frames would not test them"):
+        golden_images((), InputSpec(height=32, width=32, groups=groups_named((*GROUPS, "thermal"))))
+
+
+def test_golden_frames_of_bands_that_no_image_has_come_from_the_generated_scene() -> None:
+    groups = groups_named(("rgb", "nir", "swir", "elevation", "sar"))
+    frames = golden_images((), InputSpec(height=64, width=64, groups=groups))
+    present = present_groups(frames, groups)
+    assert (present.sum(axis=1) == 1).sum() == 12  # the shipped samples: colour alone
+    assert (present.sum(axis=1) == 5).sum() == 6

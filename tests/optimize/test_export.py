@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from msgspec.structs import replace
 
 from spatialnet_edge.bundle.manifest import Provenance
 from spatialnet_edge.core.errors import BuildError
@@ -16,7 +17,7 @@ from spatialnet_edge.engines.registry import load_backend
 from spatialnet_optimize.build.variants import prune
 from spatialnet_optimize.export.from_checkpoint import export_checkpoint, golden_images
 from spatialnet_optimize.export.graph import OPSET, PARITY, check_parity, export_onnx, reference
-from spatialnet_optimize.export.metadata import with_metadata
+from spatialnet_optimize.export.metadata import described, with_metadata
 from spatialnet_training.data.augmentation import normalise
 from spatialnet_training.data.bands import groups_named
 from spatialnet_training.networks.backbones import PRESETS
@@ -54,7 +55,7 @@ def graph(network: SpatialNet) -> bytes:
 
 @pytest.fixture(scope="module")
 def images() -> np.ndarray:
-    return golden_images(None, SPEC.input)
+    return golden_images((), SPEC.input)
 
 
 def test_the_graph_equals_torch_on_real_images(network: SpatialNet, graph: bytes, images: np.ndarray) -> None:
@@ -98,7 +99,7 @@ def test_a_checkpoint_goes_through_to_a_bundle(network: SpatialNet, tmp_path: Pa
     assert spec == SPEC
     assert origin == provenance
     assert all(torch.equal(a, b) for a, b in zip(network.state_dict().values(), loaded.state_dict().values(), strict=True))
-    bundle = export_checkpoint(tmp_path / "run", tmp_path / "student.snb", golden=None)
+    bundle = export_checkpoint(tmp_path / "run", tmp_path / "student.snb", golden=())
     assert bundle.spec == SPEC
     assert bundle.manifest.provenance.command == "pytest"
     assert len(bundle.manifest.golden.frames) >= 8
@@ -110,6 +111,10 @@ def test_a_graph_describes_its_inputs_and_outputs(graph: bytes) -> None:
     assert said["model_license"] == "MIT; trained on nothing"
     assert said["Image.BitmapPixelFormat"] == "Rgb8"
     assert json.loads(said["input"])["height"] == SPEC.input.height
+    assert json.loads(said["input"])["ranges"] == {}  # levels of a camera
+    bands = replace(SPEC, input=replace(SPEC.input, groups=groups_named(("rgb", "sar"))))
+    ranges = json.loads(described(bands)["input"])["ranges"]
+    assert ranges == {"vv": {"unit": "dB", "low": -30, "high": 5}, "vh": {"unit": "dB", "low": -35, "high": 0}}
     heads = {head["name"]: head for head in json.loads(said["heads"])}
     assert [*heads] == [head.name for head in SPEC.heads] == [output.name for output in model.graph.output]
     assert heads["land_use"]["labels"] == [*SPEC.heads[0].labels]

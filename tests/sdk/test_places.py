@@ -24,8 +24,8 @@ from spatialnet_edge.core.frames import Frame, Pose, Skipped
 from spatialnet_edge.sinks.registry import open_sink
 from spatialnet_edge.sources.exif import exif_pose
 from spatialnet_edge.sources.pose import open_pose
+from spatialnet_edge.sources.raster_stack import count_starts, starts
 from spatialnet_edge.sources.registry import open_source
-from spatialnet_edge.sources.scene import count_starts, starts
 from spatialnet_edge.sources.supervised import SupervisedSource, Timeouts
 
 BRIGHTON = (699_960.0, 5_650_000.0)
@@ -140,7 +140,7 @@ def test_a_folder_of_rasters_is_read_one_after_the_other(scene: Path) -> None:
 
 def test_options_are_held_against_a_folder_at_once(scene: Path) -> None:
     (scene.parent / "broken.tif").write_bytes(b"Dear diary")
-    with pytest.raises(SourceRefused, match=r"scene\.tif: has 4 bands; bands=9 names others"):
+    with pytest.raises(SourceRefused, match=r"scene\.tif: has 4 bands; bands=9 is out of range"):
         open_source(f"scene:{scene.parent}?bands=9&scale=1")
     scene.unlink()
     with pytest.raises(SourceRefused, match="GDAL cannot read"):

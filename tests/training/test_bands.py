@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import tifffile
 
-from conftest import SAMPLES
-from spatialnet_edge.core.bands import RANGES, SENTINEL_2, band_of, quantise, slope
-from spatialnet_edge.core.errors import SourceRefused
-from spatialnet_edge.core.frames import preprocess
+from conftest import ROOT, SAMPLES
+from spatialnet_edge.core.bands import GROUPS, RANGES, SENTINEL_2, band_of, quantise, slope
+from spatialnet_edge.core.errors import DataRefused, SourceRefused
+from spatialnet_edge.core.frames import Frame, preprocess
 from spatialnet_edge.core.spec import RGB, InputSpec
+from spatialnet_edge.sources.scene import SceneSource
 from spatialnet_training.data.bands import decode, groups_named, synthetic_thermal
+from spatialnet_training.data.deep_pixels import decode_with_range
 from spatialnet_training.data.file_tree import Tree
 from spatialnet_training.data.labelled_dataset import open_labelled
 from spatialnet_training.data.samples import load_image
@@ -142,3 +144,55 @@ def test_a_layout_names_the_bands_of_a_raster_and_elevation_brings_its_slope() -
     assert elevation == round((240 + 100) / 4100 * 255)
     assert slope(levels[..., 2].astype(np.float32), 30.0)[3, 3] == pytest.approx(1.0)
     assert decode(geotiff(levels), groups_named(("nir",)), {"nir": 1e-4}) is None  # one band was promised
+
+
+def named_tiff(path: Path, values: np.ndarray, names: tuple[str, ...], **stated: object) -> bytes:
+    """A GeoTIFF of `[bands, H, W]` as GDAL writes it, with the names of its bands."""
+    rasterio = pytest.importorskip("rasterio")
+    shape = {"count": len(values), "height": values.shape[1], "width": values.shape[2], "dtype": values.dtype.name}
+    place = rasterio.transform.from_origin(500_000, 5_200_000, 30, 30)
+    with rasterio.open(path, "w", driver="GTiff", crs="EPSG:32633", transform=place, nodata=-9999, **shape) as raster:
+        raster.write(values)
+        raster.descriptions = names
+        for attribute, value in stated.items():
+            setattr(raster, attribute, value)
+    return path.read_bytes()
+
+
+def test_a_tiff_that_names_its_bands_is_read_by_them_as_a_scene_is(tmp_path: Path) -> None:
+    values = np.stack(
+        [np.full((16, 16), level, np.float32) for level in (-12, -20, 0.25)] + [np.tile(30 * np.arange(16.0), (16, 1))]
+    )
+    values[0, 0, 0] = -9999
+    path = tmp_path / "tile.tif"
+    encoded = named_tiff(path, values.astype(np.float32), ("VV", "VH", "B08", "DEM"), units=("dB", "dB", "", "m"))
+    groups = groups_named(("nir", "sar", "elevation"))
+    image = decode_with_range("tile.tif", encoded, groups, None)
+    assert image is not None
+    assert image[8, 8].tolist() == [159, round(18 / 35 * 255), round(15 / 35 * 255), round((240 + 100) / 4100 * 255), 255]
+    assert image[0, 0, 1] == 0
+    source = SceneSource(str(path))
+    source.for_groups(groups)
+    (frame,) = source
+    assert isinstance(frame, Frame)
+    np.testing.assert_array_equal(frame.pixels, image)
+
+
+def test_names_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    encoded = named_tiff(tmp_path / "x.tif", np.full((1, 8, 8), 5, np.int16), ("VV",))
+    with pytest.raises(DataRefused, match="band 'vv' holds int16 and states no scale"):
+        decode(encoded, groups_named(("sar",)))
+    encoded = named_tiff(tmp_path / "y.tif", np.full((1, 8, 8), 5, np.int16), ("mystery",))
+    with pytest.raises(DataRefused, match="or name its bands in the file"):
+        decode_with_range("y.tif", encoded, groups_named(("nir",)), None)
+
+
+def test_the_page_of_bands_states_the_ranges_of_the_code() -> None:
+    page = (ROOT / "docs/bands.md").read_text(encoding="utf-8")
+    for name, group in GROUPS.items():
+        for band in group.bands if group.ranges else ():
+            (row,) = [
+                line for line in page.splitlines() if line.startswith(f"| `{name}` |") and f"`{band}`" in line.split("|")[2]
+            ]
+            span = RANGES[band]
+            assert row.endswith(f"| {span.unit} | {span.low:g} to {span.high:g} |"), (row, band)

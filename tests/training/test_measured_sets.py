@@ -1,12 +1,9 @@
 """Sets with measured bands: partial labels and partial modalities in one run."""
 
-import csv
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
 from msgspec.structs import replace
 
 from conftest import SHARED
@@ -17,26 +14,9 @@ from spatialnet_training.data.measured_sets import MEASURED, scene_of
 from spatialnet_training.data.taxonomy import load_taxonomy
 from spatialnet_training.loop.training_run import train
 from spatialnet_training.networks.checkpoint import load_network
-from training_fixtures import TINY_RUN
+from training_fixtures import TINY_RUN, write_set
 
 GROUPS = ("rgb", "nir", "swir", "elevation", "sar")
-
-
-def write_set(folder: Path, name: str, classes: Mapping[str, int], bands: int, side: int = 24) -> Path:
-    """A small copy of a set's layout: class k is brighter in every band; 20 scenes of two tiles each."""
-    chance = np.random.default_rng(0)
-    rows: list[tuple[str, str]] = []
-    for kind, level in classes.items():
-        (folder / name / "images" / kind).mkdir(parents=True)
-        for scene in range(20):
-            for tile in range(2):
-                path = f"images/{kind}/{name}{kind}{scene}_0_{16 * tile}.tif"
-                image = (level + chance.integers(-100, 100, (side, side, bands))).astype(np.int16)
-                tifffile.imwrite(folder / name / path, image, photometric="minisblack", planarconfig="contig")
-                rows.append((path, "train" if scene < 18 else "val"))
-    with (folder / name / "splits.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("path", "split"), *rows])
-    return folder / name
 
 
 @pytest.fixture

@@ -8,16 +8,24 @@ from pathlib import Path
 import pytest
 import torch
 from msgspec.structs import replace
+from torch.nn.functional import conv2d
 
 from spatialnet_edge.bundle.manifest import Provenance
 from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.spec import RGB, InputSpec, ModelSpec, Multiclass
+from spatialnet_training.cli.configs import read_config
+from spatialnet_training.config import TrainingStage
+from spatialnet_training.data.augmentation import standardise
 from spatialnet_training.data.bands import groups_named
+from spatialnet_training.data.datasets import load_published
 from spatialnet_training.loop.trainer import parameter_groups
+from spatialnet_training.loop.training_run import train
 from spatialnet_training.networks.backbones import PRESETS, Encoder, EncoderShape
-from spatialnet_training.networks.checkpoint import save_network
+from spatialnet_training.networks.checkpoint import load_network, save_network
+from spatialnet_training.networks.csmask_weights import first_layer
 from spatialnet_training.networks.model import SpatialNet
 from spatialnet_training.networks.timm_backbone import TimmBackbone, import_timm, load_weights
+from spatialnet_training.networks.timm_stem import TimmStem
 from spatialnet_training.networks.transfer import transfer
 from training_fixtures import TINY_RUN
 
@@ -250,3 +258,62 @@ def test_a_torchvision_whose_library_loads_is_left_alone(tmp_path: Path) -> None
     )
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()) == tmp_path / "timm.py"
+
+
+def test_the_published_encoder_stands_behind_the_first_stages_of_a_convolutional_network() -> None:
+    network = SpatialNet("spatialnet-vit+tf_efficientnet_lite0", {"a": 3}, 96)
+    encoder = network.backbone
+    assert isinstance(encoder, Encoder)
+    assert (encoder.width, len(encoder.blocks), encoder.blocks[0].heads) == (512, 12, 8)
+    assert sum(1 for _ in encoder.layers()) == 14
+
+
+def test_a_hybrid_begins_with_the_weights_of_its_stem_and_takes_more_bands(tmp_path: Path) -> None:
+    whole = import_timm().create_model("tf_efficientnet_lite0", num_classes=10)
+    torch.save(whole.state_dict(), tmp_path / "weights.pth")
+    plain = SpatialNet("student-1m+tf_efficientnet_lite0", {"a": 3}, 64, weights=str(tmp_path / "weights.pth"))
+    stem = plain.backbone.embedding
+    assert isinstance(stem, TimmStem)
+    assert torch.equal(stem.network.blocks[4][0].conv_pw.weight, whole.blocks[4][0].conv_pw.weight)
+    assert plain(torch.zeros(2, 3, 64, 64))["a"].shape == (2, 3)
+    groups = groups_named(("rgb", "nir"))
+    wide = SpatialNet("student-1m+tf_efficientnet_lite0", {"a": 3}, 64, groups, weights=str(tmp_path / "weights.pth"))
+    inflated = wide.backbone.embedding.network.conv_stem.weight
+    torch.testing.assert_close(inflated.sum(dim=1), whole.conv_stem.weight.sum(dim=1))
+    x, withheld = torch.randn(2, 4, 64, 64), torch.tensor([[1.0, 0.0]] * 2)
+    changed = torch.cat([x[:, :3], torch.randn(2, 1, 64, 64)], dim=1)
+    wide.eval()
+    torch.testing.assert_close(wide(x, withheld)["a"], wide(changed, withheld)["a"])
+    with pytest.raises(UsageError, match="cannot be a stem"):
+        SpatialNet("student-1m+vit_tiny_patch16_224", {"a": 3}, 64)
+
+
+def test_the_configurations_of_the_transformer_teacher_are_read_and_a_tiny_one_trains_two_steps(
+    data_root: Path, tmp_path: Path
+) -> None:
+    for name in ("spatialnet-vit", "spatialnet-vit-gpu"):
+        config = read_config(name, ())
+        assert config.backbone == "spatialnet-vit+tf_efficientnet_lite0"
+        assert "nwpu_resisc45" in config.data
+    tiny = replace(
+        TINY_RUN, backbone="student-1m+tf_efficientnet_lite0", layer_decay=0.9, epoch_images=32, batch=16,
+        data={"eurosat": "eurosat.zip"}, stages=(TrainingStage(size=32, epochs=1),),
+    )  # fmt: skip
+    checkpoint = train(tiny, load_published({"eurosat": data_root / "eurosat.zip"}, 48), tmp_path / "run", "test")
+    network, spec, _ = load_network(checkpoint)
+    assert isinstance(network.backbone.embedding, TimmStem)
+    assert spec.input.height == 32
+
+
+def test_a_first_layer_of_other_bands_and_normalisation_computes_the_same() -> None:
+    """As the cloud networks of ukis-csmask have it: their order of bands and their statistics, for our levels."""
+    torch.manual_seed(0)
+    names = ["blue", "green", "red", "nir", "swir16", "swir22"]
+    mean, deviation = torch.rand(6) * 0.3 + 0.1, torch.rand(6) * 0.2 + 0.1
+    state = {"conv_stem.weight": torch.randn(4, 6, 3, 3), "bn1.running_mean": torch.randn(4)}
+    changed = first_layer(state, {"band_names": names, "img": [mean.tolist(), deviation.tolist()]})
+    levels = torch.randint(1, 256, (1, 6, 12, 12)).float()  # red, green, blue, nir, swir_1, swir_2
+    theirs = (levels[:, [2, 1, 0, 3, 4, 5]] / 255 * 0.4 - mean.view(1, 6, 1, 1)) / deviation.view(1, 6, 1, 1)
+    expected = conv2d(theirs, state["conv_stem.weight"]) - state["bn1.running_mean"].view(1, 4, 1, 1)
+    found = conv2d(standardise(levels), changed["conv_stem.weight"]) - changed["bn1.running_mean"].view(1, 4, 1, 1)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from msgspec.structs import replace
@@ -21,6 +22,7 @@ from spatialnet_training.networks.checkpoint import load_network, save_network
 from spatialnet_training.networks.model import SpatialNet
 from spatialnet_training.studies import soup
 from spatialnet_training.studies.ablation import BASE, Outcome, markdown, variants
+from spatialnet_training.studies.intervals import over_images, over_seeds
 from spatialnet_training.studies.missing_bands import judge, subsets
 from spatialnet_training.studies.soup import best_of, mixed, related
 from training_fixtures import TINY_RUN
@@ -45,7 +47,21 @@ def test_mean_pooling_stays_the_mean() -> None:
 def test_the_table_says_what_each_variant_costs() -> None:
     text = markdown([Outcome(BASE, (0.8, 0.9)), Outcome("no positions", (0.8, 0.8))])
     assert "| as it is | 85.0 | +0.0 | 80.0, 90.0 |" in text
-    assert "| no positions | 80.0 | -5.0 | 80.0, 80.0 |" in text
+    assert "| no positions | 80.0 | -5.0 (-68.5 to +58.5) | 80.0, 80.0 |" in text  # t of one degree of freedom is 12.7
+
+
+def test_intervals_hold_what_they_should() -> None:
+    chance = np.random.default_rng(3)
+    held = 0
+    for _ in range(100):
+        interval = over_images(chance.random((3, 200)) < 0.8)
+        assert interval.low < interval.mean < interval.high
+        held += interval.low <= 0.8 <= interval.high
+    assert held >= 90
+    assert over_seeds(np.array([0.5])).high == np.inf
+    narrow, wide = over_seeds(np.array([0.5, 0.5, 0.5])), over_seeds(np.array([0.4, 0.5, 0.6]))
+    assert narrow.low == narrow.high == 0.5
+    assert wide.high - wide.low == pytest.approx(2 * 4.303 * 0.1 / 3**0.5, rel=1e-3)
 
 
 def test_the_ablation_command_trains_every_variant(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

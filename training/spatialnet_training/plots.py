@@ -30,6 +30,30 @@ class Confusion:
     table: NDArray[np.int64]
 
 
+def plot_intervals(
+    path: Path, names: Sequence[str], series: Mapping[str, Sequence[tuple[float, float, float]]], title: str
+) -> None:
+    """Shares with their intervals, one row a name and one mark a series.
+
+    Args:
+        series: name to (mean, low, high) for each of `names`, 0 to 1.
+    """
+    pyplot, made, axes = figure(1, 1, (8, 0.9 + 0.38 * len(names)))
+    axis = axes[0, 0]
+    for index, (label, values) in enumerate(series.items()):
+        mean, low, high = (100 * np.array(each) for each in zip(*values, strict=True))
+        places = np.arange(len(names)) + 0.2 * (index - (len(series) - 1) / 2)
+        axis.errorbar(mean, places, xerr=[mean - low, high - mean], fmt="os^D"[index % 4], capsize=3, label=label)
+    axis.set(
+        yticks=range(len(names)), yticklabels=names, xlabel="accuracy in per cent, with its interval of 95 %", title=title
+    )
+    axis.invert_yaxis()
+    axis.grid(axis="x", alpha=0.3)
+    axis.legend(fontsize="small")
+    made.savefig(path, dpi=130)
+    pyplot.close(made)
+
+
 def figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any, NDArray[Any]]:
     """pyplot with a non-interactive backend, a figure and its axes."""
     import matplotlib

@@ -98,7 +98,7 @@ def build(
     started = time.monotonic()
     kept = tuple(name.strip() for name in heads.split(",") if name.strip())
     find_target(target, targets_file, precision, dla)  # before anything is read or exported
-    opened = open_model(model, output, next(iter(labelled or ()), None))
+    opened = open_model(model, output, tuple(labelled or ()))
     plan = PlanOptions(
         batches_of(batches), optimization_level, workspace_mb, version_compatible, strip_weights, dla_core=0 if dla else None
     )

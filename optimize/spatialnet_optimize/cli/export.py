@@ -19,13 +19,16 @@ def export(
         "student.snb"
     ),
     golden: Annotated[
-        Path | None,
-        typer.Option(help="At least 8 real images for the golden frames: a folder, a zip or a CSV. Default: shipped samples."),
+        list[Path] | None,
+        typer.Option(
+            help="At least 8 real images for the golden frames: a folder, a zip or a CSV; may be repeated. "
+            "Default: shipped samples."
+        ),
     ] = None,
     serial: Annotated[int, typer.Option(min=0, help="A number that increases with every release of a model.")] = 1,
 ) -> None:
     """Export a checkpoint, from uint8 pixels to probabilities, and compare it with torch on real images."""
-    bundle = export_checkpoint(checkpoint, output, golden, serial)
+    bundle = export_checkpoint(checkpoint, output, tuple(golden or ()), serial)
     printer().print(
-        f"{bundle.path}: equal to torch within {PARITY:.0e} on {len(bundle.manifest.golden.frames)} real images",
+        f"{bundle.path}: equal to torch within {PARITY:.0e} on {len(bundle.manifest.golden.frames)} images",
     )

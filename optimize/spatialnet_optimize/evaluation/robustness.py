@@ -21,7 +21,6 @@ from spatialnet_edge.core.spec import RGB, InputSpec, ModelSpec, Multiclass
 from spatialnet_edge.engines.registry import Engine
 from spatialnet_optimize.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt, recompressed
 from spatialnet_optimize.evaluation.metrics import Outputs, align, calibration_error, predict, score
-from spatialnet_training.data.bands import decode
 from spatialnet_training.data.ground_truth import Truth, truths
 from spatialnet_training.data.labelled_dataset import LabelledImages
 
@@ -79,7 +78,8 @@ class Robustness:
 def originals(labelled: LabelledImages, spec: InputSpec, count: int) -> tuple[list[NDArray[np.uint8]], NDArray[np.int64]]:
     """Evenly chosen images at their original size, and their indices in `labelled`."""
     rows = np.unique(np.linspace(0, len(labelled) - 1, min(count, len(labelled))).astype(int))
-    decoded = [decode(content, spec.groups) for content in labelled.tree.read(labelled.chosen(rows.tolist()).files)]
+    files = labelled.chosen(rows.tolist()).files
+    decoded = [labelled.decode(*each, spec.groups) for each in zip(files, labelled.tree.read(files), strict=True)]
     kept = [(image, row) for image, row in zip(decoded, rows.tolist(), strict=True) if image is not None]
     return [image for image, _ in kept], np.array([row for _, row in kept], np.int64)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,11 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from spatialnet_edge.bundle.reader import Bundle
+from spatialnet_edge.core.bands import compose, present_groups, quantise
 from spatialnet_edge.core.errors import DataRefused, MissingExtra
+from spatialnet_edge.core.frames import preprocess
 from spatialnet_edge.core.spec import InputSpec
+from spatialnet_edge.sources.demo_scene import demo_bands
 from spatialnet_optimize.build.bundle_writer import TOOL, now, portable_bundle
 from spatialnet_optimize.evaluation.metrics import decode_images, pictures
 from spatialnet_optimize.quantization.int8_calibration import spread
@@ -21,12 +25,12 @@ from spatialnet_training.networks.checkpoint_paths import run_name
 GOLDEN_FRAMES, LEAST = 12, 8
 
 
-def export_checkpoint(checkpoint: Path, output: Path, golden: Path | None, serial: int = 1) -> Bundle:
+def export_checkpoint(checkpoint: Path, output: Path, golden: Sequence[Path], serial: int = 1) -> Bundle:
     """Write the portable FP32 bundle of a student checkpoint.
 
     Args:
-        golden: at least eight real images for the golden frames: a folder, or a zip or table of labelled images; None: the
-            shipped samples.
+        golden: at least eight real images for the golden frames: folders, or zips or tables of labelled images; empty: the shipped
+            samples. Tiles of a generated scene test the band groups that no image has.
 
     Raises:
         DataRefused: fewer than eight images, or no image has some band group of the model.
@@ -50,30 +54,60 @@ def export_checkpoint(checkpoint: Path, output: Path, golden: Path | None, seria
     return portable_bundle(output, spec, graph, images, answers, provenance, serial)
 
 
-def golden_images(source: Path | None, spec: InputSpec, count: int = GOLDEN_FRAMES) -> NDArray[np.uint8]:
-    """Evenly chosen real images at the model's input size: uint8 `[count, H, W, bands]`.
+def golden_images(sources: Sequence[Path], spec: InputSpec, count: int = GOLDEN_FRAMES) -> NDArray[np.uint8]:
+    """Evenly chosen real images at the model's input size: uint8 `[N, H, W, bands]`, at least `count` where there are so many.
+
+    For band groups that none of these images has, tiles of the generated scene (`sources.demo_scene`) are added.
+
+    Args:
+        sources: folders, zips or tables; empty for the shipped samples.
 
     Raises:
         DataRefused: fewer than eight images can be decoded, or no image has some band group, which would then not be tested.
     """
-    if source is None:
-        share = count // len(shipped_samples())
-        images = [each for path in shipped_samples() for each in labelled_images(path, spec, share)]
-    elif source.is_dir():
-        images = pictures(source, spec, count)
-    else:
-        images = labelled_images(source, spec, count)
+    paths = sources or shipped_samples()
+    share = -(-count // len(paths))
+    images = [each for path in paths for each in images_of(path, spec, share)]
+    named = ", ".join(map(str, sources)) or "the shipped samples"
     if len(images) < LEAST:
-        raise DataRefused(f"{source}: {len(images)} images can be decoded; golden frames need at least {LEAST} real images")
+        raise DataRefused(f"{named}: {len(images)} images can be decoded; golden frames need at least {LEAST} real images")
+    if absent_groups(np.stack(images), spec):
+        images += demo_tiles(spec, count // 2)
     chosen = np.stack(images)
-    ends = np.cumsum([len(group.bands) for group in spec.groups])
-    for group, bands in zip(spec.groups, np.split(chosen, ends[:-1], axis=-1), strict=True):
-        if not bands.any():
-            raise DataRefused(
-                f"{source or 'the shipped samples'}: no image has the bands of '{group.name}', so golden frames would "
-                f"not test them; give at least {LEAST} images that have them (export --golden, or build --labelled)"
-            )
+    if absent := absent_groups(chosen, spec):
+        raise DataRefused(
+            f"{named}: no image has the bands of '{absent[0]}', so golden frames would "
+            f"not test them; give at least {LEAST} images that have them (export --golden, or build --labelled)"
+        )
     return chosen
+
+
+def absent_groups(images: NDArray[np.uint8], spec: InputSpec) -> list[str]:
+    """The groups that none of the images has."""
+    present = present_groups(images, spec.groups)
+    return [group.name for index, group in enumerate(spec.groups) if not present[:, index].any()]
+
+
+def demo_tiles(spec: InputSpec, count: int) -> list[NDArray[np.uint8]]:
+    """Tiles of the generated scene at the model's input, with every band that it has."""
+    levels = {name: quantise(values, name) for name, values in demo_bands().items()}
+    if not any(band in levels for group in spec.groups for band in group.bands):
+        return []
+    scene = compose(levels, spec.groups)
+    side = min(spec.height, scene.shape[0] // 4)
+    places = [
+        (row, column) for row in range(0, scene.shape[0] - side, side) for column in range(0, scene.shape[1] - side, side)
+    ]
+    chosen = np.linspace(0, len(places) - 1, count).astype(int)
+    return [
+        preprocess(np.ascontiguousarray(scene[row : row + side, column : column + side]), spec)
+        for row, column in (places[index] for index in chosen)
+    ]
+
+
+def images_of(path: Path, spec: InputSpec, count: int) -> list[NDArray[np.uint8]]:
+    """Evenly chosen images of a folder of any, a zip or a table."""
+    return pictures(path, spec, count) if path.is_dir() else labelled_images(path, spec, count)
 
 
 def labelled_images(path: Path, spec: InputSpec, count: int) -> list[NDArray[np.uint8]]:

@@ -1,7 +1,7 @@
 """ONNX metadata, for tools that do not read the bundle's manifest.
 
 The model's `metadata_props` use the names of ONNX's own list if there is one (ONNX, docs/MetadataProps.md: `model_license`,
-`Image.*`); `input` and `heads` are JSON.
+`Image.*`); `input` and `heads` are JSON. `ranges` in `input` has the unit and the physical range of each measured band.
 """
 
 from __future__ import annotations
@@ -38,6 +38,11 @@ def described(spec: ModelSpec) -> dict[str, str]:
         "height": spec.input.height,
         "width": spec.input.width,
         "bands": {group.name: group.bands for group in spec.input.groups},
+        "ranges": {
+            band: msgspec.to_builtins(span)
+            for group in spec.input.groups
+            for band, span in zip(group.bands, group.ranges, strict=False)
+        },
         "resize": spec.input.resize,
     }
     heads = [msgspec.to_builtins(head) | {"output": MEANING[type(head)]} for head in spec.heads]

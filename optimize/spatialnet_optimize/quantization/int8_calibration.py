@@ -69,7 +69,7 @@ def from_labelled(sets: Sequence[LabelledImages], spec: InputSpec, golden: NDArr
     """Calibration from labelled images that were set aside, spread evenly over the data sets."""
     share = MOST // max(1, len(sets))
     decoded = [decode_images(spread(images, share), spec).images for images in sets if len(images)]
-    images = np.concatenate(decoded) if decoded else golden
+    images = completed(np.concatenate(decoded), golden) if decoded else golden
     return checked(images, f"{len(images)} images set aside from {', '.join(s.name for s in sets)}", golden)
 
 
@@ -82,7 +82,16 @@ def from_folder(folder: Path, spec: InputSpec, golden: NDArray[np.uint8]) -> Cal
     images = pictures(folder, spec, MOST)
     if not images:
         raise DataRefused(f"{folder}: no image for calibration; give a folder of at least {ENOUGH} real images")
-    return checked(np.stack(images), f"{len(images)} images of {folder.name}", golden)
+    return checked(completed(np.stack(images), golden), f"{len(images)} images of {folder.name}", golden)
+
+
+def completed(images: NDArray[np.uint8], golden: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Add the golden frames if they have bands that all images lack: without them, such bands would not be calibrated.
+
+    Takes and returns uint8 `[N, H, W, bands]`.
+    """
+    lacking = ~images.any(axis=(0, 1, 2)) & golden.any(axis=(0, 1, 2))
+    return np.concatenate([images, golden]) if lacking.any() else images
 
 
 def spread(images: LabelledImages, count: int) -> LabelledImages:

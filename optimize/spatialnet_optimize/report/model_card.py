@@ -19,6 +19,7 @@ from rich.progress import track
 from spatialnet_edge.api import Model, load
 from spatialnet_edge.cli.printer import echo, printer
 from spatialnet_edge.core.output_paths import to_be_written
+from spatialnet_edge.core.spec import RGB, BandGroup, InputSpec
 from spatialnet_optimize.evaluation.corruptions import CORRUPTIONS, SEVERITIES
 from spatialnet_optimize.evaluation.metrics import Score, decode_images, figures, judge, predict
 from spatialnet_optimize.evaluation.robustness import (
@@ -32,6 +33,7 @@ from spatialnet_optimize.report.hub_metadata import commercial_use, metadata_blo
 from spatialnet_training.data.dataset_registry import data_sets, learnt
 from spatialnet_training.data.ground_truth import truths
 from spatialnet_training.data.labelled_dataset import open_labelled
+from spatialnet_training.data.measured_sets import head_of
 from spatialnet_training.plots import Confusion, plot_confusions, plot_curves, plot_robustness
 
 SPLIT = "val"
@@ -148,7 +150,7 @@ def write(
 Made with `{origin.command}` and exported by {origin.tool} from {origin.source}. Licence: {origin.licence}.
 Bundle identity (sha256 of its manifest): `{bundle.sha256}`.
 
-Input: uint8 {bundle.spec.input.height}×{bundle.spec.input.width} RGB. One graph from pixels to calibrated probabilities.
+{input_text(bundle.spec.input)} One graph from pixels to calibrated probabilities.
 
 Trained on:
 
@@ -162,9 +164,9 @@ Trained on:
 
 ## Accuracy of every head
 
-Measured on `{engine.path}` ({engine.precision}, {engine.backend}), on the `{SPLIT}` images of the AiTLAS splits, none of which
-was used for training, calibration or selection. "With a label" is the accuracy, in per cent, on the images for which the head
-gives a label, and the share of these images.
+Measured on `{engine.path}` ({engine.precision}, {engine.backend}), on the `{SPLIT}` images of each set's published split, none of
+which was used for training, calibration or selection. "With a label" is the accuracy, in per cent, on the images for which the
+head gives a label, and the share of these images.
 
 | data set | head | images | accuracy % | macro F1 % | mAP % | with a label | calibration error | mean error |
 |---|---|---|---|---|---|---|---|---|
@@ -178,10 +180,27 @@ Per-label figures and every confusion matrix: [{name}.json]({name}.json).
     output.write_text(text, encoding="utf-8")
 
 
+def input_text(spec: InputSpec) -> str:
+    """What the graph takes, in words; of several groups a list of bands with the range that their levels stand for."""
+    if spec.groups == (RGB,):
+        return f"Input: uint8 {spec.height}×{spec.width} RGB."
+    lines = [f"- `{group.name}`: {', '.join(bands_text(group))}" for group in spec.groups]
+    shape = f"Input: uint8 {spec.height}×{spec.width}×{spec.channels}, levels 0 to 255 of these bands in this order."
+    absent = "A group that is zero everywhere is absent, and the network answers without it."
+    return "\n".join([f"{shape} {absent}", "", *lines, "", ""])
+
+
+def bands_text(group: BandGroup) -> list[str]:
+    """Each band with its range and unit; levels of a camera have neither."""
+    if not group.ranges:
+        return [*group.bands]
+    return [f"{band} {each.low:g} to {each.high:g} {each.unit}" for band, each in zip(group.bands, group.ranges, strict=True)]
+
+
 def own_heads(results: dict[str, list[Score]]) -> Iterator[Confusion]:
     """The confusion matrix of each data set's head."""
     for data_set, scores in results.items():
         for each in scores:
-            if each.head == f"land_use_{data_set}":
+            if each.head == head_of(data_set):
                 title = f"{data_set}: {each.images} images, accuracy {each.metrics['accuracy']:.2%}"
                 yield Confusion(title, each.labels, np.array(each.confusion, np.int64))

@@ -42,6 +42,8 @@ GROUPS: dict[str, BandGroup] = {
     "atmosphere": _group("atmosphere", aerosol=REFLECTANCE, water_vapour=INFRARED, cirrus=INFRARED),
     "thermal": _group("thermal", thermal=THERMAL),
     "sar": _group("sar", vv=VV, vh=VH),
+    "vv": _group("vv", vv=VV),
+    "vh": _group("vh", vh=VH),
     "elevation": _group("elevation", elevation=ELEVATION, slope=SLOPE),
     "synthetic_thermal": BandGroup(name="synthetic_thermal", bands=("synthetic_thermal",)),
 }
@@ -67,6 +69,7 @@ _DESCRIPTIONS: dict[str, str] = {
     "coastal": "aerosol", "nir08": "nir", "nir1": "nir", "near infrared": "nir", "near-infrared": "nir", "nir narrow": "red_edge_4",
     "swir16": "swir_1", "swir1": "swir_1", "swir22": "swir_2", "swir2": "swir_2", "dem": "elevation", "height": "elevation",
     "altitude": "elevation", "sigma0_vv": "vv", "sigma0_vh": "vh", "gamma0_vv": "vv", "gamma0_vh": "vh", "lwir": "thermal",
+    "dsm": "elevation", "dtm": "elevation",
 }  # fmt: skip
 
 
@@ -80,18 +83,21 @@ def band_of(description: str) -> str | None:
     return name if name in RANGES else None
 
 
-def quantise(values: NDArray[Any], band: str, valid: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
+def quantise(
+    values: NDArray[Any], band: str, valid: NDArray[np.bool_] | None = None, span: PhysicalRange | None = None
+) -> NDArray[np.uint8]:
     """Convert physical values of one band to input levels.
 
     Args:
         values: `[H, W]` in the unit of the band's range.
         band: a key of `RANGES`.
         valid: bool `[H, W]`; False where there is no data. None: every finite value is valid.
+        span: what levels 0 and 255 stand for; None for `RANGES[band]`.
 
     Returns:
         uint8 `[H, W]`: 1 to 255 where there is data, 0 elsewhere.
     """
-    span = RANGES[band]
+    span = RANGES[band] if span is None else span
     known = np.isfinite(values) if valid is None else valid & np.isfinite(values)
     physical: NDArray[np.float32] = np.where(known, values, span.low).astype(np.float32)
     levels = np.round((physical - span.low) * np.float32(255 / (span.high - span.low)))
@@ -116,6 +122,28 @@ def compose(bands: Mapping[str, NDArray[np.uint8]], groups: Sequence[BandGroup])
     """
     empty = np.zeros_like(next(iter(bands.values())))
     return np.ascontiguousarray(np.dstack([bands.get(band, empty) for group in groups for band in group.bands]))
+
+
+def absent_groups(pixels: NDArray[np.uint8], groups: Sequence[BandGroup]) -> tuple[str, ...]:
+    """Names of the groups that a model's input lacks, by the rule of the deployed graph.
+
+    A model of one group lacks none, and an input without any is a dark picture: both give nothing.
+
+    Args:
+        pixels: uint8 `[H, W, channels]`.
+    """
+    if len(groups) == 1:
+        return ()
+    present = present_groups(pixels[None], groups)[0]
+    return tuple(group.name for group, there in zip(groups, present, strict=True) if not there) if present.any() else ()
+
+
+def present_bands(sample: NDArray[np.uint8], groups: Sequence[BandGroup], absent: Sequence[str]) -> NDArray[np.uint8]:
+    """The columns of a sample of pixels, uint8 `[pixels, channels]`, that belong to groups which are there."""
+    if not absent:
+        return sample
+    kept = [group.name not in absent for group in groups for _ in group.bands]
+    return np.ascontiguousarray(sample[:, kept])
 
 
 def present_groups(images: NDArray[np.uint8], groups: Sequence[BandGroup]) -> NDArray[np.float32]:

@@ -128,6 +128,7 @@ class FrameResult:
         known: how much the picture resembles the training images, 0 to 1; None if the model has no such output.
         reason: why no head has a label, one of `REASONS`; None if the heads have labels.
         bundle: short hash of the bundle (see `Bundle.short_hash`); None for an engine without a bundle.
+        absent: the model's band groups that the frame lacks, such as `("sar",)`.
     """
 
     frame: Frame
@@ -139,6 +140,7 @@ class FrameResult:
     known: float | None = None
     reason: str | None = None
     bundle: str | None = None
+    absent: tuple[str, ...] = ()
 
     @property
     def seq(self) -> int:
@@ -198,6 +200,8 @@ class FrameResult:
             "reason": self.reason,
             "predictions": {name: answer.to_dict() for name, answer in self.predictions.items()},
         }
+        if self.absent:
+            record["absent"] = list(self.absent)
         if self.frame.pose is not None:
             pose = self.frame.pose
             record["pose"] = {name: getattr(pose, name) for name in pose.__slots__}
@@ -265,19 +269,21 @@ def assemble(
     quality: tuple[str, ...],
     deadline_s: float = float("inf"),
     bundle: str | None = None,
+    absent: tuple[str, ...] = (),
 ) -> FrameResult:
     """Decode every head of one frame, or withhold every label; see `no_label_reason`.
 
     Args:
         deadline_s: from capture to the complete result; later results are marked `late`.
         bundle: short hash of the bundle of the engine.
+        absent: band groups that the frame lacks.
     """
     reason = no_label_reason(spec, rows, quality)
     predictions = {head.name: decode(head, rows[head.name], withhold=reason is not None) for head in spec.heads}
     known = None if spec.known is None else float(rows[KNOWN][0])
     now = time.monotonic_ns()
     late = now - frame.captured_ns > deadline_s * 1e9
-    return FrameResult(frame, predictions, engine_ms, now, quality, late, known, reason, bundle)
+    return FrameResult(frame, predictions, engine_ms, now, quality, late, known, reason, bundle, absent)
 
 
 def no_label_reason(spec: ModelSpec, rows: Probabilities, quality: tuple[str, ...]) -> str | None:

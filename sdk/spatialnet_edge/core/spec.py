@@ -35,6 +35,7 @@ RESERVED = frozenset(
         "quality",
         "late",
         "bundle",
+        "absent",
         "predictions",
         "to_dict",
         "known",

@@ -10,9 +10,10 @@ from typing import Any, TypeAlias, final
 from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.frames import Frame, Skipped
 from spatialnet_edge.core.redaction import redacted
+from spatialnet_edge.core.spec import BandGroup
 from spatialnet_edge.runtime.options import StreamOptions
 from spatialnet_edge.sources.iterable import IterableSource
-from spatialnet_edge.sources.registry import DEVICES, Source, open_source, parse_uri
+from spatialnet_edge.sources.registry import DEVICES, GivesBands, Source, open_source, parse_uri
 from spatialnet_edge.sources.supervised import Report, SupervisedSource, Timeouts
 
 SourceLike: TypeAlias = "str | os.PathLike[str] | int | Source | Iterable[Any]"
@@ -64,6 +65,11 @@ class NamedSource:
     def __iter__(self) -> Iterator[Frame | Skipped]:
         for item in self._source:
             yield replace(item, source=self.uri) if isinstance(item, Frame) else item
+
+    def for_groups(self, groups: tuple[BandGroup, ...]) -> None:
+        """See `GivesBands`; nothing for a source that gives colour alone."""
+        if isinstance(self._source, GivesBands):
+            self._source.for_groups(groups)
 
     def close(self) -> None:
         self._source.close()

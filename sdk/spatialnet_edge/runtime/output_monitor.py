@@ -23,6 +23,7 @@ class Inferred:
 
     Attributes:
         checksum: of a sample of the engine's input pixels.
+        absent: the model's band groups that the frame lacks.
     """
 
     frame: Frame
@@ -31,6 +32,7 @@ class Inferred:
     engine_ms: float
     checksum: int = 0
     invalid: InvalidOutput | None = None
+    absent: tuple[str, ...] = ()
 
 
 @final

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from spatialnet_edge.core.bands import absent_groups, present_bands
 from spatialnet_edge.core.errors import EngineError, InvalidOutput
 from spatialnet_edge.core.frame_queue import FrameQueue, parse_policy
 from spatialnet_edge.core.frames import Frame, preprocess, quality, sampled
@@ -112,7 +113,15 @@ class Pipeline:
         inferred = self._infer(frame)
         if inferred.invalid is not None:
             raise inferred.invalid
-        return assemble(self.engine.spec, frame, inferred.rows, inferred.engine_ms, inferred.quality, bundle=self.bundle)
+        return assemble(
+            self.engine.spec,
+            frame,
+            inferred.rows,
+            inferred.engine_ms,
+            inferred.quality,
+            bundle=self.bundle,
+            absent=inferred.absent,
+        )
 
     def run(self, source: Source, sinks: Sequence[Sink]) -> FrameStats:
         """Run the source to its end and write every result to every sink."""
@@ -150,8 +159,9 @@ class Pipeline:
                     refused = no_label_reason(self.engine.spec, inferred.rows, inferred.quality) is not None
                     rows = inferred.rows if refused else smoother.update(inferred.rows, frame.seconds)
                     result = assemble(
-                        self.engine.spec, frame, rows, inferred.engine_ms, inferred.quality, self.deadline_s, self.bundle
-                    )
+                        self.engine.spec, frame, rows, inferred.engine_ms, inferred.quality, self.deadline_s, self.bundle,
+                        inferred.absent,
+                    )  # fmt: skip
                     if result.late and self.drop_late:
                         self.ledger.skip("late")
                         continue
@@ -221,12 +231,14 @@ class Pipeline:
     def _infer(self, frame: Frame) -> Inferred:
         pixels = preprocess(frame, self.engine.spec.input)
         sample = sampled(pixels)
-        flags = quality(sample)
+        groups = self.engine.spec.input.groups
+        absent = absent_groups(pixels, groups)
+        flags = quality(present_bands(sample, groups, absent))
         start = time.perf_counter()
         try:
             outputs = self.engine.infer(pixels[None])
         except InvalidOutput as error:
-            return Inferred(frame, {}, flags, (time.perf_counter() - start) * 1e3, invalid=error)
+            return Inferred(frame, {}, flags, (time.perf_counter() - start) * 1e3, invalid=error, absent=absent)
         engine_ms = (time.perf_counter() - start) * 1e3
         rows: dict[str, NDArray[np.float32]] = {name: values[0] for name, values in outputs.items()}
-        return Inferred(frame, rows, flags, engine_ms, zlib.adler32(sample.data))
+        return Inferred(frame, rows, flags, engine_ms, zlib.adler32(sample.data), absent=absent)

@@ -26,6 +26,7 @@ from spatialnet_edge.runtime.pipeline import Hooks, Pipeline
 from spatialnet_edge.runtime.selection import read_selection
 from spatialnet_edge.runtime.stream import Stream
 from spatialnet_edge.sources.pose import PoseAt, PosedSource
+from spatialnet_edge.sources.registry import GivesBands
 from spatialnet_edge.sources.supervised import Report, SupervisedSource, ignore_event
 
 DEFAULT_OPTIONS = StreamOptions()
@@ -96,6 +97,8 @@ class Session:
         opened = open_input(source, options, told, name)
         device = opened if isinstance(opened, SupervisedSource) else None
         try:
+            if isinstance(opened, GivesBands):
+                opened.for_groups(self.engine.spec.input.groups)
             if pose is not None:
                 opened = PosedSource(opened, pose)
             wait = opened.live if options.wait is None else options.wait

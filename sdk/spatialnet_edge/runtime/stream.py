@@ -73,11 +73,17 @@ class Teardown:
 
 
 def emit(
-    pipeline: Pipeline, source: Source, sinks: Sequence[QueuedSink], teardown: Teardown
+    pipeline: Pipeline, source: Source, sinks: Sequence[QueuedSink], teardown: Teardown, report: Report
 ) -> Generator[FrameResult, None, None]:
     """Yield the results of a source after writing each one to every sink."""
+    reported: set[tuple[str, ...]] = {()}
     try:
         for result in pipeline.stream(source):
+            if result.absent not in reported:
+                reported.add(result.absent)
+                report(
+                    "source", f"{source.uri}: no data for {', '.join(result.absent)}; such frames are answered without them"
+                )
             for sink in sinks:
                 sink.write(result)
             yield result
@@ -113,7 +119,7 @@ class Stream:
             pipeline.hooks = ticking(pipeline.hooks, StallMonitor(self.name, self.stats, report))
         self._teardown = Teardown(source, pipeline, sinks)
         self._results = emit(
-            pipeline, source, sinks, self._teardown
+            pipeline, source, sinks, self._teardown, report
         )  # has no reference to this object, which avoids a reference cycle
         close_at_exit(self)
 

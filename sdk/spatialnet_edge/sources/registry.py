@@ -7,8 +7,9 @@
 | `folder/` | every image below it, in order of name |
 | `0`, `/dev/video2`, `/dev/v4l/by-id/…` | a camera (extra `opencv`); `?size=1280x720&fps=30&format=MJPG` chooses its mode |
 | `rtsp://…`, `http://…` | a network stream (extra `video`) |
-| `scene:S2.tif?tile=256` | the tiles of a georeferenced raster, or of all below a folder, each with its footprint (extra
-`geo`) | | `gst:PIPELINE` | a GStreamer pipeline that ends before the sink |
+| `scene:S2.tif?tile=256` | the tiles of a georeferenced raster, or of all below a folder, each with its footprint (extra `geo`) |
+| `scene:S2.tif+S1.tif+DEM.tif` | the same of several rasters of one place |
+| `gst:PIPELINE` | a GStreamer pipeline that ends before the sink |
 | `synthetic:frames=300&size=640x480` | generated frames, for tests and benchmarks |
 | `faulty:ok*30,hang|ok*30` | a simulated camera with scripted faults, for tests |
 | `NAME:REST` | a source of an installed package, by the entry point `spatialnet_edge.sources` |
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 from spatialnet_edge.core.errors import SourceRefused
 from spatialnet_edge.core.frames import Frame, Skipped
 from spatialnet_edge.core.plugins import Plugin, known
+from spatialnet_edge.core.spec import BandGroup
 from spatialnet_edge.core.still_decoder import SUFFIXES, is_still
 
 
@@ -68,6 +70,19 @@ class DecodesInPlace(Protocol):
     """
 
     place: Callable[[tuple[int, ...]], NDArray[np.uint8] | None] | None
+
+
+@runtime_checkable
+class GivesBands(Protocol):
+    """A source that knows the names of its bands, and gives those of a model in the model's order."""
+
+    def for_groups(self, groups: tuple[BandGroup, ...]) -> None:
+        """Give the bands of these groups from now on; a band that is not there is zero.
+
+        Raises:
+            SourceRefused: the source has none of them.
+        """
+        ...
 
 
 SOURCES: dict[str, Plugin] = {

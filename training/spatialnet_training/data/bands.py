@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spatialnet_edge.core.bands import GROUPS, RANGES, SENTINEL_2, compose, quantise, slope
-from spatialnet_edge.core.errors import MissingExtra, UsageError
+from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.pixels import decode_rgb
 from spatialnet_edge.core.spec import RGB, BandGroup
+from spatialnet_training.data.tiff_files import read_named, tiff_array
 
 
 def synthetic_thermal(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -55,22 +54,25 @@ def decode(
 ) -> NDArray[np.uint8] | None:
     """Decode a file to the bands of `groups`: uint8 `[H, W, bands]`; None if it is not an image.
 
-    A photograph has red, green and blue; a TIFF of 13 bands is from Sentinel-2. A missing group is derived if possible,
-    otherwise it is zero, which means "absent".
+    A photograph has red, green and blue. A TIFF has the bands that it names; a TIFF of 13 bands without names is from Sentinel-2.
+    A missing group is derived if possible, otherwise it is zero, which means "absent".
 
     If colour suffices, OpenCV reads first, as in the runtime's sources: it supports every TIFF compression, but at most four
     bands.
 
     Args:
-        layout: of a TIFF with measured bands; None: derived from the number of bands.
+        layout: of a TIFF with measured bands; None: the names in the file, or else derived from the number of bands.
         metres_per_pixel: of a TIFF with elevation, to compute the slope.
+
+    Raises:
+        DataRefused: a TIFF names a band whose values cannot be converted.
     """
     if layout is not None:
         bands = read_measured(encoded, layout, metres_per_pixel)
     else:
         colour_is_enough = all(group.name in DERIVED or set(group.bands) <= set(RGB.bands) for group in groups)
         first, second = (read_colour, read_tiff) if colour_is_enough else (read_tiff, read_colour)
-        bands = first(encoded) or second(encoded)
+        bands = read_named(encoded) or first(encoded) or second(encoded)
     if not bands:
         return None
     if "red" in bands:
@@ -86,10 +88,6 @@ def read_colour(encoded: bytes) -> dict[str, NDArray[np.uint8]] | None:
     except ValueError:
         return None
     return {name: image[..., index] for index, name in enumerate(RGB.bands)}
-
-
-def is_tiff(encoded: bytes) -> bool:
-    return encoded[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def read_tiff(encoded: bytes) -> dict[str, NDArray[np.uint8]] | None:
@@ -116,28 +114,3 @@ def read_measured(encoded: bytes, layout: Layout, metres_per_pixel: float | None
     if "elevation" in physical and metres_per_pixel is not None:
         physical["slope"] = slope(physical["elevation"], metres_per_pixel)
     return {name: quantise(values, name) for name, values in physical.items() if name in RANGES}
-
-
-def tiff_array(encoded: bytes) -> NDArray[Any] | None:
-    """The pixels of a TIFF, `[H, W, bands]`; None if it is not a TIFF or has another number of dimensions.
-
-    Raises:
-        MissingExtra: tifffile is not installed.
-    """
-    if not is_tiff(encoded):
-        return None
-    try:
-        import tifffile
-    except ModuleNotFoundError as error:
-        raise MissingExtra("tifffile", "optimize") from error
-    try:
-        image = np.asarray(tifffile.imread(io.BytesIO(encoded)))
-    except (ValueError, IndexError, tifffile.TiffFileError):
-        return None
-    if image.ndim == 2:
-        image = np.repeat(image[..., None], 3, axis=2)
-    if image.ndim != 3:
-        return None
-    if image.shape[0] in (3, 4, 13) and image.shape[2] not in (3, 4, 13):
-        image = image.transpose(1, 2, 0)  # planar: bands first
-    return image

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from spatialnet_edge.core.errors import DataRefused, UsageError
 from spatialnet_edge.core.spec import ModelSpec
+from spatialnet_training.data.measured_sets import MEASURED, head_of
 
 FILES = {"eurosat": "eurosat_rgb.zip", "ucmerced": "ucmerced.zip", "rsscn7": "rsscn7.zip", "aid": "aid_multilabel.zip"}
 """Data set to its file below the data root."""
@@ -25,16 +26,17 @@ def data_sets(root: Path, only: str = "") -> dict[str, Path]:
     """The paths of data sets by name.
 
     Args:
-        only: names, comma-separated; empty: all.
+        only: names, comma-separated, also those of sets with measured bands; empty: all colour sets.
 
     Raises:
         UsageError: no such data set.
         DataRefused: its file is missing.
     """
     names = [name.strip() for name in only.split(",") if name.strip()] or [*FILES]
-    if unknown := [name for name in names if name not in FILES]:
-        raise UsageError(f"no data set '{unknown[0]}'; available: {', '.join(FILES)}")
-    paths = {name: root / FILES[name] for name in names}
+    files = FILES | {name: row.file for name, row in MEASURED.items()}
+    if unknown := [name for name in names if name not in files]:
+        raise UsageError(f"no data set '{unknown[0]}'; available: {', '.join(files)}")
+    paths = {name: root / files[name] for name in names}
     for path in paths.values():
         if not path.exists():
             raise DataRefused(f"{path}: no such file; give the folder that holds the data sets with --data-root")
@@ -44,4 +46,5 @@ def data_sets(root: Path, only: str = "") -> dict[str, Path]:
 def learnt(specs: Sequence[ModelSpec]) -> list[str]:
     """The data sets for which every one of these models has a head."""
     heads = [{head.name for head in spec.heads} for spec in specs]
-    return [name for name in FILES if all(f"land_use_{name}" in each for each in heads)]
+    measured = [name for name, row in MEASURED.items() if row.head is not None]
+    return [name for name in (*FILES, *measured) if all(head_of(name) in each for each in heads)]

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from spatialnet_edge.core.errors import DataRefused
 from spatialnet_edge.core.spec import RGB, BandGroup
-from spatialnet_training.data.bands import SENTINEL_2, decode, is_tiff
+from spatialnet_training.data.bands import SENTINEL_2, decode
+from spatialnet_training.data.tiff_files import is_tiff, named_bands
 
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_DEPTH_AT = 24
@@ -39,12 +40,13 @@ def decode_with_range(
     if not encoded:
         return None
     depth = deep_type(encoded)
-    if depth is None:
+    if depth is None or (value_range is None and named_bands(encoded)):
         return decode(encoded, groups)
     if value_range is None:
         raise DataRefused(
             f"{name}: its pixels are {depth}; expected 8 bits per channel; give the values for black and white with "
-            "--range LOW,HIGH, such as --range 0,4095 for a 12-bit sensor or --range 0,1 for reflectances"
+            f"--range LOW,HIGH, such as --range 0,4095 for a 12-bit sensor or --range 0,1 for reflectances, or name its "
+            f"bands in the file (GDAL's band descriptions, such as B04, nir or VV): they then go by their physical ranges"
         )
     pixels = read_deep(encoded)
     return None if pixels is None else bands_of(name, scaled(pixels, value_range), groups)

@@ -22,11 +22,13 @@ from numpy.typing import NDArray
 
 from spatialnet_edge.core.errors import DataRefused
 from spatialnet_edge.core.spec import BandGroup
+from spatialnet_training.data.bands import decode
 from spatialnet_training.data.dataset_options import DEFAULTS, DatasetOptions
 from spatialnet_training.data.deep_pixels import decode_with_range
 from spatialnet_training.data.file_tree import Tree, Unused
 from spatialnet_training.data.folder_layout import OBJECTS, SPLITS, folders_that_may_be_classes, place, rooted
 from spatialnet_training.data.groups import groups_of
+from spatialnet_training.data.measured_sets import measured_file
 from spatialnet_training.data.splits import TEST, TRAIN, VAL, hold_out, split_name, val_quota
 from spatialnet_training.data.table_formats import is_table, rows_of
 from spatialnet_training.data.tables import (
@@ -127,9 +129,13 @@ class LabelledImages:
     def decode(self, file: str, encoded: bytes, groups: tuple[BandGroup, ...]) -> NDArray[np.uint8] | None:
         """Decode one image with the value range of the data set: uint8 `[H, W, bands]`; None if it is not an image.
 
+        A published set of measured bands (`MEASURED`) is read by its layout.
+
         Raises:
-            DataRefused: it has more than 8 bits and no range is given.
+            DataRefused: it has more than 8 bits, and neither a range nor names of bands are given.
         """
+        if (row := measured_file(self.tree.path)) is not None:
+            return decode(encoded, groups, row.layout, row.metres_per_pixel)
         return decode_with_range(f"{self.tree.path}: {file}", encoded, groups, self.options.value_range)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from spatialnet_edge.core.spec import Multiclass
 from spatialnet_training.data.bands import SENTINEL_2_LAYOUT, Layout
@@ -69,6 +69,19 @@ MEASURED: dict[str, MeasuredSet] = {
         taxonomy="eurosat",
     ),
 }
+
+
+def measured_file(path: Path) -> MeasuredSet | None:
+    """The set whose zip this is, by its file name; None for any other file."""
+    return next((row for row in MEASURED.values() if row.file == path.name), None)
+
+
+def head_of(data_set: str) -> str:
+    """The head that a data set's classes label."""
+    row = MEASURED.get(data_set)
+    if row is None:
+        return f"land_use_{data_set}"
+    return row.head.name if row.head is not None else f"land_use_{row.taxonomy}"
 
 
 def scene_of(path: str) -> str:

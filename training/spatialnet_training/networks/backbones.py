@@ -33,6 +33,9 @@ from spatialnet_training.networks.layers import Block, GroupEmbedding, Residual,
 STRIDE = 16
 """Side of a token's cell in pixels."""
 
+HYBRID = "spatialnet-vit+tf_efficientnet_lite0"
+"""Names the published encoder behind the first stages of a convolutional network, such as one with ImageNet weights."""
+
 TRUNK = "timm-trunk"
 """Prefix for a timm network without the layers between its last stage and its classifier."""
 
@@ -110,13 +113,18 @@ class Encoder(nn.Module):
     Args:
         groups: the bands of the input.
         size: side of the square input in pixels, a multiple of 16; the position embeddings are learned on its grid.
+        stem: makes cells `[N, width, h, w]` of pixels and presence, in the place of the shape's own stem.
     """
 
-    def __init__(self, shape: EncoderShape, groups: tuple[BandGroup, ...], size: int) -> None:
+    embedding: nn.Module
+
+    def __init__(self, shape: EncoderShape, groups: tuple[BandGroup, ...], size: int, stem: nn.Module | None = None) -> None:
         super().__init__()
         self.width = shape.width
         self.head_queries = shape.head_queries
-        if shape.stem:
+        if stem is not None:
+            self.embedding, self.stem = stem, nn.Sequential()
+        elif shape.stem:
             first, *others = shape.stem
             self.embedding = GroupEmbedding(groups, first, kernel=3, stride=2, bias=False)
             rest: list[nn.Module] = [nn.BatchNorm2d(first), nn.ReLU()]
@@ -155,10 +163,11 @@ class Encoder(nn.Module):
 
 
 def build_backbone(name: str, groups: tuple[BandGroup, ...], size: int, weights: str = "") -> nn.Module:
-    """Build a `Backbone` by its name: a preset, `timm:NAME`, or `timm-trunk:NAME` for only the stages of that network.
+    """Build a `Backbone` by its name: a preset, `PRESET+NAME` for a preset behind the first stages of a convolutional timm network,
+    `timm:NAME`, or `timm-trunk:NAME` for only the stages of that network.
 
     Args:
-        weights: of a timm network: a local file, `hub` (timm downloads them), or empty (random).
+        weights: of a timm network: a local file, `hub` (timm downloads them), or empty (random). A stem takes files.
 
     Raises:
         UsageError: unknown preset or network, or the weights do not match.
@@ -169,9 +178,15 @@ def build_backbone(name: str, groups: tuple[BandGroup, ...], size: int, weights:
         from spatialnet_training.networks.timm_backbone import TimmBackbone
 
         return TimmBackbone(network, groups, size, weights, trunk=source == TRUNK)
-    if name not in PRESETS | ABLATED:
+    preset, plus, stem = name.partition("+")
+    if preset not in PRESETS | ABLATED:
         raise UsageError(
-            f"no preset '{name}'; available: {', '.join(PRESETS)}, timm:NAME for any timm network, and {TRUNK}:NAME "
-            "for only its stages"
+            f"no preset '{preset}'; available: {', '.join(PRESETS)}, {HYBRID} for one behind a convolutional network of timm, "
+            f"timm:NAME for any timm network, and {TRUNK}:NAME for only its stages"
         )
-    return Encoder((PRESETS | ABLATED)[name], groups, size)
+    shape = (PRESETS | ABLATED)[preset]
+    if not plus:
+        return Encoder(shape, groups, size)
+    from spatialnet_training.networks.timm_stem import TimmStem
+
+    return Encoder(shape, groups, size, TimmStem(stem, groups, shape.width, weights))

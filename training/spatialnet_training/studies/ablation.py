@@ -24,6 +24,7 @@ from spatialnet_training.data.dataset_registry import data_sets
 from spatialnet_training.data.datasets import TrainingData, load_published
 from spatialnet_training.loop.training_run import LOG, stored_side, train
 from spatialnet_training.plots import read_log
+from spatialnet_training.studies.intervals import over_seeds
 
 BASE = "as it is"
 
@@ -70,12 +71,18 @@ def compare(base: TrainConfig, data: TrainingData, out: Path, seeds: int) -> Ite
         yield Outcome(name, tuple(found))
 
 
+def gain(outcome: Outcome, base: Outcome) -> str:
+    """Points against the base, with Student's interval of 95 % over the pairs of runs with one seed."""
+    found = over_seeds(100 * (np.array(outcome.accuracies) - np.array(base.accuracies)))
+    bounds = "" if outcome is base or len(base.accuracies) < 2 else f" ({found.low:+.1f} to {found.high:+.1f})"
+    return f"{found.mean:+.1f}{bounds}"
+
+
 def markdown(outcomes: Sequence[Outcome]) -> str:
-    base = outcomes[0].mean
     lines = ["| variant | accuracy % | against the first line | each seed |", "|---|---|---|---|"]
     for each in outcomes:
         seeds = ", ".join(f"{100 * value:.1f}" for value in each.accuracies)
-        lines.append(f"| {each.name} | {100 * each.mean:.1f} | {100 * (each.mean - base):+.1f} | {seeds} |")
+        lines.append(f"| {each.name} | {100 * each.mean:.1f} | {gain(each, outcomes[0])} | {seeds} |")
     return "\n".join(lines) + "\n"
 
 
@@ -83,7 +90,7 @@ def ablate(
     data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets.")],
     config: Annotated[str, typer.Option(help="Configuration of the run to vary.")] = "ablation",
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override the configuration: key=value.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs per variant.")] = 2,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs per variant.")] = 3,
     out: Annotated[Path, typer.Option(help="Folder for the runs and the table, ablation.md.")] = Path("runs/ablation"),
 ) -> None:
     """Train short runs with one change each, and print the effect of each change."""
@@ -97,7 +104,7 @@ def ablate(
         console.print(f"{outcome.name}: {outcome.mean:.1%}")
     table = Table("variant", "accuracy", "against the first line", title=f"{seeds} seeds, held-out training images")
     for each in outcomes:
-        table.add_row(each.name, f"{each.mean:.1%}", f"{100 * (each.mean - outcomes[0].mean):+.1f}")
+        table.add_row(each.name, f"{each.mean:.1%}", gain(each, outcomes[0]))
     printer().print(table)
     (out / "ablation.md").write_text(markdown(outcomes), encoding="utf-8")
     (out / "ablation.json").write_text(jsonlib.dumps({e.name: e.accuracies for e in outcomes}) + "\n", encoding="utf-8")

@@ -1,37 +1,49 @@
-"""Accuracy of a network with every subset of a data set's band groups."""
+"""Accuracy with every subset of a data set's bands: what each modality is worth.
+
+From one network that has learnt to do without some groups, and, with `--train-alone`, from networks and from random forests that
+never had more than the subset.
+"""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
-from rich.table import Table
 
 from spatialnet_edge.cli.printer import printer
 from spatialnet_edge.core.bands import present_groups
-from spatialnet_edge.core.errors import DataRefused, UsageError
+from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.output_paths import to_be_written
 from spatialnet_edge.core.spec import BandGroup
+from spatialnet_training.cli.configs import read_config
+from spatialnet_training.data.bands import groups_named
 from spatialnet_training.data.dataset_registry import data_sets
-from spatialnet_training.data.datasets import load_split
-from spatialnet_training.data.measured_sets import MEASURED
+from spatialnet_training.data.datasets import load_published, load_split
+from spatialnet_training.data.measured_sets import head_of
 from spatialnet_training.data.samples import Samples, judging_side
 from spatialnet_training.data.taxonomy import load_taxonomy
-from spatialnet_training.loop.trainer import WithPresence, accuracies, predict
+from spatialnet_training.loop.trainer import predict
 from spatialnet_training.networks.checkpoint import load_network
+from spatialnet_training.studies.modality_table import ALONE, FOREST, WITHHELD, Row, table, write
+from spatialnet_training.studies.trained_alone import Right, Study, forests_alone, networks_alone
 
 
 @dataclass(frozen=True, slots=True)
 class Subset:
-    """The accuracy of one head, 0 to 1, with only these groups."""
+    """The accuracy of one head, 0 to 1, when the network sees these groups alone.
+
+    Attributes:
+        right: which images are answered right, bool `[1, images]`.
+    """
 
     groups: tuple[str, ...]
     accuracy: float
+    right: Right
 
 
 def subsets(names: tuple[str, ...]) -> list[tuple[str, ...]]:
@@ -45,65 +57,84 @@ def groups_of(samples: Samples, groups: tuple[BandGroup, ...]) -> tuple[str, ...
     return tuple(group.name for group, there in zip(groups, present, strict=True) if there)
 
 
-def judge(checkpoint: Path, samples: Samples, size: int) -> list[Subset]:
-    """The accuracy for each subset of the groups that the images have; `samples` has targets for one head."""
+def judge(checkpoint: Path, samples: Samples, size: int, parts: tuple[BandGroup, ...] = ()) -> list[Subset]:
+    """The accuracy for each subset of the parts; `samples` has targets for one head.
+
+    Args:
+        parts: what is withheld; empty for the network's groups that the images have.
+    """
     network, spec, _ = load_network(checkpoint)
     (head,) = samples.targets
+    chosen = parts or groups_named(groups_of(samples, spec.input.groups))
     found: list[Subset] = []
-    for kept in subsets(groups_of(samples, spec.input.groups)):
-        seen = WithPresence(network, [group.name in kept for group in spec.input.groups])
-        found.append(Subset(kept, accuracies(predict(seen, samples, size, spec.input.groups), samples)[head]))
+    for kept in subsets(tuple(part.name for part in chosen)):
+        bands = [band for part in chosen if part.name in kept for band in part.bands]
+        logits = predict(network, with_bands(samples, spec.input.groups, bands), size, spec.input.groups)
+        right = logits[head].argmax(dim=1).numpy() == samples.targets[head]
+        found.append(Subset(kept, float(right.mean()), np.asarray(right)[None]))
     return found
 
 
-def head_of(data_set: str) -> str:
-    """The head of a data set's classes."""
-    row = MEASURED.get(data_set)
-    if row is None:
-        return f"land_use_{data_set}"
-    return row.head.name if row.head is not None else f"land_use_{row.taxonomy}"
-
-
-def source_of(root: Path, data_set: str) -> Path:
-    """The path of a data set below the data root.
-
-    Raises:
-        UsageError: no such data set.
-        DataRefused: its file is missing.
-    """
-    if data_set not in MEASURED:
-        return data_sets(root, data_set)[data_set]
-    path = root / MEASURED[data_set].file
-    if not path.exists():
-        raise DataRefused(f"{path}: no such file; give the folder that holds the data sets with --data-root")
-    return path
+def with_bands(samples: Samples, groups: Sequence[BandGroup], kept: Sequence[str]) -> Samples:
+    """The same samples with all other bands zero, as where a sensor gives nothing."""
+    mask = np.array([band in kept for group in groups for band in group.bands], np.uint8)
+    return replace(samples, images=[image * mask for image in samples.images])
 
 
 def modalities(
     checkpoint: Annotated[Path, typer.Argument(help="The folder of a run with several band groups.")],
     data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets.")],
     data_set: Annotated[str, typer.Option(help="The data set for the evaluation.")] = "eurosat",
+    parts: Annotated[
+        str, typer.Option(help="What is withheld, such as vv,vh; by default the groups that the data set has.")
+    ] = "",
+    train_alone: Annotated[
+        bool, typer.Option("--train-alone", help="Also train networks and random forests on each subset alone.")
+    ] = False,
+    seeds: Annotated[int, typer.Option(min=1, help="With --train-alone: runs of each subset.")] = 3,
+    config: Annotated[str, typer.Option(help="With --train-alone: the run that is repeated.")] = "modalities",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Override that configuration: key=value.")] = None,
+    out: Annotated[Path, typer.Option(help="With --train-alone: folder for the runs; the same one resumes.")] = Path(
+        "runs/modalities"
+    ),
     output: Annotated[
         Path | None, typer.Option("--json", callback=to_be_written, help="Also write the results to this file.")
     ] = None,
+    plot: Annotated[Path | None, typer.Option(callback=to_be_written, help="Draw them to this file (.png).")] = None,
 ) -> None:
     """Evaluate a network with missing band groups."""
     _, spec, _ = load_network(checkpoint)
     names = [group.name for group in spec.input.groups]
-    if len(names) < 2:
+    if len(names) < 2 and not parts:
         raise UsageError(f"{checkpoint}: has a single band group, {', '.join(names)}; nothing can be withheld")
     head = head_of(data_set)
     if head not in {each.name for each in spec.heads}:
         raise UsageError(f"{checkpoint}: has no head '{head}'; it has {', '.join(each.name for each in spec.heads)}")
-    source = {data_set: source_of(data_root, data_set)}
-    samples = load_split(source, load_taxonomy(), "val", judging_side(spec.input), spec.input.groups)
-    own = Samples(samples.images, {head: samples.targets[head]}, samples.data_set, samples.data_sets)
-    found = judge(checkpoint, own, spec.input.height)
-    table = Table("seen", "accuracy", title=f"{spec.name}, head {head}: {len(own)} validation images of {data_set}")
-    for each in found:
-        table.add_row(" + ".join(each.groups), f"{each.accuracy:.1%}")
-    printer().print(table)
-    if output is not None:
-        accuracy = {"+".join(each.groups): each.accuracy for each in found}
-        record = {"data_set": data_set, "head": head, "images": len(own), "accuracy": accuracy}
-        output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    source = data_sets(data_root, data_set)
+    own = only_head(load_split(source, load_taxonomy(), "val", judging_side(spec.input), spec.input.groups), head)
+    chosen = groups_named(tuple(part.strip() for part in parts.split(",") if part.strip()))
+    if unknown := [
+        band for part in chosen for band in part.bands if band not in [b for g in spec.input.groups for b in g.bands]
+    ]:
+        raise UsageError(f"--parts {parts}: this network takes no band '{unknown[0]}'")
+    found = judge(checkpoint, own, spec.input.height, chosen)
+    rows = [Row(each.groups, {WITHHELD: each.right}) for each in found]
+    if train_alone:
+        chosen = groups_named(found[0].groups)
+        base = read_config(config, tuple(set_ or ()))
+        data = load_published(source, judging_side(spec.input), chosen)
+        val = only_head(load_split(source, load_taxonomy(), "val", judging_side(spec.input), chosen), head)
+        data = replace(data, heads=tuple(each for each in data.heads if each.name == head))
+        data = replace(data, train=only_head(data.train, head), holdout=only_head(data.holdout, head))
+        study = Study(data_set, data, val, chosen, base, out, seeds)
+        for index, row in enumerate(rows):
+            printer(stderr=True).print(f"{row.name}: {index + 1} of {len(rows)}")
+            row.right[ALONE], row.right[FOREST] = networks_alone(study, row.kept), forests_alone(study, row.kept)
+            write(rows[: index + 1], data_set, head, output, None)
+    printer().print(table(rows, f"{spec.name}, head {head}: {len(own)} validation images of {data_set}"))
+    write(rows, data_set, head, output, plot)
+
+
+def only_head(samples: Samples, head: str) -> Samples:
+    """The same samples with the targets of one head."""
+    return replace(samples, targets={head: samples.targets[head]})

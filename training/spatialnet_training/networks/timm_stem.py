@@ -1,0 +1,72 @@
+"""The first stages of a convolutional network of timm as the stem of an encoder: the hybrid of Dosovitskiy et al. (2020, arXiv
+2010.11929, section 3.1), which may begin with ImageNet weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spatialnet_edge.core.errors import UsageError, first_line
+from spatialnet_edge.core.spec import BandGroup
+from spatialnet_training.networks.timm_backbone import create, import_timm, load_weights
+
+STRIDE = 16
+"""Pixels on each side of the cell of the stage that is taken."""
+
+
+class TimmStem(nn.Module):
+    """Normalised pixels to cells: the stages of a network up to a stride of 16, and a 1×1 convolution to the encoder's width.
+
+    Args:
+        name: of a convolutional network, as `timm.list_models()` has it.
+        width: of a cell.
+        weights: a local state dict of the whole network; empty for random ones. Those of three colours are inflated to more bands.
+
+    A group of bands that is absent is seen as its mean. `static` shapes: no layer depends on the image's size.
+
+    Raises:
+        UsageError: no such network, one without a stage of that stride, or weights that do not fit.
+        MissingExtra: timm is not installed.
+    """
+
+    def __init__(self, name: str, groups: tuple[BandGroup, ...], width: int, weights: str = "") -> None:
+        super().__init__()
+        self.bands = [len(group.bands) for group in groups]
+        timm = import_timm()
+        try:
+            network: Any = create(timm, name, 64, {"num_classes": 0, "in_chans": 3})
+            stages = [stage["reduction"] for stage in network.feature_info]
+            last = stages.index(STRIDE)
+        except (RuntimeError, AttributeError, KeyError, ValueError) as error:
+            raise UsageError(
+                f"timm's network '{name}' cannot be a stem ({first_line(error)}); give a convolutional one with a stage of stride "
+                f"{STRIDE}, such as tf_efficientnet_lite0"
+            ) from error
+        channels = int(network.feature_info[last]["num_chs"])
+        if weights:
+            load_weights(network, Path(weights))
+        network.prune_intermediate_layers([last], prune_norm=True)
+        inflate(network, sum(self.bands))
+        self.network = network
+        self.projection = nn.Conv2d(channels, width, 1)
+
+    def forward(self, x: Tensor, present: Tensor | None = None) -> Tensor:
+        """`x`: float `[N, bands, H, W]`; `present`: `[N, groups]` of 0 and 1. Returns `[N, width, H / 16, W / 16]`."""
+        if present is not None and len(self.bands) > 1:
+            x = x * present.to(x.dtype).repeat_interleave(torch.tensor(self.bands, device=x.device), dim=1)[:, :, None, None]
+        return self.projection(self.network.forward_features(x))
+
+
+@torch.no_grad()
+def inflate(network: nn.Module, bands: int) -> None:
+    """Give a network of three colours another number of bands: each filter is the colours' mean, scaled so that the sum over all
+    bands is the same (Carreira and Zisserman 2017, arXiv 1705.07750). Three bands stay as they are."""
+    if bands == 3:
+        return
+    first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))
+    mean = first.weight.mean(dim=1, keepdim=True)
+    first.weight = nn.Parameter((mean * (3 / bands)).repeat(1, bands, 1, 1))
+    first.in_channels = bands

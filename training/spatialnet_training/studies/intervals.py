@@ -1,0 +1,52 @@
+"""Intervals of 95 % for accuracies on few images and few seeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESAMPLES = 2000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A figure with the bounds of its interval of 95 %, all of 1."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{100 * self.mean:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"
+
+
+def over_images(right: NDArray[np.bool_] | NDArray[np.float64]) -> Interval:
+    """The mean over seeds and images, with the interval over images: which images there are is drawn again (bootstrap, Efron and
+    Tibshirani 1993). Seeds are not drawn again: three say little of all others, so their figures stand beside the interval.
+
+    Args:
+        right: `[seeds, images]`, or the difference of two such arrays; at least one image.
+    """
+    each = np.asarray(right, np.float64).mean(axis=0)
+    chance = np.random.default_rng(0)
+    drawn = each[chance.integers(0, len(each), (RESAMPLES, len(each)))].mean(axis=1)
+    low, high = np.quantile(drawn, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return Interval(float(each.mean()), float(low), float(high))
+
+
+def over_seeds(values: NDArray[np.float64]) -> Interval:
+    """The mean of one figure a seed, with Student's interval; endless for one seed.
+
+    Args:
+        values: `[seeds]`.
+    """
+    mean = float(values.mean())
+    if len(values) < 2:
+        return Interval(mean, -np.inf, np.inf)
+    from scipy.stats import t
+
+    half = float(t.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return Interval(mean, mean - half, mean + half)

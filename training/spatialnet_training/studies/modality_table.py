@@ -1,0 +1,100 @@
+"""What every subset of bands is worth, as a table, a plot and a record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from spatialnet_training.plots import plot_intervals
+from spatialnet_training.studies.intervals import Interval, over_images
+
+WITHHELD, ALONE, FOREST = "one network, others withheld", "trained on these alone", "random forest on these"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Which validation images are answered right with some parts of the bands.
+
+    Attributes:
+        kept: names of the parts.
+        right: how it was learnt to bool `[seeds, images]`: `WITHHELD`, and perhaps `ALONE` and `FOREST`.
+    """
+
+    kept: tuple[str, ...]
+    right: dict[str, NDArray[np.bool_]]
+
+    @property
+    def name(self) -> str:
+        return " + ".join(self.kept)
+
+    def interval(self, kind: str) -> Interval:
+        return over_images(self.right[kind])
+
+    @property
+    def cost_of_withholding(self) -> Interval | None:
+        """How much less the one network gets right than networks that never had more; None without those."""
+        if ALONE not in self.right:
+            return None
+        return over_images(self.right[ALONE].mean(axis=0, keepdims=True) - self.right[WITHHELD].mean(axis=0, keepdims=True))
+
+
+def seeds_text(right: NDArray[np.bool_]) -> str:
+    """The accuracy of each seed in per cent."""
+    return ", ".join(f"{100 * each:.1f}" for each in right.mean(axis=1))
+
+
+def kinds_of(rows: Sequence[Row]) -> list[str]:
+    return [kind for kind in (WITHHELD, ALONE, FOREST) if kind in rows[0].right]
+
+
+def table(rows: Sequence[Row], title: str) -> Table:
+    """For the terminal: accuracy with its interval, and each seed where there are several."""
+    made = Table("bands", *kinds_of(rows), title=title)
+    for row in rows:
+        made.add_row(row.name, *(cell(row, kind) for kind in kinds_of(rows)))
+    return made
+
+
+def cell(row: Row, kind: str) -> str:
+    right = row.right[kind]
+    return str(row.interval(kind)) + (f"; {seeds_text(right)}" if len(right) > 1 else "")
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The same for a page or a card."""
+    kinds = kinds_of(rows)
+    lines = [f"| bands | {' | '.join(kinds)} |", "|---" * (len(kinds) + 1) + "|"]
+    lines += [f"| {row.name} | {' | '.join(cell(row, kind) for kind in kinds)} |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def record(rows: Sequence[Row], data_set: str, head: str) -> dict[str, Any]:
+    """For `--json`: accuracy of each subset by how it was learnt, 0 to 1, with its interval and seeds."""
+    found: dict[str, Any] = {"data_set": data_set, "head": head, "images": rows[0].right[WITHHELD].shape[1]}
+    found["accuracy"] = {"+".join(row.kept): row.interval(WITHHELD).mean for row in rows}
+    for kind, name in ((WITHHELD, "withheld"), (ALONE, "trained_alone"), (FOREST, "random_forest")):
+        if kind in rows[0].right:
+            found[name] = {"+".join(row.kept): figures(row.right[kind]) for row in rows}
+    return found
+
+
+def figures(right: NDArray[np.bool_]) -> dict[str, Any]:
+    interval = over_images(right)
+    seeds = [round(float(each), 5) for each in right.mean(axis=1)]
+    return {"mean": round(interval.mean, 5), "low": round(interval.low, 5), "high": round(interval.high, 5), "seeds": seeds}
+
+
+def write(rows: Sequence[Row], data_set: str, head: str, output: Path | None, plot: Path | None) -> None:
+    """Write the record and the plot where they were asked for."""
+    if output is not None:
+        output.write_text(json.dumps(record(rows, data_set, head), indent=1) + "\n", encoding="utf-8")
+    if plot is not None:
+        series = {kind: [(i.mean, i.low, i.high) for i in (row.interval(kind) for row in rows)] for kind in kinds_of(rows)}
+        plot_intervals(plot, [row.name for row in rows], series, f"{data_set}: accuracy of {head}")

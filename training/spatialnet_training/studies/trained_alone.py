@@ -1,0 +1,133 @@
+"""Networks and forests that never had more than a subset of a data set's bands: what withholding is compared with.
+
+Every run and every figure is kept in a folder, so that an interrupted study goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from msgspec.structs import replace as altered
+from numpy.typing import NDArray
+
+from spatialnet_edge.core.hardware_info import cores
+from spatialnet_edge.core.spec import BandGroup
+from spatialnet_training.config import TrainConfig
+from spatialnet_training.data.bands import groups_named
+from spatialnet_training.data.datasets import TrainingData
+from spatialnet_training.data.samples import Samples
+from spatialnet_training.loop.trainer import predict
+from spatialnet_training.loop.training_run import train
+from spatialnet_training.networks.checkpoint import load_network
+
+TREES = 300
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+"""Of each band's levels over the image, beside mean and deviation."""
+
+Right = NDArray[np.bool_]
+"""Which validation images are answered right: `[seeds, images]`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """One data set, and how its subsets are learnt.
+
+    Attributes:
+        name: of the data set.
+        data: its training images, with every part.
+        val: its validation images, with every part, and targets for one head.
+        parts: band groups that are withheld, in channel order.
+        config: of the runs; data, groups and seed are put in.
+        folder: for the runs and their figures.
+        seeds: runs of each subset.
+    """
+
+    name: str
+    data: TrainingData
+    val: Samples
+    parts: tuple[BandGroup, ...]
+    config: TrainConfig
+    folder: Path
+    seeds: int
+
+    @property
+    def truth(self) -> NDArray[np.int64]:
+        """The right label of each validation image: int64 `[images]`."""
+        (values,) = self.val.targets.values()
+        return values.astype(np.int64)
+
+    @property
+    def head(self) -> str:
+        (name,) = self.val.targets
+        return name
+
+
+def sliced(samples: Samples, parts: Sequence[BandGroup], kept: Sequence[str]) -> Samples:
+    """The same samples with the bands of some parts alone."""
+    names = [part.name for part in parts for _ in part.bands]
+    channels = [index for index, name in enumerate(names) if name in kept]
+    return replace(samples, images=[np.ascontiguousarray(image[..., channels]) for image in samples.images])
+
+
+def networks_alone(study: Study, kept: tuple[str, ...]) -> Right:
+    """What networks get right that were trained on these parts alone, one a seed."""
+    return each_seed(study, kept, "network", one_network)
+
+
+def forests_alone(study: Study, kept: tuple[str, ...]) -> Right:
+    """The same of random forests on statistics of these parts' bands: the traditional features."""
+    return each_seed(study, kept, "forest", one_forest)
+
+
+def each_seed(study: Study, kept: tuple[str, ...], kind: str, make: Callable[[Study, tuple[str, ...], int], Right]) -> Right:
+    """One row a seed; what an earlier call has measured is read from the folder."""
+    rows: list[Right] = []
+    for seed in range(study.seeds):
+        path = run_folder(study, kept) / f"{kind}-{seed}.json"
+        if path.exists():
+            rows.append(np.array(json.loads(path.read_text(encoding="utf-8")), np.bool_))
+            continue
+        rows.append(make(study, kept, seed))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(rows[-1].astype(int).tolist()) + "\n", encoding="utf-8")
+    return np.stack(rows)
+
+
+def run_folder(study: Study, kept: tuple[str, ...]) -> Path:
+    return study.folder / study.name / "+".join(kept)
+
+
+def one_network(study: Study, kept: tuple[str, ...], seed: int) -> Right:
+    """Train on a subset, and say which validation images the network gets right: bool `[images]`."""
+    config = altered(study.config, name=f"{study.name} {'+'.join(kept)}", groups=kept, group_dropout=0.0, seed=seed)
+    train_images, holdout = (sliced(each, study.parts, kept) for each in (study.data.train, study.data.holdout))
+    data = replace(study.data, train=train_images, holdout=holdout)
+    checkpoint = train(config, data, run_folder(study, kept) / f"seed-{seed}", "modalities --train-alone")
+    network, spec, _ = load_network(checkpoint)
+    logits = predict(network, sliced(study.val, study.parts, kept), spec.input.height, groups_named(kept))
+    return np.asarray(logits[study.head].argmax(dim=1).numpy() == study.truth)
+
+
+def one_forest(study: Study, kept: tuple[str, ...], seed: int) -> Right:
+    """The same of a random forest (Breiman 2001)."""
+    from sklearn.ensemble import RandomForestClassifier
+
+    parts = [
+        np.stack([statistics(image) for image in sliced(each, study.parts, kept).images])
+        for each in (study.data.train, study.val)
+    ]
+    forest = RandomForestClassifier(TREES, random_state=seed, n_jobs=cores())
+    forest.fit(parts[0], study.data.train.targets[study.head])
+    return np.asarray(forest.predict(parts[1]) == study.truth)
+
+
+def statistics(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Mean, deviation and quantiles of each band: float32 `[7 × bands]`, for uint8 `[H, W, bands]`."""
+    pixels = image.reshape(-1, image.shape[2]).astype(np.float32)
+    return np.concatenate([pixels.mean(axis=0), pixels.std(axis=0), *np.quantile(pixels, QUANTILES, axis=0)]).astype(
+        np.float32
+    )
