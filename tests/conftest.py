@@ -1,4 +1,4 @@
-"""What every test may ask for: a tiny model that answers by brightness, real images, and the shared data sets where they are."""
+"""Common fixtures: a tiny model whose outputs depend on brightness, real images, and the shared data sets if present."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TINY = ModelSpec(
 
 
 def tiny_graph(spec: ModelSpec = TINY, gain: float = 0.05) -> bytes:
-    """A graph that looks at the mean of each band: `shade` from their sum, `bands` from each, `level` from their mean."""
+    """A graph of the mean of each band: `shade` from their sum, `bands` from each, `level` from their mean."""
     shade = np.array([[-gain, gain]] * 3, np.float32) / 3
     nodes = [
         helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
@@ -72,7 +72,7 @@ def tiny_graph(spec: ModelSpec = TINY, gain: float = 0.05) -> bytes:
 
 
 def lit(level: int, height: int = SIDE, width: int = SIDE) -> NDArray[np.uint8]:
-    """A picture whose mean is `level`, its halves two grey levels below and above: a flat one is no picture and gets no label."""
+    """A picture with the mean `level`, its halves two grey levels below and above, because a flat picture gets no label."""
     picture = np.full((height, width, 3), level, np.uint8)
     picture[:, : width // 2] -= 2
     picture[:, width - width // 2 :] += 2
@@ -135,7 +135,7 @@ def image_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def shared_data() -> Callable[[str], Path]:
-    """Path of a full data set; skips the test where it is absent."""
+    """Path of a full data set; skips the test if it is absent."""
 
     def find(name: str) -> Path:
         path = SHARED / name

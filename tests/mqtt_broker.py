@@ -23,7 +23,7 @@ def free_port() -> int:
 
 
 class Broker:
-    """Mosquitto where it is installed, else amqtt, as a process of its own that can be killed and started again."""
+    """Mosquitto if installed, otherwise amqtt, in a separate process that can be killed and restarted."""
 
     def __init__(self, folder: Path, port: int, tls_port: int, certificate: Path, key: Path) -> None:
         self.port, self.tls_port = port, tls_port
@@ -66,7 +66,7 @@ class Broker:
 
 
 def certify(folder: Path) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 that signs itself."""
+    """A self-signed certificate for 127.0.0.1."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec

@@ -1,4 +1,4 @@
-"""A service on the tiny model, a small disk, and what the tests of faults ask of them."""
+"""Fixtures of the fault tests: a service with the tiny model, and a small disk."""
 
 import errno
 import json
@@ -31,7 +31,7 @@ def records(folder: Path) -> list[int]:
 
 
 class Disk:
-    """`os.write` with so many bytes of room; takes at most `most` at once."""
+    """Simulates `os.write` on a disk with limited space; writes at most `most` bytes at once."""
 
     def __init__(self, room: int, most: int = 10**9) -> None:
         self.room, self.most = room, most
@@ -71,7 +71,7 @@ mark_good_s = 2.5
 
 @pytest.fixture
 def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A disk of its own, where this user may mount one; of 400 kB unless the test says otherwise."""
+    """A separate disk, if this user may mount one; 400 kB by default."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={getattr(request, 'param', '400k')}", "tmpfs", str(folder)]
@@ -82,7 +82,7 @@ def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]
 
 
 def fill(folder: Path) -> Path:
-    """A file that takes all the room there is."""
+    """A file that fills the disk."""
     path = folder / "hog"
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
     with suppress(OSError):

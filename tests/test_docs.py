@@ -1,4 +1,4 @@
-"""The documentation: every Python example runs, every public name has its place on the site."""
+"""The documentation: every Python example runs, every public name is documented."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""What cannot be written is found out before the work, whatever the command."""
+"""Every command checks its output files before the work."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the README shows is run, in an empty folder beside which the repository's samples lie."""
+"""The README's examples run in an empty folder with links to the repository's samples."""
 
 import re
 import shlex

@@ -37,7 +37,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with zipfile.ZipFile(archive) as source, zipfile.ZipFile(root / f"{name}.zip", "w") as target:
             files = [entry for entry in source.namelist() if entry.endswith(".jpg")]
             for entry in source.namelist():
-                # the samples are held-out images by their path; a new path puts them on both sides of that rule
+                # the samples are held-out images by their path; new paths give both held-out and other images
                 renamed = entry if entry.endswith(".csv") else entry.replace(".jpg", "_.jpg")
                 content = source.read(entry)
                 if entry == "objects.csv":
@@ -66,7 +66,7 @@ def write_set(folder: Path, name: str, classes: Mapping[str, int], bands: int, s
 
 
 def own_images(tmp_path: Path, broken: bool = True) -> Path:
-    """Two classes of the shipped samples as a user would lay them out, three copies under other names."""
+    """Two classes of the shipped samples in a typical user layout, three copies under other names."""
     with zipfile.ZipFile(SAMPLES / "eurosat.zip") as archive:
         for kind in ("Forest", "SeaLake"):
             (tmp_path / "mine" / kind).mkdir(parents=True)

@@ -1,10 +1,10 @@
-"""A fuzz target for every parser of bytes and text from outside: coverage-guided, by atheris.
+"""Coverage-guided fuzzing, by atheris, of every parser of untrusted bytes and text.
 
     pip install atheris -e .
     python tests/attacks/fuzz_parsers.py bundle -runs=1000000
 
-The first argument names a parser of `PARSERS`. Whatever the input is, a parser gives a value or raises the one kind of error that
-it promises; anything else ends the run and leaves the input in `crash-…`.
+The first argument names a parser of `PARSERS`. For any input, a parser returns a value or raises its
+documented error. Anything else ends the run and saves the input in `crash-…`.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ FRAME = encode_png(np.arange(192, dtype=np.uint8).reshape(8, 8, 3))
 ANSWERS = b'{"objects": [[0.1, 0.9], [0, 1], [1, 0], [0, 0], [1, 1], [0.5, 0.5], [0, 0.1], [0.2, 1]]}'
 FRAMES = tuple(f"golden/frame_{index:02d}.png" for index in range(8))
 GRAPH = bytes.fromhex("08 0a 3a 0b 0a 09 22 07 53 6f 66 74 6d 61 78")
-"""The smallest thing that is a graph: `ir_version` 10 and one node `Softmax`."""
+"""The smallest valid graph: `ir_version` 10 and one node `Softmax`."""
 
 
 def files(frame: bytes, expected: bytes) -> dict[str, bytes]:
-    """A bundle with right hashes, all of whose golden frames are `frame`."""
+    """A bundle with correct hashes; all golden frames are `frame`."""
     contents = {"model.onnx": GRAPH, "golden/expected.json": expected} | dict.fromkeys(FRAMES, frame)
     manifest = Manifest(
         format=1,
@@ -103,7 +103,7 @@ def open_whole(data: bytes) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Where a bundle's bytes lie: nowhere else."""
+    """Storage of a bundle in memory."""
 
     contents: Mapping[str, bytes]
 
@@ -115,7 +115,7 @@ class Memory:
 
 
 def open_golden(data: bytes) -> None:
-    """The first byte says whether the rest is a frame or the answers; sizes and hashes are right."""
+    """The first byte selects a frame or the golden outputs as the rest; sizes and hashes are correct."""
     frame, answers = (data[1:], ANSWERS) if data[:1] == b"\0" else (FRAME, data[1:])
     contents = {"model.onnx": GRAPH, "golden/expected.json": answers} | dict.fromkeys(FRAMES, frame)
     manifest = msgspec.structs.replace(MANIFEST_OF_SEED, files=file_records(contents))
@@ -127,7 +127,7 @@ def judge(data: bytes) -> None:
 
 
 def read_record(data: bytes) -> None:
-    """Whatever is taken as a record is small and has positions that are numbers."""
+    """Every accepted record is small, and its positions are numbers."""
     found = unpack(data)
     assert len(found.answers) * 16 < len(data)
 
@@ -139,7 +139,7 @@ def read_tunnel(data: bytes) -> None:
 
 
 def read_packets(data: bytes) -> None:
-    """Packets with a right CRC; the ground takes whatever comes, and its list is no longer than what came."""
+    """Packets with a correct CRC: the ground accepts any input, and its result is not larger than the input."""
     crc16, _ = crc_and_ccsds()
     packets = [
         part + crc16(part).to_bytes(2, "big") for start in range(0, len(data), 40) if (part := data[start : start + 40])
@@ -149,7 +149,7 @@ def read_packets(data: bytes) -> None:
 
 
 def read_journal(data: bytes) -> None:
-    """What comes out was written: it is a line with a right CRC in the input."""
+    """Every returned record is a line with a correct CRC in the input."""
     found = read_segment(data)
     assert all(to_line(text) in data for text in found.records)
     assert found.whole <= len(data)
@@ -176,7 +176,7 @@ def read_configuration(data: bytes) -> None:
 
 
 def read_slots(data: bytes) -> None:
-    """Two copies of the state, the second one whole: its serial is never forgotten."""
+    """Two copies of the state, the second one valid: its serial is never lost."""
     (FOLDER / COPIES[0]).write_bytes(data)
     assert read_state(FOLDER, used=True).accepted.get("tiny", 0) >= 7
 
@@ -186,9 +186,9 @@ class Parser:
     """One parser.
 
     Attributes:
-        read: takes the input.
-        allowed: what it may raise.
-        seeds: good inputs, from which the fuzzer starts.
+        read: parses the input.
+        allowed: exceptions that it may raise.
+        seeds: valid inputs for the start.
     """
 
     read: Callable[[bytes], object]

@@ -1,4 +1,4 @@
-"""Hostile and damaged bundles: each is refused with its own reason, before anything is parsed that need not be."""
+"""Hostile and damaged bundles: each is refused with its own reason, before unnecessary parsing."""
 
 import io
 import json
@@ -140,7 +140,7 @@ def test_a_duplicate_name_is_refused(tiny_path: Path, tmp_path: Path) -> None:
 
 
 def resign(bundle: Bundle, files: dict[str, bytes]) -> None:
-    """Make the manifest agree with changed files, as an attacker without a signature to forge would."""
+    """Update the manifest for changed files, as an attacker of an unsigned bundle can."""
     import msgspec
 
     for name, content in files.items():
@@ -238,7 +238,7 @@ def test_any_damage_to_a_bundle_is_found(tmp_path_factory: pytest.TempPathFactor
         opened = open_bundle(damaged)
     except SpatialNetError:
         return
-    # A flip in the zip's own padding (dates, versions) changes no file: everything read must be what was written.
+    # A flip in zip metadata (dates, versions) changes no file: all files must equal the written ones.
     reference = open_bundle(original)
     assert opened.sha256 == reference.sha256
     assert all(opened.read(record.path) == reference.read(record.path) for record in reference.manifest.files)

@@ -1,4 +1,4 @@
-"""Graphs, golden frames and numbers of a bundle whose maker is the enemy, with right hashes: refused before a library sees them."""
+"""Hostile graphs, golden frames and numbers with correct hashes: refused before a library parses them."""
 
 import io
 import json
@@ -33,7 +33,7 @@ OUTSIDE = "refers to data outside the bundle"
 
 
 def varint(value: int, padding: int = 0) -> bytes:
-    """A varint, `padding` bytes longer than it must be."""
+    """A varint that is `padding` bytes longer than necessary."""
     found = bytearray()
     while True:
         value, low = value >> 7, value & 0x7F
@@ -99,7 +99,7 @@ def test_external_data_is_found_wherever_it_is(spoil: Callable[[onnx.ModelProto]
 
 @pytest.mark.fault(52)
 def test_an_overlong_varint_is_refused() -> None:
-    """ONNX Runtime takes such lengths and values, and read the file outside."""
+    """ONNX Runtime accepts such lengths and values, and read the external file."""
     tensor = helper.make_tensor("v", TensorProto.FLOAT, [1], [1.0]).SerializeToString()
     entry = field(1, b"location", padding=1) + field(2, b"secret.bin")
     model = onnx.load_from_string(tiny_graph())
@@ -133,7 +133,7 @@ def test_other_formats_and_operators_that_read_files_are_refused(tmp_path: Path)
 
 @pytest.mark.fault(52)
 def test_external_data_is_refused_after_any_change() -> None:
-    """Changed bytes of a graph with external data: whatever parsers still take and call external, the walk refuses."""
+    """Random changes of a graph with external data: the walk refuses every graph that parsers accept and that is external."""
     model = onnx.load_from_string(tiny_graph())
     with_constant(model)
     good, rng = model.SerializeToString(), random.Random(3)
@@ -286,7 +286,7 @@ def test_golden_answers_that_are_not_possible_are_refused(tiny_copy: Bundle) -> 
 @pytest.mark.fault(22)
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "utf-8-sig"])
 def test_a_manifest_is_utf_8(tiny_copy: Bundle, encoding: str) -> None:
-    """Python's parser guesses other encodings, and the check of the depth does not see their brackets."""
+    """Python's parser guesses other encodings, whose brackets the depth check cannot read."""
     with pytest.raises(BundleError, match="cannot be read"):
         decode_manifest(encode_manifest(tiny_copy.manifest).decode().encode(encoding), "here")
 

@@ -1,4 +1,4 @@
-"""Names, labels and paths that a terminal, a table or a plot would obey are shown as they are."""
+"""Names, labels and paths with control characters or markup are escaped on terminals, in tables and in plots."""
 
 import json
 import os

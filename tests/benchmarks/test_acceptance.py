@@ -1,4 +1,5 @@
-"""`accept` on this computer's CPU: every check is made or skipped with its reason. `tests/cuda` runs it with a GPU's stand-in."""
+"""`accept` on this computer's CPU: every check is made or skipped with its reason. `tests/cuda` runs it with a GPU's
+stand-in."""
 
 import json
 from pathlib import Path
@@ -25,7 +26,7 @@ def test_the_cpu_is_accepted_and_what_needs_a_gpu_is_skipped(tmp_path: Path) -> 
     done = CliRunner().invoke(app, ["accept", "builtin:student", *options, *files])
     found = json.loads((tmp_path / "a.json").read_text())
     outcomes = {verdict["check"]: verdict["outcome"] for verdict in found["verdicts"]}
-    busy = {"soak"}  # its latency is not this test's subject: others may use the computer
+    busy = {"soak"}  # latency is not tested: other programs may use the computer
     skipped = {"layers", "trtexec", "wrong version", "failed capture", "out of memory"}
     assert {name for name, outcome in outcomes.items() if outcome == "skip"} == skipped
     assert {name for name, outcome in outcomes.items() if outcome == "fail"} <= busy, done.output
@@ -36,7 +37,7 @@ def test_the_cpu_is_accepted_and_what_needs_a_gpu_is_skipped(tmp_path: Path) -> 
 
 
 class Wrong:
-    """Gives every caller the answer of the frame before."""
+    """Returns the outputs of the previous frame."""
 
     def __init__(self) -> None:
         bundle = open_bundle("builtin:student")

@@ -1,4 +1,4 @@
-"""Energy from whatever a device can measure; here the programs and files that devices have are played."""
+"""Energy measurement with simulated programs and files of devices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`trtexec` beside our own measurement. `tests/cuda` runs the check itself on a stand-in of the driver."""
+"""`trtexec` compared with our own measurement. `tests/cuda` runs the check itself on a stand-in of the driver."""
 
 from pathlib import Path
 

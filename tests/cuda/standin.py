@@ -10,11 +10,11 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 NOT_SUPPORTED = 801
-"""`CUDA_ERROR_NOT_SUPPORTED`, the answer of every function of the driver that the stand-in does not model."""
+"""`CUDA_ERROR_NOT_SUPPORTED`, returned by every driver function that the stand-in does not implement."""
 
 
 def pycuda_extension() -> Path | None:
-    """pycuda's compiled module; None where pycuda is not installed. Importing it would need a driver already."""
+    """pycuda's compiled module; None if pycuda is not installed. It is not imported, because that needs a driver."""
     found = importlib.util.find_spec("pycuda")
     if found is None or found.origin is None:
         return None
@@ -22,9 +22,9 @@ def pycuda_extension() -> Path | None:
 
 
 def build_standin(folder: Path) -> Path:
-    """Compile `libcuda.c` as `libcuda.so.1` into a folder, which then goes to LD_LIBRARY_PATH.
+    """Compile `libcuda.c` to `libcuda.so.1` in a folder for LD_LIBRARY_PATH.
 
-    pycuda wants every function that it knows when it is loaded, so those that the stand-in lacks are added as refusals.
+    pycuda needs all of its driver functions at load, so missing ones are added; they return an error.
     """
     source = (HERE / "libcuda.c").read_text(encoding="utf-8")
     modelled = set(re.findall(r"^int (cu\w+)\(", source, re.MULTILINE))
@@ -43,5 +43,5 @@ def build_standin(folder: Path) -> Path:
 
 
 def compiler() -> str:
-    """The C compiler's path; empty where there is none."""
+    """The C compiler's path; empty if there is none."""
     return shutil.which("gcc") or shutil.which("cc") or ""

@@ -1,6 +1,6 @@
 """Runs the tests in `inside/` on a stand-in of NVIDIA's driver, with the real pycuda and the real cuda-bindings.
 
-Each runs in a process of its own: a process that has loaded a libcuda keeps it, and other tests must not see a GPU.
+Each one runs in a separate process, because a loaded libcuda stays loaded, and other tests must not find a GPU.
 """
 
 from __future__ import annotations

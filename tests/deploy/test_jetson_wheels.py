@@ -1,4 +1,4 @@
-"""What can be checked of the Jetson images without a board: every wheel resolves for aarch64 with Python 3.10 (JetPack 6) and 3.12
+"""Checks of the Jetson images without a board: every wheel resolves for aarch64 with Python 3.10 (JetPack 6) and 3.12
 (JetPack 7), the files that they copy are sent to Docker, and hadolint has nothing to say."""
 
 import re
@@ -22,7 +22,7 @@ IMAGES = {"3.10": ROOT / "deploy/jetson/Dockerfile.jetpack6", "3.12": ROOT / "de
 
 
 def requirements(python: str) -> list[str]:
-    """What the image's `pip install` line asks for: the runtime with some extras, and more, for one Python."""
+    """The requirements of the image's `pip install` line for one Python version."""
     from packaging.requirements import Requirement
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -2,9 +2,9 @@
 
     python tests/faults/crossed_answers.py ANSWERS
 
-Every engine has one set of output buffers, as a TensorRT plan has, and spoils them when it is closed. Each camera has grey levels
-of its own, and the tiny engine answers with the level, so that an answer of another camera, of a golden frame or of a closed
-engine shows.
+Every engine has one set of output buffers, like a TensorRT plan, and overwrites them when it is closed. Each camera has its
+own grey levels, and the tiny engine returns the level. So results of another camera, of a golden frame or of a closed engine
+are detected.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SWAP_EVERY_S = 0.02
 
 
 class OneSetOfBuffers:
-    """Every call writes into the same output arrays, and the GIL is free while it computes. Closed, the arrays are spoilt."""
+    """Every call writes into the same output arrays and releases the GIL while it computes. Closing overwrites the arrays."""
 
     reentrant = False
 
@@ -78,7 +78,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Count:
-    """What came out: answers, those that were another's, and what happened meanwhile."""
+    """Number of results, of crossed results, and of other events."""
 
     answers: int
     crossed: int

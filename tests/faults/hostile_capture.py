@@ -1,4 +1,4 @@
-"""A capture process that has been taken over: `python hostile_capture.py DESCRIPTOR TRICK`."""
+"""A compromised capture process: `python hostile_capture.py DESCRIPTOR TRICK`."""
 
 import array
 import fcntl
@@ -82,7 +82,7 @@ def play(channel: socket.socket, trick: str) -> None:
 
 
 def in_ring(channel: socket.socket, trick: str) -> None:
-    """Frames in a ring that is as it should be."""
+    """Frames in a valid ring."""
     match trick:
         case "slot -1":
             send(channel, encode(frame(slot=-1)))

@@ -1,10 +1,10 @@
-"""A million frames in a process of its own: what the runtime takes at the end that it did not take at the start.
+"""Soak test: a million frames in a separate process, with the growth of its resources.
 
     python tests/faults/soak.py FRAMES LEAK
 
 FRAMES go through a session: capture, policy, resize, a fast engine, smoothing, decoding, a bounded queue and a journal
-under a cap. LEAK bytes of each are kept on purpose. Prints one JSON object: growth of resident memory (bytes), of descriptors and
-of threads.
+under a cap. LEAK bytes per frame are leaked on purpose. Prints one JSON object: growth of resident memory (bytes), of
+descriptors and of threads.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SPEC = ModelSpec(
     heads=(Multilabel(name="shade", labels=("bright",), thresholds=(0.5,)),),
 )
 SETTLED = 50_000
-"""Frames until caches, pools and the allocator have what they need."""
+"""Number of warm-up frames for caches, pools and the allocator."""
 
 
 class Frames:
@@ -84,7 +84,7 @@ def main(frames: int, leak: int) -> None:
                 leaked.append(bytes(leak))
             if number == SETTLED:
                 before = taken(process)
-            elif number == last:  # while everything is still open, as it was at the first look
+            elif number == last:  # while everything is still open, as in the first measurement
                 after = taken(process)
         seconds = time.monotonic() - started
         session.close()

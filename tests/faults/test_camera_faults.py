@@ -1,4 +1,4 @@
-"""Cameras that fail, in every way that a camera can: the stream goes on, and every frame is accounted for."""
+"""Camera faults: the stream continues, and every frame is accounted for."""
 
 import gc
 import os
@@ -51,12 +51,12 @@ def test_a_camera_that_is_unplugged_comes_back(played: None) -> None:
     source, events = supervised("faulty:ok*5,lost|absent|ok*50")
     items = frames_of(source, 20)
     assert [kind for kind, _ in events] == ["camera_open", "camera_lost", "camera_absent", "camera_open"]
-    assert [item.seq for item in items] == list(range(20))  # one numbering over all its lives
+    assert [item.seq for item in items] == list(range(20))  # numbers continue over all restarts
 
 
 def test_messages_sent_before_a_capture_process_ended_are_read() -> None:
-    """Though it left a slot that was given back to it unread, which resets the connection (seen at the end of a recording, on a
-    computer with too much to do)."""
+    """The process ended with an unread release message, which resets the connection (observed at the end of a recording on a
+    busy computer)."""
     ours, theirs = socket_pair()
     ours.send(encode(Release(0, 5)))
     said = [SkippedMessage(39, "decode_error", "the last frame"), Ended()]
@@ -166,7 +166,7 @@ def test_frames_that_the_camera_lost_are_missed_not_captured() -> None:
 
 @pytest.mark.fault(11)
 def test_a_sink_that_keeps_frames_costs_frames_not_memory(played: None) -> None:
-    """The shared slots are all in use: the capture process says `overrun` and goes on as soon as one is free."""
+    """All shared slots are in use: the capture process reports `overrun` and continues as soon as one is free."""
     source, _ = supervised("faulty:ok*500")
     stream = iter(source)
     kept = [next(stream) for _ in range(SLOTS)]
@@ -197,7 +197,7 @@ def test_errors_are_raised_when_not_waiting(played: None) -> None:
 
 
 def test_pixels_through_shared_memory_are_the_pixels() -> None:
-    """A real video: what the runtime sees is what OpenCV decodes, bit for bit, and it is not a copy."""
+    """A real video: the runtime's pixels equal OpenCV's, bit for bit, without a copy."""
     source = SupervisedSource(str(CLIP), Timeouts(give_up="always"), live=False)
     direct = open_source(str(CLIP))
     for there, here, _ in zip(source, direct, range(40), strict=False):
@@ -229,7 +229,7 @@ def test_time_stamps_are_those_of_capture(played: None) -> None:
     stream = iter(source)
     next(stream)
     time.sleep(0.2)
-    waiting = next(stream)  # was taken while we slept
+    waiting = next(stream)  # was captured during the sleep
     source.close()
     assert isinstance(waiting, Frame)
     assert time.monotonic_ns() - waiting.captured_ns > 0.1e9
@@ -237,7 +237,8 @@ def test_time_stamps_are_those_of_capture(played: None) -> None:
 
 @pytest.mark.parametrize("cycles", [20])
 def test_losing_a_camera_again_and_again_leaves_nothing_behind(cycles: int, played: None) -> None:
-    """Processes, descriptors and threads are as before; `python -m spatialnet_benchmarks.camera_loss` does it a thousand times."""
+    """Processes, descriptors and threads are as before; `python -m spatialnet_benchmarks.camera_loss` does it a thousand
+    times."""
     process = psutil.Process()
     gc.collect()
     before = (process.num_fds(), threading.active_count(), len(process.children()))

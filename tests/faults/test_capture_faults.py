@@ -1,4 +1,4 @@
-"""A capture process that is taken over or broken, and one whose runtime dies: the runtime goes on, and nothing is left over."""
+"""A compromised or broken capture process, and one whose runtime ends: the runtime continues, and nothing is left behind."""
 
 import gc
 import os
@@ -42,11 +42,11 @@ TRICKS = {
     "slot in use": "slot 0, which is still in use",
     "numbers": "numbers went back",
 }
-"""What a capture process that was taken over does, and what is said of it."""
+"""Attack of a compromised capture process, and the reported reason."""
 
 
 def hostile_first(monkeypatch: pytest.MonkeyPatch, tricks: list[str]) -> None:
-    """The first capture processes play these tricks; then come real ones."""
+    """The first capture processes perform these attacks; later ones are real."""
     left = iter(tricks)
 
     def command(descriptor: int) -> list[str]:
@@ -58,7 +58,7 @@ def hostile_first(monkeypatch: pytest.MonkeyPatch, tricks: list[str]) -> None:
 
 @pytest.mark.fault(56)
 def test_a_compromised_capture_process_is_killed_and_restarted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of its tricks is a `camera_lost` with its reason; frames are looked at in the end, when memory may have shrunk."""
+    """Each attack is a `camera_lost` with its reason; frames are read at the end, when memory may have shrunk."""
     hostile_first(monkeypatch, list(TRICKS))
     process = psutil.Process()
     gc.collect()
@@ -74,12 +74,12 @@ def test_a_compromised_capture_process_is_killed_and_restarted(monkeypatch: pyte
     for (trick, said), (_, detail) in zip(TRICKS.items(), events[1::2], strict=False):
         assert said in detail, trick
     assert isinstance(items[-1], Frame)
-    assert items[-1].seq > max(item.seq for item in items[:-1])  # though numbers went back in the life before
+    assert items[-1].seq > max(item.seq for item in items[:-1])  # although numbers decreased before the restart
     assert sum(int(item.pixels.sum(dtype=np.int64)) for item in items if isinstance(item, Frame)) > 0
     items.clear()
     del item, source
     gc.collect()
-    assert process.num_fds() <= before  # no descriptor that came along is left open
+    assert process.num_fds() <= before  # no received descriptor is left open
 
 
 @pytest.mark.fault(56)
@@ -114,7 +114,7 @@ def test_an_invalid_frame_rate_of_a_driver_is_ignored() -> None:
 
 @pytest.mark.fault(65)
 def test_a_capture_process_ends_if_the_runtime_ended_before_its_start(tmp_path: Path) -> None:
-    """Killed a moment after the start of the capture process, which is then long from asking the kernel for a signal."""
+    """The runtime is killed right after the start of the capture process, before that requests its parent-death signal."""
     pid = os.fork()
     if pid == 0:
         source = SupervisedSource("faulty:slow")  # opening takes 60 s

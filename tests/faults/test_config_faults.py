@@ -1,4 +1,4 @@
-"""A typo in the configuration: refused with status 78 before anything else happens, and never held against a bundle on trial."""
+"""A typo in the configuration is refused with status 78 before anything else, and never counts against a bundle on trial."""
 
 import subprocess
 from pathlib import Path

@@ -62,7 +62,7 @@ def test_a_damaged_count_of_starts_does_not_keep_it_from_starting(tmp_path: Path
 
 @pytest.mark.fault(40)
 def test_a_jump_of_the_wall_clock_affects_no_timer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten years back, then forward: starts, health and age do not care; the record has both clocks and the boot."""
+    """Ten years back, then forward: no effect on starts, health and age; the record has both clocks and the boot id."""
     for wall in (1.0, 2e9):
         monkeypatch.setattr(time, "time", lambda wall=wall: wall)
         assert not count_start(tmp_path)

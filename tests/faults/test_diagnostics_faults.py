@@ -1,4 +1,4 @@
-"""Standard error that nobody reads: a real pipe, full, in front of a real service."""
+"""Standard error that nobody reads: a real service with a full pipe."""
 
 import fcntl
 import os
@@ -47,7 +47,7 @@ def test_a_service_works_and_ends_though_nobody_reads_its_standard_error(payload
     assert figures["ledger"]["captured"] >= 9
     assert figures["ledger"]["emitted"] >= 3
     events = [record for reading in read_journal(folder / "root" / "events") for record in reading.records]
-    assert len(events) >= 6  # the journal has what standard error has not
+    assert len(events) >= 6  # the journal has the lines that standard error lacks
 
 
 @pytest.mark.fault(46)
@@ -75,7 +75,7 @@ def test_a_hang_ends_the_process_though_nobody_reads_its_trace() -> None:
     process = subprocess.Popen([COMMAND[0], "-c", program], stderr=writer)
     try:
         assert process.wait(20) == 1
-        assert os.get_blocking(writer)  # the flag of the others who have this pipe is as it was
+        assert os.get_blocking(writer)  # the flag of other users of this pipe has not changed
     finally:
         process.kill()
         os.close(reader)

@@ -1,4 +1,4 @@
-"""Full disks: a service, a run and a video go on as far as they can, and say so."""
+"""Full disks: a service, a run and a video continue as far as possible and report it."""
 
 import json
 import re
@@ -26,7 +26,7 @@ from spatialnet_edge.sources.registry import open_source
 
 @pytest.mark.fault(38)
 def test_a_service_starts_on_a_full_disk_and_writes_again_when_there_is_room(payload: Path, small_disk: Path) -> None:
-    """A power cut after the log has filled the card must not be the last start."""
+    """The service must start again after the log has filled the card."""
     lines = small_disk / "results.jsonl"
     lines.write_text('{"seq":0,"torn by the full di')
     text = payload.read_text().replace('"null:"', f'"jsonl:{lines}"').replace(str(payload.parent / "r"), str(small_disk / "r"))

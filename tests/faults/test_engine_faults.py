@@ -1,4 +1,4 @@
-"""Engines that lie, hang or crash: never a label from them, and never for ever."""
+"""Engines with wrong outputs, hangs or crashes: they never give a label, and never block the service."""
 
 import os
 import socket
@@ -50,7 +50,7 @@ class Frames:
 
 
 class WeightsInMemory:
-    """The tiny model, computed from weights that lie open in memory, so that a bit of them can be flipped."""
+    """The tiny model with accessible weights in memory, so that bits can be flipped."""
 
     reentrant = True
     spec = TINY
@@ -132,7 +132,7 @@ def test_checksums_find_a_flip_before_the_golden_frames_do() -> None:
         integrity.watch()
     assert events == []
     largest = max(memory, key=len)
-    largest[len(largest) // 2 & ~3 | 2] ^= 0x40  # a mantissa's first bit: the engine computes with this very memory
+    largest[len(largest) // 2 & ~3 | 2] ^= 0x40  # the first bit of a mantissa: the engine reads this memory
     assert any(not np.array_equal(values, before[name]) for name, values in engine.infer(frames).items())
     time.sleep(0.002)
     integrity.watch()
@@ -175,7 +175,7 @@ def test_results_since_the_last_complete_round_are_unverified(bundle: Bundle) ->
 
 @pytest.mark.fault(30)
 def test_golden_tests_need_no_disk(tmp_path: Path) -> None:
-    """The card may be gone by the time that an engine's answers look odd."""
+    """The card may not be readable when an engine's outputs become suspicious."""
     with load(write_tiny_bundle(tmp_path / "tiny.snb").path) as model:
         (tmp_path / "tiny.snb").unlink()
         model.require_still_golden(EngineError("three odd answers"))
@@ -223,7 +223,7 @@ def test_a_working_engine_is_kept_after_suspicious_outputs(bundle: Bundle) -> No
 
 @pytest.mark.fault(31)
 def test_suspicious_outputs_are_tested_without_the_disk(tmp_path: Path) -> None:
-    """It may be full, worn out, or hold another bundle by now: none of that says anything of the engine."""
+    """The disk may be full, worn out, or hold another bundle; this is independent of the engine."""
     bundle = write_tiny_bundle(tmp_path / "tiny.snb")
     integrity, events = sentinel_of(bundle, WeightsInMemory(), WeightsInMemory)
     bundle.path.unlink()
@@ -233,7 +233,7 @@ def test_suspicious_outputs_are_tested_without_the_disk(tmp_path: Path) -> None:
 
 @pytest.mark.fault(31)
 def test_a_uniform_scene_is_emitted_once_the_golden_test_has_passed(bundle: Bundle) -> None:
-    """Open sea: different frames, the same answer, and an engine that is as good as ever."""
+    """Open sea: different frames, identical outputs, and a working engine."""
     same = WeightsInMemory().infer(np.full((1, SIDE, SIDE, 3), 40, np.uint8))
     integrity, events = sentinel_of(bundle, WeightsInMemory(), WeightsInMemory)
     pipeline = Pipeline(
@@ -365,7 +365,7 @@ def test_a_low_battery_slows_too_and_in_the_pipeline_the_rest_is_degraded() -> N
 
 @pytest.mark.fault(36)
 def test_a_pipeline_that_skips_every_frame_resets_the_watchdog() -> None:
-    """With one frame a minute at low power, its watchdog must not take it for dead between two of them."""
+    """With one frame per minute at low power, the watchdog must not expire between two frames."""
     ticks = 0
 
     def tick() -> None:

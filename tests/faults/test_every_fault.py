@@ -5,7 +5,7 @@ import re
 from conftest import ROOT
 
 FIRST_ROWS = 44
-"""Rows that were there from the start; later ones are added one by one, and their numbers may have gaps."""
+"""Number of the first rows, which have no gaps; later numbers may have gaps."""
 
 
 def marks_in_code() -> set[int]:

@@ -1,4 +1,4 @@
-"""The journal: torn tails, flipped bits, full and failing disks; what was acknowledged stays readable."""
+"""The journal: incomplete tails, flipped bits, full and failing disks; acknowledged records stay readable."""
 
 import errno
 import os
@@ -41,7 +41,7 @@ def test_at_any_of_ten_thousand_cut_points_only_the_torn_tail_is_lost(tmp_path: 
 @given(st.integers(0, 2_000), st.integers(0, 7))
 @settings(max_examples=300, deadline=None)
 def test_a_flipped_bit_costs_one_or_two_lines_never_a_wrong_record(byte: int, bit: int) -> None:
-    """Two when the bit makes or unmakes an end of line."""
+    """Two lines if the bit adds or removes a line feed."""
     texts = [msgspec.json.encode({"n": n}) for n in range(150)]
     content = bytearray(b"".join(map(to_line, texts)))
     content[byte % len(content)] ^= 1 << bit
@@ -117,7 +117,7 @@ def test_a_full_disk_costs_the_oldest_segments_then_records_and_is_reported_once
 def test_a_disk_with_no_room_for_another_file_costs_the_oldest_segments_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Out of inodes: what is open can still be written, and a new segment needs an old one's place."""
+    """Out of inodes: the open segment can still be written, and a new segment needs the deletion of an old one."""
     really = os.open
 
     def open_few(path, flags, *mode, **options):
@@ -140,7 +140,7 @@ def test_a_disk_with_no_room_for_another_file_costs_the_oldest_segments_too(
 
 @pytest.mark.fault(38)
 def test_a_late_write_error_loses_only_unsynced_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worn card: `write` goes to memory and succeeds, `fdatasync` says that it never arrived."""
+    """A worn card: `write` succeeds in the page cache, `fdatasync` reports the error."""
     told: list[str] = []
     sync = os.fdatasync
 

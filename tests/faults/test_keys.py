@@ -1,4 +1,4 @@
-"""Keys that expire, and keys that a signed list revokes: nothing new by them is installed, and what flies goes on flying."""
+"""Expired and revoked keys: no new bundle with them is installed, and an active bundle stays active."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ YESTERDAY, TOMORROW = date.today() - timedelta(days=2), date.today() + timedelta
 
 @pytest.fixture
 def keys(tmp_path: Path) -> SimpleNamespace:
-    """A store with one key for every day, one that has expired, and one from the safe that may revoke."""
+    """A store with one daily key, one expired key, and one offline key that may revoke."""
     folder, store = tmp_path / "keys", tmp_path / "trust"
     store.mkdir()
     ids = {}
@@ -102,7 +102,7 @@ def test_a_list_must_be_newer_and_complete(keys: SimpleNamespace) -> None:
 
 
 def test_every_change_of_a_list_is_detected(tiny_path: Path, tmp_path: Path, keys: SimpleNamespace) -> None:
-    """A damaged list stops installs, since nobody knows whom it revoked; what flies goes on flying."""
+    """A damaged list blocks installs, because the revoked keys are unknown; an active bundle stays active."""
     path = signed(tiny_path, tmp_path / "a.snb", keys.folder / "daily.key", 0)
     content = revoke(keys, ["old"]).read_bytes()
     refused = 0

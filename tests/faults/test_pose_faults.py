@@ -1,4 +1,4 @@
-"""A MAVLink network on which everybody may speak: positions come from one system and component, and must be possible."""
+"""A MAVLink network with several senders: only plausible positions of one system and component are used."""
 
 import random
 import socket

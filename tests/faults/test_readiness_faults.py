@@ -1,4 +1,4 @@
-"""READY means that results come and are taken; a start that hangs ends, and never counts for a good bundle."""
+"""READY needs recent results that sinks accept; a hung start is ended and counts against the trial."""
 
 import socket
 import subprocess
@@ -47,7 +47,7 @@ def test_a_source_without_answers_is_degraded(payload: Path, frames: str) -> Non
 
 @pytest.mark.fault(47)
 def test_a_service_is_degraded_until_a_sink_accepts_a_result(payload: Path) -> None:
-    """A client that never reads is all there is; when it leaves, nothing is refused any more."""
+    """The only client never reads; when it disconnects, results are accepted again."""
     folder = payload.parent
     lost = '"unix:{folder}/full.sock"'.replace("{folder}", str(folder))
     text = payload.read_text().replace("[health]", "[health]\nresult_s = 2")
@@ -131,7 +131,7 @@ def endless_graph() -> bytes:
 
 @pytest.fixture
 def endless(payload: Path) -> Slots:
-    """The slots with a proved bundle, and on trial one whose golden test never ends."""
+    """Slots with a proven bundle, and a trial whose golden test never ends."""
     slots = Slots(payload.parent / "root")
     slots.mark_good(slots.choose()[0])
     good = open_bundle(payload.parent / "tiny.snb", ANY)
@@ -149,7 +149,7 @@ def test_a_bundle_that_hangs_in_its_golden_test_is_rolled_back_after_three_start
             [*COMMAND, "serve", "--config", str(payload)], capture_output=True, text=True, timeout=60, check=False
         )
         assert done.returncode == 1
-        assert "Timeout" in done.stderr  # and where every thread was
+        assert "Timeout" in done.stderr  # and the stack of every thread
         assert endless.state.tries == tries
     service = start(payload)
     found = wait_for(payload.parent / "health.json", lambda found: found.state == "READY")

@@ -211,6 +211,6 @@ def test_out_of_descriptors_the_process_leaves_with_an_error_and_its_log_is_whol
     payload.write_text(payload.read_text().replace("synthetic:frames=100000&size=64x48&fps=50", "faulty:ok*50,lost"))
     service = start(payload)
     wait_for(folder / "health.json", lambda found: found.state == "READY")
-    resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (3, 3))  # what is open stays; the next camera needs more
+    resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (3, 3))  # open descriptors stay; the next camera needs more
     assert service.wait(30) == 1
     assert sum(reading.damaged for reading in read_journal(folder / "results")) == 0

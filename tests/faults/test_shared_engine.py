@@ -1,4 +1,4 @@
-"""Several cameras and a golden test share one engine: no answer may reach anyone but its caller."""
+"""Several cameras and a golden test share one engine: each caller gets only its own results."""
 
 import sys
 import time
@@ -22,7 +22,7 @@ STEPS = 20
 
 
 class OneSetOfBuffers:
-    """An engine like a TensorRT plan: every call writes into the same output arrays, and the GIL is free while it computes."""
+    """An engine like a TensorRT plan: every call writes into the same output arrays and releases the GIL while it computes."""
 
     reentrant = False
 
@@ -41,7 +41,7 @@ class OneSetOfBuffers:
 
 
 class ReentrantBuffers(OneSetOfBuffers):
-    """An engine that lets several threads in, and gives each thread the same arrays at every call."""
+    """A reentrant engine that returns the same arrays to a thread at every call."""
 
     reentrant = True
 
@@ -72,7 +72,7 @@ class Camera:
 
 @pytest.fixture(autouse=True)
 def switch_threads_often() -> Iterator[None]:
-    """Make a race that is rare at the interpreter's usual 5 ms happen in every run."""
+    """Shorten the interpreter's switch interval of 5 ms, so that a rare race happens in every run."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield

@@ -1,4 +1,4 @@
-"""Sinks whose peer goes, hangs or is not there yet."""
+"""Sinks whose peer disconnects, hangs or is absent."""
 
 import socket
 import threading
@@ -19,7 +19,7 @@ from spatialnet_edge.sinks.unix import MOST_CLIENTS
 
 
 class Moody:
-    """A sink that fails on every fifth result, and keeps what it got."""
+    """A sink that fails on every fifth result and keeps the others."""
 
     kept: ClassVar[list[int]] = []
     wants_pixels = False
@@ -71,7 +71,7 @@ def test_a_half_open_sink_delays_neither_inference_nor_the_end() -> None:
 
 @pytest.mark.fault(42)
 def test_a_peer_that_is_not_there_at_start_is_waited_for(payload: Path) -> None:
-    """A vehicle flies before its link is up: no broker yet, and the service is ready all the same."""
+    """A vehicle may start before its link is up: the service is ready without a broker."""
     pytest.importorskip("paho.mqtt.client")
     folder = payload.parent
     port = free_port()
@@ -87,7 +87,7 @@ def test_a_peer_that_is_not_there_at_start_is_waited_for(payload: Path) -> None:
 
 
 class Unplugged(Moody):
-    """A serial link that breaks while nothing is sent, and works once it is opened again."""
+    """A serial link that breaks while idle, and works after reopening."""
 
     broken: ClassVar[bool] = True
 

@@ -1,4 +1,4 @@
-"""The slots under several processes at once, power cuts and damage: what flies is never lost, and no old release gets in."""
+"""Slots with concurrent processes, power cuts and damage: the active bundle is never lost, and no old release is accepted."""
 
 import os
 import random
@@ -43,7 +43,7 @@ def prove(slots: Slots) -> None:
 
 
 def flown(tmp_path: Path, releases: list[Path], count: int = 1) -> Slots:
-    """Slots in which the first releases have proved themselves, one after the other."""
+    """Slots in which the first releases were marked good, one after the other."""
     slots = Slots(tmp_path / "root")
     for path in releases[:count]:
         slots.install(path, ANY)
@@ -56,7 +56,7 @@ def serial(path: Path) -> int:
 
 
 def fork(work: Callable[[], object], delay_s: float = 0.0) -> int:
-    """Do something in a process of its own: exit status 0, 1 for a BundleError, 2 for anything else."""
+    """Run a function in a forked process: exit status 0, 1 for a BundleError, 2 for another error."""
     pid = os.fork()
     if pid:
         return pid
@@ -77,7 +77,7 @@ def ended(pid: int) -> int:
 
 @pytest.fixture
 def slow_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every check of a bundle inside the slots takes as long as that of a big one."""
+    """Every verification of a bundle in the slots takes as long as for a large bundle."""
 
     def opened(path: Path, trust: Trust):
         bundle = open_bundle(path, trust)
@@ -90,7 +90,7 @@ def slow_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.fault(45)
 @pytest.mark.usefixtures("slow_steps")
 def test_an_install_during_mark_good_loses_nothing(tmp_path: Path, releases: list[Path]) -> None:
-    """Before there was a lock, one of twelve such pairs left nothing to fly."""
+    """Without the lock, one of twelve such pairs left no usable bundle."""
     for number in range(ROUNDS):
         slots = Slots(tmp_path / f"root{number}")
         slots.install(releases[0], ANY)
@@ -106,7 +106,7 @@ def test_an_install_during_mark_good_loses_nothing(tmp_path: Path, releases: lis
         assert serial(slots.root / TRIAL) == 2  # what was reported as installed is on trial
         assert serial(slots.root / CURRENT) == (1 if marked == 0 else 0)
         assert slots.state.accepted == {"tiny": 1 if marked == 0 else 0}
-        assert serial(path) == 1  # what flies here can be read again
+        assert serial(path) == 1  # the running bundle is still readable
 
 
 @pytest.mark.fault(45)
@@ -125,7 +125,7 @@ def test_two_installs_at_once_both_succeed_and_the_later_one_is_on_trial(tmp_pat
 
 @pytest.mark.fault(45)
 def test_a_bundle_used_by_another_process_is_not_removed(tmp_path: Path, releases: list[Path]) -> None:
-    """A service reads its bundle again when a bit has flipped; `rollback` and two installs leave it no link."""
+    """A service rereads its bundle after a bit flip; after `rollback` and two installs no link points to it."""
     slots = flown(tmp_path, releases, 2)
     slots.unpin()
     ready, held = os.pipe()
@@ -153,7 +153,7 @@ def test_when_current_is_missing_previous_is_used(tmp_path: Path, releases: list
     slots.install(releases[2], ANY)
     for _ in range(3):
         assert slots.choose()[1]
-    assert slots.choose() == (path, False)  # a trial that failed three times is taken back: previous is there
+    assert slots.choose() == (path, False)  # a trial that failed three times is rolled back: previous exists
 
 
 @pytest.mark.fault(45)
@@ -198,7 +198,7 @@ def test_a_start_does_not_wait_for_ever_for_another_process(
 def test_half_bundles_of_power_cuts_are_removed_before_anything_is_written(
     tmp_path: Path, releases: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a small disk, three of them ended updates for ever."""
+    """On a small disk, three of them blocked all further updates."""
     slots = flown(tmp_path, releases, 2)
     slots.unpin()
 
@@ -210,7 +210,7 @@ def test_half_bundles_of_power_cuts_are_removed_before_anything_is_written(
             patch.setattr(writer, "sync_folder", cut)
             assert ended(fork(lambda: slots.install(releases[2], ANY))) == -signal.SIGKILL
         halves = [path for path in (slots.root / BUNDLES).iterdir() if path.name.startswith(".")]
-        assert len(halves) == 1  # those of the cuts before are gone already
+        assert len(halves) == 1  # those of earlier power cuts are already removed
     (slots.root / ".state.json.torn").write_bytes(b"x")
     seen: list[int] = []
     written = slots_module.write_raw
@@ -271,8 +271,8 @@ def test_one_lost_copy_of_the_state_is_replaced_and_both_lost_are_refused(tmp_pa
         (slots.root / name).write_bytes(b"0" * 64 + b' {"accepted":{}}\n')
     for path in (releases[1], releases[4]):
         assert "both copies of the state" in replay(slots, path)
-    assert serial(slots.choose()[0]) == 3  # it flies all the same
-    slots.forgive_try()  # and writing the state does not make it whole
+    assert serial(slots.choose()[0]) == 3  # it starts anyway
+    slots.forgive_try()  # and writing the state does not make it complete
     assert "both copies of the state" in replay(slots, releases[4])
     assert slots.rebuild_state().accepted == {"tiny": 3}
     assert "older than 3" in replay(slots, releases[1])

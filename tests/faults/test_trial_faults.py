@@ -1,4 +1,4 @@
-"""Bundles that are refused at the start, on trial or after they have rotted."""
+"""Bundles that are refused at the start, on trial or after damage on disk."""
 
 import shutil
 import subprocess
@@ -16,7 +16,7 @@ from spatialnet_edge.service.crash_loop import MAX_STARTS, count_start
 
 
 def flown(payload: Path) -> tuple[Slots, Bundle, dict[str, bytes]]:
-    """The slots with the installed bundle proved, that bundle, and its files to make another one of."""
+    """Slots with the installed bundle marked good, that bundle, and its files for making another one."""
     slots = Slots(payload.parent / "root")
     slots.mark_good(slots.choose()[0])
     good = open_bundle(payload.parent / "tiny.snb", ANY)
@@ -24,7 +24,7 @@ def flown(payload: Path) -> tuple[Slots, Bundle, dict[str, bytes]]:
 
 
 def followed(payload: Path) -> tuple[Slots, Bundle]:
-    """The slots with a later release proved, serial 5, and the bundle that it replaced."""
+    """Slots with a later release (serial 5) marked good, and the previous bundle."""
     slots, good, files = flown(payload)
     later = msgspec.structs.replace(good.manifest, serial=5)
     slots.install(write_bundle(payload.parent / "next.snb", later, files).path, ANY)
@@ -83,7 +83,7 @@ def test_a_trial_stopped_on_request_keeps_its_tries(payload: Path) -> None:
 def test_a_trial_of_another_model_needs_compatible_in_the_configuration(
     payload: Path, tmp_path: Path, compatible: bool
 ) -> None:
-    """Whatever `install` was told: the configuration of the flight has the last word."""
+    """The service's configuration decides, whatever options `install` was given."""
     slots, good, files = flown(payload)
     other = msgspec.structs.replace(good.manifest, spec=msgspec.structs.replace(good.spec, name="other"), serial=9)
     slots.install(write_bundle(tmp_path / "other.snb", other, files).path, ANY, compatible=("other",))
@@ -110,7 +110,7 @@ def test_when_current_is_missing_the_service_uses_previous_and_reports_it(payloa
 
 @pytest.mark.fault(29)
 def test_a_refused_first_bundle_is_reported_at_every_start(payload: Path) -> None:
-    """And not, from the second start on, that nothing was installed."""
+    """Later starts must not report that nothing is installed."""
     model = Slots(payload.parent / "root").root / TRIAL / "model.onnx"
     model.write_bytes(b"\0" + model.read_bytes()[1:])
     for _ in range(2):

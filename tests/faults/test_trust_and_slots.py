@@ -1,4 +1,4 @@
-"""Who may say what flies, and updates that take themselves back."""
+"""Trusted keys, and updates that are rolled back."""
 
 import errno
 import os
@@ -28,7 +28,7 @@ ANY = Trust(allow_unsigned=True)
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """A store with two public keys, their private halves elsewhere, and a key that nobody trusts."""
+    """A store with two public keys, their private keys elsewhere, and an untrusted key."""
     folder = tmp_path_factory.mktemp("keys")
     store = folder / "trust"
     store.mkdir()
@@ -157,7 +157,7 @@ def serial(path: Path) -> int:
 def test_an_older_serial_than_accepted_is_refused(releases: list[Path], tmp_path: Path, keys: SimpleNamespace) -> None:
     root = Slots(tmp_path / "root")
     root.install(releases[2], open_trust(keys.store))
-    assert root.install(releases[1], open_trust(keys.store)).manifest.serial == 1  # 2 never proved itself
+    assert root.install(releases[1], open_trust(keys.store)).manifest.serial == 1  # 2 was never marked good
     root.install(releases[2], open_trust(keys.store))
     prove(root)
     with pytest.raises(BundleError, match="serial 1 of 'tiny' is older than 2"):
@@ -173,7 +173,7 @@ def test_a_trial_marked_good_becomes_current(releases: list[Path], tmp_path: Pat
         assert on_trial
         assert serial(path) == serial(release)
         root.mark_good(path)
-        assert serial(path) == serial(release)  # a service that flies it may have to read it again
+        assert serial(path) == serial(release)  # a service that uses it may have to read it again
     assert (serial(root.root / CURRENT), serial(root.root / PREVIOUS), root.target(TRIAL)) == (1, 0, None)
     assert root.choose() == (root.root / str(root.target(CURRENT)), False)
     assert serial(root.rollback()) == 0
@@ -183,7 +183,7 @@ def test_a_trial_marked_good_becomes_current(releases: list[Path], tmp_path: Pat
 
 @pytest.mark.fault(37)
 def test_a_trial_that_crashes_is_rolled_back(releases: list[Path], tmp_path: Path) -> None:
-    """The process dies without a word each time: only what was on the disk before counts."""
+    """The process crashes each time: only the state on disk counts."""
     root = tmp_path / "root"
     Slots(root).install(releases[0], ANY)
     prove(Slots(root))
@@ -200,7 +200,7 @@ def test_a_trial_that_crashes_is_rolled_back(releases: list[Path], tmp_path: Pat
 
 
 def test_the_only_bundle_is_never_rolled_back_after_its_tries(releases: list[Path], tmp_path: Path) -> None:
-    """A computer that nobody can reach would have nothing to fly, for ever."""
+    """Otherwise the computer would have no bundle."""
     root = Slots(tmp_path / "root")
     root.install(releases[0], ANY)
     for _ in range(MAX_TRIES + 2):
@@ -227,7 +227,7 @@ def test_a_replaced_trial_cannot_be_marked_good(releases: list[Path], tmp_path: 
 def test_a_trial_whose_try_cannot_be_counted_waits_unless_it_is_the_only_bundle(
     releases: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a full disk, a trial that crashes would be tried for ever."""
+    """On a full disk, a crashing trial would be retried without limit."""
 
     def full(path: Path, content: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -264,7 +264,7 @@ def test_a_try_stopped_on_request_does_not_count(releases: list[Path], tmp_path:
 def test_a_power_cut_at_any_step_of_an_update_leaves_a_usable_bundle(
     releases: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Die at the n-th change of the disk, for every n, in `install` and in `mark_good`; then start again."""
+    """Crash at the n-th change of the disk, for every n, in `install` and `mark_good`; then start again."""
 
     class PowerCut(BaseException):
         pass

@@ -1,4 +1,4 @@
-"""The C client against the real sink: compiled with every warning an error, fed by the runtime, held against Python's reading."""
+"""The C client with the real sink: compiled with warnings as errors, and compared with Python's decoding."""
 
 import ctypes
 import math
@@ -90,7 +90,7 @@ def test_a_frame_without_a_label_has_none_in_its_record() -> None:
 
 @given(st.builds(Pose, *[st.floats()] * 3))
 def test_any_pose_gives_a_record(pose: Pose) -> None:
-    """A satellite is higher than the field goes, and a receiver without a fix says what is no number."""
+    """A satellite exceeds the altitude field, and a receiver without a fix reports NaN."""
     found = unpack(pack(result(1, pose))).position
     assert (found is None) == (not all(map(math.isfinite, (pose.latitude, pose.longitude, pose.altitude))))
     assert found is None or found[2] == pytest.approx(min(max(pose.altitude, -(2**31 - 1) / 1e3), (2**31 - 1) / 1e3), abs=1e-3)
@@ -174,6 +174,6 @@ def test_a_missing_or_slow_reader_delays_nothing(tmp_path: Path) -> None:
         assert time.monotonic() - started < 5
         assert sink.missed > 0  # type: ignore[attr-defined]
         assert unpack(slow.recv(4096)).seq == 0
-    sink.write(result(1))  # the reader has gone
+    sink.write(result(1))  # the reader has disconnected
     sink.close()
     assert not (tmp_path / "results.sock").exists()

@@ -1,4 +1,4 @@
-"""The companion computer against a played autopilot that speaks real MAVLink, over UDP and over a serial line."""
+"""The companion computer with a simulated autopilot that uses real MAVLink, over UDP and over a serial line."""
 
 import json
 import os
@@ -148,7 +148,8 @@ def test_the_byte_budget_holds_and_heartbeats_are_always_sent() -> None:
 
 
 class Autopilot:
-    """Flies north, says where it is ten times a second, and keeps what it hears. Give it the link, or take it away."""
+    """Simulates a flight to the north, sends its position ten times per second, and keeps received messages. Its link can be
+    interrupted."""
 
     def __init__(self, out, heard) -> None:
         self.out, self.heard = out, heard
@@ -246,7 +247,7 @@ def test_the_program_over_a_serial_line(tmp_path: Path) -> None:
 
 
 def test_a_link_that_is_lost_comes_back() -> None:
-    """Nobody listens, then somebody does: datagrams that nobody takes are lost, and nothing else."""
+    """First without a listener, then with one: only datagrams without a receiver are lost."""
     sink = MavlinkSink("udpout:127.0.0.1:14788")
     for seq in range(5):
         sink.write(result(seq))

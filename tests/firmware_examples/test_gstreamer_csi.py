@@ -14,7 +14,7 @@ CAMERA = "gst:videotestsrc is-live=true pattern=snow num-buffers=600 ! video/x-r
 
 
 def find_python() -> str:
-    """One that sees the system's GStreamer: this one, or this one with Debian's modules."""
+    """A Python that can import the system's GStreamer: this one, or this one with Debian's modules."""
     check = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import GstRtspServer"
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, check=False)
     if done.returncode:
@@ -41,4 +41,4 @@ def test_a_viewer_sees_the_frames_with_the_answers(stream: str) -> None:
     last = images[-1]
     assert last.shape == (360, 640, 3)
     panel, picture = last[5:100, 5:200], last[200:, 300:]
-    assert panel.mean() < 0.8 * picture.mean()  # the panel darkens what is behind it
+    assert panel.mean() < 0.8 * picture.mean()  # the panel darkens its background

@@ -39,7 +39,7 @@ def page(broker: Broker) -> Iterator[str]:
 
 
 def events(page: str, until, seconds: float = 20.0) -> dict:
-    """What the page is told, put together, until it says what is waited for."""
+    """Collect the page's events until an expected one arrives."""
     fleet: dict = {}
     deadline = time.monotonic() + seconds
     with urllib.request.urlopen(f"{page}events", timeout=seconds) as stream:
@@ -105,7 +105,7 @@ def test_what_a_browser_shows(broker: Broker, page: str, tmp_path: Path) -> None
 
 @pytest.mark.fault(63)
 def test_a_malformed_message_does_not_break_the_page(broker: Broker, page: str) -> None:
-    """Each is retained, as an attacker would send it: the page would get it anew with every start."""
+    """Each message is retained, as an attacker would send it: the page receives it again at every start."""
     paho = pytest.importorskip("paho.mqtt.client")
     sender = paho.Client(paho.CallbackAPIVersion.VERSION2)
     sender.connect("127.0.0.1", broker.port)

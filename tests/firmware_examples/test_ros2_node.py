@@ -1,4 +1,4 @@
-"""Real ROS 2 messages in and out, through their wire format; the node around it needs rclpy, which is on no package index."""
+"""Real ROS 2 messages through their wire format; the node itself needs rclpy, which is not on a package index."""
 
 import ast
 import sys
@@ -35,7 +35,7 @@ def ros() -> Iterator[SimpleNamespace]:
 
 
 def image(ros: SimpleNamespace, pixels: np.ndarray, encoding: str, padding: int = 0):
-    """As it comes from a camera driver: through the wire format."""
+    """A message as from a camera driver, through the wire format."""
     height, width = pixels.shape[:2]
     rows = pixels.reshape(height, -1)
     data = np.pad(rows, ((0, 0), (0, padding))).ravel()

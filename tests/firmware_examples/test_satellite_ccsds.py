@@ -1,4 +1,4 @@
-"""The imaging payload and its ground: rules, passes within their budget, power losses, packets that do not arrive."""
+"""The imaging payload and its ground program: rules, byte budgets, power losses, lost packets."""
 
 import socket
 import subprocess
@@ -123,7 +123,7 @@ def test_capture_downlink_and_ground_end_to_end(tmp_path: Path) -> None:
     first, second = ({path.name.split("_")[0] for path in each} for each in passes)
     assert first
     assert second
-    assert not first & second  # nothing goes down twice
+    assert not first & second  # nothing is sent twice
     assert all(cv2.imread(str(path)) is not None for path in passes[0])
     confidences = [float(path.stem.split("_")[2]) for each in passes for path in each if "_keep_" in path.name]
     best_first = [float(path.stem.split("_")[2]) for path in passes[0] if "_keep_" in path.name]
@@ -147,7 +147,7 @@ def test_losses_are_reported(tmp_path: Path) -> None:
     theirs = parse_space_packets_from_deque(deque([b"".join(stream)]), [PacketId(PacketType.TM, False, 42)])
     assert len(theirs.tm_list if hasattr(theirs, "tm_list") else theirs) == len(
         stream
-    )  # another's parser sees the same packets
+    )  # an independent parser reads the same packets
     whole = receive(stream)
     assert {seq: found.content for seq, found in whole.products.items()} == pictures
     assert {found.bundle for found in whole.products.values()} == {BUNDLE}
@@ -201,7 +201,7 @@ def test_a_power_loss_during_a_pass_sends_the_rest_later(tmp_path: Path) -> None
     assert [product.seq for product in store.waiting()] == [1, 2, 0, 9]
     store.mark_sent(next(store.waiting()))
     store.sequence = 77
-    after = Store(tmp_path)  # the power is back
+    after = Store(tmp_path)  # after the power loss
     assert [product.seq for product in after.waiting()] == [2, 0, 9]
     assert after.sequence == 77
     assert after.next_number() == 10

@@ -1,4 +1,4 @@
-"""The unit is as closed as it says, and the configuration beside it is one that the program takes."""
+"""The unit is hardened as documented, and its example configuration is valid."""
 
 import re
 import shutil
@@ -34,7 +34,7 @@ def test_the_unit_watches_and_restarts_as_the_program_expects() -> None:
 
 
 def test_devices_are_named_as_systemd_knows_them() -> None:
-    """Patterns stand for groups alone (systemd.resource-control(5)); a pattern of paths would silently allow nothing."""
+    """Patterns are only valid for groups (systemd.resource-control(5)); a pattern of paths would silently allow nothing."""
     allowed = [entry.rpartition(" ") for entry in unit()["DeviceAllow"]]
     assert {rights for _, _, rights in allowed} == {"rw"}
     names = [name for name, _, _ in allowed]

@@ -1,9 +1,9 @@
-"""The service on a whole machine: systemd is the first process, the kernel gives the camera, and the power is cut.
+"""The service on a virtual machine: systemd as the first process, a kernel camera, and power cuts.
 
     python tests/machine/fly.py FOLDER        FOLDER as `image.sh` made it; exit status 1 when a check fails
 
-The machine is virtual: QEMU interprets it, or runs it natively with ACCELERATOR=kvm in the environment. Killing it is a power
-cut: what its kernel had not written to the disk is lost.
+QEMU interprets the machine, or runs it natively with ACCELERATOR=kvm in the environment. Killing QEMU is a power
+cut: data that its kernel had not written to disk are lost.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SYNCED_S = 1.5
-"""What was in the log for so long must be on the disk: it is synced each second, and the serial line has its own delay."""
+"""Seconds after which a record must be on disk: the log is synced every second, and the serial line has a delay."""
 PROCESSOR = {"tcg": "Nehalem", "kvm": "host"}
-"""What NumPy's wheels ask for at least is interpreted quicker than what `max` would have."""
+"""The minimum CPU model for NumPy's wheels; QEMU interprets it faster than `max`."""
 
 
 def machine(folder: Path, arguments: str) -> subprocess.Popen[str]:
@@ -37,7 +37,7 @@ def machine(folder: Path, arguments: str) -> subprocess.Popen[str]:
 
 
 def lines(process: subprocess.Popen[str], console: Path) -> Iterator[str]:
-    """What the guest tells; everything that it prints goes to a file."""
+    """The guest's reports; its complete output is written to a file."""
     assert process.stdout is not None
     with console.open("a", encoding="utf-8") as file:
         for line in process.stdout:
@@ -49,7 +49,7 @@ def lines(process: subprocess.Popen[str], console: Path) -> Iterator[str]:
 
 
 def checks(folder: Path, arguments: str, name: str) -> int:
-    """Boot, let the guest check, print what it says; returns how many checks failed."""
+    """Boot, let the guest run its checks, and print its reports; returns the number of failed checks."""
     process = machine(folder, arguments)
     failed, ended = 0, False
     for line in lines(process, folder / "console.txt"):
@@ -65,7 +65,8 @@ def checks(folder: Path, arguments: str, name: str) -> int:
 
 
 def cut_power(folder: Path, arguments: str, after_s: float) -> list[tuple[float, str]]:
-    """Boot, and cut the power so long after the guest first spoke; returns what it told, and when (seconds before the cut)."""
+    """Boot, and cut the power a given time after the guest's first report. Returns its reports with their times (seconds
+    before the cut)."""
     process = machine(folder, arguments)
     heard: list[tuple[float, str]] = []
     for line in lines(process, folder / "console.txt"):

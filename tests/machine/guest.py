@@ -1,4 +1,4 @@
-"""Inside the machine: what `flight=` on the kernel's command line asks for, told line by line on the serial line.
+"""Runs inside the machine: performs the checks of `flight=` on the kernel's command line and reports on the serial line.
 
 ok NAME: FIGURES        failed NAME: WHY        recorded COUNT        installed SERIAL        done
 """
@@ -60,7 +60,7 @@ def wait_for(what: str, happened: Callable[[], bool], seconds: float) -> float:
 
 
 def health() -> Health | None:
-    """Of the process that systemd has started last."""
+    """The health of the process that systemd started last."""
     if not HEALTH.exists():
         return None
     found = read_health(HEALTH)
@@ -68,7 +68,7 @@ def health() -> Health | None:
 
 
 def wait_until(state: str, seconds: float) -> float:
-    """Seconds until the service says that it is in this state."""
+    """Seconds until the service reports this state."""
     return wait_for(state, lambda: (found := health()) is not None and found.state == state, seconds)
 
 
@@ -102,7 +102,7 @@ def camera() -> str:
 
 
 def modes() -> str:
-    """A camera by the name that stays, in a mode that it has, and in one that it has not."""
+    """A camera by its persistent name, in a supported and in an unsupported mode."""
     run("systemctl", "stop", UNIT)
     try:
         name = min(Path("/dev/v4l/by-path").iterdir())
@@ -142,14 +142,14 @@ def killed() -> str:
 
 
 def hung() -> str:
-    """Stopped in the middle: only systemd's watchdog can see that."""
+    """SIGSTOP: only systemd's watchdog can detect it."""
     found = restarted("STOP", 30)
     assert "watchdog" in run("journalctl", "--no-pager", "-u", UNIT).lower()
     return found
 
 
 def capture_process() -> str:
-    """The process that reads the camera, stopped; the service must replace it, and must not be restarted itself."""
+    """The capture process is stopped: the service must replace it without being restarted itself."""
     pid = shown("MainPID")
     (child,) = children(pid)
     run("kill", "-STOP", child)
@@ -165,7 +165,7 @@ def children(pid: str) -> list[str]:
 
 
 def unplugged() -> str:
-    """The driver says that the device is gone, as a pulled cable does; then the device goes, and comes back."""
+    """The driver reports a disconnected device, then the device disappears and comes back."""
     pid = shown("MainPID")
     run("v4l2-ctl", "-d", str(CAMERA), "--set-ctrl", "disconnect=1")
     seen = wait_until("DEGRADED", 5)
@@ -180,7 +180,8 @@ def unplugged() -> str:
 
 
 def proved() -> str:
-    """After a minute of work the trial is over. Until then, three starts would have taken it back, were there another bundle."""
+    """After a minute of work the trial is kept. Before that, three starts would have rolled it back if there were another
+    bundle."""
     on_trial = health()
     assert on_trial is not None
     assert on_trial.on_trial, "not on trial any more, though killed over and over"
@@ -189,7 +190,7 @@ def proved() -> str:
 
 
 def refused() -> str:
-    """A bundle that was tampered with: exit status 78, and systemd leaves it at that."""
+    """A tampered bundle: exit status 78, and systemd does not restart the service."""
     run("systemctl", "stop", UNIT)
     current = max((ROOT / "current").resolve().rglob("*.onnx"))
     content = current.read_bytes()
@@ -218,7 +219,7 @@ def drains() -> str:
 
 
 def whole() -> str:
-    """After a power cut: what was synced is readable, the slots hold whole bundles, and it flies."""
+    """After a power cut: synced records are readable, the slots have complete bundles, and the service runs."""
     wait_until("READY", 60)
     readings = list(read_journal(RESULTS))
     kept, damaged = sum(len(r.records) for r in readings), sum(r.damaged for r in readings)
@@ -233,7 +234,7 @@ def whole() -> str:
 
 
 def record() -> None:
-    """Say how many results stand in the log, until the power is cut."""
+    """Report the number of results in the log until the power is cut."""
     wait_until("READY", 60)
     while True:
         tell(f"recorded {records()}")
@@ -271,7 +272,7 @@ def main() -> None:
     for check in FAULTS if flight == "faults" else (whole,):
         try:
             tell(f"ok {check.__name__}: {check()}")
-        except Exception as error:  # the next check may still tell something
+        except Exception as error:  # the next check may still give information
             tell(f"failed {check.__name__}: {' '.join(str(error).split())}")
     tell("done")
     run("systemctl", "poweroff")

@@ -1,4 +1,5 @@
-"""Bands beyond colour, all the way: GeoTIFFs to a network, a bundle that passes its gates, and answers when a sensor is missing."""
+"""Bands beyond colour, end to end: from GeoTIFFs to a network, a bundle that passes its gates, and results with a missing
+sensor."""
 
 import json
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ FULL_SCALE = 4000
 
 
 def multispectral(folder: Path, count: int = 60) -> Path:
-    """Two classes that near infrared alone tells apart: noise of 13 bands, bright there or dark."""
+    """Two classes that differ only in near infrared: noise of 13 bands, bright or dark there."""
     chance = np.random.default_rng(0)
     for kind, brightness in (("field", 3500), ("asphalt", 300)):
         (folder / kind).mkdir(parents=True)
@@ -38,7 +39,7 @@ def multispectral(folder: Path, count: int = 60) -> Path:
 
 
 def built(folder: Path, groups: Sequence[str]) -> Bundle:
-    """A bundle of these bands, from images to gates."""
+    """A bundle of these bands, from images through the gates."""
     images, run = multispectral(folder / "integrity"), folder / "run"
     settings = [
         f"groups={[*groups]}".replace("'", '"'),
@@ -101,7 +102,7 @@ def band_numbers() -> str:
 
 
 def test_the_training_folder_runs_as_a_source(bundle: Bundle, tmp_path: Path) -> None:
-    """Every chip is a frame of its own, answered as training saw it."""
+    """Every chip is one frame, with the same result as in training."""
     results = tmp_path / "results.jsonl"
     uri = f"scene:{bundle.path.parent / 'integrity'}"  # thirteen bands: Sentinel-2's, by name
     done = CliRunner().invoke(app, ["run", str(bundle.path), uri, "--json", str(results)])
@@ -152,7 +153,7 @@ def test_a_model_without_colour_is_measured_on_frames_of_its_own_bands(tmp_path:
 
 
 def test_golden_frames_without_a_band_are_refused() -> None:
-    """They would pass an engine that computes that band wrong."""
+    """Such golden frames would accept an engine with a wrong result for that band."""
     with pytest.raises(DataRefused, match="no image has the bands of 'thermal', so golden frames would not test them"):
         golden_images((), InputSpec(height=32, width=32, groups=groups_named((*GROUPS, "thermal"))))
 

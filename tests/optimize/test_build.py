@@ -101,7 +101,7 @@ def test_a_ruined_candidate_is_caught_by_the_gate(student: Bundle) -> None:
 
 
 def test_two_sets_of_one_name_are_both_evaluated(student: Bundle, tmp_path: Path) -> None:
-    """Figures go by the name of a set: one that hid another's would hide what a candidate loses there."""
+    """Results are listed by the name of a set, so equal names would hide a loss."""
     for site in ("north", "south"):
         (tmp_path / site).mkdir()
         (tmp_path / site / "images.zip").write_bytes((SAMPLES / "ucmerced.zip").read_bytes())
@@ -171,7 +171,7 @@ def test_without_matching_labels_the_build_warns_that_accuracy_is_not_gated(tmp_
 
 
 def test_the_search_excludes_sensitive_layers(tmp_path: Path, student: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that the gate allows are quantised, the least sensitive first, and the report has the curve."""
+    """The layers that the gate allows are quantised, the least sensitive first, and the report has the curve."""
     from spatialnet_optimize.build import variants as forms
     from spatialnet_optimize.quantization import sensitivity
     from spatialnet_optimize.quantization.int8 import linear_layers
@@ -287,7 +287,7 @@ def test_a_build_decodes_each_labelled_image_once(student: Bundle, tmp_path: Pat
 def test_variants_are_timed_only_if_their_time_is_used(
     student: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A host that prepares a bundle for a device has no use for its own CPU's latency."""
+    """A host that prepares a bundle for a device does not use its own CPU's latency."""
     from spatialnet_optimize.evaluation import candidate_evaluation
 
     timed: list[int] = []

@@ -1,4 +1,4 @@
-"""What was built before is not built again, and whatever it depends on makes it another build."""
+"""Identical builds are reused, and every changed input gives a new build."""
 
 import time
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A model's card: its figures are those of the exported graph, on the data sets that it learnt."""
+"""The model card has the metrics of the exported graph on its training data sets."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ from training_fixtures import TINY_RUN
 def test_a_card_has_the_figures_of_the_data_sets_that_the_model_learnt(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It learnt UC Merced alone: EuroSAT's classes fit none of its heads, RSSCN7 and AID are not even there."""
+    """The model was trained only on UC Merced: EuroSAT's classes match none of its heads, and RSSCN7 and AID are absent."""
     for name in ("eurosat", "ucmerced"):
         monkeypatch.setitem(published.FILES, name, f"{name}.zip")
     sources = {"ucmerced": data_root / "ucmerced.zip"}

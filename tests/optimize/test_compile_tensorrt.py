@@ -1,7 +1,7 @@
 """A Jetson's bundle in two steps: prepared on any computer, compiled and chosen on the device.
 
-NVIDIA's real builder compiles here too (TensorRT for RTX has the same interface); what runs its plans is ONNX Runtime on the graph
-that they were made from, since no GPU is here. `tests/cuda` runs the second step on a stand-in of the driver.
+NVIDIA's real builder also compiles without a GPU (TensorRT for RTX has the same interface). ONNX Runtime runs the source graph
+in place of a plan. `tests/cuda` runs the second step on a stand-in of the driver.
 """
 
 import subprocess
@@ -69,7 +69,7 @@ def test_a_prepared_bundle_runs_its_portable_graph_and_reports_the_rest(prepared
 
 
 class GraphRunner:
-    """Runs the graph that each plan came from; the layers are what a test says."""
+    """Runs the source graph of each plan; the test defines the layers."""
 
     def __init__(self, precisions: Mapping[str, str]) -> None:
         self.graphs: dict[bytes, bytes] = {}
@@ -86,7 +86,7 @@ class GraphRunner:
 
 
 def compile_student(runner: GraphRunner, builder: PlanBuilder, variants: Mapping[str, bytes]) -> Compiled:
-    """Compile variants of the student; the narrower, the faster."""
+    """Compile variants of the student; lower precision is simulated as faster."""
 
     def measure(engines: Mapping[str, Engine], files: Mapping[str, bytes], timed: bool = True) -> list[Measured]:
         found = measure_engines(engines, files, evidence_of(STUDENT, STUDENT.spec, []), lambda text: None, timed)
@@ -120,7 +120,7 @@ def test_a_real_builder_compiles_each_variant_and_one_that_fails_is_reported(mon
 
 @pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch) -> list[PlanOptions]:
-    """A builder whose plan is the graph itself, shorter by half without its weights; gives the options that it was asked for."""
+    """A simulated builder whose plan is the graph itself, half as long without weights. Returns the requested options."""
     asked: list[PlanOptions] = []
 
     def pretend(library, content, shape, options, progress):

@@ -1,4 +1,4 @@
-"""From a network to the deployed graph, proved equal to torch on real images."""
+"""From a network to the deployed graph, compared with torch on real images."""
 
 import json
 from pathlib import Path
@@ -131,7 +131,7 @@ def test_a_quantity_comes_out_in_its_unit_and_inside_its_range(graph: bytes, ima
 
 
 def test_a_group_whose_pixels_are_zero_is_absent(images: np.ndarray) -> None:
-    """The graph finds out by itself which bands an image has, one image at a time."""
+    """The graph detects the bands of each image."""
     torch.manual_seed(0)
     spec = msgspec.structs.replace(SPEC, input=InputSpec(height=64, width=64, groups=groups_named(("rgb", "thermal"))))
     network = SpatialNet("student-1m", {head.name: head.width for head in spec.heads}, 64, spec.input.groups).eval()
@@ -148,7 +148,8 @@ def test_a_group_whose_pixels_are_zero_is_absent(images: np.ndarray) -> None:
 
 
 def test_a_convolutional_trunk_exports_with_its_padding_in_the_convolutions(images: np.ndarray) -> None:
-    """TensorFlow's SAME padding is uneven where a convolution halves the image; a Pad node would stand between fused kernels."""
+    """TensorFlow's SAME padding is uneven where a convolution halves the image; a Pad node would stand between fused
+    kernels."""
     torch.manual_seed(0)
     network = SpatialNet("timm-trunk:tf_efficientnet_lite0", {head.name: head.width for head in SPEC.heads}, 64).eval()
     content = export_onnx(network, SPEC)

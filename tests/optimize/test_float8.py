@@ -1,4 +1,4 @@
-"""FP8: judged by ONNX Runtime, parsed and built by NVIDIA's builder."""
+"""FP8: evaluated with ONNX Runtime, parsed and built by NVIDIA's builder."""
 
 from __future__ import annotations
 

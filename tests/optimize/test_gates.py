@@ -1,4 +1,4 @@
-"""Which candidate wins, and why each other one does not."""
+"""The choice of a variant, and the reasons for rejecting others."""
 
 from dataclasses import replace
 
@@ -31,7 +31,7 @@ def test_one_head_over_the_budget_is_enough_to_fail() -> None:
 
 
 def test_one_image_of_a_small_set_may_change_and_two_may_not() -> None:
-    """One of 40 images is 2.5 points: no budget of half a point can be judged by it."""
+    """One of 40 images is 2.5 points, so a budget of half a point cannot be measured."""
     small = replace(FP32, judged_images={"land_use (a)": 40, "objects (b)": 1000})
     one, two = (replace(INT8, accuracy={**FP32.accuracy, "land_use (a)": 0.90 - wrong / 40}) for wrong in (1, 2))
     assert decide([small, one], 0.5).winner is one

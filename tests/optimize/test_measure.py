@@ -86,7 +86,7 @@ def test_objects_come_from_their_table(student_spec: ModelSpec) -> None:
 
 
 def test_objects_without_positives_are_not_evaluated(student_spec: ModelSpec) -> None:
-    """Ten pictures of the open sea: precision has no meaning, and the other heads are judged all the same."""
+    """Ten pictures of the open sea: precision is undefined, and the other heads are evaluated."""
     images = open_labelled(SAMPLES / "ucmerced.zip")
     objects = {name: dict.fromkeys(labels, 0.0) for name, labels in images.objects.items()}
     empty = replace(images, objects=objects)

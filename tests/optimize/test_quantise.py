@@ -1,4 +1,4 @@
-"""Sixteen and eight bits: what is cast and quantised, what is not, and that the gate sees a bad one."""
+"""Sixteen and eight bits: which nodes are cast and quantised, and that the gate rejects a bad variant."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -112,7 +112,7 @@ def test_static_int8_has_its_backends_layout(graph: bytes, images: np.ndarray, s
 
 @pytest.mark.parametrize("half", [False, True])
 def test_tensorrt_gets_no_rounding_after_its_layers(graph: bytes, images: np.ndarray, half: bool) -> None:
-    """Q/DQ behind a layer keeps TensorRT from fusing what follows; scales are of the type that the layers compute in."""
+    """Q/DQ after a layer prevents TensorRT from fusing the next operator; scales have the type of the layers."""
     layers = linear_layers(graph)[-4:]
     quantised = onnx.load_from_string(int8_static(to_fp16(graph) if half else graph, images[:8], "tensorrt", layers))
     made_by = {output: node for node in quantised.graph.node for output in node.output}
@@ -131,7 +131,7 @@ def test_smoothing_changes_the_weights_and_not_the_answers(student: Bundle, grap
 
 
 def test_a_deliberately_bad_quantisation_is_caught(student: Bundle, graph: bytes) -> None:
-    """Everything, from a single image that is nearly black."""
+    """Everything quantised, calibrated on one nearly black image."""
     dark = np.full((1, *student.spec.input.shape), 3, np.uint8)
     bad = int8_static(graph, dark, "cpu", method="minmax")
     sets = [open_labelled(SAMPLES / "eurosat.zip")]
@@ -194,7 +194,7 @@ def test_calibration_images_are_not_used_for_evaluation(student: Bundle) -> None
 
 
 def test_training_images_are_used_for_calibration_not_evaluation() -> None:
-    """On images that a network knows by heart, what a precision costs does not show."""
+    """The loss of a precision is not visible on memorised images."""
     images = open_labelled(SAMPLES / "eurosat.zip")
     images = replace(images, splits=tuple("val" if row % 10 == 0 else "train" for row in range(len(images))))
     aside, judged = split_calibration(images, {"eurosat": 200})
@@ -225,7 +225,7 @@ def test_a_folder_of_pictures_calibrates(student: Bundle, image_folder: Path) ->
 
 
 def test_nvidias_parser_names_the_refused_node(graph: bytes, images: np.ndarray) -> None:
-    """The scheme for the CPU has 32-bit biases behind DequantizeLinear; that for TensorRT has not."""
+    """The CPU layout has 32-bit biases with DequantizeLinear; the TensorRT layout does not."""
     pytest.importorskip("tensorrt_rtx")
     layers = linear_layers(graph)[:1]
     with pytest.raises(BuildError, match="DequantizeLinear"):
@@ -253,7 +253,7 @@ def test_a_range_that_clips_an_outlier_loses_less_than_one_that_keeps_it() -> No
 
 
 def test_ranges_of_least_error_agree_with_fp32_more_often_than_entropy(student: Bundle, graph: bytes) -> None:
-    """On the shipped student and held-out images, in the form for the CPU."""
+    """For the shipped student and held-out images, in the CPU layout."""
     sets, _ = usable_sets(shipped_samples(), student.spec, asked=False)
     calibration, judged = calibrate(None, student, student.spec, sets)
     contents = {"fp32": graph}
@@ -265,7 +265,7 @@ def test_ranges_of_least_error_agree_with_fp32_more_often_than_entropy(student: 
 
 
 def test_a_clipped_convolution_has_the_range_of_the_clip(graph: bytes) -> None:
-    """The larger shipped student clips at 6; ranges over all that its convolutions give had cost it a quarter of its answers."""
+    """The larger shipped student clips at 6; with unclipped ranges, a quarter of its predictions changed."""
     larger = open_bundle("builtin:student-160")
     convolutional = larger.read("model.onnx")
     kept = clipped_afterwards(convolutional, linear_layers(convolutional))

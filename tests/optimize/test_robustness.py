@@ -1,4 +1,4 @@
-"""Corruptions, pictures without land, and what a model is judged by on them."""
+"""Corruptions, pictures without land, and the metrics on them."""
 
 from pathlib import Path
 

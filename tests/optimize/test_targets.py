@@ -1,4 +1,4 @@
-"""Devices as data, impossible requests, and what a model would cost on them."""
+"""The table of devices, impossible requests, and predicted latencies."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The module that drives NVIDIA's builders: against the real bindings of several releases, and with a real builder."""
+"""The module for NVIDIA's builders, with the real bindings of several releases and a real builder."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ print("|".join((trt.IOptimizationProfile.set_shape.__doc__ or "").split()))
 
 @pytest.fixture(scope="module", params=RELEASES)
 def bindings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Path]:
-    """NVIDIA's Python bindings, and a stub of the C functions that they take from libraries which are not on the index."""
+    """NVIDIA's Python bindings, and a stub of their C libraries that are not on the package index."""
     if sys.version_info[:2] != (3, 11) or not sys.platform.startswith("linux") or not shutil.which("cc"):
         pytest.skip("needs a C compiler, and the bindings are fetched for Python 3.11 on Linux")
     folder = tmp_path_factory.mktemp("bindings")
@@ -135,7 +135,7 @@ def bindings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 ONLY_RTX = frozenset({"BuilderFlag.REQUIRE_USER_ALLOCATION", "IExecutionContext.is_stream_capturable"})
-"""Names that only TensorRT for RTX has, and that are used for it alone."""
+"""Names that only TensorRT for RTX has, used only for it."""
 
 
 def test_the_names_used_only_for_rtx_exist() -> None:
@@ -194,7 +194,7 @@ def test_sixteen_bits_build_a_smaller_plan(graph: bytes, cast) -> None:
 
 @pytest.mark.parametrize("preset", [*PRESETS])
 def test_every_preset_builds_in_every_precision(preset: str) -> None:
-    """With random weights: what the parser and the builder take depends on the graph alone."""
+    """With random weights, because parser and builder depend only on the graph."""
     pytest.importorskip("tensorrt_rtx")
     student = open_bundle("builtin:student")
     torch.manual_seed(0)
@@ -223,7 +223,8 @@ def test_batches_are_given_as_numbers() -> None:
 def test_the_equivalent_trtexec_command() -> None:
     options = PlanOptions(batches=(4,), level=5, workspace_mb=512, version_compatible=True, strip_weights=True, dla_core=0)
     assert trtexec(TENSORRT, (96, 96, 3), options) == (
-        "trtexec --onnx=model.onnx --stronglyTyped --shapes=image:4x96x96x3 --saveEngine=model.plan --builderOptimizationLevel=5 "
+        "trtexec --onnx=model.onnx --stronglyTyped --shapes=image:4x96x96x3 --saveEngine=model.plan "
+        "--builderOptimizationLevel=5 "
         "--memPoolSize=workspace:512 --versionCompatible --stripWeights --useDLACore=0 --allowGPUFallback"
     )
     assert trtexec(RTX, (96, 96, 3)).startswith("tensorrt_rtx --onnx=")

@@ -1,4 +1,4 @@
-"""A bundle is written whole, read in the order of trust, and the same content gives the same bytes."""
+"""A bundle is written atomically and verified before it is parsed, and the same content gives the same bytes."""
 
 import json
 import shutil
@@ -62,7 +62,7 @@ def test_the_manifest_keeps_its_json_schema(tiny_path: Path) -> None:
 
 
 def without_order(schema: str) -> Any:
-    """Alternatives in one order, since it differs between versions of msgspec and says nothing."""
+    """Sort alternatives, because their order differs between versions of msgspec."""
     return json.loads(schema, object_hook=lambda part: part | {"anyOf": sorted(part.get("anyOf", ()), key=json.dumps)})
 
 

@@ -29,7 +29,7 @@ def cli(*arguments: object, timeout: float = 240) -> subprocess.CompletedProcess
 
 
 def refused(status: int, *arguments: object) -> str:
-    """Run, see the status, and see that there is one clear line and no traceback."""
+    """Run a command and check the exit status, and that the error is one line without a traceback."""
     done = cli(*arguments)
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
@@ -258,7 +258,7 @@ def test_two_results_are_compared_with_an_interval_and_a_careful_verdict(tmp_pat
 
 
 def test_a_stall_counts_for_every_frame_that_it_delays() -> None:
-    """A 300 ms stall in a 50 Hz stream: measured from when frames were due, a dozen of them are late; not one alone."""
+    """A 300 ms stall in a 50 Hz stream: measured from the due times, a dozen frames are late, not only one."""
     calls = 0
 
     def stalls(batch: np.ndarray) -> dict[str, np.ndarray]:

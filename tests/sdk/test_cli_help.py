@@ -1,4 +1,4 @@
-"""What a user reads of the command line before anything is done: help, tables, hints, completion."""
+"""Help, tables, hints and completion of the command line."""
 
 import os
 import subprocess

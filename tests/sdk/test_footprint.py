@@ -1,4 +1,4 @@
-"""What the runtime costs before it does anything."""
+"""Import time and memory of the runtime."""
 
 import json
 import subprocess
@@ -54,8 +54,8 @@ def test_help_imports_no_command() -> None:
 
 
 def test_streaming_takes_no_more_than_130_mb() -> None:
-    """Of memory of its own, at its peak; how much of the libraries' files is mapped besides, the kernel's cache decides, and takes
-    it back when memory is short (seen: 60 to 110 MB of the same versions)."""
+    """Peak private memory. Mapped library files are not counted: the kernel can evict them, and they vary (60 to 110 MB for
+    the same versions)."""
     program = (
         "import spatialnet_edge\n"
         "def own():\n"

@@ -1,4 +1,4 @@
-"""The queue in front of the engine, and the ledger that nothing escapes."""
+"""The frame queue and the frame statistics."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Labelled images as people have them: which split each is of, what a desktop leaves behind, and tables that cannot be used."""
+"""Typical labelled data sets: splits, metadata files of desktops, and invalid tables."""
 
 import zipfile
 from collections import Counter
@@ -24,7 +24,7 @@ def splits(path: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("validation", ["val", "valid", "Validation"])
 def test_folders_named_after_splits_are_splits(tmp_path: Path, validation: str) -> None:
-    """As Ultralytics, Roboflow and Keras lay a data set out: what validates must never be trained on."""
+    """Layouts of Ultralytics, Roboflow and Keras: validation images must never be used for training."""
     tree(tmp_path, "train/roof/1.jpg", "train/road/1.jpg", f"{validation}/roof/2.jpg", "test/road/3.jpg")
     images = open_labelled(tmp_path)
     assert images.said
@@ -82,7 +82,7 @@ def test_a_table_of_splits_goes_before_the_hash(tmp_path: Path) -> None:
     ],
 )
 def test_a_table_beside_the_images_that_cannot_be_used_says_why(tmp_path: Path, name: str, text: str, says: str) -> None:
-    """A table that fits no file would otherwise put every image into training without a word."""
+    """Otherwise, a table that matches no file would silently put every image into training."""
     tree(tmp_path, "roof/1.jpg", "road/2.jpg")
     (tmp_path / name).write_text(text)
     with pytest.raises(DataRefused, match=says):
@@ -102,7 +102,7 @@ def test_a_file_of_a_zip_that_cannot_be_read_is_empty_and_the_others_are_not(tmp
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
         for file in ("road/1.jpg", "roof/2.jpg"):
             archive.writestr(file, b"an image of " + file.encode())
-    damaged = (tmp_path / "set.zip").read_bytes().replace(b"an image of road", b"an image of toad")  # its checksum is another
+    damaged = (tmp_path / "set.zip").read_bytes().replace(b"an image of road", b"an image of toad")  # wrong checksum
     (tmp_path / "set.zip").write_bytes(damaged)
     images = open_labelled(tmp_path / "set.zip")
     assert list(images.tree.read(images.files)) == [b"", b"an image of roof/2.jpg"]

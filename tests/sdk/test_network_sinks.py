@@ -31,7 +31,7 @@ def test_datagrams_are_records_and_a_missing_peer_costs_nothing() -> None:
     port = free_port()
     sink = open_sink(f"udp://127.0.0.1:{port}")
     for seq in range(3):
-        sink.write(result(seq))  # nobody is there: the kernel says so on the next send
+        sink.write(result(seq))  # no listener: the kernel reports it at the next send
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
         peer.bind(("127.0.0.1", port))
         peer.settimeout(2)
@@ -170,7 +170,7 @@ def test_a_broker_that_goes_and_comes_back_costs_results_only_meanwhile(broker: 
 @pytest.mark.fault(42)
 @pytest.mark.parametrize("qos", [0, 1])
 def test_a_link_that_takes_nothing_does_not_fill_the_memory(broker: Broker, qos: int) -> None:
-    """A broker that is stopped, not gone: the connection stands, and its buffers fill up."""
+    """The broker is stopped: the connection stays open, and its buffers fill up."""
     ground = Ground(broker.port)
     sink = open_sink(f"mqtt://127.0.0.1:{broker.port}/fleet/ten?qos={qos}")
     assert broker.process is not None
@@ -201,7 +201,7 @@ def test_tls_is_checked_against_the_authority_that_was_named(broker: Broker, tmp
     sink.close()
     ground.close()
     with pytest.raises(SinkError, match="no broker"):
-        open_sink(where)  # the system's authorities do not know it
+        open_sink(where)  # not signed by the system's authorities
 
 
 def test_no_broker_is_an_error_with_the_address() -> None:

@@ -220,7 +220,7 @@ def test_the_five_line_api_on_real_video(tiny_path: Path) -> None:
     ],
 )
 def test_other_dtypes_than_uint8_are_refused(tiny_path: Path, image: object) -> None:
-    """A float image in 0 to 1 would be cut to black, and get an answer."""
+    """A float image in 0 to 1 would be cast to black and classified."""
     with (
         spatialnet_edge.load(tiny_path) as model,
         pytest.raises(SourceRefused, match=r"expected uint8 \[height, width, bands\]"),

@@ -119,7 +119,7 @@ def test_a_file_that_is_no_raster_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_rasters_is_read_one_after_the_other(scene: Path) -> None:
-    """Chips of a multispectral data set, as one trains on them: each knows its file, and a broken one is named."""
+    """Chips of a multispectral data set: each frame has its file name, and a broken file is reported."""
     folder = scene.parent
     (folder / "forest").mkdir()
     shutil.copy(scene, folder / "forest" / "1.tif")
@@ -189,7 +189,7 @@ def test_a_photograph_says_where_it_was_taken(tmp_path: Path) -> None:
     [
         ((51, 1), (100, 1), Pose(51.0, -4.0, 100.0)),
         ((51, 1), (0, 0), Pose(51.0, -4.0)),
-        ((0, 0), (100, 1), None),  # what a receiver without a fix writes
+        ((0, 0), (100, 1), None),  # written by a receiver without a fix
         ((500, 1), (100, 1), None),
     ],
 )
@@ -251,7 +251,7 @@ def test_an_autopilots_stream_gives_the_pose_nearest_in_time() -> None:
 
 @pytest.mark.fault(42)
 def test_an_autopilot_may_start_later_than_its_payload_and_go_away_for_a_while(tmp_path: Path) -> None:
-    """Its serial line is a real one of the kernel's (pty(7)) that is not there, then is, is unplugged, and comes back."""
+    """A real serial line of the kernel (pty(7)) that is absent at first, appears, is unplugged, and comes back."""
     mavlink = pytest.importorskip("pymavlink.dialects.v20.common")
     line = tmp_path / "ttyACM0"
     with pytest.raises(SourceRefused, match="ttyACM0: cannot be opened"):

@@ -1,4 +1,4 @@
-"""What TensorRT's inspector says of a plan, in the forms in which its releases say it."""
+"""The output of TensorRT's inspector in the formats of several releases."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A complete plug-in: a package that adds a source and a sink under entry points, and is used by its URIs alone."""
+"""A complete plug-in: a package that adds a source and a sink by entry points and is used only through URIs."""
 
 import json
 import os

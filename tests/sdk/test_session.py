@@ -1,4 +1,4 @@
-"""One session: streams that end cleanly, engines that are swapped, sources of every kind, and good manners towards the process."""
+"""The session: streams that end cleanly, engine swaps, sources of every kind, and no side effects on the process."""
 
 import subprocess
 import sys
@@ -40,7 +40,7 @@ ENDINGS = {
 @pytest.mark.fault(71)
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_stream_that_is_not_finished_never_aborts_the_process(ending: str) -> None:
-    """The capture thread inside OpenCV met the end of the interpreter, and C++ ended the process with SIGABRT."""
+    """A capture thread inside OpenCV during the shutdown of the interpreter aborted the process with SIGABRT."""
     program = (
         f"import sys, spatialnet_edge\ndef stream(): return spatialnet_edge.stream('builtin:student', {str(CLIP)!r})\n"
         + ENDINGS[ending]
@@ -152,7 +152,7 @@ def test_a_model_classifies_images_in_every_form(tiny_path: Path, tmp_path: Path
 
 
 class Slow:
-    """An engine that answers with its number, and takes its time."""
+    """A slow engine that returns its number."""
 
     reentrant = True
     spec = TINY
@@ -248,7 +248,7 @@ def test_an_absent_camera_is_waited_for_unless_told_otherwise(
 
 
 class Silent:
-    """A source in this process that gives nothing for a while."""
+    """An in-process source that pauses for a while."""
 
     uri, length, fps, live = "silent", None, None, False
 
@@ -292,7 +292,7 @@ def test_a_stream_restores_the_process_state(tiny_path: Path) -> None:
 
 
 class Failing:
-    """A sink that takes one result, then fails."""
+    """A sink that accepts one result, then fails."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error

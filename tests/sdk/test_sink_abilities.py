@@ -1,4 +1,4 @@
-"""What a sink can do beyond `Sink` is declared by Protocols, and found by `isinstance`."""
+"""Optional abilities of sinks are declared by protocols and detected by `isinstance`."""
 
 from __future__ import annotations
 

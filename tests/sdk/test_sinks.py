@@ -1,4 +1,4 @@
-"""One conformance suite over every sink, then the queue in front of them."""
+"""A conformance suite for every sink, and tests of their queue."""
 
 import json
 import time
@@ -140,7 +140,7 @@ def test_drawing_fits_any_frame(shape: tuple[int, ...]) -> None:
 
 
 def test_drawing_leaves_the_frame_as_it_was(tmp_path: Path) -> None:
-    """A camera's frame is a reversed view of read-only shared memory, and other sinks see the same one."""
+    """A camera's frame is a reversed view of read-only shared memory that other sinks share."""
     stored = np.ascontiguousarray(clip_frames(1)[0][..., ::-1])
     before = stored.copy()
     stored.flags.writeable = False
@@ -192,10 +192,10 @@ def test_a_recording_waits_and_loses_nothing() -> None:
 
 @pytest.mark.parametrize("pause_s", [0.0, 0.3])
 def test_a_broken_sink_is_reported_not_swallowed(pause_s: float) -> None:
-    """Also when the last result broke it, and its thread has long ended when the run closes it."""
+    """Also if the last result failed and the sink's thread has ended before the run closes it."""
     queued = QueuedSink(BrokenSink(), wait=True)
     queued.write(result())
     time.sleep(pause_s)
     with pytest.raises(SinkError, match="the antenna fell off"):
         queued.close()
-    queued.close()  # said once
+    queued.close()  # reported once

@@ -1,4 +1,4 @@
-"""One conformance suite over every source, then what is special to each, then bad input."""
+"""A conformance suite for every source, tests of single sources, and invalid input."""
 
 import functools
 import http.server
@@ -99,7 +99,7 @@ def test_a_path_and_a_number_are_sources(image_folder: Path) -> None:
 
 
 def test_what_a_desktop_leaves_on_a_card_is_not_flown_over(image_folder: Path) -> None:
-    """Pictures that were thrown away lie in `.Trash-1000`, and a Mac puts `._0.jpg` beside every `0.jpg`."""
+    """Deleted pictures are in `.Trash-1000`, and macOS adds `._0.jpg` to every `0.jpg`."""
     before = list(open_source(f"{image_folder}/"))
     content = (image_folder / "bright" / "0.jpg").read_bytes()
     for name in (".Trash-1000/files/old.jpg", "bright/._0.jpg", "__MACOSX/bright/._0.jpg"):
@@ -202,7 +202,7 @@ def test_options_end_a_name_only_where_it_ends(tmp_path: Path) -> None:
 
 
 def test_results_of_names_that_are_no_text_are_written(tiny_path: Path, image_folder: Path, tmp_path: Path) -> None:
-    """A name on Linux is bytes; one that is not UTF-8 costs neither its own result nor the next one's."""
+    """A name on Linux is bytes; a name that is not UTF-8 must not lose any result."""
     folder = tmp_path / "names"
     folder.mkdir()
     content = (image_folder / "bright" / "0.jpg").read_bytes()
@@ -267,7 +267,7 @@ def test_what_is_no_source_is_refused_with_a_reason(tmp_path: Path) -> None:
 
 @pytest.mark.fault(12)
 def test_a_decompression_bomb_is_skipped_by_its_header(tmp_path: Path) -> None:
-    """A PNG header that promises 50,000 × 50,000 pixels; refusing it must not take the 7.5 GB that it claims."""
+    """A PNG header of 50,000 × 50,000 pixels must be refused without allocating 7.5 GB."""
     import struct
     import zlib
 

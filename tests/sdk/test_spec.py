@@ -1,4 +1,4 @@
-"""The contract: what a valid model is, and what each mistake is called."""
+"""The model contract: valid models, and the message for each mistake."""
 
 import msgspec
 import pytest

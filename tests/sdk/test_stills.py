@@ -1,4 +1,4 @@
-"""Still images: what a file is its content says; what cannot be shown is refused with the reason."""
+"""Still images: the content determines the format; unsupported images are refused with the reason."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def tiff(values: np.ndarray) -> bytes:
     ],
 )
 def test_more_than_eight_bits_or_four_bands_are_refused_as_such(make: object, words: str) -> None:
-    """Of 16-bit colour Pillow shows the high byte: 12-bit data become black, and black was "water"."""
+    """Pillow returns the high byte of 16-bit colour: 12-bit data become black, and black was classified as "water"."""
     assert callable(make)
     with pytest.raises(ValueError, match=words) as caught:
         decode_still(make())
@@ -137,13 +137,13 @@ def large_png(side: int) -> bytes:
 
 @pytest.mark.fault(60)
 def test_the_largest_picture_fits_in_the_units_memory(tmp_path: Path) -> None:
-    """The unit allows 2 GB. A few kilobytes may claim as much as a picture can have."""
+    """The unit allows 2 GB. A file of a few kilobytes can decode to the largest allowed picture."""
     side = int(still_decoder.MAX_PIXELS**0.5)
     (tmp_path / "x.png").write_bytes(large_png(side))
     program = (
         "from spatialnet_edge.sources.registry import open_source\n"
         f"(frame,) = open_source({str(tmp_path / 'x.png')!r})\n"
-        # VmHWM is this program's own; ru_maxrss would begin with the peak of the process that started it
+        # VmHWM is the peak of this program; ru_maxrss would include the peak of its parent process
         "status = dict(line.split(':', 1) for line in open('/proc/self/status'))\n"
         "print(frame.pixels.shape[0], status['VmHWM'].split()[0])"
     )

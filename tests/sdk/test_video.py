@@ -1,4 +1,4 @@
-"""Recordings through FFmpeg: every packet that can be decoded, at its own time, in its own colours, upright."""
+"""Recordings through FFmpeg: decodable packets, presentation times, colours and orientation."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_media_time_is_in_the_results_and_smoothing_goes_by_it(tmp_path: Path, t
     results = list(spatialnet_edge.stream(tiny_path, str(path), smoothing_s=5))
     assert [result.to_dict()["media_time_s"] for result in results] == [0.0, 0.04, 10.0]
     alone = list(spatialnet_edge.stream(tiny_path, str(path)))
-    # what was seen ten seconds before says nothing: the smoother starts anew
+    # after a gap of ten seconds the smoothing starts anew
     np.testing.assert_array_equal(results[2].shade.probabilities, alone[2].shade.probabilities)
 
 

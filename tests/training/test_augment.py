@@ -1,4 +1,4 @@
-"""Augmentation: geometry stays inside the image, mixing keeps count, randomness belongs to the image."""
+"""Augmentation: geometry stays inside the image, mixing shares are correct, every image has its own generator."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def test_a_batch_can_be_turned_into_each_of_them() -> None:
     assert torch.equal(turned[0], x)
     assert len({tuple(each[0, 0].flatten().tolist()) for each in turned}) == 8
     for each in turned:
-        assert each.stride() == x.stride()  # as a compiled network was promised
+        assert each.stride() == x.stride()  # as a compiled network expects
         assert torch.equal(each.flatten(2).sort(dim=2).values, x.flatten(2))
 
 
@@ -107,7 +107,7 @@ def test_groups_are_dropped_at_random_but_never_all() -> None:
     present = drop_groups(own, rngs, 0.9)
     assert (present.sum(dim=1) >= 1).all()
     assert present.mean() < 0.6
-    assert (present.numpy() <= own).all()  # what an image lacks is never called present
+    assert (present.numpy() <= own).all()  # a missing group is never marked as present
     assert np.array_equal(drop_groups(own, rngs, 0.0).numpy(), own)
     assert (drop_groups(np.zeros((2, 3), np.float32), rngs[:2], 0.5) == 0).all()  # a black image
 
@@ -123,7 +123,7 @@ def test_the_two_images_of_a_pair_have_the_same_bands() -> None:
 
 @pytest.mark.parametrize("size", [16, 64])
 def test_views_made_on_the_device_are_those_made_by_opencv(size: int) -> None:
-    """Images of several shapes and 13 bands, seen whole, in part and beyond their edges."""
+    """Images of several shapes and 13 bands, with views of the whole, of parts and beyond the edges."""
     rng = np.random.default_rng(2)
     images = [rng.integers(0, 256, (*side, 13), np.uint8) for side in ((40, 56), (64, 64), (33, 20))]
     rows = np.array([2, 0, 1, 0, 2])
@@ -135,4 +135,4 @@ def test_views_made_on_the_device_are_those_made_by_opencv(size: int) -> None:
     assert made.shape == (5, 13, size, size)
     difference = (made - expected).abs()
     assert difference.mean() < 1
-    assert difference.max() < 10  # OpenCV knows where a pixel is to the thirty-second part of one
+    assert difference.max() < 10  # OpenCV's interpolation has a resolution of 1/32 pixel

@@ -22,7 +22,7 @@ from spatialnet_training.data.samples import load_image
 
 
 def geotiff(levels: np.ndarray, planar: bool = False) -> bytes:
-    """Thirteen bands of 16-bit reflectance, as EuroSAT's multispectral edition has them."""
+    """Thirteen bands of 16-bit reflectance, as in EuroSAT's multispectral edition."""
     buffer = io.BytesIO()
     image = levels.transpose(2, 0, 1) if planar else levels
     tifffile.imwrite(buffer, image, photometric="minisblack", planarconfig="separate" if planar else "contig")
@@ -65,7 +65,8 @@ def test_a_photograph_gives_colour_and_derived_bands() -> None:
 
 
 def test_a_compressed_tiff_of_colours_is_read_as_the_runtime_reads_it() -> None:
-    """OpenCV writes it with LZW, which tifffile alone cannot read. 16 bits a channel are refused: their scale is unknown."""
+    """OpenCV writes it with LZW, which tifffile cannot read without an extra library. 16 bits per channel are refused: their
+    scale is unknown."""
     image = np.random.default_rng(0).integers(0, 255, (12, 10, 3), np.uint8)
     found = decode(cv2.imencode(".tif", image)[1].tobytes(), (RGB,))
     np.testing.assert_array_equal(found, image[..., ::-1])
@@ -143,7 +144,7 @@ def test_a_layout_names_the_bands_of_a_raster_and_elevation_brings_its_slope() -
     assert vv == round((-15 + 30) / 35 * 255)
     assert elevation == round((240 + 100) / 4100 * 255)
     assert slope(levels[..., 2].astype(np.float32), 30.0)[3, 3] == pytest.approx(1.0)
-    assert decode(geotiff(levels), groups_named(("nir",)), {"nir": 1e-4}) is None  # one band was promised
+    assert decode(geotiff(levels), groups_named(("nir",)), {"nir": 1e-4}) is None  # one band is expected
 
 
 def named_tiff(path: Path, values: np.ndarray, names: tuple[str, ...], **stated: object) -> bytes:

@@ -1,4 +1,4 @@
-"""Checkpoints: what is written and read, what is refused, and that the shipped ones are the shipped models."""
+"""Checkpoints: writing, reading, refusals, and that the shipped ones equal the shipped models."""
 
 import json
 from pathlib import Path
@@ -57,13 +57,13 @@ def test_a_checkpoint_has_the_name_of_its_run_or_file(tmp_path: Path, monkeypatc
 
 
 MODELS = {"spatialnet-s": "student", "spatialnet-m": "student-160"}
-"""The shipped checkpoints, and the bundles that they are the weights of."""
+"""The shipped checkpoints and their bundles."""
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_shipped_checkpoint_is_the_shipped_model(name: str) -> None:
-    """Its large matrices are rounded to float16; every tensor and every answer is otherwise the bundle's own. The shipped samples
-    are held out of all training."""
+    """Its large matrices are rounded to float16; every tensor and every answer is otherwise the bundle's own. The shipped
+    samples are held out of all training."""
     network, spec, _ = load_network(WEIGHTS / name)
     bundle = open_bundle(f"builtin:{MODELS[name]}")
     theirs = {head.name: head for head in bundle.spec.heads}
@@ -149,7 +149,7 @@ def test_a_former_name_is_the_same_checkpoint() -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_shipped_students_predict_the_objects_of_satellite_classes(name: str) -> None:
-    """Nobody labelled the objects in these: a head that was only ever told about aerial images says anything."""
+    """These images have no object labels: a head trained only on aerial images would give arbitrary outputs."""
     network, spec, _ = load_network(WEIGHTS / name)
     said = predict(network, load_unlabelled(SOURCES["eurosat"], STORED_SIDE), spec.input.height)
     logits = said["objects"]
@@ -159,14 +159,14 @@ def test_the_shipped_students_predict_the_objects_of_satellite_classes(name: str
     assert (logits[known == 0] > 0).float().mean() < 0.01
     count, shown = len(OBJECTS) * said["object_kinds"].sigmoid()[:, 0], (known == 1).sum(dim=1)
     assert (count > shown - 0.5).all()
-    assert (count < (known != 0).sum(dim=1)).all()  # what is there for certain, and all that may be
+    assert (count < (known != 0).sum(dim=1)).all()  # objects that are certain, and all that are possible
     assert (count - (logits > 0).sum(dim=1)).abs().mean() < 1
 
 
 @pytest.mark.parametrize("count", [8, 30])
 @pytest.mark.parametrize("data_set", ["eurosat", "ucmerced"])
 def test_calibration_on_few_images_holds_on_other_images(data_set: str, count: int) -> None:
-    """Real answers: as many images as a small folder holds out calibrate, the others say what the probabilities are worth."""
+    """Calibrate on as many real outputs as a small folder holds out, and evaluate the probabilities on the others."""
     network, spec, _ = load_network(WEIGHTS / "spatialnet-s")
     logits = predict(network, load_unlabelled(SOURCES[data_set], STORED_SIDE), spec.input.height)[f"land_use_{data_set}"]
     (labels,) = (head.labels for head in spec.heads if isinstance(head, Multiclass) and head.name == f"land_use_{data_set}")

@@ -1,4 +1,4 @@
-"""Folders, zips and tables as people have them: nothing that validates is trained on, and nothing vanishes without a word."""
+"""Typical folders, zips and tables: validation images are never trained on, and no file is silently ignored."""
 
 import csv
 import io
@@ -199,7 +199,7 @@ def pictures(top: Path, pixels: dict[str, np.ndarray], count: int = 20) -> Path:
 def test_images_of_more_than_eight_bits_need_a_range(
     tmp_path: Path, suffix: str, dtype: type, high: float, depth: str
 ) -> None:
-    """A 12-bit picture's upper byte of sixteen is nearly black, and numbers of 0 to 1 are all zero."""
+    """The high byte of a 12-bit picture is nearly black, and values from 0 to 1 become zero."""
     image = (np.full((24, 24, 3), [0.2, 0.4, 0.8]) * high).astype(dtype)
     folder = pictures(tmp_path, {f"a{suffix}": image, f"b{suffix}": image})
     with pytest.raises(DataRefused, match=f"its pixels are {depth}; .*--range LOW,HIGH"):
@@ -311,7 +311,7 @@ def test_names_that_are_not_utf8_are_read(tmp_path: Path) -> None:
 
 
 def test_a_record_keeps_the_options_and_splits_of_a_run(tmp_path: Path) -> None:
-    """An image that was added later was not trained on, so it is for validation."""
+    """An image that was added later was not used for training, so it is for validation."""
     files = [f"{kind}/flight{flight}_{frame}.jpg" for kind in ("roof", "road") for flight in range(6) for frame in range(4)]
     folder = tree(tmp_path / "set", *files)
     images = open_labelled(folder, options=DatasetOptions(group="flight[0-9]+", value_range=(0, 4095)))

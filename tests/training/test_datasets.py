@@ -59,7 +59,7 @@ def test_splits_are_disjoint_and_labels_partial(data_root: Path) -> None:
 
 
 def test_object_labels_follow_from_classes(data_root: Path) -> None:
-    """No aeroplane can be seen at ten metres a pixel, a forest is trees, and whether fields have trees is open."""
+    """At ten metres per pixel, aeroplanes are invisible; forests have trees; fields may have trees."""
     assert all(name == "eurosat" for name, _ in TAXONOMY.objects)
     assert sorted(kind for _, kind in TAXONOMY.objects) == [*TAXONOMY.classes("eurosat")]
     for row in rows_of("objects_of_classes.csv"):

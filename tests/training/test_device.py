@@ -1,7 +1,7 @@
-"""Training on a GPU, as far as a machine without one can tell.
+"""Training on a GPU, as far as it can be tested without one.
 
-Tensors on PyTorch's `meta` device have shape and type and no content. They refuse to be combined with tensors that are elsewhere
-(but for what is added in place), and cannot tell a value.
+Tensors on PyTorch's `meta` device have a shape and a type but no content. They cannot be combined with tensors on other devices
+(except for in-place addition), and their values cannot be read.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ OUTPUTS = {"land_use": 5, "objects": 4}
 
 
 class Elsewhere:
-    """What Lightning Fabric does for one process and one device; it has no device without content."""
+    """Replaces Lightning Fabric for one process and one device, because Fabric does not support the `meta` device."""
 
     device, global_rank, world_size, is_global_zero = ELSEWHERE, 0, 1, True
 
@@ -71,7 +71,7 @@ def test_an_epoch_stays_on_its_device(
     trainer = Trainer(config, student, samples(32), [Teacher(larger, 96)], fabric=Elsewhere())  # type: ignore[arg-type]
     batches = list(trainer.loader.epoch(0))
     assert all((batch.x.device == ELSEWHERE) is images_on_device for batch in batches)
-    # the last thing an epoch does is to ask for its mean loss: to ask for a number sooner would make a GPU wait
+    # an epoch reads its mean loss at the end: reading a value earlier would synchronise a GPU
     with pytest.raises(RuntimeError, match=r"item\(\) cannot be called on meta"):
         trainer.train_epoch()
     assert (trainer.step, trainer.epoch) == (len(batches), 1)

@@ -1,4 +1,4 @@
-"""Which teacher speaks of which view, and how loudly."""
+"""Which teacher teaches on which view, and with which weight."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SETS = ("eurosat", "ucmerced", "rsscn7")
 
 
 class Says(nn.Module):
-    """A teacher that says the same of every view."""
+    """A teacher with constant outputs."""
 
     def __init__(self, **logits: list[float]) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ def taught(teachers: list[Teacher], views: Batch) -> Taught:
 def test_a_teacher_does_not_teach_on_other_data_sets() -> None:
     views = batch([0, 1, 2, UNLABELLED])
     said = taught([Teacher(Says(a=[4.0, 0.0]), None, datasets=(1,))], views)
-    assert said.known["a"].tolist() == [False, True, False, True]  # of unlabelled pictures it speaks
+    assert said.known["a"].tolist() == [False, True, False, True]  # it teaches on unlabelled images
     torch.testing.assert_close(said.probabilities["a"][1], torch.tensor([2.0, 0.0]).softmax(0))
     assert said.probabilities["a"][0].tolist() == [0, 0]
     assert set(said.probabilities) == {"a"}  # it has no head 'b'
@@ -70,7 +70,7 @@ def test_teachers_are_averaged_with_their_weights() -> None:
 
 
 def test_partially_labelled_heads_are_not_distilled() -> None:
-    """What it would say of the open labels it made up: nobody ever told it."""
+    """Its outputs for unknown labels are arbitrary, because it was never trained on them."""
     views = batch([0, 0, 0, 0], Mix(0.6))
     views.targets["b"] = torch.tensor([[1.0, UNLABELLED], [1.0, 0.0], [UNLABELLED, UNLABELLED], [0.0, 1.0]])
     said = taught([Teacher(Says(a=[1.0, 0.0], b=[1.0, 0.0]), None)], views)
@@ -95,7 +95,7 @@ def test_views_without_a_teacher_have_no_loss() -> None:
 
 
 class Corner(nn.Module):
-    """Speaks for its first class as loudly as the upper left pixel is bright: an answer that changes with the orientation."""
+    """The logit of its first class is the brightness of the upper left pixel, which changes with the orientation."""
 
     def forward(self, x: Tensor, present: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         bright = x[:, 0, 0, 0]

@@ -1,4 +1,4 @@
-"""Degraded views, pictures without land, and the head that knows what the network was taught."""
+"""Degraded views, pictures without land, and the output `known`."""
 
 import numpy as np
 import pytest

@@ -47,7 +47,7 @@ OWN = replace(
 
 
 class Recorder(Watcher):
-    """Keeps what a run tells."""
+    """Records the progress of a run."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
@@ -99,7 +99,7 @@ def test_a_linear_head_replaces_the_networks_own_and_leaves_the_backbone(data: T
     fit = fit_linear_heads(network, data.train, InputSpec(height=32, width=32, groups=(RGB,)), "all", data.groups_of_training)
     assert all(torch.equal(value, before[name]) for name, value in network.backbone.state_dict().items())
     answers = predict(network, data.holdout, 32)["land_use"].argmax(1).numpy()
-    assert (answers == data.holdout.targets["land_use"]).mean() >= 0.9  # also random features tell water from forest
+    assert (answers == data.holdout.targets["land_use"]).mean() >= 0.9  # even random features separate water and forest
     assert fit.accuracies["land_use"] > 0.9
 
 
@@ -114,7 +114,7 @@ def test_fine_tuning_is_skipped_when_the_linear_head_is_good_enough() -> None:
 def test_the_better_of_the_linear_head_and_fine_tuning_is_kept_and_the_table_says_why(
     data: TrainingData, tmp_path: Path
 ) -> None:
-    """A learning rate that ruins the network must not cost the linear head."""
+    """With a ruinous learning rate, the linear head must be kept."""
     recorder = Recorder()
     ruined = train(replace(OWN, learning_rate=0.3, warmup_share=0.0), data, tmp_path / "ruined", "test", recorder)
     assert [row["epoch"] for row in recorder.rows] == [0, 1, 2]

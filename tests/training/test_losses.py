@@ -1,4 +1,4 @@
-"""Losses: what is unlabelled does not count, teachers, conflicts between heads, calibration."""
+"""Losses: missing labels, teachers, conflicting gradients, calibration."""
 
 import pytest
 import torch
@@ -112,7 +112,7 @@ def test_temperature_scaling_reduces_overconfidence() -> None:
 
 
 def test_few_correct_images_do_not_give_certainty() -> None:
-    """Without a doubt the temperature falls as far as it may, and every answer has a probability of 1."""
+    """Without the added wrong image, the temperature goes to its minimum, and every prediction has a probability of 1."""
     target = torch.arange(8) % 2
     logits = 3.0 * torch.nn.functional.one_hot(target, 2)
     assert fit_temperature(logits, target, cautious=False) < 0.2

@@ -1,4 +1,4 @@
-"""Sets with measured bands: partial labels and partial modalities in one run."""
+"""Data sets with measured bands: partial labels and partial band groups in one run."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Training's large blocks: taken from the system once."""
+"""Large memory blocks of training are requested from the system only once."""
 
 import platform
 import subprocess

@@ -1,4 +1,4 @@
-"""The networks: sizes, shapes, positions, missing bands, timm's own, what starts from what."""
+"""The networks: sizes, shapes, positions, missing bands, timm networks, transfer."""
 
 import os
 import subprocess
@@ -231,7 +231,7 @@ def test_a_deeper_network_initially_computes_the_same_and_trains_completely(tmp_
     torch.testing.assert_close(deeper(x)["a"], old(x)["a"])
 
     optimizer = torch.optim.SGD(deeper.parameters(), lr=0.1)
-    for _ in range(2):  # in the first step only the silent layers themselves are told anything
+    for _ in range(2):  # in the first step only the zero-initialised layers get a gradient
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(deeper(x)["a"], torch.tensor([0, 1, 2, 0])).backward()
         optimizer.step()
@@ -240,8 +240,8 @@ def test_a_deeper_network_initially_computes_the_same_and_trains_completely(tmp_
 
 
 def test_a_torchvision_whose_library_loads_is_left_alone(tmp_path: Path) -> None:
-    """Its operators, declared a second time, would abort the process: whoever installs torch and torchvision as they belong
-    together could not import timm at all. Both are played here; beside the CPU's torch the real one has no library."""
+    """Declaring its operators twice would abort the process, so that timm could not be imported with matching torch and
+    torchvision. Both cases are simulated, because with a CPU-only torch the real torchvision has no library."""
     (tmp_path / "timm.py").write_text("import torchvision")
     (tmp_path / "torchvision.py").write_text(
         "import torch\nassert not hasattr(torch.ops.torchvision, 'nms')\nlibrary = torch.library.Library('torchvision', "

@@ -30,7 +30,7 @@ def test_a_users_own_folder_is_split_and_broken_images_are_named(tmp_path: Path)
 
 @pytest.mark.parametrize(("images", "held_out"), [(3, 0), (8, 2), (30, 7), (40, 10), (200, 10), (1000, 50)])
 def test_a_set_of_any_size_has_a_hold_out(images: int, held_out: int) -> None:
-    """A chance of one in twenty for each may leave a small set with none, and the run would be refused."""
+    """A random choice of one in twenty could leave a small set without a hold-out, and the run would be refused."""
     paths = [f"class/{index}.jpg" for index in range(images)]
     chosen = [hold_out(["class"] * images, each, calibration_quota(["class"] * images)) for each in (paths, paths[::-1])]
     assert len(chosen[0]) == held_out
@@ -38,7 +38,7 @@ def test_a_set_of_any_size_has_a_hold_out(images: int, held_out: int) -> None:
 
 
 def test_folders_of_splits_are_kept_apart(tmp_path: Path) -> None:
-    """What lies below `val` or `test` is neither trained on nor calibrated with."""
+    """Images below `val` or `test` are used neither for training nor for calibration."""
     folder = own_images(tmp_path, broken=False)
     for index, file in enumerate(sorted(folder.rglob("*.jpg"))):
         part = ("train", "train", "train", "valid", "test")[index % 5]
@@ -220,5 +220,5 @@ def test_a_table_trains_gates_and_evaluates_every_kind_of_head(tmp_path: Path) -
     heads = {head["head"]: head for head in json.loads(report.read_text())["heads"]}
     assert set(heads) == {"cover", "boats_seen", "objects"}
     assert heads["cover"]["accuracy"] > 0.8
-    assert heads["boats_seen"]["mean_absolute_error"] < 3  # of 0 to 6, and unlearnable: about the mean
+    assert heads["boats_seen"]["mean_absolute_error"] < 3  # from 0 to 6, and not learnable: the prediction is about the mean
     assert heads["objects"]["mean_average_precision"] > 0.8

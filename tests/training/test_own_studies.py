@@ -18,7 +18,7 @@ from training_fixtures import TINY_RUN, own_images
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three copies of each image under other names, which the split parts."""
+    """Three copies of each image under other names, in different splits."""
     return own_images(tmp_path_factory.mktemp("own"), broken=False)
 
 

@@ -1,4 +1,4 @@
-"""Whole runs, small enough for a CPU: resumed, shared by two processes, taught, balanced."""
+"""Complete small runs on a CPU: resume, two processes, distillation, loss balancing."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_sampling_gives_small_sets_their_share(data_root: Path) -> None:
 
 @pytest.mark.parametrize("count", [9600, 12800, 15360, 20000])
 def test_an_epoch_has_the_requested_number_of_images(count: int) -> None:
-    """A short one would leave the last batch incomplete, after minutes of training."""
+    """A shorter epoch would have an incomplete last batch, after minutes of training."""
     sizes = (15395, 1200, 1584, 1830)  # the published data sets
     for power in (0.0, 0.3, 0.4, 0.45, 0.6, 1.0):
         drawn = draw_epoch(np.repeat(np.arange(4), sizes), 4, count, power, np.random.default_rng(0))
@@ -111,7 +111,7 @@ def test_a_run_interrupted_and_resumed_is_the_same_bit_for_bit(data: TrainingDat
 
 
 def test_another_run_does_not_resume_from_the_checkpoint(data: TrainingData, teacher: Path, tmp_path: Path) -> None:
-    """Else it would be done at once, and its result would say that it was trained on images that it never saw."""
+    """Otherwise it would end at once, and its record would list images that were not used."""
     out = teacher.parent
     before = (out / "last.ckpt").read_bytes()
     with pytest.raises(
@@ -163,7 +163,8 @@ from spatialnet_training.data.datasets import load_published
 from spatialnet_training.loop.training_run import train
 torch.set_num_threads(1)
 root, out, balance = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-config = TrainConfig(name="two", backbone="timm:vit_tiny_patch16_224", data={"eurosat": "eurosat.zip", "ucmerced": "ucmerced.zip"},
+config = TrainConfig(name="two", backbone="timm:vit_tiny_patch16_224", data={"eurosat": "eurosat.zip", "ucmerced":
+"ucmerced.zip"},
     stages=(TrainingStage(size=32, epochs=1, cutmix_share=0.3),), epoch_images=32, batch=8, learning_rate=1e-4, balance=balance)
 train(config, load_published({n: root / f for n, f in config.data.items()}, 32), out, "test")
 """
@@ -189,7 +190,7 @@ def test_two_processes_learn_what_one_does(data_root: Path, tmp_path: Path, bala
 
 
 def test_training_learns(data_root: Path) -> None:
-    """A few images of EuroSAT are learnt within seconds: the loop, the loss and the averaged weights work together."""
+    """A few images of EuroSAT are learned within seconds: loop, loss and averaged weights work together."""
     samples = load_split({"eurosat": data_root / "eurosat.zip"}, TAXONOMY, "train", 64).subset(range(0, 200, 3))
     config = replace(TINY_RUN, stages=(TrainingStage(size=32, epochs=12),), epoch_images=64, mixup_share=0.0, ema_decay=0.8)
     torch.manual_seed(0)
@@ -210,7 +211,7 @@ def agreement(student: Path, teacher: Path, data: TrainingData) -> float:
 def test_a_student_becomes_like_its_teachers_without_any_label(
     data: TrainingData, data_root: Path, teacher: Path, tmp_path: Path
 ) -> None:
-    """Only soft labels, half of the pictures from a folder that nobody labelled, an ensemble of the same teacher twice."""
+    """Only soft labels, half of the images from an unlabelled folder, and the same teacher twice."""
     base = replace(
         TINY_RUN, seed=5, stages=(TrainingStage(size=48, epochs=6),), mixup_share=0.0, ema_decay=0.8, learning_rate=3e-3
     )
@@ -234,7 +235,7 @@ def test_a_student_becomes_like_its_teachers_without_any_label(
 def test_a_network_inherits_the_licence_terms_of_its_start(
     data: TrainingData, data_root: Path, teacher: Path, tmp_path: Path
 ) -> None:
-    """A user's own network is not free of what the shipped one was trained on."""
+    """A user's own network inherits the licence terms of the shipped one."""
     own = load_own(own_images(tmp_path, broken=False), 64)
     config = replace(
         TINY_RUN, start=str(teacher), weights_terms="begun with mine (MIT)", stages=(TrainingStage(size=48, epochs=1),)
@@ -276,7 +277,7 @@ def test_a_teacher_sees_its_students_views_at_its_own_size(data: TrainingData, t
 
 
 def test_expected_counts_follow_the_labels(data: TrainingData, tmp_path: Path) -> None:
-    """The head of objects is held where it says that nothing is there; the count learns so of images that nobody labelled."""
+    """The object head is fixed to predict nothing; so the count is learned from unlabelled images."""
     only = {head.name: 0.0 for head in data.heads} | {"object_kinds": 1.0}
     config = replace(
         TINY_RUN, head_weights=only, adapt="probe", mixup_share=0.0, learning_rate=0.1, weight_decay=0.0, ema_decay=0.5,
@@ -295,7 +296,7 @@ def test_expected_counts_follow_the_labels(data: TrainingData, tmp_path: Path) -
         trainer.train_epoch()
     said = predict(trainer.network, data.holdout, 32)
     assert said["object_kinds"].sigmoid().max() < 0.1
-    assert said["objects"].sigmoid().max() < 0.001  # what is counted learns nothing from it
+    assert said["objects"].sigmoid().max() < 0.001  # the counted labels get no gradient from it
     for wrong in ({"object_kinds": "land_use"}, {"settlement": "objects"}, {"ships": "objects"}):
         with pytest.raises(UsageError, match=r"cannot count .*; this run's heads are land_use, "):
             train(replace(config, counts=wrong), data, tmp_path, "test")
@@ -321,7 +322,7 @@ def test_a_student_may_teach_itself(data: TrainingData, teacher: Path, tmp_path:
 
 
 def test_a_teacher_of_one_data_set_teaches_a_student_of_two(data: TrainingData, data_root: Path, tmp_path: Path) -> None:
-    """It lacks the head of the other set, and its own would be wrong there."""
+    """It does not have the other data set's head, and its own would be wrong there."""
     one_set = load_published({"ucmerced": data_root / "ucmerced.zip"}, 64)
     assert (one_set.grant, one_set.terms) == ("Apache-2.0", ("UC Merced (public domain)",))
     teacher = train(replace(TINY_RUN, data={"ucmerced": "ucmerced.zip"}), one_set, tmp_path / "teacher", "test")

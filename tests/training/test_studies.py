@@ -102,7 +102,7 @@ def test_a_network_answers_with_any_band_missing(data_root: Path, tmp_path: Path
 
 
 def trained_further(config: TrainConfig, data: TrainingData, folder: Path) -> tuple[Path, Path]:
-    """A network and what it became."""
+    """A network and one trained further from it."""
     first = train(config, data, folder / "first", "test")
     return first, train(replace(config, seed=1, start=str(first)), data, folder / "second", "test")
 

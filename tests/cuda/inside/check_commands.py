@@ -1,4 +1,4 @@
-"""`build --target here`, `run` and `doctor` as on a Jetson, with a TensorRT that is played on the stand-in of the driver."""
+"""`build --target here`, `run` and `doctor` as on a Jetson, with a simulated TensorRT on the stand-in of the driver."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STEPS: list[str] = []
 
 @pytest.fixture(scope="module", autouse=True)
 def judged_by_golden_frames_alone() -> Iterator[None]:
-    """On the device nothing is labelled: what passed on the host is held against the golden frames."""
+    """Without labelled images on the device, variants that passed on the host are tested with the golden frames."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(labelled_data, "shipped_samples", lambda: ())
         yield
@@ -35,7 +35,7 @@ def judged_by_golden_frames_alone() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A bundle that waits for its device, with FP32 and FP16 alone."""
+    """A bundle prepared for the device, with only FP32 and FP16."""
     path = tmp_path_factory.mktemp("prepared") / "orin.snb"
     labelled = (SAMPLES / "ucmerced.zip",)
     bundle = build(Job(open_bundle("builtin:student"), "orin-nano", path, labelled=labelled, precision="fp16"))[0]
@@ -62,7 +62,7 @@ def test_the_device_finishes_the_bundle_and_records_itself(finished: Bundle) -> 
     report = finished.manifest.build
     assert report is not None
     assert [each.name for each in report.candidates] == ["fp32", "fp16"]
-    assert all(each.executed == {"int8": 1} for each in report.candidates)  # what the played inspector says of every plan
+    assert all(each.executed == {"int8": 1} for each in report.candidates)  # the simulated inspector's result for every plan
 
 
 def test_the_finished_bundle_runs_on_the_gpu_and_elsewhere_on_its_graph(finished: Bundle, driver: Driver, monkeypatch) -> None:

@@ -1,4 +1,4 @@
-"""What every `Device` keeps to, whichever library drives it."""
+"""Conformance tests for every `Device`, with either library."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_captured_graph_launches_the_work_again(kind: MemoryKind, driver: Driv
             device.synchronize()
             assert (buffer.host == value).all()
         assert driver.counts().launches == before + 2
-        assert driver.counts().graphs == 0  # the executable one has what it needs
+        assert driver.counts().graphs == 0  # the executable graph has everything it needs
     device.close()
 
 

@@ -1,4 +1,4 @@
-"""`TensorRtEngine` and what opens plans, with a TensorRT that is played on the stand-in of the driver."""
+"""`TensorRtEngine` and the loading of plans, with a simulated TensorRT on the stand-in of the driver."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_a_version_compatible_plan_is_opened_by_a_later_release(monkeypatch: pyt
     backend.open_plan(record, content, None, TINY).close()
     assert "built with TensorRT 10.3.0; here 10.16.1" in backend.refuses(RECORD)
     with pytest.raises(EngineUnavailable, match=r"10\.16\.1 cannot load this plan on Orin"):
-        backend.open_plan(RECORD, content, None, TINY)  # its own runtime may not run unless the record says so
+        backend.open_plan(RECORD, content, None, TINY)  # its own runtime may run only if the record allows it
     monkeypatch.setattr(tensorrt, "__version__", "10.1.0")
     assert "here 10.1.0" in backend.refuses(record)
 

@@ -1,4 +1,4 @@
-"""Fixtures of the tests that run on the stand-in of libcuda, in a process of their own (see `tests/cuda/test_on_standin.py`)."""
+"""Fixtures of the tests that run on the stand-in of libcuda, in a separate process (see `tests/cuda/test_on_standin.py`)."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def driver() -> Driver:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_library() -> None:
-    """Only the library that this process tests drives the device."""
+    """Use only the library that this process tests."""
     registry.DEVICES = {CUDA_LIBRARY: registry.DEVICES[CUDA_LIBRARY]}
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(driver: Driver) -> Iterator[None]:
-    """Every test gives everything back, but for the one retained context of the process."""
+    """Every test releases everything except the process's one retained context."""
     yield
     driver.fail("", 0, 0)
     left = driver.counts()

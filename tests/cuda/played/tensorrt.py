@@ -1,7 +1,7 @@
 """A stand-in for TensorRT's Python module, for tests without a GPU: a plan is an ONNX graph, which ONNX Runtime runs.
 
-It uses the stand-in of libcuda as TensorRT uses the driver: it needs a current context, puts its work on the stream, and reads and
-writes the addresses that it was given. Options of the build travel in the plan, and are required when it is loaded.
+It uses the stand-in of libcuda as TensorRT uses the driver: it needs a current context, enqueues its work on the stream, and
+reads and writes the given addresses. Build options are stored in the plan and checked when it is loaded.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ class Engine:
 
 class Inspector:
     def get_engine_information(self, format: LayerInformationFormat) -> str:
-        """One layer that takes every type: this stand-in cannot know what a plan would run in."""
+        """One layer with every type: this stand-in does not know the precisions of a plan."""
         types = [{"Format/Datatype": kind} for kind in ("Half", "Int8", "Float")]
         return json.dumps({"Layers": [{"Name": "all", "LayerType": "kgen", "Inputs": types}]})
 
@@ -251,7 +251,7 @@ class Context:
         return True
 
     def run(self, argument: int) -> None:
-        """The kernel: reads the image where it lies on the device, and writes the answers there."""
+        """The kernel: reads the image from device memory and writes the outputs there."""
         name, *outputs = self.engine.names
         size = int(np.prod(self.shape))
         image = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(self.addresses[name])).reshape(self.shape)
