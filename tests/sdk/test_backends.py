@@ -71,10 +71,10 @@ def good(batch: np.ndarray) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"shade": np.array([[np.nan, 1.0]], np.float32)}, "of 'shade' go from nan"),
-        ({"shade": np.array([[np.inf, 0.0]], np.float32)}, "of 'shade' go from 0.0 to inf"),
+        ({"shade": np.array([[np.nan, 1.0]], np.float32)}, "of 'shade' range from nan"),
+        ({"shade": np.array([[np.inf, 0.0]], np.float32)}, "of 'shade' range from 0.0 to inf"),
         ({"shade": np.array([[0.7, 0.7]], np.float32)}, "sum to 1.400"),
-        ({"shade": np.array([[-0.5, 1.5]], np.float32)}, "go from -0.5 to 1.5"),
+        ({"shade": np.array([[-0.5, 1.5]], np.float32)}, "range from -0.5 to 1.5"),
         ({"shade": np.array([[0.5, 0.25, 0.25]], np.float32)}, r"expected float32 \(1, 2\)"),
         ({"shade": np.array([[0.5, 0.5]], np.float64)}, "float64"),
         ({"bands": np.array([[0.1, 0.2, 1.2]], np.float32)}, "'bands' has values"),

@@ -18,7 +18,7 @@ from spatialnet_edge import Frame, FrameResult, Sink, Skipped, Source
 
 
 class GradientSource:
-    """`gradient:COUNT`: so many pictures that go from dark to bright."""
+    """`gradient:COUNT`: COUNT pictures from dark to bright."""
 
     length: int | None
     fps: float | None = None
