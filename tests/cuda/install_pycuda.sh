@@ -1,7 +1,8 @@
 #!/bin/sh
 # Compile pycuda on a computer without a GPU and without the CUDA toolkit, and install it into an environment for tests.
-# usage: install_pycuda.sh PYTHON
+# usage: install_pycuda.sh PYTHON [FOLDER]
 #
+# With a folder, the wheel is copied there instead of being installed: for a computer with a GPU, the same Python and no network.
 # The headers come from NVIDIA's wheels, and the linker gets an empty libcuda. The wheel is kept in the user's cache, since compiling
 # takes minutes. Fails with a reason where it cannot be done; the tests that need pycuda then skip.
 set -eu
@@ -34,4 +35,9 @@ if ! ls "$kept"/pycuda-*.whl >/dev/null 2>&1; then
 	END
 	CFLAGS=-O0 $pip wheel --no-deps --wheel-dir "$kept" "$work/source"
 fi
-$pip install "$kept"/pycuda-*.whl
+if [ $# -gt 1 ]; then
+	mkdir -p "$2"
+	cp "$kept"/pycuda-*.whl "$2"
+else
+	$pip install "$kept"/pycuda-*.whl
+fi
