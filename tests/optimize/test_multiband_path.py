@@ -13,8 +13,10 @@ from typer.testing import CliRunner
 from spatialnet_edge.bundle.reader import open_bundle
 from spatialnet_edge.cli.app import app
 from spatialnet_edge.core.bands import present_groups
+from spatialnet_edge.core.errors import DataRefused
 from spatialnet_edge.sources.demo_scene import write_demo_scene
 from spatialnet_optimize.compilers.plan_builder import RTX, build_plan
+from spatialnet_optimize.report.model_card import modality_chapter
 from spatialnet_training.config import TrainingStage
 from spatialnet_training.data.bands import groups_named
 from spatialnet_training.data.datasets import load_published
@@ -134,6 +136,11 @@ def test_what_each_modality_is_worth_resumes(trained: Trained, tmp_path: Path) -
     assert len(found["trained_alone"]["vv"]["seeds"]) == 2
     assert found["random_forest"]["vv"]["mean"] == 1.0  # brightness alone tells these classes apart
     assert (tmp_path / "m.png").stat().st_size > 1000
+    card_text = modality_chapter(tmp_path / "m.json")
+    assert "## Bands of flood: head `flood`, 12 images of `val`" in card_text
+    assert card_text.count("\n| v") == 3
+    with pytest.raises(DataRefused, match="not the figures of 'modalities --json'"):
+        modality_chapter(tmp_path / "m.png")
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.json")}
     command(*words)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.json")} == stamps

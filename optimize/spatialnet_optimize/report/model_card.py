@@ -18,6 +18,7 @@ from rich.progress import track
 
 from spatialnet_edge.api import Model, load
 from spatialnet_edge.cli.printer import echo, printer
+from spatialnet_edge.core.errors import DataRefused
 from spatialnet_edge.core.output_paths import to_be_written
 from spatialnet_edge.core.spec import RGB, BandGroup, InputSpec
 from spatialnet_optimize.evaluation.corruptions import CORRUPTIONS, SEVERITIES
@@ -35,6 +36,7 @@ from spatialnet_training.data.ground_truth import truths
 from spatialnet_training.data.labelled_dataset import open_labelled
 from spatialnet_training.data.measured_sets import head_of
 from spatialnet_training.plots import Confusion, plot_confusions, plot_curves, plot_robustness
+from spatialnet_training.studies.modality_table import markdown
 
 SPLIT = "val"
 CORRUPTED_IMAGES = 150
@@ -46,6 +48,9 @@ def card(
     data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets.")],
     log: Annotated[Path | None, typer.Option(help="log.csv of the training run, for its curves.")] = None,
     notes: Annotated[Path | None, typer.Option(help="Markdown to include in the card: hardware, time, remarks.")] = None,
+    modalities: Annotated[
+        list[Path] | None, typer.Option(help="A file of 'modalities --json' for the card's table; may be repeated.")
+    ] = None,
     output: Annotated[
         Path,
         typer.Option(
@@ -70,7 +75,8 @@ def card(
             known = truths(images, model.bundle.spec)
             results[name] = [judge(model.bundle.spec, truth, outputs, pixels.kept) for truth in known]
             robust[name] = judge_robustness(model.opened.engine, images, known, CORRUPTED_IMAGES)
-        write(output, model, results, poor_pictures(output, robust, measure_not_land(model.opened.engine)), log, notes)
+        poor = poor_pictures(output, robust, measure_not_land(model.opened.engine))
+        write(output, model, results, poor + "".join(map(modality_chapter, modalities or ())), log, notes)
     echo(output)
 
 
@@ -122,6 +128,20 @@ Of {not_land.images} generated pictures without land (black, saturated, flat, gr
 
 ![Accuracy under corruption]({plot.name})
 """
+
+
+def modality_chapter(path: Path) -> str:
+    """The card's table of what each subset of bands is worth, from a file of `modalities --json`.
+
+    Raises:
+        DataRefused: it is no such file.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        title = f"## Bands of {found['data_set']}: head `{found['head']}`, {found['images']} images of `{SPLIT}`"
+        return f"{title}\n\n{markdown(found)}\n"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataRefused(f"{path}: not the figures of 'modalities --json' ({error})") from error
 
 
 def write(

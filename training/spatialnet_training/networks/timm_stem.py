@@ -25,7 +25,7 @@ class TimmStem(nn.Module):
         width: of a cell.
         weights: a local state dict of the whole network; empty for random ones. Those of three colours are inflated to more bands.
 
-    A group of bands that is absent is seen as its mean. `static` shapes: no layer depends on the image's size.
+    A group of bands that is absent is seen as its mean.
 
     Raises:
         UsageError: no such network, one without a stage of that stride, or weights that do not fit.
@@ -40,15 +40,16 @@ class TimmStem(nn.Module):
             network: Any = create(timm, name, 64, {"num_classes": 0, "in_chans": 3})
             stages = [stage["reduction"] for stage in network.feature_info]
             last = stages.index(STRIDE)
+            channels = int(network.feature_info[last]["num_chs"])
+            if weights:
+                load_weights(network, Path(weights))
+            network.prune_intermediate_layers([last], prune_norm=True)
+            check_cells(network, channels)
         except (RuntimeError, AttributeError, KeyError, ValueError) as error:
             raise UsageError(
                 f"timm's network '{name}' cannot be a stem ({first_line(error)}); give a convolutional one with a stage of stride "
                 f"{STRIDE}, such as tf_efficientnet_lite0"
             ) from error
-        channels = int(network.feature_info[last]["num_chs"])
-        if weights:
-            load_weights(network, Path(weights))
-        network.prune_intermediate_layers([last], prune_norm=True)
         inflate(network, sum(self.bands))
         self.network = network
         self.projection = nn.Conv2d(channels, width, 1)
@@ -58,6 +59,19 @@ class TimmStem(nn.Module):
         if present is not None and len(self.bands) > 1:
             x = x * present.to(x.dtype).repeat_interleave(torch.tensor(self.bands, device=x.device), dim=1)[:, :, None, None]
         return self.projection(self.network.forward_features(x))
+
+
+@torch.inference_mode()
+def check_cells(network: Any, channels: int) -> None:
+    """Check that a network gives a feature map `[N, channels, H / 16, W / 16]`, as convolutional networks do.
+
+    Raises:
+        ValueError: it gives something else.
+    """
+    shape = tuple(network.eval().forward_features(torch.zeros(1, 3, 64, 64)).shape)
+    network.train()
+    if shape != (1, channels, 64 // STRIDE, 64 // STRIDE):
+        raise ValueError(f"its features have the shape {shape}")
 
 
 @torch.no_grad()

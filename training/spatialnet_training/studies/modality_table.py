@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ from spatialnet_training.plots import plot_intervals
 from spatialnet_training.studies.intervals import Interval, over_images
 
 WITHHELD, ALONE, FOREST = "one network, others withheld", "trained on these alone", "random forest on these"
+
+KINDS = ((WITHHELD, "withheld"), (ALONE, "trained_alone"), (FOREST, "random_forest"))
+"""How a subset was learnt, and its key in the record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +40,9 @@ class Row:
     def interval(self, kind: str) -> Interval:
         return over_images(self.right[kind])
 
-    @property
-    def cost_of_withholding(self) -> Interval | None:
-        """How much less the one network gets right than networks that never had more; None without those."""
-        if ALONE not in self.right:
-            return None
-        return over_images(self.right[ALONE].mean(axis=0, keepdims=True) - self.right[WITHHELD].mean(axis=0, keepdims=True))
-
-
-def seeds_text(right: NDArray[np.bool_]) -> str:
-    """The accuracy of each seed in per cent."""
-    return ", ".join(f"{100 * each:.1f}" for each in right.mean(axis=1))
-
 
 def kinds_of(rows: Sequence[Row]) -> list[str]:
-    return [kind for kind in (WITHHELD, ALONE, FOREST) if kind in rows[0].right]
+    return [kind for kind, _ in KINDS if kind in rows[0].right]
 
 
 def table(rows: Sequence[Row], title: str) -> Table:
@@ -63,23 +54,29 @@ def table(rows: Sequence[Row], title: str) -> Table:
 
 
 def cell(row: Row, kind: str) -> str:
-    right = row.right[kind]
-    return str(row.interval(kind)) + (f"; {seeds_text(right)}" if len(right) > 1 else "")
+    return cell_of(figures(row.right[kind]))
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """The same for a page or a card."""
-    kinds = kinds_of(rows)
-    lines = [f"| bands | {' | '.join(kinds)} |", "|---" * (len(kinds) + 1) + "|"]
-    lines += [f"| {row.name} | {' | '.join(cell(row, kind) for kind in kinds)} |" for row in rows]
+def markdown(found: Mapping[str, Any]) -> str:
+    """The table of a `record`, for a page or a card: per cent, the interval of 95 %, and each seed if there are several."""
+    kinds = [(kind, name) for kind, name in KINDS if name in found]
+    lines = [f"| bands | {' | '.join(kind for kind, _ in kinds)} |", "|---" * (len(kinds) + 1) + "|"]
+    for subset in found[kinds[0][1]]:
+        cells = [cell_of(found[name][subset]) for _, name in kinds]
+        lines.append(f"| {subset.replace('+', ' + ')} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def cell_of(each: Mapping[str, Any]) -> str:
+    seeds = "; " + ", ".join(f"{100 * value:.1f}" for value in each["seeds"]) if len(each["seeds"]) > 1 else ""
+    return f"{Interval(each['mean'], each['low'], each['high'])}{seeds}"
 
 
 def record(rows: Sequence[Row], data_set: str, head: str) -> dict[str, Any]:
     """For `--json`: accuracy of each subset by how it was learnt, 0 to 1, with its interval and seeds."""
     found: dict[str, Any] = {"data_set": data_set, "head": head, "images": rows[0].right[WITHHELD].shape[1]}
     found["accuracy"] = {"+".join(row.kept): row.interval(WITHHELD).mean for row in rows}
-    for kind, name in ((WITHHELD, "withheld"), (ALONE, "trained_alone"), (FOREST, "random_forest")):
+    for kind, name in KINDS:
         if kind in rows[0].right:
             found[name] = {"+".join(row.kept): figures(row.right[kind]) for row in rows}
     return found
