@@ -93,14 +93,14 @@ def clip_frames(count: int, step: int = 20) -> list[NDArray[np.uint8]]:
     return frames
 
 
-def write_tiny_bundle(path: Path, graph: bytes | None = None) -> Bundle:
+def write_tiny_bundle(path: Path, graph: bytes | None = None, spec: ModelSpec = TINY) -> Bundle:
     graph = graph or tiny_graph()
     frames = np.stack([cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for frame in clip_frames(8)])
     frames = np.clip(frames.astype(int) * np.linspace(0.2, 2, 8)[:, None, None, None], 0, 255).astype(np.uint8)
-    engine = load_backend("onnxruntime").open(graph, TINY, 1)
+    engine = load_backend("onnxruntime").open(graph, spec, 1)
     answers = {name: values.copy() for name, values in engine.infer(frames).items()}
     provenance = Provenance(created="2026-01-01T00:00:00+00:00", tool="tests", source="tests/conftest.py")
-    return portable_bundle(path, TINY, graph, frames, answers, provenance)
+    return portable_bundle(path, spec, graph, frames, answers, provenance)
 
 
 @pytest.fixture(scope="session")

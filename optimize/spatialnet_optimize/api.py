@@ -137,6 +137,7 @@ def evaluate(
     split: str = "",
     backend: str = "",
     corrupted: int = 0,
+    value_range: tuple[float, float] | None = None,
     progress: Callable[[int, int], None] = lambda done, images: None,
 ) -> Evaluation:
     """Measure accuracy, calibration and robustness on labelled images, and confidence on pictures without land.
@@ -148,6 +149,7 @@ def evaluate(
         split: use only this split, such as `val`.
         backend: use only this backend.
         corrupted: number of images for the evaluation with each corruption at each severity; 0: none.
+        value_range: the pixel values of black and white in images of more than 8 bits; None: the model's range.
         progress: called with the number of decoded images and their total.
 
     Raises:
@@ -155,7 +157,7 @@ def evaluate(
         DataRefused: the images cannot be used, or no head has their labels.
     """
     opened = open_bundle(bundle)
-    images = open_labelled(Path(data), split)
+    images = open_labelled(Path(data), split).with_range(value_range)
     try:
         known = truths(images, opened.spec, head)
     except KeyError as error:

@@ -50,6 +50,7 @@ class StreamArguments(TypedDict, total=False):
     own_process: bool | None
     show: tuple[str, ...]
     only: tuple[str, ...]
+    value_range: tuple[float, float] | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,11 @@ from spatialnet_training.cli.configs import read_config
 from spatialnet_training.config import TrainConfig, TrainingStage
 from spatialnet_training.data.custom_dataset import load_own
 from spatialnet_training.data.datasets import TrainingData
+from spatialnet_training.data.samples import Samples
 from spatialnet_training.loop.best_epoch import BestEpoch, Candidate
 from spatialnet_training.loop.experiment_trackers import open_trackers
 from spatialnet_training.loop.linear_head import FOLDS, LinearFit, fit_linear_heads, folds_of, solve
-from spatialnet_training.loop.selection import Selection, should_fine_tune
+from spatialnet_training.loop.selection import Selection, should_fine_tune, training_images_seem_known
 from spatialnet_training.loop.trainer import Trainer, predict
 from spatialnet_training.loop.training_run import Watcher, train
 from spatialnet_training.loop.verdict import Verdict
@@ -103,12 +104,22 @@ def test_a_linear_head_replaces_the_networks_own_and_leaves_the_backbone(data: T
     assert fit.accuracies["land_use"] > 0.9
 
 
-def test_fine_tuning_is_skipped_when_the_linear_head_is_good_enough() -> None:
-    config = replace(OWN, fine_tune="auto")
-    assert should_fine_tune(config, LinearFit({}, {"a": 0.97}, 1.0))[0] is False
-    assert should_fine_tune(config, LinearFit({}, {"a": 0.8}, 1.0))[0] is True
-    assert should_fine_tune(replace(config, fine_tune="always"), LinearFit({}, {"a": 0.97}, 1.0))[0] is True
-    assert should_fine_tune(replace(config, fine_tune="never"), LinearFit({}, {"a": 0.5}, 1.0))[0] is False
+def test_fine_tuning_is_left_out_where_the_held_out_loss_leaves_no_room() -> None:
+    """Cross-validation is too good where the start was trained on these images, so it decides nothing."""
+    config, fit = replace(OWN, fine_tune="auto"), LinearFit({}, {"a": 0.99}, 1.0)
+    assert should_fine_tune(config, fit, 0.1)[0] is False
+    assert should_fine_tune(config, fit, 0.4)[0] is True
+    assert should_fine_tune(replace(config, fine_tune="always"), fit, 0.1)[0] is True
+    assert should_fine_tune(replace(config, fine_tune="never"), fit, 0.4)[0] is False
+
+
+def test_a_start_that_seems_to_know_the_training_images_is_said() -> None:
+    fit = LinearFit({}, {"a": 0.99, "b": 0.9}, 1.0)
+    said = training_images_seem_known(fit, {"val/a": 0.9, "val/b": 0.9})
+    assert said is not None
+    assert said.startswith("a: 99.0% of training images when cross-validated, 90.0% of validation images")
+    assert training_images_seem_known(fit, {"val/a": 0.98}) is None
+    assert training_images_seem_known(fit, {"holdout/a": 0.5}) is None
 
 
 def test_the_better_of_the_linear_head_and_fine_tuning_is_kept_and_the_table_says_why(
@@ -294,6 +305,21 @@ def test_balance_is_chosen_by_the_loss_over_the_classes(data: TrainingData, tmp_
     )
 
 
+@pytest.mark.parametrize(("size", "most"), [(32, 256), (160, 32), (512, 3), (2048, 1)])
+def test_answers_are_asked_for_in_batches_of_bounded_memory(size: int, most: int) -> None:
+    seen: list[int] = []
+
+    class Counts(torch.nn.Linear):
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            seen.append(len(x))
+            return {"a": x.mean(dim=(2, 3))}
+
+    count = min(most + 2, 258)
+    samples = Samples([np.zeros((4, 4, 3), np.uint8)] * count, {"a": np.zeros(count, np.int64)}, np.zeros(count, np.int64), ())
+    assert predict(Counts(1, 1), samples, size)["a"].shape == (count, 3)
+    assert seen == [most] * (count // most) + ([count % most] if count % most else [])
+
+
 def test_curves_go_to_tensorboard(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     (tracker,) = open_trackers(("tensorboard",), tmp_path)
@@ -303,6 +329,26 @@ def test_curves_go_to_tensorboard(tmp_path: Path) -> None:
     assert b"loss" in events.read_bytes()
     with pytest.raises(UsageError, match="no such tracker; available: tensorboard, mlflow"):
         open_trackers(("wandb",), tmp_path)
+
+
+def test_curves_go_to_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tracker,) = open_trackers(("mlflow",), tmp_path / "my-run")
+    for epoch in (1, 2):
+        tracker.epoch({"epoch": epoch, "loss": 1 / epoch, "images_per_second": math.nan})
+    tracker.close()
+    client = mlflow.MlflowClient((tmp_path / "my-run" / "mlflow").as_uri())
+    (run,) = client.search_runs(["0"])
+    assert run.info.run_name == "my-run"
+    assert run.info.status == "FINISHED"
+    assert [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, "loss")] == [(1, 1.0), (2, 0.5)]
+    assert "images_per_second" not in run.data.metrics
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "no-such-scheme://store")
+    mlflow.set_tracking_uri("no-such-scheme://store")
+    with pytest.raises(UsageError, match="MLFLOW_TRACKING_URI names the store"):
+        open_trackers(("mlflow",), tmp_path / "other")
 
 
 def test_a_failed_download_of_weights_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

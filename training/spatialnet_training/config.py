@@ -125,8 +125,8 @@ class TrainConfig(Section, frozen=True):
             excluded.
         linear_head: begin with a regularised linear head on the frozen features of `start`, which takes seconds; fine-tuning
             starts from it.
-        fine_tune: whether to train all weights after the linear head. `auto`: only if its cross-validated accuracy on the
-            training images is below 95 %.
+        fine_tune: whether to train all weights after the linear head. `auto`: only if its loss on held-out training images is
+            above `selection.LITTLE_LOSS`. The weights with the lower held-out loss are kept.
         keep_best: keep the weights of the epoch with the lowest held-out loss instead of the last epoch.
         patience: stop after this many epochs without a lower held-out loss; 0: never. Requires `keep_best`.
         class_balance: for a user's own categorical heads: `none`; `sampling` draws every class equally often; `logits` adjusts

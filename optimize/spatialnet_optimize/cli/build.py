@@ -25,6 +25,7 @@ from rich.table import Column, Table
 from spatialnet_edge.bundle.reader import Bundle
 from spatialnet_edge.cli.inspect import candidates
 from spatialnet_edge.cli.printer import printer
+from spatialnet_edge.core.deep_still import parse_range
 from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.output_paths import bundle_to_be_written, to_be_written
 from spatialnet_optimize.api import Evaluation, open_model
@@ -181,6 +182,13 @@ def evaluate(
     corrupted: Annotated[
         int, typer.Option(min=0, help="Images that are also judged with 8 corruptions at 3 severities; 0 for none.")
     ] = 60,
+    value_range: Annotated[
+        str,
+        typer.Option(
+            "--range",
+            help="For images of more than 8 bits: values of black and white, such as 0,4095; by default the model's.",
+        ),
+    ] = "",
 ) -> None:
     """Measure accuracy, calibration and robustness on labelled images, and confidence on pictures without land."""
     console = printer(stderr=True)
@@ -194,6 +202,7 @@ def evaluate(
             split=split,
             backend=backend,
             corrupted=corrupted,
+            value_range=parse_range(value_range, "--range") if value_range else None,
             progress=lambda done, images: progress.update(bar, completed=done, total=images),
         )
     if found.contains_training:

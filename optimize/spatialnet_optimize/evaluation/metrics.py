@@ -18,7 +18,7 @@ from spatialnet_edge.core.hardware_info import cores
 from spatialnet_edge.core.spec import InputSpec, ModelSpec, Multiclass, Regression
 from spatialnet_edge.engines.registry import Engine
 from spatialnet_edge.sources.stills import find_images
-from spatialnet_training.data.bands import decode
+from spatialnet_training.data.deep_pixels import decode_with_range
 from spatialnet_training.data.file_tree import content
 from spatialnet_training.data.ground_truth import Truth
 from spatialnet_training.data.labelled_dataset import LabelledImages
@@ -45,12 +45,15 @@ class Pixels:
 def decode_images(labelled: LabelledImages, spec: InputSpec, progress: Callable[[int], None] = lambda done: None) -> Pixels:
     """Decode every labelled image to the model's input; files that cannot be decoded are listed and not counted.
 
+    Images of more than 8 bits are read with the range of the data set, else with the model's.
+
     Raises:
         DataRefused: none can be decoded.
     """
     images: list[NDArray[np.uint8]] = []
     kept: list[int] = []
     broken: list[str] = []
+    labelled = labelled.with_range(spec.value_range)
     for row, encoded in enumerate(labelled.tree.read(labelled.files)):
         image = labelled.decode(labelled.files[row], encoded, spec.groups)
         if image is None:
@@ -65,10 +68,14 @@ def decode_images(labelled: LabelledImages, spec: InputSpec, progress: Callable[
 
 
 def pictures(folder: Path, spec: InputSpec, most: int) -> list[NDArray[np.uint8]]:
-    """Up to `most` evenly chosen images below a folder, at the model's input; files that cannot be decoded are ignored."""
+    """Up to `most` pictures below a folder, evenly chosen, at the model's input; what cannot be decoded is left out.
+
+    Raises:
+        DataRefused: one has more than 8 bits, and the model has no range for it.
+    """
     paths = find_images(folder)
     chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(most, len(paths))).astype(int)] if paths else []
-    decoded = [decode(content(path.read_bytes), spec.groups) for path in chosen]
+    decoded = [decode_with_range(str(path), content(path.read_bytes), spec.groups, spec.value_range) for path in chosen]
     return [preprocess(image, spec) for image in decoded if image is not None]
 
 

@@ -23,10 +23,11 @@ from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.frames import preprocess
 from spatialnet_edge.core.output_paths import to_be_written
 from spatialnet_edge.core.printable import plot_text
-from spatialnet_edge.core.spec import ModelSpec
+from spatialnet_edge.core.spec import ModelSpec, Multiclass
 from spatialnet_edge.engines.registry import Engine, load_backend
 from spatialnet_optimize.evaluation.latency import latencies
 from spatialnet_optimize.export.graph import export_onnx
+from spatialnet_training.data.custom_dataset import load_own
 from spatialnet_training.data.dataset_registry import data_sets, learnt
 from spatialnet_training.data.datasets import load_split
 from spatialnet_training.data.samples import Samples
@@ -36,6 +37,7 @@ from spatialnet_training.networks.checkpoint import load_network
 from spatialnet_training.networks.checkpoint_paths import run_name
 from spatialnet_training.networks.model import SpatialNet
 from spatialnet_training.plots import figure
+from spatialnet_training.studies.study_data import OWN_OR_PUBLISHED, DataRoot, OwnData
 
 STORED_SIDE = 256
 Loaded = tuple[SpatialNet, ModelSpec, Provenance]
@@ -76,8 +78,12 @@ def on_front(points: Sequence[Point]) -> list[Point]:
     return found
 
 
-def measure(networks: Mapping[Path, Loaded], sizes: Sequence[int], samples: Samples) -> list[Point]:
-    """Export every network at every size, evaluate each, then time all of them in turn."""
+def measure(networks: Mapping[Path, Loaded], sizes: Sequence[int], samples: Samples, heads: Sequence[str]) -> list[Point]:
+    """Export every network at every size, evaluate each, then time all of them in turn.
+
+    Args:
+        heads: whose accuracy is averaged.
+    """
     engines: list[Engine] = []
     specs: list[ModelSpec] = []
     points: list[Point] = []
@@ -88,13 +94,39 @@ def measure(networks: Mapping[Path, Loaded], sizes: Sequence[int], samples: Samp
             engines.append(load_backend("onnxruntime").open(export_onnx(network, resized), resized, 1))
             specs.append(resized)
             found = judge(network, resized, samples)
-            accuracy = float(np.mean([found.figures[f"land_use_{name}"] for name in samples.data_sets]))
+            accuracy = float(np.mean([found.figures[head] for head in heads]))
             points.append(Point(run_name(checkpoint), size, parameters, accuracy, found.loss, 0.0))
     images = [preprocess(samples.images[0], spec.input) for spec in specs]
     timed = latencies(engines, images)
     for engine in engines:
         engine.close()
     return [replace(point, p50_ms=times.p50_ms) for point, times in zip(points, timed, strict=True)]
+
+
+def images_to_judge(networks: Mapping[Path, Loaded], own: Path | None, root: Path | None) -> tuple[Samples, list[str]]:
+    """Held-out training images, and the heads that they judge.
+
+    Raises:
+        UsageError: both or neither of `own` and `root`, or a network whose classes are others.
+        DataRefused: the images cannot be used.
+    """
+    if (own is None) == (root is None):
+        raise UsageError(OWN_OR_PUBLISHED)
+    if own is None:
+        assert root is not None
+        names = judged(networks)
+        samples = load_split(data_sets(root, ",".join(names)), load_taxonomy(), "holdout", STORED_SIDE)
+        return samples, [f"land_use_{name}" for name in samples.data_sets]
+    _, first, _ = next(iter(networks.values()))
+    data = load_own(own, STORED_SIDE, first.input.groups)
+    heads = [head for head in data.heads if isinstance(head, Multiclass)]
+    if not heads:
+        raise UsageError(f"{own}: has no classes, only quantities or objects; the study compares classes")
+    for path, (_, spec, _) in networks.items():
+        known = {head.name: head.labels for head in spec.heads if isinstance(head, Multiclass)}
+        if other := [head.name for head in heads if known.get(head.name) != head.labels]:
+            raise UsageError(f"{path}: does not have the classes of '{other[0]}' in {own}; train it on these images first")
+    return data.holdout, [head.name for head in heads]
 
 
 def judged(networks: Mapping[Path, Loaded]) -> list[str]:
@@ -133,7 +165,8 @@ def plot(path: Path, points: Sequence[Point]) -> None:
 
 def front(
     checkpoints: Annotated[list[Path], typer.Argument(help="The folders of one or more training runs.")],
-    data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets.")],
+    data: OwnData = None,
+    data_root: DataRoot = None,
     sizes: Annotated[str, typer.Option(help="Input sides in pixels, multiples of 16, comma-separated.")] = "64,96,128",
     output: Annotated[
         Path,
@@ -148,9 +181,9 @@ def front(
     if odd := [side for side in sides if side < 16 or side % 16]:
         raise UsageError(f"--sizes {sizes}: {odd[0]} is not a multiple of 16")
     networks = {checkpoint: load_network(checkpoint) for checkpoint in checkpoints}
-    samples = load_split(data_sets(data_root, ",".join(judged(networks))), load_taxonomy(), "holdout", STORED_SIDE)
+    samples, heads = images_to_judge(networks, data, data_root)
     with printer(stderr=True).status(f"{len(checkpoints)} networks at {len(sides)} sizes, {len(samples)} held-out images"):
-        points = on_front(measure(networks, sides, samples))
+        points = on_front(measure(networks, sides, samples, heads))
     table = Table(
         "network, size", "parameters", "accuracy", "log-loss", "p50", "", title=f"{len(samples)} held-out training images"
     )

@@ -78,8 +78,11 @@ class Robustness:
 def originals(labelled: LabelledImages, spec: InputSpec, count: int) -> tuple[list[NDArray[np.uint8]], NDArray[np.int64]]:
     """Evenly chosen images at their original size, and their indices in `labelled`."""
     rows = np.unique(np.linspace(0, len(labelled) - 1, min(count, len(labelled))).astype(int))
+    labelled = labelled.with_range(spec.value_range)
     files = labelled.chosen(rows.tolist()).files
-    decoded = [labelled.decode(*each, spec.groups) for each in zip(files, labelled.tree.read(files), strict=True)]
+    decoded = [
+        labelled.decode(file, content, spec.groups) for file, content in zip(files, labelled.tree.read(files), strict=True)
+    ]
     kept = [(image, row) for image, row in zip(decoded, rows.tolist(), strict=True) if image is not None]
     return [image for image, _ in kept], np.array([row for _, row in kept], np.int64)
 

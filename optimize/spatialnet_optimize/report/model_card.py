@@ -18,25 +18,27 @@ from rich.progress import track
 
 from spatialnet_edge.api import Model, load
 from spatialnet_edge.cli.printer import echo, printer
-from spatialnet_edge.core.errors import DataRefused
+from spatialnet_edge.core.errors import DataRefused, UsageError
 from spatialnet_edge.core.output_paths import to_be_written
-from spatialnet_edge.core.spec import RGB, BandGroup, InputSpec
+from spatialnet_edge.core.spec import RGB, BandGroup, InputSpec, ModelSpec
 from spatialnet_optimize.evaluation.corruptions import CORRUPTIONS, SEVERITIES
 from spatialnet_optimize.evaluation.metrics import Score, decode_images, figures, judge, predict
 from spatialnet_optimize.evaluation.robustness import (
     JPEG_QUALITY,
     NotLand,
     Robustness,
+    can_be_corrupted,
     judge_robustness,
     measure_not_land,
 )
 from spatialnet_optimize.report.hub_metadata import commercial_use, metadata_block
-from spatialnet_training.data.dataset_registry import data_sets, learnt
+from spatialnet_training.data.dataset_registry import FILES, data_sets, learnt
 from spatialnet_training.data.ground_truth import truths
-from spatialnet_training.data.labelled_dataset import open_labelled
-from spatialnet_training.data.measured_sets import head_of
+from spatialnet_training.data.labelled_dataset import LabelledImages, open_labelled
+from spatialnet_training.data.measured_sets import MEASURED, head_of
 from spatialnet_training.plots import Confusion, plot_confusions, plot_curves, plot_robustness
 from spatialnet_training.studies.modality_table import markdown
+from spatialnet_training.studies.study_data import OWN_OR_PUBLISHED, DataRoot, OwnData
 
 SPLIT = "val"
 CORRUPTED_IMAGES = 150
@@ -45,7 +47,8 @@ CORRUPTED_IMAGES = 150
 
 def card(
     bundle: Annotated[str, typer.Argument(help="The exported bundle.")],
-    data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets.")],
+    data: OwnData = None,
+    data_root: DataRoot = None,
     log: Annotated[Path | None, typer.Option(help="log.csv of the training run, for its curves.")] = None,
     notes: Annotated[Path | None, typer.Option(help="Markdown to include in the card: hardware, time, remarks.")] = None,
     modalities: Annotated[
@@ -61,23 +64,42 @@ def card(
         ),
     ] = Path("card.md"),
 ) -> None:
-    """Evaluate a model on the validation images of its data sets, and write its card."""
+    """Measure every head on your own validation images, or on those of every published data set that the model has a head for, and
+    write its card."""
     results: dict[str, list[Score]] = {}
     robust: dict[str, list[Robustness]] = {}
     with load(bundle, threads=1) as model:
-        paths = data_sets(
-            data_root, ",".join(learnt([model.bundle.spec]))
-        )  # for a model without these, all: it reports the reason
-        for name, path in track(paths.items(), "evaluate", console=printer(stderr=True)):
-            images = open_labelled(path, SPLIT)
+        colour = can_be_corrupted(model.bundle.spec.input)
+        sets = sets_to_judge(model.bundle.spec, data, data_root)
+        for name, images in track(sets.items(), "evaluate", console=printer(stderr=True)):
             pixels = decode_images(images, model.bundle.spec.input)
             outputs = predict(model.opened.engine, pixels.images)
             known = truths(images, model.bundle.spec)
             results[name] = [judge(model.bundle.spec, truth, outputs, pixels.kept) for truth in known]
-            robust[name] = judge_robustness(model.opened.engine, images, known, CORRUPTED_IMAGES)
-        poor = poor_pictures(output, robust, measure_not_land(model.opened.engine))
-        write(output, model, results, poor + "".join(map(modality_chapter, modalities or ())), log, notes)
+            if colour:
+                robust[name] = judge_robustness(model.opened.engine, images, known, CORRUPTED_IMAGES)
+        not_land = measure_not_land(model.opened.engine) if colour else None
+        whose = "each set's published split" if data is None else ", ".join(sets)
+        poor = poor_pictures(output, robust, not_land) + "".join(map(modality_chapter, modalities or ()))
+        write(output, model, results, poor, log, notes, whose)
     echo(output)
+
+
+def sets_to_judge(spec: ModelSpec, data: Path | None, root: Path | None) -> dict[str, LabelledImages]:
+    """Name to the validation images of a user's own data, or of the published data sets.
+
+    Raises:
+        UsageError: both or neither of `data` and `root`.
+        DataRefused: the images cannot be used, or none validates.
+    """
+    if (data is None) == (root is None):
+        raise UsageError(OWN_OR_PUBLISHED)
+    if data is not None:
+        images = open_labelled(data, SPLIT).with_range(spec.input.value_range)
+        return {images.name: images}
+    assert root is not None
+    paths = data_sets(root, ",".join(learnt([spec])))  # of a model that learnt none, all: the error says why
+    return {name: open_labelled(path, SPLIT) for name, path in paths.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +167,7 @@ def modality_chapter(path: Path) -> str:
 
 
 def write(
-    output: Path, model: Model, results: dict[str, list[Score]], poor: str, log: Path | None, notes: Path | None
+    output: Path, model: Model, results: dict[str, list[Score]], poor: str, log: Path | None, notes: Path | None, whose: str
 ) -> None:
     name, bundle, engine = output.stem, model.bundle, model.opened.record
     record = {
@@ -184,7 +206,7 @@ Trained on:
 
 ## Accuracy of every head
 
-Measured on `{engine.path}` ({engine.precision}, {engine.backend}), on the `{SPLIT}` images of each set's published split, none of
+Measured on `{engine.path}` ({engine.precision}, {engine.backend}), on the `{SPLIT}` images of {whose}, none of
 which was used for training, calibration or selection. "With a label" is the accuracy, in per cent, on the images for which the
 head gives a label, and the share of these images.
 
@@ -218,9 +240,9 @@ def bands_text(group: BandGroup) -> list[str]:
 
 
 def own_heads(results: dict[str, list[Score]]) -> Iterator[Confusion]:
-    """The confusion matrix of each data set's head."""
+    """The confusion matrix of each data set's own heads: those of published data sets are named after them."""
     for data_set, scores in results.items():
         for each in scores:
-            if each.head == head_of(data_set):
+            if each.confusion and each.head == (head_of(data_set) if data_set in {*FILES, *MEASURED} else each.head):
                 title = f"{data_set}: {each.images} images, accuracy {each.metrics['accuracy']:.2%}"
                 yield Confusion(title, each.labels, np.array(each.confusion, np.int64))

@@ -15,6 +15,7 @@ from spatialnet_edge.api import Model, load
 from spatialnet_edge.bundle.trust import open_trust
 from spatialnet_edge.cli.printer import printer
 from spatialnet_edge.cli.run_view import LiveView, detail_of, summary
+from spatialnet_edge.core.deep_still import parse_range
 from spatialnet_edge.core.errors import ReaderGone, RunError, SpatialNetError
 from spatialnet_edge.runtime.frame_stats import FrameStats
 from spatialnet_edge.runtime.inputs import open_input
@@ -56,6 +57,12 @@ def run(
         list[str] | None, typer.Option(help="HEAD=LABEL, such as objects=buildings: only frames with this prediction.")
     ] = None,
     top: Annotated[int, typer.Option(min=0, help="Number of most likely labels per head on the terminal.")] = 0,
+    value_range: Annotated[
+        str,
+        typer.Option(
+            "--range", help="For images of more than 8 bits: values of black and white, such as 0,4095. Default: the model's."
+        ),
+    ] = "",
     pose: Annotated[str, typer.Option(help="Source of positions: mavlink:CONNECTION.")] = "",
     allow_unsigned: Annotated[bool, typer.Option("--allow-unsigned", help="Accept an absent or unknown signature.")] = False,
     no_fallback: Annotated[bool, typer.Option("--no-fallback", help="Fail if the preferred engine cannot run here.")] = False,
@@ -68,6 +75,7 @@ def run(
     options = StreamOptions(
         policy or None, smooth, workers or None, deadline_ms / 1e3 if deadline_ms else None, drop_late, wait,
         show=tuple(name.strip() for name in show.split(",") if name.strip()), only=tuple(only or ()),
+        value_range=parse_range(value_range, "--range") if value_range else None,
     )  # fmt: skip
     report = print_event(console)
     opened = open_input(source, options, report)

@@ -181,7 +181,7 @@ class BandGroup(Contract, frozen=True, omit_defaults=True):
             )
 
 
-class InputSpec(Contract, frozen=True):
+class InputSpec(Contract, frozen=True, omit_defaults=True):
     """The image tensor: uint8 `[N, height, width, channels]`; the channels are the bands of the groups, in order.
 
     Attributes:
@@ -189,12 +189,20 @@ class InputSpec(Contract, frozen=True):
             shrinks, linear along one that grows. `stretch` (for bundles older than `area`): both sides are halved (mean over
             2×2 pixels) while both are at least three times the input's, then resized as by `area`. swscale resizes a decoder's
             picture from its planes; the result differs from an array's by about one level.
+        value_range: the pixel values that became levels 0 and 255 in training, for still images of more than 8 bits; None if
+            training had no such images.
     """
 
     height: Side
     width: Side
     groups: tuple[BandGroup, ...]
     resize: Literal["area", "stretch"] = "area"
+    value_range: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.value_range is not None and not -math.inf < self.value_range[0] < self.value_range[1] < math.inf:
+            low, high = self.value_range
+            raise ValueError(f"the value range is {low} to {high}; expected two finite numbers, the lower one first")
 
     @property
     def channels(self) -> int:

@@ -24,6 +24,8 @@ class StreamOptions:
         silence_s: a live source without a frame for this many seconds counts as hung and is reopened.
         own_process: read the source in a separate process, which is killed when it hangs. None: for cameras, network streams
             and GStreamer pipelines.
+        value_range: the pixel values of black and white in still images of more than 8 bits, such as (0, 4095). None: the
+            range that the model was trained with, if any.
         show: heads to keep in the results, in this order; empty: all.
         only: `HEAD=LABEL`, such as `objects=buildings`: results without this prediction are skipped as `not_selected`.
 
@@ -41,6 +43,7 @@ class StreamOptions:
     own_process: bool | None = None
     show: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
+    value_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.policy is not None:
@@ -49,5 +52,7 @@ class StreamOptions:
         for name, value in positive.items():
             if value is not None and not value > 0:
                 raise UsageError(f"{name} is {value}; expected more than 0, or None")
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+            raise UsageError(f"value_range is {self.value_range}; the first number must be less than the second")
         if not self.smoothing_s >= 0:
             raise UsageError(f"smoothing_s is {self.smoothing_s}; expected seconds, or 0 for no smoothing")

@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spatialnet_edge.core.bands import absent_groups, present_bands
-from spatialnet_edge.core.errors import EngineError, InvalidOutput
+from spatialnet_edge.core.deep_still import ValueRange, with_levels
+from spatialnet_edge.core.errors import EngineError, InvalidOutput, SourceRefused
 from spatialnet_edge.core.frame_queue import FrameQueue, parse_policy
-from spatialnet_edge.core.frames import Frame, preprocess, quality, sampled
+from spatialnet_edge.core.frames import Frame, Skipped, preprocess, quality, sampled
 from spatialnet_edge.core.pixels import resize_on_one_thread
 from spatialnet_edge.core.results import FrameResult, Smoother, assemble, no_label_reason
 from spatialnet_edge.engines.registry import Engine
@@ -76,6 +77,7 @@ class Pipeline:
         drop_late: skip late frames as `late`; otherwise they are emitted and marked.
         bundle: short hash of the engine's bundle, for every result.
         selection: results that do not match are skipped as `not_selected`.
+        value_range: of still images of more than 8 bits; None: the model's range.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Pipeline:
         hooks: Hooks | None = None,
         bundle: str | None = None,
         selection: Selection = EVERYTHING,
+        value_range: ValueRange | None = None,
     ) -> None:
         self.engine = engine
         self.bundle = bundle
@@ -96,6 +99,7 @@ class Pipeline:
         self.drop_late = drop_late
         self.hooks = hooks or Hooks()
         self.selection = selection
+        self._value_range = value_range
         self.policy = parse_policy(policy)
         self.smoothing_s = smoothing_s
         self.workers = workers if engine.reentrant else 1
@@ -104,12 +108,21 @@ class Pipeline:
         self._capture: Capture | None = None
         self._stopped = False
 
+    @property
+    def value_range(self) -> ValueRange | None:
+        """The pixel values of black and white in still images of more than 8 bits: the option's, else the model's."""
+        return self._value_range or self.engine.spec.input.value_range
+
     def step(self, frame: Frame) -> FrameResult:
         """Classify a single frame: no threads, no smoothing, no statistics.
 
         Raises:
             InvalidOutput: the engine's output is invalid.
         """
+        frame_of_levels = with_levels(frame, self.value_range, self.engine.spec.input.channels)
+        if isinstance(frame_of_levels, Skipped):
+            raise SourceRefused(frame_of_levels.detail)
+        frame = frame_of_levels
         inferred = self._infer(frame)
         if inferred.invalid is not None:
             raise inferred.invalid
@@ -141,7 +154,7 @@ class Pipeline:
         self._queue = queue
         if self._stopped:
             queue.close()
-        capture = self._capture = Capture(source, queue, self.ledger)
+        capture = self._capture = Capture(source, queue, self.ledger, self.engine.spec.input.channels, self.value_range)
         smoother = Smoother(self.smoothing_s)
         monitor = OutputMonitor()
         capture.start()

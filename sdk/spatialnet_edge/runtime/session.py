@@ -124,6 +124,7 @@ class Session:
             hooks or Hooks(on_suspect_output=self.require_still_golden),
             self.vectors.bundle,
             read_selection(self.engine.spec, options.show, options.only),
+            options.value_range,
         )
 
     def replace_engine(self, loaded: LoadedEngine) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import final
 
+from spatialnet_edge.core.deep_still import DeepPicture, decode_deep, depth_of
 from spatialnet_edge.core.errors import SourceRefused
 from spatialnet_edge.core.frames import Frame, Skipped
 from spatialnet_edge.core.still_decoder import MAX_BYTES, SUFFIXES, TILES, decode_still
@@ -72,7 +73,7 @@ def find_images(folder: Path, suffixes: Set[str] = SUFFIXES) -> Sequence[Path]:
 
 
 def read_image(path: Path, seq: int) -> Frame | Skipped:
-    """Decode one file to RGB. For a broken file returns `Skipped` with the path and the reason."""
+    """Decode one file to RGB or to a `DeepPicture`. For a broken file returns `Skipped` with the path and the reason."""
     name = shown(path)
     try:
         status = path.stat()
@@ -81,6 +82,8 @@ def read_image(path: Path, seq: int) -> Frame | Skipped:
         if status.st_size > MAX_BYTES:
             return Skipped(seq, "decode_error", f"{name}: too large: {status.st_size} bytes, at most {MAX_BYTES}; {TILES}")
         encoded = path.read_bytes()
+        if (depth := depth_of(encoded)) is not None:
+            return Frame(DeepPicture(decode_deep(encoded), depth), seq, name, pose=exif_pose(encoded))
         still = decode_still(encoded)
     except (OSError, ValueError) as error:
         return Skipped(seq, "decode_error", f"{name}: {error}")

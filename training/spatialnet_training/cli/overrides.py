@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from spatialnet_edge.core.errors import UsageError
-
 
 @dataclass(frozen=True, slots=True)
 class PlainOptions:
@@ -36,21 +34,6 @@ class PlainOptions:
 def quoted(value: object) -> str:
     """A value in TOML notation."""
     return f'"{value}"' if isinstance(value, str) else str(value)
-
-
-def numbers(text: str, option: str) -> tuple[float, float]:
-    """Parse `LOW,HIGH` as two numbers.
-
-    Raises:
-        UsageError: not two numbers, or the first is not less than the second.
-    """
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise UsageError(f"{option} {text}: give two numbers separated by a comma, such as 0,4095") from error
-    if not low < high:
-        raise UsageError(f"{option} {text}: the first number must be less than the second")
-    return low, high
 
 
 def names(text: str) -> tuple[str, ...]:

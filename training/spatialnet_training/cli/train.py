@@ -12,12 +12,13 @@ import typer
 from msgspec.structs import replace
 
 from spatialnet_edge.cli.printer import echo, printer
+from spatialnet_edge.core.deep_still import parse_range
 from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.output_paths import to_be_written
 from spatialnet_training.cli.configs import read_config
 from spatialnet_training.cli.dataset_summary import describe
 from spatialnet_training.cli.next_steps import after_interrupt, next_commands
-from spatialnet_training.cli.overrides import PlainOptions, names, numbers
+from spatialnet_training.cli.overrides import PlainOptions, names
 from spatialnet_training.cli.progress import ConsoleWatcher
 from spatialnet_training.config import TrainConfig
 from spatialnet_training.data.bands import groups_named
@@ -36,7 +37,7 @@ SCRATCH = "scratch"
 def train(
     data: Annotated[
         Path | None,
-        typer.Option(help="Your own images: a folder or zip with <class>/<image>, or a CSV. Starts from the shipped student."),
+        typer.Option(help="Your own images: a folder or zip with <class>/<image>, a CSV, or a data set of another library."),
     ] = None,
     config: Annotated[str, typer.Option(help="A TOML file, or the name of a shipped configuration.")] = "",
     epochs: Annotated[int | None, typer.Option(min=1, help="Largest number of fine-tuning epochs.")] = None,
@@ -78,6 +79,10 @@ def train(
     columns: Annotated[str, typer.Option(help="For a table: the columns to learn, comma-separated. Default: all.")] = "",
     ignore: Annotated[str, typer.Option(help="For a table: columns that are not labels, comma-separated.")] = "",
     regression: Annotated[str, typer.Option(help="For a table: columns that are quantities, comma-separated.")] = "",
+    tile: Annotated[int, typer.Option(min=8, help="For rasters with polygons: side of a tile in pixels.")] = 128,
+    metres: Annotated[
+        float | None, typer.Option(help="For rasters with polygons: metres per pixel. Default: the raster's.")
+    ] = None,
     labels: Annotated[str, typer.Option(help="With --data: the allowed labels, comma-separated. Default: any.")] = "",
     start: Annotated[
         str,
@@ -109,11 +114,13 @@ def train(
     options = DatasetOptions(
         classes_from=classes_from,
         group=group,
-        value_range=numbers(value_range, "--range") if value_range else None,
+        value_range=parse_range(value_range, "--range") if value_range else None,
         columns=names(columns),
         ignore=names(ignore),
         regression=names(regression),
         labels=names(labels),
+        tile=tile,
+        metres_per_pixel=metres,
     )
     images = load_images(chosen, data, data_root, options)
     describe(images, console, chosen.flips, data)

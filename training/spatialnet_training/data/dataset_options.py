@@ -23,6 +23,8 @@ class DatasetOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         columns: of a table, the columns to learn; empty: all.
         ignore: of a table, columns that are not labels.
         regression: of a table, columns of numbers that are quantities rather than classes.
+        tile: for rasters with polygons: the side of a tile in pixels.
+        metres_per_pixel: for rasters with polygons: the sampling distance of the tiles; None: the raster's.
         labels: the allowed class names; empty: all.
     """
 
@@ -33,8 +35,14 @@ class DatasetOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     ignore: tuple[str, ...] = ()
     regression: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+    tile: int = 128
+    metres_per_pixel: float | None = None
 
     def __post_init__(self) -> None:
+        if self.tile < 8:
+            raise ValueError(f"a tile of {self.tile} pixels; give at least 8")
+        if self.metres_per_pixel is not None and not self.metres_per_pixel > 0:
+            raise ValueError(f"the sampling distance is {self.metres_per_pixel:g} m; give more than 0")
         if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
             low, high = self.value_range
             raise ValueError(f"the range is {low:g} to {high:g}; the first value must be less than the second")

@@ -16,6 +16,7 @@ import msgspec
 from spatialnet_edge.core.atomic_io import write_durably
 from spatialnet_edge.core.errors import DataRefused, first_line
 from spatialnet_training.data.dataset_options import DatasetOptions
+from spatialnet_training.data.foreign_formats import is_address
 from spatialnet_training.data.labelled_dataset import VAL, LabelledImages, open_labelled
 
 RECORD, SPLITS_FILE = "dataset.json", "splits.csv"
@@ -40,7 +41,7 @@ def write_record(folder: Path, path: Path, images: LabelledImages) -> Path:
     writer.writerow(["path", "split"])
     writer.writerows(zip(images.files, images.splits, strict=True))
     write_durably(folder / SPLITS_FILE, table.getvalue().encode("utf-8", "surrogateescape"))
-    record = DatasetRecord(str(path.absolute()), images.options)
+    record = DatasetRecord(str(path if is_address(path) else path.absolute()), images.options)
     write_durably(folder / RECORD, msgspec.json.encode(record) + b"\n")
     return folder / RECORD
 
@@ -53,7 +54,7 @@ def open_record(path: Path) -> LabelledImages:
     """
     record = read_record(path)
     source = Path(record.path)
-    if not source.exists():
+    if not source.exists() and not is_address(source):
         raise DataRefused(f"{path}: the data are no longer at {source}; give its folder, zip or table instead of this record")
     images = open_labelled(source, options=record.options)
     try:

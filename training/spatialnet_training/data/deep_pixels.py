@@ -7,22 +7,16 @@ values from 0 to 1 are all zero.
 from __future__ import annotations
 
 import io
-import struct
 
 import numpy as np
 from numpy.typing import NDArray
 
+from spatialnet_edge.core.deep_still import decode_deep, depth_of, scaled
 from spatialnet_edge.core.errors import DataRefused
 from spatialnet_edge.core.spec import RGB, BandGroup
+from spatialnet_edge.core.still_decoder import NotDecoded, tiff_layout
 from spatialnet_training.data.bands import SENTINEL_2, decode
 from spatialnet_training.data.tiff_files import is_tiff, named_bands
-
-PNG = b"\x89PNG\r\n\x1a\n"
-PNG_DEPTH_AT = 24
-"""Offset of the bit depth in a PNG file (ISO/IEC 15948, section 11.2.2)."""
-
-BITS_PER_SAMPLE, SAMPLES_PER_PIXEL, SAMPLE_FORMAT = 258, 277, 339
-"""Tags of TIFF 6.0."""
 
 
 def decode_with_range(
@@ -53,42 +47,30 @@ def decode_with_range(
 
 
 def deep_type(encoded: bytes) -> str | None:
-    """The pixel type if it has more than 8 bits, such as `uint16`. None for other images, for files that are not images, and
-    for Sentinel-2 products of 13 bands, whose scale is known."""
-    if encoded.startswith(PNG):
-        return "uint16" if encoded[PNG_DEPTH_AT : PNG_DEPTH_AT + 1] == b"\x10" else None
-    if not is_tiff(encoded):
-        return None
-    from PIL import Image, TiffImagePlugin
-
+    """What the pixels are when they have more than 8 bits, such as `uint16`; None for others, for what is no image, and for
+    Sentinel-2 products of 13 bands, whose scale is known."""
+    if (depth := depth_of(encoded)) is not None or not is_tiff(encoded):
+        return depth
     try:
-        ifd = TiffImagePlugin.ImageFileDirectory_v2(encoded[:16] if encoded[2:4] in (b"+\0", b"\0+") else encoded[:8])
-        stream = io.BytesIO(encoded)
-        stream.seek(ifd.next)
-        ifd.load(stream)
-    except (OSError, SyntaxError, ValueError, struct.error, KeyError, Image.DecompressionBombError):
+        bits, bands, kind = tiff_layout(encoded)
+    except NotDecoded:
         return None
-    bits, formats = ifd.get(BITS_PER_SAMPLE, (1,)), ifd.get(SAMPLE_FORMAT, (1,))
-    most = max(bits if isinstance(bits, tuple) else (bits,))
-    if most <= 8 or int(ifd.get(SAMPLES_PER_PIXEL, 1)) == len(SENTINEL_2):
-        return None
-    kinds = {1: "uint", 2: "int", 3: "float"}
-    first = formats[0] if isinstance(formats, tuple) else formats
-    return f"{kinds.get(first, 'of unknown type, ')}{most}"
+    return f"{kind}{bits}" if bits > 8 and bands != len(SENTINEL_2) else None
 
 
 def read_deep(encoded: bytes) -> NDArray[np.float32] | None:
-    """The stored values of a TIFF or PNG: float32 `[H, W, bands]`; None if it cannot be read."""
-    import cv2
+    """The numbers in a TIFF or PNG as they are: float32 `[H, W, bands]`; None if it cannot be read.
 
-    image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
-    if image is not None:
-        found = np.asarray(image, np.float32)
-        if found.ndim == 2:
-            return found[..., None]
-        return found[..., [2, 1, 0, *range(3, found.shape[2])]] if found.shape[2] >= 3 else found
-    if not is_tiff(encoded):
-        return None
+    What the runtime's decoder does not read, such as many bands, tifffile may.
+    """
+    try:
+        return decode_deep(encoded)
+    except NotDecoded:
+        return tiff_values(encoded) if is_tiff(encoded) else None
+
+
+def tiff_values(encoded: bytes) -> NDArray[np.float32] | None:
+    """The numbers in a TIFF, by tifffile: float32 `[H, W, bands]`; None if it cannot be read."""
     import tifffile
 
     try:
@@ -100,13 +82,6 @@ def read_deep(encoded: bytes) -> NDArray[np.float32] | None:
     if found.ndim != 3:
         return None
     return found.transpose(1, 2, 0) if found.shape[0] < found.shape[2] and found.shape[0] <= 16 else found
-
-
-def scaled(pixels: NDArray[np.float32], value_range: tuple[float, float]) -> NDArray[np.uint8]:
-    """Scale a range to grey levels 0 to 255; values outside are clipped, NaN becomes 0."""
-    low, high = value_range
-    levels = (np.nan_to_num(pixels, nan=low) - low) * (255 / (high - low))
-    return levels.clip(0, 255).round().astype(np.uint8)
 
 
 def bands_of(name: str, levels: NDArray[np.uint8], groups: tuple[BandGroup, ...]) -> NDArray[np.uint8]:

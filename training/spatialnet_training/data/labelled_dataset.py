@@ -17,17 +17,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from spatialnet_edge.core.errors import DataRefused
 from spatialnet_edge.core.spec import BandGroup
 from spatialnet_training.data.bands import decode
-from spatialnet_training.data.dataset_options import DEFAULTS, DatasetOptions
+from spatialnet_training.data.dataset_options import DEFAULTS, NO_GROUPS, DatasetOptions
 from spatialnet_training.data.deep_pixels import decode_with_range
 from spatialnet_training.data.file_tree import Tree, Unused
 from spatialnet_training.data.folder_layout import OBJECTS, SPLITS, folders_that_may_be_classes, place, rooted
-from spatialnet_training.data.groups import groups_of
+from spatialnet_training.data.foreign_formats import format_of
+from spatialnet_training.data.groups import groups_by_pattern, groups_of
+from spatialnet_training.data.image_store import ImageStore, StoredImages
 from spatialnet_training.data.measured_sets import measured_file
 from spatialnet_training.data.splits import TEST, TRAIN, VAL, hold_out, split_name, val_quota
 from spatialnet_training.data.table_formats import is_table, rows_of
@@ -86,7 +89,7 @@ class LabelledImages:
         options: for reading the data.
     """
 
-    tree: Tree
+    tree: ImageStore
     files: tuple[str, ...]
     classes: tuple[str, ...]
     splits: tuple[str, ...]
@@ -126,6 +129,12 @@ class LabelledImages:
             raise DataRefused(f"{self.tree.path}: no split '{split}'; its splits are {', '.join(sorted(set(self.splits)))}")
         return self.chosen(rows)
 
+    def with_range(self, value_range: tuple[float, float] | None) -> LabelledImages:
+        """The same images; those of more than 8 bits are read with this range unless the data set has one of its own."""
+        if value_range is None or self.options.value_range is not None:
+            return self
+        return replace(self, options=msgspec.structs.replace(self.options, value_range=value_range))
+
     def decode(self, file: str, encoded: bytes, groups: tuple[BandGroup, ...]) -> NDArray[np.uint8] | None:
         """Decode one image with the value range of the data set: uint8 `[H, W, bands]`; None if it is not an image.
 
@@ -143,8 +152,8 @@ def open_labelled(path: Path, split: str = "", options: DatasetOptions = DEFAULT
     """List labelled images without decoding them.
 
     Args:
-        path: a folder, a zip, a table (CSV, Parquet, COCO's annotations), or `dataset.json`, the record of a training run,
-            which has its own options.
+        path: a folder, a zip, a table (CSV, Parquet, COCO's annotations), a data set of `foreign_formats`, or `dataset.json`, the
+            record of a training run, which brings options of its own.
         split: keep the images of this split; empty: all.
 
     Raises:
@@ -152,6 +161,8 @@ def open_labelled(path: Path, split: str = "", options: DatasetOptions = DEFAULT
             images could be taken for training images.
         UsageError: an option does not match the data.
     """
+    if (foreign := format_of(path)) is not None:
+        return of_rows(path, foreign.open(path, options), options).of_split(split)
     if is_table(path):
         return open_table(path, rows_of(path), options).of_split(split)
     if path.suffix.lower() == ".json":
@@ -246,10 +257,23 @@ def open_table(path: Path, rows: Table, options: DatasetOptions = DEFAULTS) -> L
     """List the images of a table with rows from `read_table`.
 
     Raises:
-        DataRefused: an image has two different rows, two columns have the same head name, or only some rows have a split.
-        UsageError: an option names an unknown column.
+        DataRefused: as `of_rows`.
+        UsageError: an option names a column that is not there.
     """
-    table, repeated = each_path_once(path, rows)
+    return of_rows(path, StoredImages(Tree(path.parent), rows, path.stem), options)
+
+
+def of_rows(path: Path, stored: StoredImages, options: DatasetOptions) -> LabelledImages:
+    """List the images of a table, or of another library's data set.
+
+    Raises:
+        DataRefused: there are none, an image has two rows that differ, two columns have the same name for a head, or some rows have
+            no split.
+        UsageError: an option names a column that is not there.
+    """
+    if not stored.rows:
+        raise DataRefused(f"{path}: has no images")
+    table, repeated = each_path_once(path, stored.rows)
     columns = label_columns(path, table, options)
     files = tuple(row[PATH] for row in table)
     stratum = stratum_column(table, columns)
@@ -260,23 +284,33 @@ def open_table(path: Path, rows: Table, options: DatasetOptions = DEFAULTS) -> L
         raise DataRefused(
             f"{path}: {said.count(None)} rows have no split, the first {first}, but others have one; fill the column"
         )
-    tree = Tree(path.parent)
-    group = options.group
-    if group is not None and group in table[0]:
-        groups = tuple(row[group] or row[PATH] for row in table)
-    else:
-        groups = groups_of(tree, files, group)
+    groups = groups_of_rows(stored, table, files, options.group)
     return LabelledImages(
-        tree,
+        stored.store,
         files,
         ("",) * len(files),
         completed(said, kinds, groups),
         any(said),
-        path.stem,
+        stored.name,
         columns=cells_by_head(table, columns),
         column_names=tuple(columns),
         groups=groups,
-        unused=tuple(repeated),
-        notes=notes_of_groups(files, groups),
+        unused=(*stored.unused, *repeated),
+        notes=(*stored.notes, *notes_of_groups(files, groups)),
         options=options,
     )
+
+
+def groups_of_rows(stored: StoredImages, table: Table, files: Sequence[str], group: str | None) -> tuple[str, ...]:
+    """The group of each row: by a column, as the data set says, or as for folders. EXIF data is only read of files.
+
+    Raises:
+        UsageError: see `groups_of`.
+    """
+    if group is not None and group in table[0]:
+        return tuple(row[group] or row[PATH] for row in table)
+    if isinstance(stored.store, Tree):
+        return groups_of(stored.store, files, group)
+    if group is None or group == NO_GROUPS:
+        return stored.groups if stored.groups is not None and group is None else files
+    return groups_by_pattern(files, group)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from spatialnet_edge.core.errors import MissingExtra, UsageError
+from spatialnet_edge.core.errors import MissingExtra, UsageError, first_line
 
 TENSORBOARD, MLFLOW = "tensorboard", "mlflow"
 
@@ -44,10 +45,11 @@ class TensorBoard:
 
 
 class MLflow:
-    """Logs to the tracking server in MLFLOW_TRACKING_URI, or to a local folder; the run's name is that of `OUT`.
+    """Logs to the store that MLFLOW_TRACKING_URI names, or to files in `OUT/mlflow`; the run's name is that of `OUT`.
 
     Raises:
         MissingExtra: mlflow is not installed.
+        UsageError: the store cannot be used.
     """
 
     def __init__(self, out: Path) -> None:
@@ -56,7 +58,15 @@ class MLflow:
         except ModuleNotFoundError as error:
             raise MissingExtra("mlflow", "mlflow") from error
         self.mlflow: Any = mlflow
-        mlflow.start_run(run_name=out.name)
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # else new versions of mlflow refuse to write files
+        if "MLFLOW_TRACKING_URI" not in os.environ:
+            mlflow.set_tracking_uri((out / "mlflow").absolute().as_uri())
+        try:
+            mlflow.start_run(run_name=out.name)
+        except Exception as error:  # of mlflow, of the network, or of a database's driver
+            raise UsageError(
+                f"--track mlflow: its store cannot be used: {first_line(error)}; MLFLOW_TRACKING_URI names the store"
+            ) from error
 
     def epoch(self, figures: Mapping[str, float]) -> None:
         self.mlflow.log_metrics(finite(figures), step=int(figures["epoch"]))

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from spatialnet_training.config import TrainConfig
 from spatialnet_training.loop.best_epoch import LINEAR_HEAD, BestEpoch
 from spatialnet_training.loop.linear_head import LinearFit
 
-GOOD_ENOUGH = 0.95
-"""Cross-validated accuracy from which fine-tuning is skipped by default."""
+LITTLE_LOSS = 0.2
+"""With a held-out loss of the linear head no higher than this, `auto` leaves fine-tuning out: about one wrong answer in twenty."""
+
+CLEARLY_LESS = 0.03
+"""A validation accuracy lower by this than the cross-validated one is worth a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +39,45 @@ class Selection:
     reason: str
 
 
-def should_fine_tune(config: TrainConfig, fit: LinearFit | None) -> tuple[bool, str]:
-    """Whether to train all weights, and the reason."""
+def should_fine_tune(config: TrainConfig, fit: LinearFit | None, holdout_loss: float) -> tuple[bool, str]:
+    """Whether to train all weights, and why.
+
+    Args:
+        fit: the linear head; None without one.
+        holdout_loss: its loss on held-out training images, which were not fitted.
+    """
     if fit is None:
-        return True, "no linear head was requested"
-    accuracy = float(np.mean(list(fit.accuracies.values())))
+        return True, "no linear head was asked for"
     if config.fine_tune == "always":
         return True, "asked for"
     if config.fine_tune == "never":
-        return False, "not requested"
-    if accuracy >= GOOD_ENOUGH:
+        return False, "not asked for"
+    if holdout_loss <= LITTLE_LOSS:
         return False, (
-            f"the linear head has a cross-validated accuracy of {accuracy:.1%}, {GOOD_ENOUGH:.0%} or more; give "
-            "--fine-tune always to fine-tune anyway"
+            f"the linear head's loss on held-out training images is {holdout_loss:.3f}, not more than {LITTLE_LOSS:g}; "
+            f"--fine-tune always trains on"
         )
-    return True, f"the linear head has a cross-validated accuracy of {accuracy:.1%}, less than {GOOD_ENOUGH:.0%}"
+    return True, f"the linear head's loss on held-out training images is {holdout_loss:.3f}, more than {LITTLE_LOSS:g}"
+
+
+def training_images_seem_known(fit: LinearFit, figures: Mapping[str, float]) -> str | None:
+    """What to tell where validation images are answered clearly worse than training images that a fold left out; else None.
+
+    A start that was trained on these very images makes every figure of training images too good, the held-out loss too. Nothing
+    is chosen by validation images, so this is only said.
+
+    Args:
+        figures: of the linear head, with `val/HEAD` where there are validation images.
+    """
+    for head, crossed in fit.accuracies.items():
+        reached = figures.get(f"val/{head}")
+        if reached is not None and crossed - reached >= CLEARLY_LESS:
+            return (
+                f"{head}: {crossed:.1%} of training images when cross-validated, {reached:.1%} of validation images; the start may "
+                f"have been trained on these training images, or validation images differ from them: judge by the validation "
+                f"images"
+            )
+    return None
 
 
 def selection_of(best: BestEpoch, history: Sequence[Mapping[str, float]], why_not_tuned: str | None) -> Selection:

@@ -29,7 +29,7 @@ from spatialnet_training.loop.licensing import licence
 from spatialnet_training.loop.linear_head import LinearFit, fit_linear_heads
 from spatialnet_training.loop.run_card import Outcome, write_card
 from spatialnet_training.loop.run_fingerprint import fingerprint, require_same, write_identity
-from spatialnet_training.loop.selection import Selection, selection_of, should_fine_tune
+from spatialnet_training.loop.selection import Selection, selection_of, should_fine_tune, training_images_seem_known
 from spatialnet_training.loop.trainer import Trainer, accuracies, epochs_of, newest_readable, predict
 from spatialnet_training.loop.verdict import Verdict, verdict_of
 from spatialnet_training.losses.class_balance import log_shares
@@ -136,7 +136,8 @@ def train(
     if resumed:
         require_same(out, identity, epochs_of(out / LAST))
     fit = None
-    given = InputSpec(height=config.size, width=config.size, groups=groups)
+    value_range = data.own.options.value_range if data.own else None
+    given = InputSpec(height=config.size, width=config.size, groups=groups, value_range=value_range)
     if config.linear_head and not resumed:
         fit = fit_linear_heads(
             network, data.train, given, config.flips, data.groups_of_training, queries_of(start), config.class_balance
@@ -155,12 +156,16 @@ def train(
         best.writes = trainer.fabric.is_global_zero
     if trainer.fabric.is_global_zero:
         write_identity(out, identity)
+    linear_loss = float("inf")
     if fit is not None and best is not None:
         figures = linear_figures(fit, config) | judge.figures(trainer.network, 0)
         best.offer(Candidate(LINEAR_HEAD, figures["holdout_loss"]), trainer.network)
         trainer.history.append(figures)
         watcher.epoch(figures)
-    tune, why = should_fine_tune(config, fit) if not resumed else (True, "resumed")
+        linear_loss = figures["holdout_loss"]
+        if (known := training_images_seem_known(fit, figures)) is not None:
+            watcher.note(known)
+    tune, why = should_fine_tune(config, fit, linear_loss) if not resumed else (True, "resumed")
     if fit is not None and tune:
         watcher.note(f"fine-tuning: {why}")
     while tune and trainer.epoch < config.epochs:

@@ -21,6 +21,9 @@ OwnData = Annotated[Path | None, typer.Option(help="Your own images: a folder, z
 DataRoot = Annotated[Path | None, typer.Option(help="The folder that holds the published data sets.")]
 
 
+OWN_OR_PUBLISHED = "give either --data with your own images, or --data-root with the published data sets"
+
+
 @dataclass(frozen=True, slots=True)
 class StudySet:
     """One data set with its training and validation images.
@@ -48,7 +51,7 @@ def study_sets(own: Path | None, root: Path | None, only: str, longest: int) -> 
         DataRefused: the images cannot be used, or there are no validation images.
     """
     if (own is None) == (root is None):
-        raise UsageError("give either --data with your own images, or --data-root with the published data sets")
+        raise UsageError(OWN_OR_PUBLISHED)
     if own is not None:
         return own_sets(own, longest)
     assert root is not None
