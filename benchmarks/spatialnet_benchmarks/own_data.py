@@ -37,6 +37,7 @@ UNSEEN = (
 """Classes of RESISC45 that are no class of the data sets which the shipped models were taught to tell apart."""
 
 Seeds = Annotated[int, typer.Option(min=1, help="How many draws of the training images.")]
+Weights = Annotated[Path, typer.Option(help="ImageNet weights of EfficientNet-Lite0, as a state dict of torch.", exists=True)]
 Root = Annotated[Path, typer.Argument(help="Folder of the public data sets' zips.", exists=True)]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
@@ -113,9 +114,13 @@ def draws(archive: Path, seeds: int, per_class: int, classes: Sequence[str], *op
             lay_out(archive, data, per_class, seed, classes)
             runs.append(train(data, out, *options))
         print(f"draw {seed}: {runs[-1].accuracy:.1%} on val, {runs[-1].core_seconds:.0f} core seconds, epoch {runs[-1].epoch}")
-    accuracy = sum(run.accuracy for run in runs) / len(runs)
-    print(f"mean: {accuracy:.1%}, {sum(run.core_seconds for run in runs) / len(runs):.0f} core seconds")
+    print(f"mean: {mean(runs):.1%}, {sum(run.core_seconds for run in runs) / len(runs):.0f} core seconds")
     return runs
+
+
+def mean(runs: Sequence[Run]) -> float:
+    """Accuracy over several draws, 0 to 1."""
+    return sum(run.accuracy for run in runs) / len(runs)
 
 
 @app.command()
@@ -128,6 +133,37 @@ def few(root: Root, seeds: Seeds = 1) -> None:
 def fine_tuned(root: Root, seeds: Seeds = 1) -> None:
     """RSSCN7, 30 images a class, with fine-tuning."""
     draws(root / "rsscn7.zip", seeds, 30, (), "--fine-tune", "always")
+
+
+@app.command()
+def unseen(root: Root, lite0: Weights, seeds: Seeds = 1) -> None:
+    """Ten classes of RESISC45, 30 images a class: defaults, and EfficientNet-Lite0 with ImageNet weights at 224 pixels, whose
+    features get a logistic regression by the same program."""
+    archive = root / "nwpu_resisc45.zip"
+    print("spatialnet-m:")
+    own = draws(archive, seeds, 30, UNSEEN)
+    print("EfficientNet-Lite0, ImageNet, 224 pixels, logistic regression:")
+    peer = draws(
+        archive, seeds, 30, UNSEEN, "--backbone", "timm:tf_efficientnet_lite0", "--set", f"weights={lite0}", "--size", "224",
+        "--fine-tune", "never",
+    )  # fmt: skip
+    print(f"ratio of the means: {mean(own) / mean(peer):.3f}")
+
+
+@app.command()
+def many(root: Root, epochs: Annotated[int, typer.Option(min=1, help="Of the network from scratch.")] = 24) -> None:
+    """EuroSAT, 300 images a class: fine-tuning, and MobileNetV3-Small (1.5 M parameters) from scratch for as long.
+
+    EuroSAT is one of the data sets that the start was trained on.
+    """
+    archive = root / "eurosat_rgb.zip"
+    print("spatialnet-m, all weights fine-tuned:")
+    draws(archive, 1, 300, (), "--fine-tune", "always")
+    print(f"MobileNetV3-Small from scratch, {epochs} epochs; compare its core seconds and give other --epochs:")
+    draws(
+        archive, 1, 300, (), "--backbone", "timm:mobilenetv3_small_100", "--start", "scratch", "--set", "linear_head=false",
+        "--fine-tune", "always", "--set", "layer_decay=1.0", "--lr", "1.5e-3", "--epochs", str(epochs), "--set", "patience=0",
+    )  # fmt: skip
 
 
 @app.command("first-model")
