@@ -251,3 +251,11 @@ def test_a_range_goes_from_training_into_the_bundle_and_evaluation_uses_it(tmp_p
     )
     assert done.exit_code == 0, done.output
     assert json.loads(report.read_text())["heads"][0]["accuracy"] < 0.9  # both look dark
+
+
+def test_groups_that_are_too_large_to_hold_out_are_said_to_be(tmp_path: Path) -> None:
+    folder = own_images(tmp_path, broken=False)
+    for index, file in enumerate(sorted(folder.rglob("*.jpg"))):
+        file.rename(file.with_name(f"flight{index % 2}_{file.name}"))
+    with pytest.raises(DataRefused, match="2 groups, too large to hold one out; give smaller groups with --group"):
+        load_own(folder, 64, options=DatasetOptions(group="flight[01]"))

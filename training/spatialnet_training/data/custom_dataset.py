@@ -65,9 +65,11 @@ def load_own(
     parts = load_parts(images, rows, heads, longest, groups)
     train, holdout, val = (parts[part].samples() for part in (TRAIN, HOLDOUT, VAL))
     if not len(train) or not len(holdout):
+        groups = len({row.group for row in rows if row.split == TRAIN})
+        grouped = f", which are {groups} groups, too large to hold one out" if groups < len(train) else ""
         raise DataRefused(
-            f"{path}: {len(rows)} images leave {len(train)} for training and {len(holdout)} for calibration; give at "
-            "least a few dozen"
+            f"{path}: {len(rows)} images leave {len(train)} for training and {len(holdout)} for calibration{grouped}; "
+            f"give {'smaller groups with --group, or --group none' if grouped else 'at least a few dozen'}"
         )
     unseen = Counter(row.split for row in rows if row.split != TRAIN)
     return TrainingData(
