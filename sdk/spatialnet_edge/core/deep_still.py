@@ -162,8 +162,9 @@ def by_opencv(encoded: bytes) -> NDArray[np.float32]:
 def scaled(values: NDArray[np.float32], value_range: ValueRange) -> NDArray[np.uint8]:
     """Levels: the range becomes 0 to 255, what lies outside is cut off, no number (NaN) becomes 0."""
     low, high = value_range
-    levels = (np.nan_to_num(values, nan=low) - low) * (255 / (high - low))
-    return np.clip(levels, 0, 255).round().astype(np.uint8)
+    known: NDArray[np.float32] = np.where(np.isnan(values), np.float32(low), values)
+    levels = np.minimum(np.maximum((known - np.float32(low)) * np.float32(255 / (high - low)), 0), 255)
+    return np.rint(levels).astype(np.uint8)
 
 
 def parse_range(text: str, option: str) -> ValueRange:

@@ -65,8 +65,8 @@ def load_own(
     parts = load_parts(images, rows, heads, longest, groups)
     train, holdout, val = (parts[part].samples() for part in (TRAIN, HOLDOUT, VAL))
     if not len(train) or not len(holdout):
-        groups = len({row.group for row in rows if row.split == TRAIN})
-        grouped = f", which are {groups} groups, too large to hold one out" if groups < len(train) else ""
+        distinct = len({row.group for row in rows if row.split == TRAIN})
+        grouped = f", which are {distinct} groups, too large to hold one out" if distinct < len(train) else ""
         raise DataRefused(
             f"{path}: {len(rows)} images leave {len(train)} for training and {len(holdout)} for calibration{grouped}; "
             f"give {'smaller groups with --group, or --group none' if grouped else 'at least a few dozen'}"

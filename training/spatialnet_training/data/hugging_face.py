@@ -40,7 +40,8 @@ def open_hugging_face(path: Path, options: DatasetOptions) -> StoredImages:
         loaded: Any = datasets.load_from_disk(str(path))
     except Exception as error:  # whatever the library meets in the files
         raise DataRefused(f"{path}: the library datasets cannot read it: {first_line(error)}") from error
-    parts: dict[str, Any] = dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {WHOLE: loaded}
+    split_up = isinstance(loaded, datasets.DatasetDict)
+    parts: dict[str, Any] = {str(name): part for name, part in loaded.items()} if split_up else {WHOLE: loaded}
     rows: list[Row] = []
     encoded: dict[str, tuple[Any, str]] = {}
     notes: dict[str, None] = {}

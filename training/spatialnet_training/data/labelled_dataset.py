@@ -312,5 +312,5 @@ def groups_of_rows(stored: StoredImages, table: Table, files: Sequence[str], gro
     if isinstance(stored.store, Tree):
         return groups_of(stored.store, files, group)
     if group is None or group == NO_GROUPS:
-        return stored.groups if stored.groups is not None and group is None else files
+        return stored.groups if stored.groups is not None and group is None else tuple(files)
     return groups_by_pattern(files, group)

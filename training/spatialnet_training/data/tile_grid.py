@@ -48,12 +48,13 @@ class TileGrid:
     def __init__(self, path: Path, side: int, metres: float | None) -> None:
         try:
             import rasterio
+            from rasterio.errors import RasterioIOError
         except ModuleNotFoundError as error:
             raise MissingExtra("rasterio", "polygons") from error
         self.path, self.side = path, side
         try:
             source: Any = rasterio.open(path)
-        except rasterio.errors.RasterioIOError as error:
+        except RasterioIOError as error:
             raise DataRefused(f"{path}: no raster that can be read: {first_line(error)}") from error
         if source.crs is None:
             source.close()
