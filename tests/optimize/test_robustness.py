@@ -9,9 +9,9 @@ import pytest
 from conftest import SAMPLES, TINY, clip_frames, lit
 from spatialnet_edge.core.spec import Known
 from spatialnet_edge.engines.fake import FakeEngine
-from spatialnet_optimize.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt, recompressed
 from spatialnet_optimize.evaluation.metrics import area_under_risk_coverage
 from spatialnet_optimize.evaluation.robustness import judge_not_land, judge_robustness, not_land_pictures, unlabelled
+from spatialnet_training.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt, recompressed
 from spatialnet_training.data.ground_truth import truths
 from spatialnet_training.data.labelled_dataset import open_labelled
 

@@ -34,10 +34,10 @@ from spatialnet_optimize.build.build import Job
 from spatialnet_optimize.build.build import build as run_build
 from spatialnet_optimize.build.build_cache import remembered
 from spatialnet_optimize.compilers.plan_builder import RTX, TENSORRT, PlanOptions, trtexec
-from spatialnet_optimize.evaluation.corruptions import SEVERITIES
 from spatialnet_optimize.evaluation.metrics import Score, figures
 from spatialnet_optimize.evaluation.robustness import CONFIDENT, JPEG_QUALITY, Robustness
 from spatialnet_optimize.targets.catalogue import find_target
+from spatialnet_training.data.corruptions import SEVERITIES
 
 BUILD_STEPS = {"here": 8, "cpu": 8}
 DEVICE_STEPS = 10

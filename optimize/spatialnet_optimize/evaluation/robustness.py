@@ -19,8 +19,8 @@ from spatialnet_edge.core.frames import preprocess, quality, sampled
 from spatialnet_edge.core.results import no_label_reason
 from spatialnet_edge.core.spec import RGB, InputSpec, ModelSpec, Multiclass
 from spatialnet_edge.engines.registry import Engine
-from spatialnet_optimize.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt, recompressed
 from spatialnet_optimize.evaluation.metrics import Outputs, align, calibration_error, predict, score
+from spatialnet_training.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt, recompressed
 from spatialnet_training.data.ground_truth import Truth, truths
 from spatialnet_training.data.labelled_dataset import LabelledImages
 

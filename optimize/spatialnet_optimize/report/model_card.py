@@ -21,7 +21,6 @@ from spatialnet_edge.cli.printer import echo, printer
 from spatialnet_edge.core.errors import DataRefused, UsageError
 from spatialnet_edge.core.output_paths import to_be_written
 from spatialnet_edge.core.spec import RGB, BandGroup, InputSpec, ModelSpec
-from spatialnet_optimize.evaluation.corruptions import CORRUPTIONS, SEVERITIES
 from spatialnet_optimize.evaluation.metrics import Score, decode_images, figures, judge, predict
 from spatialnet_optimize.evaluation.robustness import (
     JPEG_QUALITY,
@@ -32,6 +31,7 @@ from spatialnet_optimize.evaluation.robustness import (
     measure_not_land,
 )
 from spatialnet_optimize.report.hub_metadata import commercial_use, metadata_block
+from spatialnet_training.data.corruptions import CORRUPTIONS, SEVERITIES
 from spatialnet_training.data.dataset_registry import FILES, data_sets, learnt
 from spatialnet_training.data.ground_truth import truths
 from spatialnet_training.data.labelled_dataset import LabelledImages, open_labelled
