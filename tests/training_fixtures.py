@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +12,11 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from PIL import Image
 
 from spatialnet_training.config import TrainConfig, TrainingStage
+from spatialnet_training.data.samples import part_of
+from spatialnet_training.data.taxonomy import OBJECTS
 
 torch.set_num_threads(1)  # the same sums in the same order
 
@@ -76,3 +80,54 @@ def own_images(tmp_path: Path, broken: bool = True) -> Path:
     if broken:
         (tmp_path / "mine" / "Forest" / "0_broken.jpg").write_bytes(b"no image")
     return tmp_path / "mine"
+
+
+PUBLISHED_CLASSES = {
+    "eurosat_rgb.zip": ("Forest", "SeaLake", "Residential"),
+    "ucmerced.zip": ("forest", "river", "buildings"),
+    "rsscn7.zip": ("forest", "river_lake", "parking_lot"),
+    "aid_multilabel.zip": ("Forest", "River", "Parking"),
+    "nwpu_resisc45.zip": ("forest", "lake", "cloud"),
+    "not_land.zip": ("cloud", "space"),
+}
+"""Some classes of each published file; not_land.zip has pictures without land."""
+
+
+@pytest.fixture(scope="session")
+def published_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All published files, with a few small drawn images of each class: 6 that train, 2 that are held out, 1 that validates."""
+    root = tmp_path_factory.mktemp("published")
+    for file, classes in PUBLISHED_CLASSES.items():
+        paths: dict[str, str] = {}
+        with zipfile.ZipFile(root / file, "w") as archive:
+            for kind_index, kind in enumerate(classes):
+                for path, split in drawn_paths(kind):
+                    paths[path] = split
+                    archive.writestr(path, drawn(kind_index, len(paths)))
+            archive.writestr("splits.csv", "path,split\n" + "\n".join(f"{path},{split}" for path, split in paths.items()))
+            if file in ("ucmerced.zip", "aid_multilabel.zip"):
+                rows = [f"{path}," + ",".join(str(int(index % 3 == 0)) for index in range(len(OBJECTS))) for path in paths]
+                archive.writestr("objects.csv", f"path,{','.join(OBJECTS)}\n" + "\n".join(rows))
+    return root
+
+
+def drawn_paths(kind: str) -> list[tuple[str, str]]:
+    """Paths of a class with their splits; which training images are held out follows from the path."""
+    wanted, made, number = {"train": 6, "holdout": 2}, [(f"images/{kind}/val.jpg", "val")], 0
+    while any(wanted.values()):
+        path, number = f"images/{kind}/{number}.jpg", number + 1
+        part = part_of(path, "train")
+        if wanted[part]:
+            wanted[part] -= 1
+            made.append((path, "train"))
+    return made
+
+
+def drawn(kind: int, seed: int) -> bytes:
+    """A JPEG of 32 pixels: stripes whose width and colour tell the kind."""
+    rng = np.random.default_rng([kind, seed])
+    stripes = (np.arange(32) // (2 + 3 * kind) % 2)[None, :, None] * np.roll([120, 60, 20], kind)
+    pixels = np.clip(stripes + rng.integers(30, 90, (32, 32, 3)), 0, 255).astype(np.uint8)
+    target = io.BytesIO()
+    Image.fromarray(pixels).save(target, "JPEG", quality=92)
+    return target.getvalue()

@@ -20,6 +20,7 @@ from spatialnet_edge.core.errors import BuildError
 from spatialnet_edge.core.results import difference
 from spatialnet_edge.core.spec import IMAGE_INPUT, Known, ModelSpec, Multiclass, Multilabel, Output, Regression
 from spatialnet_training.data.augmentation import band_statistics
+from spatialnet_training.networks.image_temperature import IMAGE_TEMPERATURE
 
 OPSET = 20
 """The first opset with `Gelu` as one node; `LayerNormalization` is one node since 17."""
@@ -55,15 +56,19 @@ class DeployedGraph(nn.Module):
             logits = self.network(x * self.gain + self.offset, present)
         else:
             logits = self.network(x * self.gain + self.offset)
-        return tuple(answer(each, logits[each.name]) for each in self.spec.outputs)
+        of_image = logits.get(IMAGE_TEMPERATURE)
+        return tuple(answer(each, logits[each.name], of_image) for each in self.spec.outputs)
 
 
-def answer(head: Output, logits: Tensor) -> Tensor:
-    """From logits to the graph's output: calibrated probabilities, or a quantity in its unit."""
-    if isinstance(head, Multiclass):
-        return torch.softmax(logits / head.temperature, dim=-1)
-    if isinstance(head, Multilabel):
-        return torch.sigmoid(logits / head.temperature)
+def answer(head: Output, logits: Tensor, of_image: Tensor | None = None) -> Tensor:
+    """From logits to the graph's output: calibrated probabilities, or a quantity in its unit.
+
+    Args:
+        of_image: the temperature of each image, `[N, 1]`, by which that of the head is multiplied; None for 1.
+    """
+    if isinstance(head, Multiclass | Multilabel):
+        scaled = logits / head.temperature if of_image is None else logits / (head.temperature * of_image)
+        return torch.softmax(scaled, dim=-1) if isinstance(head, Multiclass) else torch.sigmoid(scaled)
     if isinstance(head, Known):
         return torch.sigmoid(logits)
     assert isinstance(head, Regression)

@@ -106,6 +106,9 @@ COMMANDS: dict[str, Row] = {
         "training",
         TRAINING,
     ),
+    "recalibrate": Row(
+        "spatialnet_training.studies.recalibrate:recalibrate", "Let confidence fall on poor pictures.", "training", TRAINING
+    ),
     "soup": Row("spatialnet_training.studies.soup:soup", "Average the weights of two related networks.", "training", TRAINING),
     "export": Row("spatialnet_optimize.cli.export:export", "Export a checkpoint as a portable bundle.", "training", TRAINING),
 }
@@ -128,7 +131,7 @@ PANELS: dict[str, tuple[str, ...]] = {
         "revoke",
         "distrust",
     ),
-    "Train": ("train", "teach-known", "soup"),
+    "Train": ("train", "teach-known", "recalibrate", "soup"),
     "Study": ("card", "front", "baseline", "duplicates", "ablate", "modalities"),
 }
 """The panels of `--help`, in order. Commands of other packages are in the last one."""

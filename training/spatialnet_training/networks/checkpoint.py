@@ -20,6 +20,7 @@ from spatialnet_edge.core.atomic_io import write_durably
 from spatialnet_edge.core.errors import Refused, first_line
 from spatialnet_edge.core.spec import ModelSpec
 from spatialnet_training.networks.checkpoint_paths import CONFIG, NETWORK, folder_of
+from spatialnet_training.networks.image_temperature import IMAGE_TEMPERATURE
 from spatialnet_training.networks.model import SpatialNet
 
 FORMAT = "spatialnet-network-3"
@@ -90,8 +91,14 @@ def load_network(path: Path) -> tuple[SpatialNet, ModelSpec, Provenance]:
     checkpoint = read(path)
     spec = checkpoint.config.spec
     outputs = {head.name: head.width for head in spec.heads}
-    known = spec.known is not None
-    network = SpatialNet(checkpoint.config.backbone, outputs, spec.input.height, spec.input.groups, known=known)
+    network = SpatialNet(
+        checkpoint.config.backbone,
+        outputs,
+        spec.input.height,
+        spec.input.groups,
+        known=spec.known is not None,
+        image_temperature=any(name.startswith(f"{IMAGE_TEMPERATURE}.") for name in checkpoint.weights),
+    )
     try:
         network.load_state_dict(checkpoint.weights)
     except RuntimeError as error:

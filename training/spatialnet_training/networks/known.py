@@ -10,7 +10,7 @@ EPSILON = 1e-5
 
 
 class KnownHead(nn.Module):
-    """One logit `[N, 1]` from each head's pooled vector and the mean, standard deviation and maximum of the tokens.
+    """From `features` to one logit: `[N, 1]`.
 
     Args:
         heads: of the network.
@@ -22,22 +22,28 @@ class KnownHead(nn.Module):
 
     def __init__(self, heads: int, width: int) -> None:
         super().__init__()
-        features = (heads + 3) * width
-        self.register_buffer("centre", torch.zeros(features))
-        self.register_buffer("scale", torch.ones(features))
-        self.layers = nn.Sequential(nn.Linear(features, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1))
+        count = features_of(heads, width)
+        self.register_buffer("centre", torch.zeros(count))
+        self.register_buffer("scale", torch.ones(count))
+        self.layers = nn.Sequential(nn.Linear(count, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1))
 
-    def forward(self, pooled: Tensor, tokens: Tensor) -> Tensor:
-        """`pooled`: `[N, heads, width]`; `tokens`: `[N, tokens, width]`."""
-        return self.score(features(pooled, tokens))
-
-    def score(self, found: Tensor) -> Tensor:
-        """The logit of `features`."""
+    def forward(self, found: Tensor) -> Tensor:
+        """`found`: see `features`."""
         return self.layers((found - self.centre) * self.scale)
 
 
+def features_of(heads: int, width: int) -> int:
+    """How many numbers `features` gives for each image."""
+    return (heads + 3) * width
+
+
 def features(pooled: Tensor, tokens: Tensor) -> Tensor:
-    """Input features of `KnownHead`: float `[N, (heads + 3) * width]`."""
+    """What `KnownHead` and `ImageTemperature` see of an image: float `[N, (heads + 3) * width]`.
+
+    Args:
+        pooled: each head's pooled vector, `[N, heads, width]`.
+        tokens: `[N, tokens, width]`; their mean, deviation and maximum are taken.
+    """
     mean = tokens.mean(dim=1)
     deviation = ((tokens - mean.unsqueeze(1)).square().mean(dim=1) + EPSILON).sqrt()
     return torch.cat([pooled.flatten(1), mean, deviation, tokens.amax(dim=1)], dim=1)

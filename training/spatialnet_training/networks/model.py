@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from spatialnet_edge.core.spec import KNOWN, RGB, BandGroup
 from spatialnet_training.networks.backbones import build_backbone
-from spatialnet_training.networks.known import KnownHead
+from spatialnet_training.networks.image_temperature import IMAGE_TEMPERATURE, ImageTemperature
+from spatialnet_training.networks.known import KnownHead, features, features_of
 from spatialnet_training.networks.layers import HeadPooling
 
 
@@ -21,10 +22,12 @@ class SpatialNet(nn.Module):
         size: side of the square input in pixels; a multiple of 16.
         groups: the bands of the input, in channel order.
         weights: pretrained ones for the backbone; see `build_backbone`.
-        known: whether it has a `KnownHead`; its logit is returned as `known`.
+        known: whether it has a `KnownHead`, whose logit then stands beside the heads' as `known`.
+        image_temperature: whether it has an `ImageTemperature`, which then stands beside the heads' logits as `image_temperature`.
     """
 
     known: KnownHead | None
+    image_temperature: ImageTemperature | None
 
     def __init__(
         self,
@@ -34,6 +37,7 @@ class SpatialNet(nn.Module):
         groups: tuple[BandGroup, ...] = (RGB,),
         weights: str = "",
         known: bool = False,
+        image_temperature: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = build_backbone(backbone, groups, size, weights)
@@ -43,6 +47,7 @@ class SpatialNet(nn.Module):
             self.pooling.requires_grad_(False)  # zero queries compute the mean over the tokens
         self.heads = nn.ModuleDict({name: nn.Linear(width, outputs) for name, outputs in heads.items()})
         self.known = KnownHead(len(heads), width) if known else None
+        self.image_temperature = ImageTemperature(features_of(len(heads), width)) if image_temperature else None
 
     def forward(self, x: Tensor, present: Tensor | None = None) -> dict[str, Tensor]:
         """`x`: float `[N, bands, H, W]`, mean 0 and deviation 1 for each band; H and W multiples of 16.
@@ -52,7 +57,14 @@ class SpatialNet(nn.Module):
         tokens = self.backbone(x, present)
         pooled = self.pooling(tokens)
         logits = self.answer(pooled)
-        return logits if self.known is None else logits | {KNOWN: self.known(pooled, tokens)}
+        if self.known is None and self.image_temperature is None:
+            return logits
+        found = features(pooled, tokens)
+        if self.known is not None:
+            logits[KNOWN] = self.known(found)
+        if self.image_temperature is not None:
+            logits[IMAGE_TEMPERATURE] = self.image_temperature(found)
+        return logits
 
     def pool(self, x: Tensor, present: Tensor | None = None) -> Tensor:
         """The pooled features of each head: `[N, heads, width]`."""

@@ -219,8 +219,8 @@ def refusals(scores: NDArray[np.float32], groups: Sequence[str], threshold: floa
 
 @torch.inference_mode()
 def scores_of(head: KnownHead, found: Tensor) -> NDArray[np.float32]:
-    """The output `known` of each picture, 0 to 1: float32 `[N]`."""
-    return head.score(found)[:, 0].sigmoid().numpy()
+    """How much each picture is known, 0 to 1: float32 `[N]`."""
+    return head(found)[:, 0].sigmoid().numpy()
 
 
 def teach_known(
@@ -256,7 +256,9 @@ def with_known_head(checkpoint: Path, root: Path, output: Path, seed: int) -> tu
     outputs = {head.name: head.width for head in spec.heads}
     backbone = load_checkpoint_config(checkpoint).backbone
     torch.manual_seed(seed)
-    network = SpatialNet(backbone, outputs, size, spec.input.groups, known=True).eval()
+    network = SpatialNet(
+        backbone, outputs, size, spec.input.groups, known=True, image_temperature=old.image_temperature is not None
+    ).eval()
     network.load_state_dict({k: v for k, v in old.state_dict().items() if not k.startswith("known.")}, strict=False)
     assert network.known is not None
     pictures = gather(root, TRAIN, side, seed)
