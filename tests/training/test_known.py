@@ -13,7 +13,8 @@ from spatialnet_training.data.not_land import KINDS, generated
 from spatialnet_training.networks.checkpoint import load_network, save_network
 from spatialnet_training.networks.known import KnownHead
 from spatialnet_training.networks.model import SpatialNet
-from spatialnet_training.studies.known import FILES, Pictures, balanced, choose_threshold, emphasised, fit, scores_of
+from spatialnet_training.studies.known import FILES, choose_threshold, emphasised, fit, scores_of
+from spatialnet_training.studies.known_pictures import Pictures, balanced
 
 PICTURE = clip_frames(1)[0][:96, :96]
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from dataclasses import replace as replace_weights
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +22,6 @@ import torch
 import torch.nn.functional as F
 import typer
 from msgspec.structs import replace
-from numpy.random import default_rng
 from numpy.typing import NDArray
 from rich.table import Table
 from torch import Tensor
@@ -34,124 +32,20 @@ from spatialnet_edge.core.frames import preprocess
 from spatialnet_edge.core.spec import RGB, InputSpec, Known
 from spatialnet_training.data.augmentation import normalise
 from spatialnet_training.data.dataset_registry import FILES, TERMS
-from spatialnet_training.data.datasets import load_split
-from spatialnet_training.data.degradation import degrade
-from spatialnet_training.data.labelled_dataset import TRAIN, open_labelled
-from spatialnet_training.data.not_land import generated
-from spatialnet_training.data.samples import Samples, judging_side, load_image, part_of
-from spatialnet_training.data.taxonomy import load_taxonomy
+from spatialnet_training.data.labelled_dataset import TRAIN
+from spatialnet_training.data.samples import judging_side
 from spatialnet_training.networks.checkpoint import load_checkpoint_config, load_network, save_network
 from spatialnet_training.networks.checkpoint_paths import checkpoint_to_be_written, located
 from spatialnet_training.networks.known import KnownHead, features
 from spatialnet_training.networks.model import SpatialNet
+from spatialnet_training.studies.known_pictures import NOT_LAND, NWPU, WIDER, Image, Pictures, gather
 
-Image = NDArray[np.uint8]
 REFUSED = 0.03
-NOT_LAND, NWPU = "not_land.zip", "nwpu_resisc45"
 NOT_LAND_TERMS = "clouds of RSI-CB256 (for research), frames of CubeSats (MIT, C. T. Doloriel 2021)"
-WIDER = {**FILES, NWPU: "nwpu_resisc45.zip"}
-PER_SET, PER_KIND = 1400, 150
-"""Limit of ordinary images per data set, and of generated pictures per kind."""
 EPOCHS, BATCH, RATE, DECAY = 40, 256, 1e-3, 0.05
 EMPHASIS = 6.0
 DROPPED = 0.3
 """Dropout of the features: there are thousands of features but only some thousand pictures."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pictures:
-    """Pictures for training or evaluating the head.
-
-    Attributes:
-        groups: data set or kind of each picture.
-        classes: data set and class of each picture, or its kind; the units for balancing and evaluation.
-        known: 1 or 0 for each picture.
-        weights: of each picture in the loss; positives and negatives have the same sum.
-    """
-
-    images: list[Image]
-    groups: list[str]
-    classes: list[str]
-    known: NDArray[np.float32]
-    weights: NDArray[np.float32]
-
-
-def ordinary(root: Path, split: str, side: int) -> dict[str, tuple[list[Image], list[int]]]:
-    """The images of a split of each data set, with class indices; at most `PER_SET`, balanced over the classes."""
-    found: dict[str, tuple[list[Image], list[int]]] = {}
-    for name, file in WIDER.items():
-        samples = load_split({name: root / file}, load_taxonomy(), split, side)
-        chosen = balanced(class_indices(samples, name), PER_SET if split == TRAIN else len(samples))
-        classes = class_indices(samples, name)
-        found[name] = ([samples.images[row] for row in chosen], [classes[row] for row in chosen])
-    return found
-
-
-def class_indices(samples: Samples, name: str) -> list[int]:
-    """The class index of each image in its data set, or its land use if the data set has no head."""
-    own = samples.targets.get(f"land_use_{name}")
-    return (samples.targets["land_use"] if own is None else own).astype(int).tolist()
-
-
-def balanced(classes: Sequence[int], count: int) -> list[int]:
-    """At most `count` rows, taken from the classes in turn."""
-    seen: dict[int, int] = {}
-    order: list[tuple[int, int]] = []
-    for row, kind in enumerate(classes):
-        seen[kind] = seen.get(kind, 0) + 1
-        order.append((seen[kind], row))
-    return [row for _, row in sorted(order)[:count]]
-
-
-def real_not_land(root: Path, split: str, side: int) -> list[tuple[str, Image]]:
-    """Real pictures without land: kind and image.
-
-    Raises:
-        DataRefused: the file does not exist.
-    """
-    pairs: list[tuple[str, Image]] = []
-    for file, kinds in ((NOT_LAND, None), (WIDER[NWPU], {"cloud"})):
-        labelled = open_labelled(root / file)
-        rows = [
-            row
-            for row, (path, said) in enumerate(zip(labelled.files, labelled.splits, strict=True))
-            if part_of(path, said) == split and (kinds is None or labelled.classes[row] in kinds)
-        ]
-        chosen = labelled.chosen(rows)
-        for kind, encoded in zip(chosen.classes, labelled.tree.read(chosen.files), strict=True):
-            if (image := load_image(encoded, side)) is not None:
-                pairs.append((kind, image))
-    return pairs
-
-
-def gather(root: Path, split: str, side: int, seed: int) -> Pictures:
-    """All pictures of one split, unmodified and degraded."""
-    known = ordinary(root, split, side)
-    images: list[Image] = []
-    groups: list[str] = []
-    labels: list[str] = []
-    weights: list[float] = []
-
-    def add(image: Image, group: str, label: str, weight: float) -> None:
-        rng = default_rng([seed, len(images)])
-        images.extend((image, degrade(image, rng)))
-        groups.extend((group, f"{group} degraded"))
-        labels.extend((label, label))
-        weights.extend((0.6 * weight, 0.4 * weight))
-
-    for name, (chosen, classes) in known.items():
-        sizes = np.bincount(classes)
-        for image, kind in zip(chosen, classes, strict=True):
-            add(image, name, f"{name} {kind}", 1 / (len(known) * (sizes > 0).sum() * sizes[kind]))
-    first_unknown = len(images)
-    backdrop = [image for chosen, _ in known.values() for image in chosen[:60]]
-    real = real_not_land(root, split, side)
-    made = generated(PER_KIND if split == TRAIN else PER_KIND // 4, side, seed, backdrop)
-    kinds = [kind for kind, _ in (*real, *made)]
-    for kind, image in (*real, *made):
-        add(image, kind, kind, 1 / (len(set(kinds)) * kinds.count(kind)))
-    flags = np.arange(len(images)) < first_unknown
-    return Pictures(images, groups, labels, flags.astype(np.float32), np.array(weights, np.float32))
 
 
 def emphasised(pictures: Pictures, scores: NDArray[np.float32]) -> Pictures:

@@ -25,7 +25,7 @@ from spatialnet_training.data.taxonomy import load_taxonomy
 from spatialnet_training.losses.multitask import labelled_rows
 from spatialnet_training.networks.known import features
 from spatialnet_training.networks.model import SpatialNet
-from spatialnet_training.studies.known import WIDER
+from spatialnet_training.studies.known_pictures import WIDER
 
 AS_IT_IS, DEGRADED = 0, -1
 """Severity of a view that is not corrupted, and of one that `degrade` made."""
