@@ -10,11 +10,13 @@ from spatialnet_edge.core.spec import Known
 from spatialnet_optimize.export.graph import check_parity, export_onnx, reference
 from spatialnet_training.data.degradation import STEPS, degrade
 from spatialnet_training.data.not_land import KINDS, generated
+from spatialnet_training.losses.multitask import UNLABELLED
 from spatialnet_training.networks.checkpoint import load_network, save_network
 from spatialnet_training.networks.known import KnownHead
 from spatialnet_training.networks.model import SpatialNet
-from spatialnet_training.studies.known import FILES, choose_threshold, emphasised, fit, scores_of
-from spatialnet_training.studies.known_pictures import Pictures, balanced
+from spatialnet_training.studies import known_pictures
+from spatialnet_training.studies.known import FILES, choose_threshold, emphasised, fit, scores_of, without_too_poor
+from spatialnet_training.studies.known_pictures import Pictures, balanced, gather
 
 PICTURE = clip_frames(1)[0][:96, :96]
 
@@ -41,6 +43,10 @@ def test_pictures_without_land_are_of_every_kind_and_the_same_for_the_same_seed(
     assert all((a != b).any() for (_, a), (_, b) in zip(made, other, strict=True))
     by_kind = dict(made)
     assert by_kind["black"].mean() < 40 < 180 < by_kind["saturated"].mean()
+
+
+def no_land_use(count: int) -> np.ndarray:
+    return np.full(count, UNLABELLED, np.int64)
 
 
 def network(known: bool) -> SpatialNet:
@@ -76,7 +82,7 @@ def test_the_head_learns_to_separate_features() -> None:
     known = np.arange(600) < 300
     found[300:] += 1.5
     names = ["eurosat"] * 300 + ["cloud"] * 300
-    pictures = Pictures([], names, names, known.astype(np.float32), np.full(600, 1 / 300, np.float32))
+    pictures = Pictures([], names, names, known.astype(np.float32), np.full(600, 1 / 300, np.float32), no_land_use(600))
     torch.manual_seed(0)
     head = KnownHead(4, 8)
     fit(head, found, pictures, 0)
@@ -96,7 +102,7 @@ def test_no_data_set_exceeds_the_allowed_rejections() -> None:
 def test_rejected_classes_get_more_weight_and_the_sum_is_kept() -> None:
     names = ["a"] * 100 + ["cloud"] * 20
     classes = ["a sea"] * 10 + ["a town"] * 90 + ["cloud"] * 20
-    pictures = Pictures([], names, classes, np.float32([1] * 100 + [0] * 20), np.full(120, 0.01, np.float32))
+    pictures = Pictures([], names, classes, np.float32([1] * 100 + [0] * 20), np.full(120, 0.01, np.float32), no_land_use(120))
     scores = np.float32([0.1] * 3 + [0.9] * 97 + [0.2] * 20)
     weights = emphasised(pictures, scores).weights
     assert weights[0] > 2 * weights[50]
@@ -106,3 +112,27 @@ def test_rejected_classes_get_more_weight_and_the_sum_is_kept() -> None:
 
 def test_rows_of_every_class_in_turn() -> None:
     assert balanced([0, 0, 0, 1, 2, 2], 4) == [0, 3, 4, 1]
+
+
+def test_a_poor_picture_that_is_answered_wrongly_is_not_known_and_one_answered_rightly_is() -> None:
+    groups = ["a", "a degraded", "a corrupted", "a degraded", "cloud", "cloud degraded"]
+    known = np.float32([1, 1, 1, 1, 0, 0])
+    land_use = np.array([2, 2, 2, 2, UNLABELLED, UNLABELLED])
+    pictures = Pictures([], groups, groups, known, np.full(6, 0.1, np.float32), land_use)
+    taught = without_too_poor(pictures, np.array([0, 2, 0, 2, 2, 1]))
+    assert taught.known.tolist() == [1, 1, 0, 1, 0, 0]  # the first is as it is: it is known, though the answer is wrong
+    assert taught.weights[taught.known > 0].sum() == pytest.approx(1)
+    assert taught.weights[taught.known == 0].sum() == pytest.approx(1)
+
+
+def test_ordinary_pictures_are_gathered_as_they_are_degraded_and_corrupted(published_root, monkeypatch) -> None:
+    monkeypatch.setattr(known_pictures, "PER_KIND", 1)
+    found = gather(published_root, "train", 64, 0)
+    ordinary = found.land_use != UNLABELLED
+    assert ordinary.sum() == 3 * 6 * (3 * 4 + 2)  # views, images of a class, classes with a land use
+    assert (found.known > 0).tolist() == ordinary.tolist()
+    assert found.as_they_are[ordinary].sum() == 6 * (3 * 4 + 2)
+    assert {"aid", "aid degraded", "aid corrupted", "space", "space degraded"} <= set(found.groups)
+    assert found.weights[ordinary].sum() == pytest.approx(1, abs=1e-3)
+    again = gather(published_root, "train", 64, 0)
+    assert all((a == b).all() for a, b in zip(found.images, again.images, strict=True))

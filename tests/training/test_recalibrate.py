@@ -133,7 +133,7 @@ def test_the_command_writes_a_checkpoint_with_the_same_labels(published_root: Pa
         app, ["recalibrate", "spatialnet-s", "--data-root", str(published_root), "-o", str(tmp_path / "new")]
     )
     assert done.exit_code == 0, done.output
-    assert "now confident" in done.output
+    assert "held-out training images" in done.output
     old, old_spec, _ = load_network(shipped())
     new, spec, provenance = load_network(tmp_path / "new")
     assert new.image_temperature is not None

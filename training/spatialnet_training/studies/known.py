@@ -1,19 +1,17 @@
 """Train the output `known` of a finished network: a small head on its frozen features (`networks.known`).
 
-Positive examples are the training images of every data set, unmodified and degraded as by cameras, weather and transmission.
-Each data set and
-each class has the same weight, so that the head does not depend on the sharpness of a set and does not reject flat water.
-Negative examples are real
-pictures without land (`not_land.zip`, the clouds of NWPU-RESISC45) and generated ones. The threshold is the highest one that
-rejects at
-most `REFUSED` of the held-out training images of every data set.
+Known are the training images of every data set, as they are, degraded as cameras, weather and transmission do it, and corrupted at
+any severity, each set and each class with the same weight: a set must not be told by its sharpness, nor flat water be taken for
+nothing. A degraded or corrupted image that the network answers wrongly is too poor, and not known. Real pictures without land
+(`not_land.zip`, the clouds of NWPU-RESISC45) and generated ones are not known either. The threshold is the highest that refuses no
+more than `REFUSED` of the held-out training images of any data set.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace as replace_weights
+from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import Annotated
 
@@ -27,13 +25,14 @@ from rich.table import Table
 from torch import Tensor
 
 from spatialnet_edge.cli.printer import printer
-from spatialnet_edge.core.errors import DataRefused
+from spatialnet_edge.core.errors import DataRefused, UsageError
 from spatialnet_edge.core.frames import preprocess
 from spatialnet_edge.core.spec import RGB, InputSpec, Known
 from spatialnet_training.data.augmentation import normalise
 from spatialnet_training.data.dataset_registry import FILES, TERMS
 from spatialnet_training.data.labelled_dataset import TRAIN
 from spatialnet_training.data.samples import judging_side
+from spatialnet_training.losses.multitask import UNLABELLED
 from spatialnet_training.networks.checkpoint import load_checkpoint_config, load_network, save_network
 from spatialnet_training.networks.checkpoint_paths import checkpoint_to_be_written, located
 from spatialnet_training.networks.known import KnownHead, features
@@ -55,28 +54,47 @@ def emphasised(pictures: Pictures, scores: NDArray[np.float32]) -> Pictures:
     The weight of a class is multiplied by up to `EMPHASIS`, in proportion to the share of its unmodified pictures below the
     threshold that rejects `REFUSED` of all positives.
     """
-    plain = np.array([not group.endswith("degraded") for group in pictures.groups])
-    known = pictures.known > 0
+    plain, known = pictures.as_they_are, pictures.known > 0
     refused = scores < np.quantile(scores[plain & known], REFUSED)
     labels = np.array(pictures.classes)
     weights = pictures.weights.copy()
     for label in np.unique(labels[known]):
         of_class = labels == label
-        weights[of_class] *= 1 + (EMPHASIS - 1) * min(1.0, 4 * float(refused[of_class & plain].mean()))
+        weights[of_class & known] *= 1 + (EMPHASIS - 1) * min(1.0, 4 * float(refused[of_class & plain].mean()))
     weights[known] *= pictures.weights[known].sum() / weights[known].sum()
-    return replace_weights(pictures, weights=weights)
+    return replace_fields(pictures, weights=weights)
+
+
+def without_too_poor(pictures: Pictures, answers: NDArray[np.int64]) -> Pictures:
+    """The same pictures; a degraded or corrupted one whose land use the network answers wrongly is not known.
+
+    Args:
+        answers: index of the land use that the network gives, int64 `[N]`.
+    """
+    poor = ~pictures.as_they_are & (pictures.land_use != UNLABELLED) & (answers != pictures.land_use)
+    known = np.where(poor, 0, pictures.known).astype(np.float32)
+    weights = pictures.weights.copy()
+    for side in (known > 0, known == 0):
+        weights[side] /= max(float(weights[side].sum()), 1e-9)
+    return replace_fields(pictures, known=known, weights=weights)
 
 
 @torch.inference_mode()
-def extract(network: SpatialNet, images: Sequence[Image], size: int, batch: int = 64) -> Tensor:
-    """`networks.known.features` of every image, with the deployed resize: float32 `[N, features]`."""
+def extract(network: SpatialNet, images: Sequence[Image], size: int, batch: int = 64) -> tuple[Tensor, NDArray[np.int64]]:
+    """`networks.known.features` of every image, with the deployed resize, and the index of the land use that the network gives.
+
+    Returns:
+        float32 `[N, features]`, and int64 `[N]`.
+    """
     given = InputSpec(height=size, width=size, groups=(RGB,))
-    parts: list[Tensor] = []
+    parts, answers = list[Tensor](), list[Tensor]()
     for start in range(0, len(images), batch):
         pixels = np.stack([preprocess(image, given) for image in images[start : start + batch]])
         tokens = network.backbone(normalise(pixels).contiguous(memory_format=torch.channels_last))
-        parts.append(features(network.pooling(tokens), tokens))
-    return torch.cat(parts)
+        pooled = network.pooling(tokens)
+        parts.append(features(pooled, tokens))
+        answers.append(network.answer(pooled)["land_use"].argmax(dim=1))
+    return torch.cat(parts), torch.cat(answers).numpy()
 
 
 def fit(head: KnownHead, found: Tensor, pictures: Pictures, seed: int) -> None:
@@ -86,7 +104,7 @@ def fit(head: KnownHead, found: Tensor, pictures: Pictures, seed: int) -> None:
     head.scale.copy_(1 / found.std(dim=0).clamp(min=1e-3))
     target, weight = torch.from_numpy(pictures.known), torch.from_numpy(pictures.weights)
     weight = weight / weight.mean()
-    steps = EPOCHS * (len(found) // BATCH)
+    steps = EPOCHS * max(1, len(found) // BATCH)
     optimiser = torch.optim.AdamW(head.layers.parameters(), lr=RATE, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3 * RATE, total_steps=steps)
     for _ in range(steps):
@@ -141,11 +159,14 @@ def with_known_head(checkpoint: Path, root: Path, output: Path, seed: int) -> tu
         The threshold, and the share below it per held-out group.
 
     Raises:
-        DataRefused: a data set does not exist.
+        DataRefused: a data set is not there.
+        UsageError: the network has no head `land_use`.
     """
     if missing := [file for file in (*WIDER.values(), NOT_LAND) if not (root / file).exists()]:
         raise DataRefused(f"{root / missing[0]}: no such file; give the folder that holds the data sets with --data-root")
     old, spec, provenance = load_network(checkpoint)
+    if "land_use" not in old.heads:
+        raise UsageError(f"{checkpoint}: has no head 'land_use', by which pictures that are too poor are found")
     size, side = spec.input.height, judging_side(spec.input)
     outputs = {head.name: head.width for head in spec.heads}
     backbone = load_checkpoint_config(checkpoint).backbone
@@ -156,14 +177,15 @@ def with_known_head(checkpoint: Path, root: Path, output: Path, seed: int) -> tu
     network.load_state_dict({k: v for k, v in old.state_dict().items() if not k.startswith("known.")}, strict=False)
     assert network.known is not None
     pictures = gather(root, TRAIN, side, seed)
-    found = extract(network, pictures.images, size)
+    found, answers = extract(network, pictures.images, size)
+    pictures = without_too_poor(pictures, answers)
     fit(network.known, found, pictures, seed)
     fit(network.known, found, emphasised(pictures, scores_of(network.known, found)), seed)
     held_out = gather(root, "holdout", side, seed + 1)
-    scores = scores_of(network.known, extract(network, held_out.images, size))
+    scores = scores_of(network.known, extract(network, held_out.images, size)[0])
     threshold = round(choose_threshold(scores, held_out.groups), 4)
     command = "spatialnet-edge " + " ".join(sys.argv[1:])
-    unknown = int((pictures.known == 0).sum())
+    unknown = int((pictures.land_use == UNLABELLED).sum())
     provenance = replace(
         provenance,
         source=f"{provenance.source}; output 'known' taught on its features",

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.random import default_rng
 from numpy.typing import NDArray
 
+from spatialnet_training.data.corruptions import CORRUPTIONS, corrupt
 from spatialnet_training.data.dataset_registry import FILES
 from spatialnet_training.data.datasets import load_split
 from spatialnet_training.data.degradation import degrade
@@ -17,12 +18,15 @@ from spatialnet_training.data.labelled_dataset import TRAIN, open_labelled
 from spatialnet_training.data.not_land import generated
 from spatialnet_training.data.samples import Samples, load_image, part_of
 from spatialnet_training.data.taxonomy import load_taxonomy
+from spatialnet_training.losses.multitask import UNLABELLED
 
 Image = NDArray[np.uint8]
 NOT_LAND, NWPU = "not_land.zip", "nwpu_resisc45"
 WIDER = {**FILES, NWPU: "nwpu_resisc45.zip"}
 PER_SET, PER_KIND = 1400, 150
 """Ordinary images of a data set, and generated pictures of a kind, at most."""
+DEGRADED, CORRUPTED = " degraded", " corrupted"
+"""Ends of the names of groups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,7 @@ class Pictures:
         classes: of each, its data set and class, or its kind: pictures that are balanced and judged together.
         known: of each, 1 or 0.
         weights: of each in the loss; of the known ones and of the others they sum to the same.
+        land_use: of each the index of its land use; `UNLABELLED` for pictures without land.
     """
 
     images: list[Image]
@@ -41,16 +46,31 @@ class Pictures:
     classes: list[str]
     known: NDArray[np.float32]
     weights: NDArray[np.float32]
+    land_use: NDArray[np.int64]
+
+    @property
+    def as_they_are(self) -> NDArray[np.bool_]:
+        """Which pictures are neither degraded nor corrupted: bool `[N]`."""
+        return np.array([not group.endswith((DEGRADED, CORRUPTED)) for group in self.groups])
 
 
-def ordinary(root: Path, split: str, side: int) -> dict[str, tuple[list[Image], list[int]]]:
-    """Each data set's images of a split, with the index of each one's class; at most `PER_SET`, of all classes alike."""
-    found: dict[str, tuple[list[Image], list[int]]] = {}
+@dataclass(frozen=True, slots=True)
+class OrdinaryImages:
+    """Images of one data set, each with the index of its class and of its land use."""
+
+    images: list[Image]
+    classes: list[int]
+    land_use: list[int]
+
+
+def ordinary(root: Path, split: str, side: int) -> dict[str, OrdinaryImages]:
+    """Each data set's images of a split; of the training images at most `PER_SET`, of all classes alike."""
+    found: dict[str, OrdinaryImages] = {}
     for name, file in WIDER.items():
         samples = load_split({name: root / file}, load_taxonomy(), split, side)
-        chosen = balanced(class_indices(samples, name), PER_SET if split == TRAIN else len(samples))
-        classes = class_indices(samples, name)
-        found[name] = ([samples.images[row] for row in chosen], [classes[row] for row in chosen])
+        classes, land_use = class_indices(samples, name), samples.targets["land_use"].astype(int).tolist()
+        chosen = balanced(classes, PER_SET if split == TRAIN else len(samples))
+        found[name] = OrdinaryImages(*([each[row] for row in chosen] for each in (samples.images, classes, land_use)))
     return found
 
 
@@ -92,30 +112,39 @@ def real_not_land(root: Path, split: str, side: int) -> list[tuple[str, Image]]:
 
 
 def gather(root: Path, split: str, side: int, seed: int) -> Pictures:
-    """Everything of one split, each picture as it is and degraded."""
+    """Everything of one split, each picture as it is and degraded; ordinary images corrupted at any severity, too."""
     known = ordinary(root, split, side)
     images: list[Image] = []
     groups: list[str] = []
     labels: list[str] = []
     weights: list[float] = []
+    land_use: list[int] = []
 
-    def add(image: Image, group: str, label: str, weight: float) -> None:
-        rng = default_rng([seed, len(images)])
-        images.extend((image, degrade(image, rng)))
-        groups.extend((group, f"{group} degraded"))
-        labels.extend((label, label))
-        weights.extend((0.6 * weight, 0.4 * weight))
+    def add(made: Sequence[tuple[str, Image, float]], group: str, label: str, kind: int, weight: float) -> None:
+        for suffix, image, share in made:
+            images.append(image)
+            groups.append(group + suffix)
+            labels.append(label)
+            land_use.append(kind)
+            weights.append(share * weight)
 
-    for name, (chosen, classes) in known.items():
-        sizes = np.bincount(classes)
-        for image, kind in zip(chosen, classes, strict=True):
-            add(image, name, f"{name} {kind}", 1 / (len(known) * (sizes > 0).sum() * sizes[kind]))
+    for name, own in known.items():
+        sizes = np.bincount(own.classes)
+        for image, number, kind in zip(own.images, own.classes, own.land_use, strict=True):
+            rng = default_rng([seed, len(images)])
+            name_of, severity = str(rng.choice(list(CORRUPTIONS))), int(rng.integers(1, 6))
+            made = [("", image, 0.6), (DEGRADED, degrade(image, rng), 0.2)]
+            made.append((CORRUPTED, corrupt(image, name_of, severity, len(images)), 0.2))
+            add(made, name, f"{name} {number}", kind, 1 / (len(known) * (sizes > 0).sum() * sizes[number]))
     first_unknown = len(images)
-    backdrop = [image for chosen, _ in known.values() for image in chosen[:60]]
+    backdrop = [image for own in known.values() for image in own.images[:60]]
     real = real_not_land(root, split, side)
-    made = generated(PER_KIND if split == TRAIN else PER_KIND // 4, side, seed, backdrop)
-    kinds = [kind for kind, _ in (*real, *made)]
-    for kind, image in (*real, *made):
-        add(image, kind, kind, 1 / (len(set(kinds)) * kinds.count(kind)))
+    drawn = generated(PER_KIND if split == TRAIN else PER_KIND // 4, side, seed, backdrop)
+    kinds = [kind for kind, _ in (*real, *drawn)]
+    for kind, image in (*real, *drawn):
+        made = [("", image, 0.6), (DEGRADED, degrade(image, default_rng([seed, len(images)])), 0.4)]
+        add(made, kind, kind, UNLABELLED, 1 / (len(set(kinds)) * kinds.count(kind)))
     flags = np.arange(len(images)) < first_unknown
-    return Pictures(images, groups, labels, flags.astype(np.float32), np.array(weights, np.float32))
+    return Pictures(
+        images, groups, labels, flags.astype(np.float32), np.array(weights, np.float32), np.array(land_use, np.int64)
+    )
