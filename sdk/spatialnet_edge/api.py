@@ -51,6 +51,9 @@ class StreamArguments(TypedDict, total=False):
     show: tuple[str, ...]
     only: tuple[str, ...]
     value_range: tuple[float, float] | None
+    gsd: float | None
+    fov_deg: float | None
+    ground_m: float
 
 
 @dataclass(frozen=True, slots=True)

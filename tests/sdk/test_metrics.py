@@ -40,7 +40,7 @@ def test_a_service_writes_what_node_exporter_reads(payload: Path) -> None:
 
 
 def test_names_with_quotes_and_unknown_figures_are_written_as_the_format_says(tmp_path: Path) -> None:
-    ledger = {"captured": 1, "emitted": 0, "skipped": {"frozen": 1}}
+    ledger = {"captured": 1, "emitted": 0, "skipped": {"frozen": 1}, "unlabelled": {"unknown": 3}, "unlabelled_share": 0.6}
     figures = {
         "delivering": False,
         "ledger": ledger,
@@ -55,4 +55,6 @@ def test_names_with_quotes_and_unknown_figures_are_written_as_the_format_says(tm
     found = samples(tmp_path / "x.prom")
     assert found["spatialnet_temperature_celsius",] == 71.5
     assert found["spatialnet_frames_skipped_total", 'a"b\\c\nd', "frozen"] == 1
+    assert found["spatialnet_frames_unlabelled_total", 'a"b\\c\nd', "unknown"] == 3
+    assert found["spatialnet_unlabelled_ratio", 'a"b\\c\nd'] == 0.6
     assert not any(key[0] in ("spatialnet_age_seconds", "spatialnet_battery_ratio") for key in found)

@@ -63,7 +63,7 @@ def test_run_shows_the_selected_heads(tiny_path: Path, tmp_path: Path) -> None:
 
     for index, picture in enumerate(PICTURES):
         Image.fromarray(picture).save(tmp_path / f"{index}.png")
-    command = [sys.executable, "-m", "spatialnet_edge", "run", str(tiny_path), str(tmp_path), "--show", "shade"]
+    command = [sys.executable, "-m", "spatialnet_edge", "run", str(tiny_path), str(tmp_path), "--heads", "shade"]
     done = subprocess.run(
         [*command, "--only", "shade=bright", "--top", "2", "--sink", "csv:-"], capture_output=True, text=True, timeout=60
     )

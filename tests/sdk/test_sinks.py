@@ -39,6 +39,7 @@ def result(seq: int = 0, pixels: np.ndarray | None = None) -> FrameResult:
         "null:",
         "log:{}/results",
         "geojson:{}/places",
+        "unknown:{}/doubtful?keep=2",
     ],
 )
 def test_every_sink_takes_results_and_closes_twice(uri: str, tmp_path: Path) -> None:
@@ -52,7 +53,7 @@ def test_every_sink_takes_results_and_closes_twice(uri: str, tmp_path: Path) -> 
 def test_an_unknown_sink_names_the_known_ones() -> None:
     for uri in ("telegraph:x", "no colon"):
         with pytest.raises(
-            UsageError, match=r"ccsds\+udp, csv, geojson, jsonl, log, mavlink, mqtt, mqtts, null, udp, unix, video"
+            UsageError, match=r"ccsds\+udp, csv, geojson, jsonl, log, mavlink, mqtt, mqtts, null, udp, unix, unknown, video"
         ):
             open_sink(uri)
 

@@ -110,6 +110,9 @@ COMMANDS: dict[str, Row] = {
         "spatialnet_training.studies.recalibrate:recalibrate", "Let confidence fall on poor pictures.", "training", TRAINING
     ),
     "soup": Row("spatialnet_training.studies.soup:soup", "Average the weights of two related networks.", "training", TRAINING),
+    "reproduce": Row(
+        "spatialnet_optimize.cli.reproduce:reproduce", "Make a shipped model again from public weights.", "training", TRAINING
+    ),
     "export": Row("spatialnet_optimize.cli.export:export", "Export a checkpoint as a portable bundle.", "training", TRAINING),
 }
 
@@ -131,7 +134,7 @@ PANELS: dict[str, tuple[str, ...]] = {
         "revoke",
         "distrust",
     ),
-    "Train": ("train", "teach-known", "recalibrate", "soup"),
+    "Train": ("train", "teach-known", "recalibrate", "soup", "reproduce"),
     "Study": ("card", "front", "baseline", "duplicates", "ablate", "modalities"),
 }
 """The panels of `--help`, in order. Commands of other packages are in the last one."""
@@ -141,6 +144,7 @@ ADDED = "Added by other packages"
 RENAMED: dict[str, dict[str, str]] = {
     "build": {"--targets": "--targets-file", "--fresh": "--no-cache", "--level": "--optimization-level"},
     "cost": {"--targets": "--targets-file"},
+    "run": {"--show": "--heads"},
     "targets": {"--targets": "--targets-file"},
 }
 """Maps each command to its renamed options (old name to new name). Old names still work and are hidden."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -17,6 +18,7 @@ from spatialnet_edge.cli.printer import printer
 from spatialnet_edge.cli.run_view import LiveView, detail_of, summary
 from spatialnet_edge.core.deep_still import parse_range
 from spatialnet_edge.core.errors import ReaderGone, RunError, SpatialNetError
+from spatialnet_edge.core.spec import ModelSpec
 from spatialnet_edge.runtime.frame_stats import FrameStats
 from spatialnet_edge.runtime.inputs import open_input
 from spatialnet_edge.runtime.options import StreamOptions
@@ -52,7 +54,9 @@ def run(
         bool | None,
         typer.Option("--wait/--no-wait", help="Wait for an absent source or broker. Default: only for live sources."),
     ] = None,
-    show: Annotated[str, typer.Option(help="Heads to show and write, separated by commas. Default: all.")] = "",
+    heads: Annotated[
+        str, typer.Option(help="Heads to show and write, separated by commas, or all. Default: all but those for evaluation.")
+    ] = "",
     only: Annotated[
         list[str] | None, typer.Option(help="HEAD=LABEL, such as objects=buildings: only frames with this prediction.")
     ] = None,
@@ -63,6 +67,18 @@ def run(
             "--range", help="For images of more than 8 bits: values of black and white, such as 0,4095. Default: the model's."
         ),
     ] = "",
+    keep_unknown: Annotated[
+        int, typer.Option(min=0, help="Keep this many of the frames that the model knows least, as JPEG; 0: none.")
+    ] = 0,
+    keep_folder: Annotated[Path, typer.Option(help="Folder of --keep-unknown.")] = Path("unknown-frames"),
+    gsd: Annotated[
+        float | None,
+        typer.Option(help="Metres on the ground per pixel of the frame; cuts large frames into tiles at the taught scale."),
+    ] = None,
+    fov: Annotated[
+        float | None, typer.Option(help="Horizontal field of view in degrees; with the pose's height in the place of --gsd.")
+    ] = None,
+    ground: Annotated[float, typer.Option(help="With --fov: height of the ground above the sea in metres.")] = 0.0,
     pose: Annotated[str, typer.Option(help="Source of positions: mavlink:CONNECTION.")] = "",
     allow_unsigned: Annotated[bool, typer.Option("--allow-unsigned", help="Accept an absent or unknown signature.")] = False,
     no_fallback: Annotated[bool, typer.Option("--no-fallback", help="Fail if the preferred engine cannot run here.")] = False,
@@ -74,7 +90,8 @@ def run(
     console = printer(stderr=json == "-")
     options = StreamOptions(
         policy or None, smooth, workers or None, deadline_ms / 1e3 if deadline_ms else None, drop_late, wait,
-        show=tuple(name.strip() for name in show.split(",") if name.strip()), only=tuple(only or ()),
+        only=tuple(only or ()),
+        gsd=gsd, fov_deg=fov, ground_m=ground,
         value_range=parse_range(value_range, "--range") if value_range else None,
     )  # fmt: skip
     report = print_event(console)
@@ -88,8 +105,8 @@ def run(
         results = cleanup.enter_context(
             model.stream(
                 opened,
-                options,
-                sinks=outputs(json, video, sink or [], opened.fps),
+                replace(options, show=heads_shown(heads, model.bundle.spec)),
+                sinks=outputs(json, video, [*(sink or []), *keeping(keep_unknown, keep_folder)], opened.fps),
                 pose=open_pose(pose, patient=opened.live and wait is not False) if pose else None,
                 report=report,
             )
@@ -167,6 +184,18 @@ def outputs(json: str, video: Path | None, others: list[str], fps: float | None)
     if video is not None:
         named["--video"] = SINKS["video"].load()(str(video), fps, overwrite=True)
     return named | dict(zip(names_of(others), others, strict=True))
+
+
+def heads_shown(text: str, spec: ModelSpec) -> tuple[str, ...]:
+    """The heads of --heads; empty for every head of the model."""
+    if text.strip() == "all":
+        return ()
+    return tuple(name.strip() for name in text.split(",") if name.strip()) or spec.main_heads
+
+
+def keeping(count: int, folder: Path) -> list[str]:
+    """The sink of --keep-unknown, as a URI; none for 0."""
+    return [f"unknown:{folder}?keep={count}"] if count else []
 
 
 def stop_on_terminate() -> None:

@@ -116,6 +116,35 @@ def decode(head: Head, row: NDArray[np.float32], withhold: bool = False) -> Pred
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class TileResult:
+    """The answers for a square part of a frame.
+
+    Attributes:
+        x, y: left upper corner in pixels of the frame.
+        side: in pixels of the frame.
+        predictions: head name to answer.
+        known, reason: as `FrameResult` has them.
+    """
+
+    x: int
+    y: int
+    side: int
+    predictions: Mapping[str, Prediction]
+    known: float | None = None
+    reason: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "x": self.x,
+            "y": self.y,
+            "side": self.side,
+            "known": None if self.known is None else round(self.known, 4),
+            "reason": self.reason,
+            "predictions": {name: answer.to_dict() for name, answer in self.predictions.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class FrameResult:
     """The result for one frame. Each head is an attribute: `result.land_use.label`.
 
@@ -129,6 +158,8 @@ class FrameResult:
         reason: why no head has a label, one of `REASONS`; None if the heads have labels.
         bundle: short hash of the bundle (see `Bundle.short_hash`); None for an engine without a bundle.
         absent: the model's band groups that the frame lacks, such as `("sar",)`.
+        tiles: answers of the parts that the frame was cut into, in rows from the left upper corner; empty for a frame that the
+            model saw as a whole.
     """
 
     frame: Frame
@@ -141,6 +172,7 @@ class FrameResult:
     reason: str | None = None
     bundle: str | None = None
     absent: tuple[str, ...] = ()
+    tiles: tuple[TileResult, ...] = ()
 
     @property
     def seq(self) -> int:
@@ -202,6 +234,8 @@ class FrameResult:
         }
         if self.absent:
             record["absent"] = list(self.absent)
+        if self.tiles:
+            record["tiles"] = [tile.to_dict() for tile in self.tiles]
         if self.frame.pose is not None:
             pose = self.frame.pose
             record["pose"] = {name: getattr(pose, name) for name in pose.__slots__}
@@ -270,6 +304,7 @@ def assemble(
     deadline_s: float = float("inf"),
     bundle: str | None = None,
     absent: tuple[str, ...] = (),
+    tiles: tuple[TileResult, ...] = (),
 ) -> FrameResult:
     """Decode every head of one frame, or withhold every label; see `no_label_reason`.
 
@@ -277,13 +312,14 @@ def assemble(
         deadline_s: from capture to the complete result; later results are marked `late`.
         bundle: short hash of the bundle of the engine.
         absent: band groups that the frame lacks.
+        tiles: answers of the parts that the frame was cut into.
     """
     reason = no_label_reason(spec, rows, quality)
     predictions = {head.name: decode(head, rows[head.name], withhold=reason is not None) for head in spec.heads}
     known = None if spec.known is None else float(rows[KNOWN][0])
     now = time.monotonic_ns()
     late = now - frame.captured_ns > deadline_s * 1e9
-    return FrameResult(frame, predictions, engine_ms, now, quality, late, known, reason, bundle, absent)
+    return FrameResult(frame, predictions, engine_ms, now, quality, late, known, reason, bundle, absent, tiles)
 
 
 def no_label_reason(spec: ModelSpec, rows: Probabilities, quality: tuple[str, ...]) -> str | None:

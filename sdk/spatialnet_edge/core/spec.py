@@ -40,13 +40,31 @@ RESERVED = frozenset(
         "to_dict",
         "known",
         "reason",
+        "tiles",
     }
 )
 """Attribute names of `FrameResult`; no head may have one of these names."""
 
 
+EVALUATION_HEADS = frozenset(
+    {
+        "land_use_eurosat",
+        "land_use_ucmerced",
+        "land_use_rsscn7",
+        "land_use_aid",
+        "land_use_nwpu_resisc45",
+        "object_kinds",
+    }
+)
+"""Heads of the shipped models that serve evaluation: classes of a single data set, and a count of kinds. Others are for people."""
+
+
 class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base of all types in a manifest: immutable, and strict about unknown fields."""
+
+
+Gsd: TypeAlias = tuple[Annotated[float, msgspec.Meta(gt=0, le=1e6)], Annotated[float, msgspec.Meta(gt=0, le=1e6)]]
+"""Ground sampling distance that a head was taught at: metres on the ground per pixel of the model's input, smallest and largest."""
 
 
 class Multiclass(Contract, frozen=True, tag_field="kind", tag="multiclass"):
@@ -55,14 +73,17 @@ class Multiclass(Contract, frozen=True, tag_field="kind", tag="multiclass"):
     Attributes:
         temperature: the graph divides the logits by this (Guo et al. 2017); recorded for information.
         abstain_below: there is no label if the highest probability is below this.
+        gsd: see `Gsd`; None where nobody stated it.
     """
 
     name: Name
     labels: tuple[Label, ...]
     temperature: Temperature = 1.0
     abstain_below: Probability = 0.0
+    gsd: Gsd | None = None
 
     def __post_init__(self) -> None:
+        _check_gsd(self.name, self.gsd)
         _check_labels(self.name, self.labels, least=2)
 
     @property
@@ -75,14 +96,17 @@ class Multilabel(Contract, frozen=True, tag_field="kind", tag="multilabel"):
 
     Attributes:
         thresholds: per label, the probability from which it is reported as present.
+        gsd: see `Gsd`; None where nobody stated it.
     """
 
     name: Name
     labels: tuple[Label, ...]
     thresholds: tuple[Probability, ...]
     temperature: Temperature = 1.0
+    gsd: Gsd | None = None
 
     def __post_init__(self) -> None:
+        _check_gsd(self.name, self.gsd)
         _check_labels(self.name, self.labels, least=1)
         if len(self.thresholds) != len(self.labels):
             raise ValueError(
@@ -100,14 +124,17 @@ class Regression(Contract, frozen=True, tag_field="kind", tag="regression"):
     Attributes:
         unit: of the value, for people.
         low, high: outputs outside this range are invalid.
+        gsd: see `Gsd`; None where nobody stated it.
     """
 
     name: Name
     unit: str
     low: float
     high: float
+    gsd: Gsd | None = None
 
     def __post_init__(self) -> None:
+        _check_gsd(self.name, self.gsd)
         for bound in (self.low, self.high):
             if not abs(bound) <= MAX_BOUND:  # this form also refuses NaN
                 raise ValueError(
@@ -256,6 +283,12 @@ class ModelSpec(Contract, frozen=True):
                 return head
         raise KeyError(f"no head '{name}'; this model has {', '.join(head.name for head in self.heads)}")
 
+    @property
+    def main_heads(self) -> tuple[str, ...]:
+        """Names of the heads that people are shown: all but `EVALUATION_HEADS`, or all where the model has no other."""
+        names = tuple(head.name for head in self.heads)
+        return tuple(name for name in names if name not in EVALUATION_HEADS) or names
+
     def keep(self, names: tuple[str, ...]) -> ModelSpec:
         """The same model with only these heads, in the given order."""
         return msgspec.structs.replace(self, heads=tuple(self.head(name) for name in names))
@@ -267,3 +300,8 @@ def _check_labels(head: str, labels: tuple[str, ...], least: int) -> None:
     if len(set(labels)) != len(labels):
         repeated = sorted({label for label in labels if labels.count(label) > 1})
         raise ValueError(f"head '{head}' has a label twice: {', '.join(repeated)}")
+
+
+def _check_gsd(head: str, gsd: tuple[float, float] | None) -> None:
+    if gsd is not None and gsd[0] > gsd[1]:
+        raise ValueError(f"head '{head}' has the ground sampling distances {gsd[0]} to {gsd[1]}; give the smaller one first")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from spatialnet_edge.core.errors import UsageError
@@ -28,6 +29,10 @@ class StreamOptions:
             range that the model was trained with, if any.
         show: heads to keep in the results, in this order; empty: all.
         only: `HEAD=LABEL`, such as `objects=buildings`: results without this prediction are skipped as `not_selected`.
+        gsd: ground sampling distance of the frames, metres per pixel at full size. Large frames are then cut into tiles at the
+            scale that the model was taught. None: from `fov_deg` and each frame's pose, or the whole frame where that is unknown.
+        fov_deg: horizontal field of view, in degrees, of a camera that looks straight down.
+        ground_m: height of the ground, in metres on the scale of the pose's altitude (above the sea).
 
     Raises:
         UsageError: an invalid value.
@@ -44,11 +49,14 @@ class StreamOptions:
     show: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     value_range: tuple[float, float] | None = None
+    gsd: float | None = None
+    fov_deg: float | None = None
+    ground_m: float = 0.0
 
     def __post_init__(self) -> None:
         if self.policy is not None:
             parse_policy(self.policy)
-        positive = {"workers": self.workers, "deadline_s": self.deadline_s, "silence_s": self.silence_s}
+        positive = {"workers": self.workers, "deadline_s": self.deadline_s, "silence_s": self.silence_s, "gsd": self.gsd}
         for name, value in positive.items():
             if value is not None and not value > 0:
                 raise UsageError(f"{name} is {value}; expected more than 0, or None")
@@ -56,3 +64,7 @@ class StreamOptions:
             raise UsageError(f"value_range is {self.value_range}; the first number must be less than the second")
         if not self.smoothing_s >= 0:
             raise UsageError(f"smoothing_s is {self.smoothing_s}; expected seconds, or 0 for no smoothing")
+        if self.fov_deg is not None and not 0 < self.fov_deg < 180:
+            raise UsageError(f"fov_deg is {self.fov_deg}; expected degrees, more than 0 and less than 180")
+        if not math.isfinite(self.ground_m) or (self.gsd is not None and not math.isfinite(self.gsd)):
+            raise UsageError("gsd and ground_m must be finite numbers of metres")

@@ -10,6 +10,7 @@ import numpy as np
 from spatialnet_edge.core.errors import InvalidOutput
 from spatialnet_edge.core.frames import Frame
 from spatialnet_edge.core.results import Probabilities
+from spatialnet_edge.runtime.tiling import TileOutput
 
 MAX_INVALID_IN_A_ROW = 3
 """One invalid output may be caused by a bad frame; three in a row mean a broken engine."""
@@ -24,6 +25,7 @@ class Inferred:
     Attributes:
         checksum: of a sample of the engine's input pixels.
         absent: the model's band groups that the frame lacks.
+        tiles: what it gave for each part that the frame was cut into; empty for a frame that it saw as a whole.
     """
 
     frame: Frame
@@ -33,6 +35,7 @@ class Inferred:
     checksum: int = 0
     invalid: InvalidOutput | None = None
     absent: tuple[str, ...] = ()
+    tiles: tuple[TileOutput, ...] = ()
 
 
 @final

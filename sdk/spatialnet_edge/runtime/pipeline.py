@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +23,13 @@ from spatialnet_edge.core.errors import EngineError, InvalidOutput, SourceRefuse
 from spatialnet_edge.core.frame_queue import FrameQueue, parse_policy
 from spatialnet_edge.core.frames import Frame, Skipped, preprocess, quality, sampled
 from spatialnet_edge.core.pixels import resize_on_one_thread
-from spatialnet_edge.core.results import FrameResult, Smoother, assemble, no_label_reason
+from spatialnet_edge.core.results import FrameResult, Probabilities, Smoother, assemble, no_label_reason
 from spatialnet_edge.engines.registry import Engine
 from spatialnet_edge.runtime.capture import Capture
 from spatialnet_edge.runtime.frame_stats import FrameStats
 from spatialnet_edge.runtime.output_monitor import Inferred, OutputMonitor
 from spatialnet_edge.runtime.selection import Selection
+from spatialnet_edge.runtime.tiling import TileOutput, Tiling, combined, crop, decoded_tiles
 from spatialnet_edge.sinks.registry import Sink
 from spatialnet_edge.sources.registry import Source
 
@@ -78,6 +79,7 @@ class Pipeline:
         bundle: short hash of the engine's bundle, for every result.
         selection: results that do not match are skipped as `not_selected`.
         value_range: of still images of more than 8 bits; None: the model's range.
+        tiling: how frames are cut; None to show the model each frame as a whole.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Pipeline:
         bundle: str | None = None,
         selection: Selection = EVERYTHING,
         value_range: ValueRange | None = None,
+        tiling: Tiling | None = None,
     ) -> None:
         self.engine = engine
         self.bundle = bundle
@@ -100,6 +103,7 @@ class Pipeline:
         self.hooks = hooks or Hooks()
         self.selection = selection
         self._value_range = value_range
+        self.tiling = tiling
         self.policy = parse_policy(policy)
         self.smoothing_s = smoothing_s
         self.workers = workers if engine.reentrant else 1
@@ -126,15 +130,7 @@ class Pipeline:
         inferred = self._infer(frame)
         if inferred.invalid is not None:
             raise inferred.invalid
-        return assemble(
-            self.engine.spec,
-            frame,
-            inferred.rows,
-            inferred.engine_ms,
-            inferred.quality,
-            bundle=self.bundle,
-            absent=inferred.absent,
-        )
+        return self._assemble(inferred, inferred.rows, float("inf"))
 
     def run(self, source: Source, sinks: Sequence[Sink]) -> FrameStats:
         """Run the source to its end and write every result to every sink."""
@@ -171,10 +167,7 @@ class Pipeline:
                     frame = inferred.frame
                     refused = no_label_reason(self.engine.spec, inferred.rows, inferred.quality) is not None
                     rows = inferred.rows if refused else smoother.update(inferred.rows, frame.seconds)
-                    result = assemble(
-                        self.engine.spec, frame, rows, inferred.engine_ms, inferred.quality, self.deadline_s, self.bundle,
-                        inferred.absent,
-                    )  # fmt: skip
+                    result = self._assemble(inferred, rows, self.deadline_s)
                     if result.late and self.drop_late:
                         self.ledger.skip("late")
                         continue
@@ -241,8 +234,42 @@ class Pipeline:
             return "late"
         return self.hooks.admit(frame)
 
+    def _assemble(self, inferred: Inferred, rows: Probabilities, deadline_s: float) -> FrameResult:
+        spec = self.engine.spec
+        tiles = decoded_tiles(spec, inferred.tiles, self.selection.show)
+        return assemble(
+            spec,
+            inferred.frame,
+            rows,
+            inferred.engine_ms,
+            inferred.quality,
+            deadline_s,
+            self.bundle,
+            inferred.absent,
+            tiles,
+        )
+
     def _infer(self, frame: Frame) -> Inferred:
-        pixels = preprocess(frame, self.engine.spec.input)
+        tiles = self.tiling.tiles(frame) if self.tiling else ()
+        if not tiles:
+            return self._infer_picture(frame, frame)
+        pixels, parts, lacking = frame.pixels, list[TileOutput](), list[tuple[str, ...]]()
+        engine_ms, checksum = 0.0, 0
+        for tile in tiles:
+            found = self._infer_picture(frame, replace(frame, image=crop(pixels, tile), pixel_format="rgb24"))
+            engine_ms += found.engine_ms
+            checksum = zlib.crc32(found.checksum.to_bytes(4, "little"), checksum)
+            if found.invalid is not None:
+                return replace(found, engine_ms=engine_ms)
+            parts.append(TileOutput(tile, found.rows, found.quality))
+            lacking.append(found.absent)
+        absent = tuple(name for name in lacking[0] if all(name in each for each in lacking))
+        rows, flags = combined(self.engine.spec, parts)
+        return Inferred(frame, rows, flags, engine_ms, checksum, absent=absent, tiles=tuple(parts))
+
+    def _infer_picture(self, frame: Frame, picture: Frame) -> Inferred:
+        """Ask the engine about a whole frame, or a part of it."""
+        pixels = preprocess(picture, self.engine.spec.input)
         sample = sampled(pixels)
         groups = self.engine.spec.input.groups
         absent = absent_groups(pixels, groups)

@@ -25,6 +25,7 @@ from spatialnet_edge.runtime.outputs import Sinks, open_outputs
 from spatialnet_edge.runtime.pipeline import Hooks, Pipeline
 from spatialnet_edge.runtime.selection import read_selection
 from spatialnet_edge.runtime.stream import Stream
+from spatialnet_edge.runtime.tiling import Scale, Tiling, tiling_for
 from spatialnet_edge.sources.pose import PoseAt, PosedSource
 from spatialnet_edge.sources.registry import GivesBands
 from spatialnet_edge.sources.supervised import Report, SupervisedSource, ignore_event
@@ -125,7 +126,13 @@ class Session:
             self.vectors.bundle,
             read_selection(self.engine.spec, options.show, options.only),
             options.value_range,
+            self._tiling(options),
         )
+
+    def _tiling(self, options: StreamOptions) -> Tiling | None:
+        if options.gsd is None and options.fov_deg is None:
+            return None
+        return tiling_for(self.engine.spec, Scale(options.gsd, options.fov_deg, options.ground_m))
 
     def replace_engine(self, loaded: LoadedEngine) -> None:
         """Use another engine from the next frame on. The current one is closed after its last frame."""

@@ -13,6 +13,7 @@ from typing import final
 from spatialnet_edge.core.at_exit import close_at_exit
 from spatialnet_edge.core.errors import SpatialNetError
 from spatialnet_edge.core.results import FrameResult
+from spatialnet_edge.runtime.drift_monitor import DriftMonitor
 from spatialnet_edge.runtime.frame_stats import FrameStats
 from spatialnet_edge.runtime.pipeline import Hooks, Pipeline, nothing
 from spatialnet_edge.runtime.stall_monitor import StallMonitor
@@ -115,8 +116,10 @@ class Stream:
         self._device = device
         self._pipeline = pipeline
         self._closed = False
+        monitors = [DriftMonitor(self.name, self.stats, report).watch]
         if device is None:
-            pipeline.hooks = ticking(pipeline.hooks, StallMonitor(self.name, self.stats, report))
+            monitors.append(StallMonitor(self.name, self.stats, report).watch)
+        pipeline.hooks = ticking(pipeline.hooks, monitors)
         self._teardown = Teardown(source, pipeline, sinks)
         self._results = emit(
             pipeline, source, sinks, self._teardown, report
@@ -202,11 +205,12 @@ class Stream:
         self.close()
 
 
-def ticking(hooks: Hooks, stall: StallMonitor) -> Hooks:
-    """The same hooks, plus a check of the source in every round."""
+def ticking(hooks: Hooks, monitors: Sequence[Callable[[], None]]) -> Hooks:
+    """The same hooks, plus a call of every monitor in every round."""
 
     def tick() -> None:
-        stall.watch()
+        for watch in monitors:
+            watch()
         hooks.tick()
 
     return replace(hooks, tick=tick)

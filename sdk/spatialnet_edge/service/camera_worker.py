@@ -155,4 +155,7 @@ def stream_options(section: SourceSection, workers: int) -> StreamOptions:
         wait=True,
         silence_s=section.silence_s,
         own_process=True,
+        gsd=section.gsd,
+        fov_deg=section.fov_deg,
+        ground_m=section.ground_m,
     )

@@ -50,6 +50,7 @@ class SourceSection(Section, frozen=True):
         late: what happens to a late frame.
         silence_s: a camera without a frame for this many seconds counts as hung.
         pose: source of positions: empty, or `mavlink:CONNECTION`.
+        gsd, fov_deg, ground_m: scale of the frames; see `StreamOptions`.
     """
 
     uri: Annotated[str, msgspec.Meta(min_length=1)]
@@ -61,6 +62,9 @@ class SourceSection(Section, frozen=True):
     late: Literal["mark", "drop"] = "mark"
     silence_s: Seconds = 1.5
     pose: str = ""
+    gsd: Annotated[float, msgspec.Meta(gt=0, le=1e6)] | None = None
+    fov_deg: Annotated[float, msgspec.Meta(gt=0, lt=180)] | None = None
+    ground_m: Annotated[float, msgspec.Meta(ge=-1000, le=10_000)] = 0.0
 
     @property
     def shown(self) -> str:

@@ -89,6 +89,16 @@ class HealthCollector:
             for reason, count in found["ledger"]["skipped"].items()
         ]
         yield self._counter("frames_skipped", "Skipped frames by reason.", skipped)
+        unlabelled = [
+            (labels | {"reason": reason}, count)
+            for labels, found in cameras
+            for reason, count in found["ledger"]["unlabelled"].items()
+        ]
+        yield self._counter("frames_unlabelled", "Emitted frames without a label, by reason.", unlabelled)
+        shares = [(labels, found["ledger"]["unlabelled_share"]) for labels, found in cameras]
+        yield self._gauge(
+            "unlabelled_ratio", "Running share of frames without a label: drift of the scene or the camera.", shares
+        )
         for name, text in (
             ("age", "Time from capture to result, over the last frames."),
             ("engine", "Inference of one frame."),

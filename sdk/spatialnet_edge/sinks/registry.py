@@ -6,6 +6,7 @@
 | `csv:results.csv`, `csv:-` | one row per frame, for spreadsheets and data frames |
 | `video:out.mp4` | the frames with the predictions drawn on them; `out-2.mp4` if the file exists (extra `opencv`) |
 | `log:FOLDER` | lines with a CRC-32 in segments of limited total size, on disk within a second |
+| `unknown:FOLDER?keep=20&total_mb=16` | the frames that the model knows least, as JPEG with their results, within both limits |
 | `geojson:places.geojsonl` | one GeoJSON feature per frame with a known position |
 | `udp://HOST:PORT` | one binary record per datagram (`record_codec.py`) |
 | `unix:/run/x.sock` | the same records to programs on this computer |
@@ -33,7 +34,7 @@ class Sink(Protocol):
     """Receives results one by one; `close` flushes and may be called twice.
 
     The protocols below are optional: a sink that has their attributes or methods has that ability. All sinks except `video:`,
-    `log:` (which has its own size limits) and `null:` accept `?budget=BYTES_A_SECOND`.
+    `log:` and `unknown:` (which have their own size limits) and `null:` accept `?budget=BYTES_A_SECOND`.
     """
 
     def write(self, result: FrameResult) -> None: ...
@@ -100,6 +101,9 @@ SINKS: Mapping[str, Plugin] = {
     "video": Plugin("spatialnet_edge.sinks.video:VideoSink", "cv2", "opencv", "spatialnet_edge.sinks.video:parse_video"),
     "log": Plugin("spatialnet_edge.sinks.log:LogSink", parser="spatialnet_edge.sinks.log:parse_log"),
     "geojson": Plugin("spatialnet_edge.sinks.geojson:GeoJsonSink", parser="spatialnet_edge.sinks.jsonl:parse_jsonl"),
+    "unknown": Plugin(
+        "spatialnet_edge.sinks.unknown_frames:UnknownFramesSink", parser="spatialnet_edge.sinks.unknown_frames:parse_unknown"
+    ),
     "udp": Plugin("spatialnet_edge.sinks.udp:UdpSink", parser="spatialnet_edge.sinks.udp:parse_udp"),
     "unix": Plugin("spatialnet_edge.sinks.unix:UnixSink", parser="spatialnet_edge.sinks.unix:parse_unix"),
     "ccsds+udp": Plugin("spatialnet_edge.sinks.udp:CcsdsUdpSink", parser="spatialnet_edge.sinks.udp:parse_ccsds"),
@@ -109,7 +113,7 @@ SINKS: Mapping[str, Plugin] = {
     "null": Plugin("spatialnet_edge.sinks.memory:NullSink"),
 }
 
-OWNERS = frozenset({"jsonl", "csv", "video", "log", "geojson", "unix"})
+OWNERS = frozenset({"jsonl", "csv", "video", "log", "geojson", "unix", "unknown"})
 """Sinks that need exclusive use of their file, folder or socket."""
 
 

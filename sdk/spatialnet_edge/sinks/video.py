@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from spatialnet_edge.core.errors import SinkError, SinkRefused
 from spatialnet_edge.core.frames import to_rgb
 from spatialnet_edge.core.results import NO_ANSWER, Classification, FrameResult, Prediction
+from spatialnet_edge.core.spec import EVALUATION_HEADS
 from spatialnet_edge.sinks.file_errors import not_opened
 
 DEFAULT_FPS = 30.0
@@ -99,11 +100,8 @@ def free_name(path: Path) -> Path:
 
 
 def readable(result: FrameResult) -> Mapping[str, Prediction]:
-    """The predictions for display: without the heads of single data sets (`land_use_eurosat` if there is `land_use`)."""
-    names = result.predictions.keys()
-    return {
-        name: answer for name, answer in result.predictions.items() if not any(name.startswith(f"{each}_") for each in names)
-    }
+    """The predictions for people: without the heads that serve evaluation, unless there are no others."""
+    return {name: answer for name, answer in result.predictions.items() if name not in EVALUATION_HEADS} or result.predictions
 
 
 def draw(image: NDArray[np.uint8], result: FrameResult) -> NDArray[np.uint8]:
