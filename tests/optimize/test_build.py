@@ -253,8 +253,8 @@ def test_the_report_is_a_self_contained_page(built: Bundle, student: Bundle, tmp
 
     write_page(built, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert page.count("data:image/png;base64,") == 3  # no search, so no curve
-    for said in ("int8-static", "predicted, not measured", "84 images set aside", built.sha256[:16]):
+    assert page.count("data:image/png;base64,") == 4  # no search, so no curve
+    for said in ("int8-static", "On poor pictures", "predicted, not measured", "84 images set aside", built.sha256[:16]):
         assert said in page
     assert "http" not in page
     assert "{{" not in page

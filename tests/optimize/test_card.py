@@ -44,5 +44,6 @@ def test_a_card_has_the_figures_of_the_data_sets_that_the_model_learnt(
     assert "train this" in text
     assert "Trained in a test." in text
     assert f"| ucmerced | `land_use_ucmerced` | {len(val)} | {100 * expected['land_use_ucmerced']:.2f} |" in text
-    for plot in ("confusion", "curves"):
+    for plot in ("confusion", "curves", "robustness", "risk"):
+        assert f"tiny.{plot}.png" in text
         assert (tmp_path / f"tiny.{plot}.png").stat().st_size > 5000

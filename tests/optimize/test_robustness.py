@@ -10,7 +10,14 @@ from conftest import SAMPLES, TINY, clip_frames, lit
 from spatialnet_edge.core.spec import Known
 from spatialnet_edge.engines.fake import FakeEngine
 from spatialnet_optimize.evaluation.metrics import area_under_risk_coverage
-from spatialnet_optimize.evaluation.robustness import judge_not_land, judge_robustness, not_land_pictures, unlabelled
+from spatialnet_optimize.evaluation.robustness import (
+    COVERAGES,
+    judge_not_land,
+    judge_robustness,
+    not_land_pictures,
+    risk_curve,
+    unlabelled,
+)
 from spatialnet_training.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt, recompressed
 from spatialnet_training.data.ground_truth import truths
 from spatialnet_training.data.labelled_dataset import open_labelled
@@ -67,6 +74,18 @@ def test_a_brightness_head_is_evaluated_under_corruption(tmp_path: Path, image_f
     assert found.accuracy["contrast", 5] > found.accuracy["brightness", 5]  # a dark picture made bright is answered wrong
     assert found.mean(1) >= found.mean(5)
     assert 0 <= found.calibration_error <= 1
+    assert len(found.risk) == len(COVERAGES)
+    right = sum(found.accuracy.values()) / len(found.accuracy)
+    assert found.risk[-1] == pytest.approx(1 - right)
+
+
+def test_risk_is_the_share_of_wrong_answers_among_the_most_confident() -> None:
+    confidence, right = np.linspace(1, 0, 100).astype(np.float32), np.arange(100) < 50
+    curve = risk_curve(confidence, right)
+    assert curve[:10] == (0.0,) * 10
+    assert curve[-1] == 0.5
+    assert curve[14] == pytest.approx(25 / 75)
+    assert risk_curve(confidence[:1], right[:1]) == (0.0,) * 20
 
 
 def test_shared_heads_are_evaluated_through_the_taxonomy(student_spec) -> None:

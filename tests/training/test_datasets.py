@@ -11,7 +11,7 @@ from numpy.random import default_rng
 
 from spatialnet_edge.core.errors import DataRefused
 from spatialnet_edge.core.pixels import resize
-from spatialnet_training.data.datasets import load_published, load_split, load_unlabelled
+from spatialnet_training.data.datasets import load_published, load_split, load_unlabelled, with_gsd
 from spatialnet_training.data.samples import held_out
 from spatialnet_training.data.taxonomy import OBJECTS, load_taxonomy, rows_of
 from spatialnet_training.losses.multitask import UNLABELLED
@@ -118,3 +118,12 @@ def test_a_large_picture_becomes_tiles_at_every_scale(tmp_path: Path) -> None:
     assert len(load_unlabelled(tmp_path, 48)) == 2
     with pytest.raises(DataRefused, match="among 2 files; expected images at any depth, 500 pixels high and wide"):
         load_unlabelled(tmp_path, 48, tile=500)
+
+
+def test_heads_state_the_scale_that_they_were_taught_at(data_root: Path) -> None:
+    data = load_published({name: data_root / f"{name}.zip" for name in SOURCES}, 64)
+    heads = {head.name: with_gsd(head, data.ground_sides, 100) for head in data.heads}
+    assert heads["land_use"].gsd == (0.78, 6.4)
+    assert heads["land_use_ucmerced"].gsd == (0.78, 0.78)
+    assert heads["land_use_eurosat"].gsd == (6.4, 6.4)
+    assert with_gsd(heads["settlement"], {}, 100).gsd == (0.78, 6.4)  # what is stated stays

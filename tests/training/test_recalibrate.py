@@ -138,6 +138,9 @@ def test_the_command_writes_a_checkpoint_with_the_same_labels(published_root: Pa
     new, spec, provenance = load_network(tmp_path / "new")
     assert new.image_temperature is not None
     assert spec.known == old_spec.known
+    assert spec.head("land_use").gsd == (round(78 / 96, 3), round(4800 / 96, 3))
+    assert spec.head("land_use_eurosat").gsd == (round(640 / 96, 3), round(640 / 96, 3))
+    assert spec.head("land_use_rsscn7").gsd is None
     assert "recalibrate" in provenance.command
     images = np.stack([clip_frames(4)[i][:96, :96] for i in range(4)])
     before, after = reference(old, old_spec, images), reference(new, spec, images)

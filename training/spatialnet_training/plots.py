@@ -166,3 +166,21 @@ def plot_robustness(path: Path, accuracy: Mapping[str, Mapping[tuple[str, int], 
         axis.legend(fontsize=8)
     made.savefig(path, dpi=70)
     pyplot.close(made)
+
+
+def plot_risk(path: Path, coverages: Sequence[float], risk: Mapping[str, Sequence[float]]) -> None:
+    """Share of wrong answers against the share of images answered, the most confident first: one line for each entry of `risk`.
+
+    Args:
+        coverages: shares of the answers, 0 to 1.
+        risk: name of a line to the share of wrong answers at each of them, 0 to 1.
+    """
+    pyplot, made, axes = figure(1, 1, (7, 4.2))
+    axis = axes[0, 0]
+    for name, values in risk.items():
+        axis.plot([100 * each for each in coverages], [100 * each for each in values], marker=".", label=plot_text(name))
+    axis.set(xlabel="answered, most confident first, %", ylabel="wrong, %", title="risk and coverage on corrupted images")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=8)
+    made.savefig(path, dpi=70)
+    pyplot.close(made)

@@ -28,7 +28,9 @@ CONFIDENT = 0.9
 JPEG_QUALITY = 75
 SEED = 41
 SCARCE = 24
-"""Number of pictures without land per kind."""
+"""Pictures without land of each kind."""
+COVERAGES = tuple(step / 20 for step in range(1, 21))
+"""Shares of all answers, the most confident ones first."""
 GATED = ("gaussian_noise", "motion_blur", "fog", "jpeg")
 GATED_SEVERITY = 3
 
@@ -57,8 +59,9 @@ class Robustness:
         accuracy: corruption and severity to accuracy, 0 to 1; withheld predictions count too.
         jpeg_75: accuracy after JPEG of quality 75.
         calibration_error: over all corrupted images.
-        confident_right: share of correct predictions among those with a confidence of `CONFIDENT` or more, over all severities.
-        withheld: share of the corrupted images without a label.
+        confident_right: of the answers with a confidence of `CONFIDENT` or more, at any severity, the share that is right.
+        withheld: share of the corrupted images whose frame gets no label.
+        risk: share of wrong answers among the most confident 5 %, 10 %, … 100 % of the answers to corrupted images.
     """
 
     head: str
@@ -69,6 +72,7 @@ class Robustness:
     calibration_error: float
     confident_right: float
     withheld: float
+    risk: tuple[float, ...] = ()
 
     def mean(self, severity: int) -> float:
         """Accuracy over all corruptions of one severity."""
@@ -135,9 +139,17 @@ def judge_robustness(engine: Engine, labelled: LabelledImages, known: Sequence[T
                 calibration_error=calibration_error(confidence, right),
                 confident_right=float(right[sure].mean()) if sure.any() else 1.0,
                 withheld=withheld,
+                risk=risk_curve(confidence, right),
             )
         )
     return judged
+
+
+def risk_curve(confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> tuple[float, ...]:
+    """Share of wrong answers at each of `COVERAGES`, the most confident answers first (Geifman and El-Yaniv 2017)."""
+    wrong = np.cumsum(~right[np.argsort(-confidence, kind="stable")])
+    counts = [max(1, round(share * len(wrong))) for share in COVERAGES]
+    return tuple(float(wrong[count - 1] / count) for count in counts)
 
 
 def unlabelled(spec: ModelSpec, outputs: Outputs, images: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -40,6 +40,7 @@ def write_page(bundle: Bundle, path: Path) -> None:
         identity=bundle.sha256,
         build=build,
         candidates=candidates_plot(build),
+        poor=poor_pictures_plot(build),
         sensitivity=sensitivity_plot(build.sensitivity) if build.sensitivity else "",
         costs=costs_plot(all_costs(found)),
         roofline=roofline_plot(found, ROOFLINE_TARGET),
@@ -77,6 +78,23 @@ def candidates_plot(build: BuildRecord) -> str:
         latency_axis.text(
             0.5, 0.5, "nothing was timed:\nthe device is not here", ha="center", transform=latency_axis.transAxes
         )
+    return encoded(pyplot, made)
+
+
+def poor_pictures_plot(build: BuildRecord) -> str:
+    """Accuracy on corrupted images, and how many pictures without land get no label; empty where neither was measured."""
+    corrupted = [each for each in build.candidates if each.corrupted_accuracy is not None]
+    not_land = [each for each in build.candidates if each.not_land_withheld is not None]
+    if not corrupted and not not_land:
+        return ""
+    pyplot, made, axes = figure(1, 2, (15, 0.4 * max(len(corrupted), len(not_land)) + 1.6))
+    values = [100 * (each.corrupted_accuracy or 0.0) for each in corrupted]
+    bars(axes[0, 0], corrupted, values, "mean accuracy on corrupted images, %")
+    values = [100 * (each.not_land_withheld or 0.0) for each in not_land]
+    bars(axes[0, 1], not_land, values, "pictures without land that get no label, %")
+    for axis in axes[0]:
+        axis.set_xlim(0, 100)
+        axis.bar_label(axis.containers[0], fmt="%.1f", padding=3, fontsize=9)
     return encoded(pyplot, made)
 
 

@@ -23,6 +23,7 @@ from spatialnet_edge.core.output_paths import to_be_written
 from spatialnet_edge.core.spec import RGB, BandGroup, InputSpec, ModelSpec
 from spatialnet_optimize.evaluation.metrics import Score, decode_images, figures, judge, predict
 from spatialnet_optimize.evaluation.robustness import (
+    COVERAGES,
     JPEG_QUALITY,
     NotLand,
     Robustness,
@@ -36,7 +37,7 @@ from spatialnet_training.data.dataset_registry import FILES, data_sets, learnt
 from spatialnet_training.data.ground_truth import truths
 from spatialnet_training.data.labelled_dataset import LabelledImages, open_labelled
 from spatialnet_training.data.measured_sets import MEASURED, head_of
-from spatialnet_training.plots import Confusion, plot_confusions, plot_curves, plot_robustness
+from spatialnet_training.plots import Confusion, plot_confusions, plot_curves, plot_risk, plot_robustness
 from spatialnet_training.studies.modality_table import markdown
 from spatialnet_training.studies.study_data import OWN_OR_PUBLISHED, DataRoot, OwnData
 
@@ -125,6 +126,8 @@ def poor_pictures(output: Path, robust: dict[str, list[Robustness]], not_land: N
         return ""
     plot = output.with_name(f"{output.stem}.robustness.png")
     plot_robustness(plot, {f"{name}: {each.head}": each.accuracy for name, found in robust.items() for each in found})
+    risk = output.with_name(f"{output.stem}.risk.png")
+    plot_risk(risk, COVERAGES, {f"{name}: {each.head}": each.risk for name, found in robust.items() for each in found})
     rows = [
         f"| {name} | `{each.head}` | {each.images} | {100 * each.clean:.1f} | {100 * each.jpeg_75:.1f} | "
         + " | ".join(f"{100 * each.mean(severity):.1f}" for severity in SEVERITIES)
@@ -149,6 +152,8 @@ Of {not_land.images} generated pictures without land (black, saturated, flat, gr
 {100 * not_land.withheld:.1f} % get no label, and {100 * not_land.confident:.1f} % get one with a confidence of 0.9 or more.
 
 ![Accuracy under corruption]({plot.name})
+
+![Risk and coverage on corrupted images]({risk.name})
 """
 
 

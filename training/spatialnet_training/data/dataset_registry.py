@@ -22,6 +22,16 @@ TERMS = {
 """Data set to its title and the licence of its images."""
 
 
+GROUND_SIDE: dict[str, tuple[float, float]] = {
+    "eurosat": (640.0, 640.0),  # 64 pixels of 10 m
+    "ucmerced": (78.0, 78.0),  # 256 pixels of 1 foot
+    "aid": (300.0, 4800.0),  # 600 pixels of 0.5 to 8 m
+    "nwpu_resisc45": (51.2, 7680.0),  # 256 pixels of 0.2 to 30 m
+}
+"""Data set to the metres on the ground along a side of its images, smallest and largest, as its authors state them. RSSCN7 is not
+here: its authors state no scale."""
+
+
 def data_sets(root: Path, only: str = "") -> dict[str, Path]:
     """The paths of data sets by name.
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from msgspec.structs import replace as replace_head
 
 from spatialnet_edge.core.errors import DataRefused, UsageError
 from spatialnet_edge.core.spec import RGB, BandGroup, Head, Multiclass, Multilabel, Regression
 from spatialnet_edge.core.still_decoder import SUFFIXES
 from spatialnet_training.data.bands import decode
-from spatialnet_training.data.dataset_registry import TERMS
+from spatialnet_training.data.dataset_registry import GROUND_SIDE, TERMS
 from spatialnet_training.data.file_tree import Tree
 from spatialnet_training.data.labelled_dataset import OBJECTS as OBJECTS_FILE
 from spatialnet_training.data.labelled_dataset import SPLITS, TRAIN, LabelledImages, class_of
@@ -35,11 +36,13 @@ class TrainingData:
         heads: of the model, not yet calibrated.
         holdout: held-out training images, for calibration and for monitoring the run.
         grant: the licence of weights trained on it.
-        terms: owner and licence of the images, one entry per data set.
-        unseen: number of unused images per split, of a user's own data.
-        val: a user's own validation images; reported after every epoch, never used for selection.
-        own: interpretation of a user's own data set; None for published ones.
-        own_path: its path.
+        terms: whose images they are and under which licence, one entry a data set.
+        unseen: how many images of which split take no part in the run, of a user's own.
+        val: a user's own validation images, which are reported after every epoch and choose nothing.
+        own: how a user's own data set was understood; None for published ones.
+        own_path: where that lies.
+        ground_sides: head to the metres on the ground along a side of the images that taught it, smallest and largest; heads of
+            which that is not known are not in it.
     """
 
     heads: tuple[Head, ...]
@@ -51,6 +54,7 @@ class TrainingData:
     val: Samples | None = None
     own: LabelledImages | None = None
     own_path: Path = Path()
+    ground_sides: Mapping[str, tuple[float, float]] = field(default_factory=dict[str, tuple[float, float]])
 
     @property
     def summary(self) -> tuple[str, ...]:
@@ -129,7 +133,32 @@ def load_published(sources: Mapping[str, Path], longest: int, groups: tuple[Band
         holdout,
         "Apache-2.0",
         tuple(terms_of(name) for name in sources),
+        ground_sides=ground_sides(train, tuple(sources)),
     )
+
+
+def ground_sides(samples: Samples, taught: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Of each head, the metres on the ground along a side of the images that have labels of it; see `GROUND_SIDE`.
+
+    Args:
+        taught: data sets that count.
+    """
+    found: dict[str, tuple[float, float]] = {}
+    for head, values in samples.targets.items():
+        labelled = (values != UNLABELLED).reshape(len(samples), -1).any(axis=1)
+        names = [samples.data_sets[owner] for owner in np.unique(samples.data_set[labelled])]
+        sides = [GROUND_SIDE[name] for name in names if name in taught and name in GROUND_SIDE]
+        if sides:
+            found[head] = (min(low for low, _ in sides), max(high for _, high in sides))
+    return found
+
+
+def with_gsd(head: Head, sides: Mapping[str, tuple[float, float]], size: int) -> Head:
+    """A head that states the ground sampling distance it was taught at, in metres per pixel of an input of `size` pixels."""
+    if head.name not in sides:
+        return head
+    low, high = sides[head.name]
+    return replace_head(head, gsd=(round(low / size, 3), round(high / size, 3)))
 
 
 def load_split(

@@ -21,7 +21,7 @@ from spatialnet_edge.core.spec import BandGroup, Head, InputSpec, ModelSpec, Mul
 from spatialnet_training.config import SELF, TaughtBy, TrainConfig
 from spatialnet_training.data.bands import groups_named
 from spatialnet_training.data.dataset_record import write_record
-from spatialnet_training.data.datasets import TrainingData, load_unlabelled
+from spatialnet_training.data.datasets import TrainingData, load_unlabelled, with_gsd
 from spatialnet_training.data.samples import Samples
 from spatialnet_training.distillation.teachers import Teacher, as_teacher, taken_bands
 from spatialnet_training.loop.best_epoch import BEST, LINEAR_HEAD, BestEpoch, Candidate, held_out_loss
@@ -187,7 +187,11 @@ def train(
     selection = selection_of(best, trainer.history, None if tune else why) if best else None
     logits = predict(network, data.holdout, config.size, groups)
     spec = ModelSpec(
-        name=config.name, input=given, heads=tuple(calibrated(t, logits[t.name], data.holdout) for t in data.heads)
+        name=config.name,
+        input=given,
+        heads=tuple(
+            with_gsd(calibrated(head, logits[head.name], data.holdout), data.ground_sides, config.size) for head in data.heads
+        ),
     )
     provenance = Provenance(
         created=time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),

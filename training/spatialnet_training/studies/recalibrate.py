@@ -17,6 +17,7 @@ from torch import Tensor
 
 from spatialnet_edge.cli.printer import echo, printer
 from spatialnet_edge.core.spec import ModelSpec, Multiclass
+from spatialnet_training.data.datasets import ground_sides, with_gsd
 from spatialnet_training.networks.checkpoint import load_checkpoint_config, load_network, save_network
 from spatialnet_training.networks.checkpoint_paths import checkpoint_to_be_written, located
 from spatialnet_training.studies.poor_calibration import Confident, confident, recalibrated
@@ -31,10 +32,13 @@ def recalibrate_checkpoint(checkpoint: Path, root: Path, output: Path, seed: int
         Refused: the checkpoint cannot be read.
     """
     network, spec, provenance = load_network(checkpoint)
-    views = observe(network, spec, held_out(spec, root), seed)
+    samples = held_out(spec, root)
+    views = observe(network, spec, samples, seed)
     before = torch.ones(len(views.found), 1) if network.image_temperature is None else network.image_temperature(views.found)
     made, fitted, of_image = recalibrated(spec, views)
     network.image_temperature = made
+    sides = ground_sides(samples, [*provenance.image_counts])
+    fitted = replace(fitted, heads=tuple(with_gsd(head, sides, spec.input.height) for head in fitted.heads))
     command = "spatialnet-edge " + " ".join(sys.argv[1:])
     provenance = replace(
         provenance,
