@@ -125,13 +125,13 @@ def test_a_poor_picture_that_is_answered_wrongly_is_not_known_and_one_answered_r
     assert taught.weights[taught.known == 0].sum() == pytest.approx(1)
 
 
-def test_ordinary_pictures_are_gathered_as_they_are_degraded_and_corrupted(published_root, monkeypatch) -> None:
+def test_ordinary_pictures_are_gathered_unmodified_degraded_and_corrupted(published_root, monkeypatch) -> None:
     monkeypatch.setattr(known_pictures, "PER_KIND", 1)
     found = gather(published_root, "train", 64, 0)
     ordinary = found.land_use != UNLABELLED
     assert ordinary.sum() == 3 * 6 * (3 * 4 + 2)  # views, images of a class, classes with a land use
     assert (found.known > 0).tolist() == ordinary.tolist()
-    assert found.as_they_are[ordinary].sum() == 6 * (3 * 4 + 2)
+    assert found.unmodified[ordinary].sum() == 6 * (3 * 4 + 2)
     assert {"aid", "aid degraded", "aid corrupted", "space", "space degraded"} <= set(found.groups)
     assert found.weights[ordinary].sum() == pytest.approx(1, abs=1e-3)
     again = gather(published_root, "train", 64, 0)

@@ -1,10 +1,10 @@
 """Train the output `known` of a finished network: a small head on its frozen features (`networks.known`).
 
-Known are the training images of every data set, as they are, degraded as cameras, weather and transmission do it, and corrupted at
-any severity, each set and each class with the same weight: a set must not be told by its sharpness, nor flat water be taken for
-nothing. A degraded or corrupted image that the network answers wrongly is too poor, and not known. Real pictures without land
-(`not_land.zip`, the clouds of NWPU-RESISC45) and generated ones are not known either. The threshold is the highest that refuses no
-more than `REFUSED` of the held-out training images of any data set.
+Positive examples are the training images of every data set: unmodified, degraded as by cameras, weather and transmission, and
+corrupted at any severity. Each data set and each class has the same weight, so that the head does not depend on the sharpness of a
+set and does not reject flat water. A degraded or corrupted image that the network classifies wrongly is a negative example: it is
+too poor. The other negative examples are real pictures without land (`not_land.zip`, the clouds of NWPU-RESISC45) and generated
+ones. The threshold is the highest one that rejects at most `REFUSED` of the held-out training images of every data set.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def emphasised(pictures: Pictures, scores: NDArray[np.float32]) -> Pictures:
     The weight of a class is multiplied by up to `EMPHASIS`, in proportion to the share of its unmodified pictures below the
     threshold that rejects `REFUSED` of all positives.
     """
-    plain, known = pictures.as_they_are, pictures.known > 0
+    plain, known = pictures.unmodified, pictures.known > 0
     refused = scores < np.quantile(scores[plain & known], REFUSED)
     labels = np.array(pictures.classes)
     weights = pictures.weights.copy()
@@ -66,12 +66,12 @@ def emphasised(pictures: Pictures, scores: NDArray[np.float32]) -> Pictures:
 
 
 def without_too_poor(pictures: Pictures, answers: NDArray[np.int64]) -> Pictures:
-    """The same pictures; a degraded or corrupted one whose land use the network answers wrongly is not known.
+    """The same pictures; a degraded or corrupted one that the network classifies wrongly becomes a negative example.
 
     Args:
-        answers: index of the land use that the network gives, int64 `[N]`.
+        answers: index of the predicted land use, int64 `[N]`.
     """
-    poor = ~pictures.as_they_are & (pictures.land_use != UNLABELLED) & (answers != pictures.land_use)
+    poor = ~pictures.unmodified & (pictures.land_use != UNLABELLED) & (answers != pictures.land_use)
     known = np.where(poor, 0, pictures.known).astype(np.float32)
     weights = pictures.weights.copy()
     for side in (known > 0, known == 0):
@@ -81,7 +81,7 @@ def without_too_poor(pictures: Pictures, answers: NDArray[np.int64]) -> Pictures
 
 @torch.inference_mode()
 def extract(network: SpatialNet, images: Sequence[Image], size: int, batch: int = 64) -> tuple[Tensor, NDArray[np.int64]]:
-    """`networks.known.features` of every image, with the deployed resize, and the index of the land use that the network gives.
+    """`networks.known.features` of every image, with the deployed resize, and the index of the predicted land use.
 
     Returns:
         float32 `[N, features]`, and int64 `[N]`.

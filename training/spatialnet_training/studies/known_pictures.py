@@ -1,4 +1,4 @@
-"""The pictures that a known head learns from and is judged by: ordinary images of every data set, and pictures without land."""
+"""Pictures for training and evaluating the output `known`: ordinary images of every data set, and pictures without land."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ Image = NDArray[np.uint8]
 NOT_LAND, NWPU = "not_land.zip", "nwpu_resisc45"
 WIDER = {**FILES, NWPU: "nwpu_resisc45.zip"}
 PER_SET, PER_KIND = 1400, 150
-"""Ordinary images of a data set, and generated pictures of a kind, at most."""
+"""Limit of ordinary images per data set, and of generated pictures per kind."""
 DEGRADED, CORRUPTED = " degraded", " corrupted"
-"""Ends of the names of groups."""
+"""Suffixes of group names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """What the head learns from or is judged by.
+    """Pictures for training or evaluating the head.
 
     Attributes:
-        groups: of each picture, its data set or its kind.
-        classes: of each, its data set and class, or its kind: pictures that are balanced and judged together.
-        known: of each, 1 or 0.
-        weights: of each in the loss; of the known ones and of the others they sum to the same.
-        land_use: of each the index of its land use; `UNLABELLED` for pictures without land.
+        groups: data set or kind of each picture, with a suffix for degraded and corrupted ones.
+        classes: data set and class of each picture, or its kind; the units for balancing and evaluation.
+        known: 1 or 0 for each picture.
+        weights: of each picture in the loss; positives and negatives have the same sum.
+        land_use: index of the land use of each picture; `UNLABELLED` for pictures without land.
     """
 
     images: list[Image]
@@ -49,14 +49,14 @@ class Pictures:
     land_use: NDArray[np.int64]
 
     @property
-    def as_they_are(self) -> NDArray[np.bool_]:
-        """Which pictures are neither degraded nor corrupted: bool `[N]`."""
+    def unmodified(self) -> NDArray[np.bool_]:
+        """Which pictures are unmodified: bool `[N]`."""
         return np.array([not group.endswith((DEGRADED, CORRUPTED)) for group in self.groups])
 
 
 @dataclass(frozen=True, slots=True)
 class OrdinaryImages:
-    """Images of one data set, each with the index of its class and of its land use."""
+    """Images of one data set, with class and land use indices."""
 
     images: list[Image]
     classes: list[int]
@@ -64,7 +64,7 @@ class OrdinaryImages:
 
 
 def ordinary(root: Path, split: str, side: int) -> dict[str, OrdinaryImages]:
-    """Each data set's images of a split; of the training images at most `PER_SET`, of all classes alike."""
+    """The images of a split of each data set; of the training images at most `PER_SET`, balanced over the classes."""
     found: dict[str, OrdinaryImages] = {}
     for name, file in WIDER.items():
         samples = load_split({name: root / file}, load_taxonomy(), split, side)
@@ -75,13 +75,13 @@ def ordinary(root: Path, split: str, side: int) -> dict[str, OrdinaryImages]:
 
 
 def class_indices(samples: Samples, name: str) -> list[int]:
-    """Of each image its class in its own data set, or its land use where the set has no head of its own."""
+    """The class index of each image in its data set, or its land use if the data set has no head."""
     own = samples.targets.get(f"land_use_{name}")
     return (samples.targets["land_use"] if own is None else own).astype(int).tolist()
 
 
 def balanced(classes: Sequence[int], count: int) -> list[int]:
-    """At most `count` rows, a further one of every class in turn."""
+    """At most `count` rows, taken from the classes in turn."""
     seen: dict[int, int] = {}
     order: list[tuple[int, int]] = []
     for row, kind in enumerate(classes):
@@ -94,7 +94,7 @@ def real_not_land(root: Path, split: str, side: int) -> list[tuple[str, Image]]:
     """Real pictures without land: kind and image.
 
     Raises:
-        DataRefused: the file is not there.
+        DataRefused: the file does not exist.
     """
     pairs: list[tuple[str, Image]] = []
     for file, kinds in ((NOT_LAND, None), (WIDER[NWPU], {"cloud"})):
@@ -112,7 +112,7 @@ def real_not_land(root: Path, split: str, side: int) -> list[tuple[str, Image]]:
 
 
 def gather(root: Path, split: str, side: int, seed: int) -> Pictures:
-    """Everything of one split, each picture as it is and degraded; ordinary images corrupted at any severity, too."""
+    """All pictures of one split, unmodified and degraded; ordinary images also with a corruption of random severity."""
     known = ordinary(root, split, side)
     images: list[Image] = []
     groups: list[str] = []
