@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from service_fixtures import result
 from spatialnet_edge.bundle.reader import open_bundle
 from spatialnet_edge.cli.run import heads_shown
 from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.frames import Frame
+from spatialnet_edge.core.pixels import decode_rgb
 from spatialnet_edge.core.results import FrameResult
 from spatialnet_edge.core.spec import ModelSpec
 from spatialnet_edge.runtime.drift_monitor import LEAST_FRAMES, DriftMonitor
@@ -36,7 +36,7 @@ def kept(folder: Path) -> list[int]:
     for path in sorted(folder.glob("*.jpg")):
         matched = NAME.match(path.name)
         assert matched is not None
-        assert Image.open(path).size == (60, 40)
+        assert decode_rgb(path.read_bytes()).shape == (40, 60, 3)
         assert json.loads(path.with_suffix(".json").read_text())["seq"] == int(matched[2])
         found.append(int(matched[2]))
     assert len(list(folder.iterdir())) == 2 * len(found)
