@@ -11,6 +11,7 @@ from numpy.random import default_rng
 
 from spatialnet_edge.core.errors import DataRefused
 from spatialnet_edge.core.pixels import resize
+from spatialnet_edge.core.spec import Multiclass
 from spatialnet_training.data.datasets import load_published, load_split, load_unlabelled, with_gsd
 from spatialnet_training.data.samples import held_out
 from spatialnet_training.data.taxonomy import OBJECTS, load_taxonomy, rows_of
@@ -127,3 +128,13 @@ def test_heads_state_the_scale_that_they_were_taught_at(data_root: Path) -> None
     assert heads["land_use_ucmerced"].gsd == (0.78, 0.78)
     assert heads["land_use_eurosat"].gsd == (6.4, 6.4)
     assert with_gsd(heads["settlement"], {}, 100).gsd == (0.78, 6.4)  # what is stated stays
+
+
+def test_nwpu_has_a_head_of_its_own_for_the_classes_with_land_use(published_root: Path) -> None:
+    data = load_published({"nwpu_resisc45": published_root / "nwpu_resisc45.zip"}, 64)
+    head = next(head for head in data.heads if head.name == "land_use_nwpu_resisc45")
+    assert isinstance(head, Multiclass)
+    assert "forest" in head.labels
+    assert "cloud" not in head.labels
+    assert (data.train.targets[head.name] != UNLABELLED).all()
+    assert len(data.train) == 2 * 6  # forest and lake, no clouds

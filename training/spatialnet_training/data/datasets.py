@@ -23,7 +23,7 @@ from spatialnet_training.data.labelled_dataset import OBJECTS as OBJECTS_FILE
 from spatialnet_training.data.labelled_dataset import SPLITS, TRAIN, LabelledImages, class_of
 from spatialnet_training.data.measured_sets import MEASURED, scene_of
 from spatialnet_training.data.samples import Collector, Samples, load_image, part_of, shrunk
-from spatialnet_training.data.taxonomy import OBJECTS, SETTLEMENT, SHARED_HEADS_ONLY, Taxonomy, load_taxonomy
+from spatialnet_training.data.taxonomy import OBJECTS, SETTLEMENT, Taxonomy, load_taxonomy
 from spatialnet_training.data.tiles import pyramid, structured
 from spatialnet_training.losses.multitask import UNLABELLED
 
@@ -79,11 +79,7 @@ def published_heads(taxonomy: Taxonomy, data_sets: Sequence[str]) -> tuple[Head,
     named = [taxonomy_name(name) for name in data_sets if name not in MEASURED or MEASURED[name].head is None]
     return (
         Multiclass(name="land_use", labels=taxonomy.land_use_labels),
-        *(
-            Multiclass(name=f"land_use_{name}", labels=taxonomy.classes(name))
-            for name in dict.fromkeys(named)
-            if name not in SHARED_HEADS_ONLY
-        ),
+        *(Multiclass(name=f"land_use_{name}", labels=taxonomy.classes_with_land_use(name)) for name in dict.fromkeys(named)),
         *(row.head for name, row in MEASURED.items() if name in data_sets and row.head is not None),
         Multilabel(name="objects", labels=OBJECTS, thresholds=(0.5,) * len(OBJECTS)),
         Multiclass(name="settlement", labels=SETTLEMENT),

@@ -19,10 +19,6 @@ OBJECTS = (
 """The 17 object labels that UC Merced (Chaudhuri et al. 2018) and AID (Hua et al. 2019) share."""
 
 
-SHARED_HEADS_ONLY = frozenset({"nwpu_resisc45"})
-"""Data sets with labels for the shared heads but without their own head."""
-
-
 @dataclass(frozen=True, slots=True)
 class Taxonomy:
     """Classes of each data set and their mapping.
@@ -47,6 +43,10 @@ class Taxonomy:
     def classes(self, data_set: str) -> tuple[str, ...]:
         """The class names of one data set, in alphabetical order, which is the order of its head's outputs."""
         return tuple(sorted(name for owner, name in self.land_use if owner == data_set))
+
+    def classes_with_land_use(self, data_set: str) -> tuple[str, ...]:
+        """As `classes`, without those that have no land use, such as clouds: images of these train no head."""
+        return tuple(name for name in self.classes(data_set) if self.land_use[data_set, name])
 
 
 SETTLEMENT = ("rural", "urban")
