@@ -15,6 +15,7 @@ from spatialnet_optimize.export.graph import check_parity, export_onnx, referenc
 from spatialnet_training.data.corruptions import SEVERITIES
 from spatialnet_training.networks.checkpoint import load_network, save_network
 from spatialnet_training.networks.model import SpatialNet
+from spatialnet_training.networks.transfer import transfer
 from spatialnet_training.studies.poor_calibration import LEAST_RIGHT, confident, recalibrated
 from spatialnet_training.studies.poor_views import AS_IT_IS, DEGRADED, Views, held_out, observe, views_of
 
@@ -99,6 +100,9 @@ def test_the_graph_divides_by_the_temperature_of_the_image_and_keeps_the_label(t
     save_network(
         tmp_path / "run", tempered, "student-1m", spec, Provenance(created="2026-01-01T00:00:00+00:00", tool="", source="")
     )
+    learner = network(False)
+    transfer(learner, TINY.heads, tmp_path / "run")
+    assert (learner.state_dict()["backbone.positions"] == tempered.state_dict()["backbone.positions"]).all()
     read, read_spec, _ = load_network(tmp_path / "run")
     np.testing.assert_array_equal(reference(read, read_spec, images)["shade"], after["shade"])
 

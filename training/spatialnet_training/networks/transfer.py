@@ -36,7 +36,8 @@ def transfer(network: SpatialNet, heads: tuple[Head, ...], start: Path) -> Prove
         UsageError: the checkpoint has another backbone.
     """
     source, spec, provenance = load_network(start)
-    left = ("heads.", "known.", "pooling.query")  # further training changes the features, so `known` must be trained again
+    # further training changes the features, so `known` and the temperature of images must be trained again
+    left = ("heads.", "known.", "image_temperature.", "pooling.query")
     kept = {k: v for k, v in source.state_dict().items() if not k.startswith(left)}
     own = network.state_dict()
     if is_trunk_of(network, source):

@@ -64,6 +64,7 @@ def related(first: Path, second: Path) -> tuple[SpatialNet, ModelSpec, Weights]:
     """
     network, spec, _ = load_network(first)
     other, other_spec, _ = load_network(second)
+    network.image_temperature = other.image_temperature = None  # fitted to the features of one network: recalibrate the mean
     own, theirs = network.state_dict(), other.state_dict()
     if own.keys() != theirs.keys() or any(own[key].shape != theirs[key].shape for key in own):
         raise UsageError(
