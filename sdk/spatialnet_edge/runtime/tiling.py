@@ -120,7 +120,7 @@ def tiles_of(height: int, width: int, gsd: float, taught: tuple[float, float], s
 def starts(length: int, tile: int) -> list[int]:
     """Where tiles begin along a side: evenly, the first at the start and the last at the end."""
     count = math.ceil(length / tile)
-    return np.linspace(0, length - tile, count).round().astype(int).tolist() if count > 1 else [(length - tile) // 2]
+    return [round(index * (length - tile) / (count - 1)) for index in range(count)] if count > 1 else [(length - tile) // 2]
 
 
 def size_of(frame: Frame) -> tuple[int, int]:
@@ -141,7 +141,7 @@ def combined(spec: ModelSpec, outputs: Sequence[TileOutput]) -> tuple[Probabilit
     pictures = [each for each in outputs if not any(flag in NO_PICTURE for flag in each.quality)]
     counted = labelled or pictures or list(outputs)
     names = counted[0].rows.keys()
-    rows = {name: np.mean([each.rows[name] for each in counted], axis=0, dtype=np.float32) for name in names}
+    rows = {name: np.asarray(np.mean([each.rows[name] for each in counted], axis=0), np.float32) for name in names}
     return rows, () if pictures else outputs[0].quality
 
 

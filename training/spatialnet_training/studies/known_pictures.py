@@ -70,7 +70,9 @@ def ordinary(root: Path, split: str, side: int) -> dict[str, OrdinaryImages]:
         samples = load_split({name: root / file}, load_taxonomy(), split, side)
         classes, land_use = class_indices(samples, name), samples.targets["land_use"].astype(int).tolist()
         chosen = balanced(classes, PER_SET if split == TRAIN else len(samples))
-        found[name] = OrdinaryImages(*([each[row] for row in chosen] for each in (samples.images, classes, land_use)))
+        found[name] = OrdinaryImages(
+            [samples.images[row] for row in chosen], [classes[row] for row in chosen], [land_use[row] for row in chosen]
+        )
     return found
 
 
