@@ -99,4 +99,4 @@ def perform(stage: Stage, previous: Path | None, request: Request, console: Cons
     elif stage.name == RECALIBRATED:
         console.print(recalibrate_checkpoint(previous, request.data_root, folder, request.seed))
     else:
-        export_checkpoint(previous, stage.output, None, request.serial)
+        export_checkpoint(previous, stage.output, (), request.serial)
