@@ -98,7 +98,7 @@ def start(payload: Path, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stderr=subprocess.DEVNULL, text=True, env=os.environ | environment)
 
 
-def wait_for(health: Path, condition, seconds: float = 20.0) -> Health:
+def wait_for(health: Path, condition, seconds: float = 60.0) -> Health:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if health.exists() and condition(found := read_health(health)):

@@ -54,6 +54,7 @@ class StreamArguments(TypedDict, total=False):
     gsd: float | None
     fov_deg: float | None
     ground_m: float
+    credentials: str
 
 
 @dataclass(frozen=True, slots=True)

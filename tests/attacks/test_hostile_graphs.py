@@ -283,6 +283,23 @@ def test_golden_answers_that_are_not_possible_are_refused(tiny_copy: Bundle) -> 
             bundle.golden()
 
 
+@pytest.mark.fault(61)
+@pytest.mark.parametrize("bound", [300.0, 1e6, 1e9])
+def test_a_range_far_wider_than_the_golden_answers_is_refused(tiny_copy: Bundle, bound: float) -> None:
+    """The golden test compares shares of the range: of -1e9 to 1e9, any engine gives the right share."""
+
+    def widen(manifest: dict[str, Any]) -> None:
+        level = next(head for head in manifest["spec"]["tasks"] if head["name"] == "level")
+        level.update(low=-bound, high=bound)
+
+    bundle = open_bundle(reseal(tiny_copy, {}, widen), ANY)
+    if bound == 300.0:
+        bundle.golden()
+        return
+    with pytest.raises(BundleError, match=r"'level' differ by .* so that the golden test would pass any engine"):
+        bundle.golden()
+
+
 @pytest.mark.fault(22)
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "utf-8-sig"])
 def test_a_manifest_is_utf_8(tiny_copy: Bundle, encoding: str) -> None:

@@ -1,5 +1,6 @@
 """A typo in the configuration is refused with status 78 before anything else, and never counts against a bundle on trial."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -7,10 +8,16 @@ import pytest
 from typer.testing import CliRunner
 
 from service_fixtures import COMMAND
+from spatialnet_edge.bundle.keys import write_key_pair
 from spatialnet_edge.bundle.slots import TRIAL, Slots
 from spatialnet_edge.cli.app import app
-from spatialnet_edge.core.errors import ConfigRefused
+from spatialnet_edge.core import plugins
+from spatialnet_edge.core.errors import ConfigRefused, NotInstalled, SourceRefused
+from spatialnet_edge.runtime.inputs import open_input
+from spatialnet_edge.runtime.options import StreamOptions
 from spatialnet_edge.service.config import load_service_config
+from spatialnet_edge.sources import gstreamer
+from spatialnet_edge.sources.supervised import ignore_event
 
 WHOLE = """
 root = "/nowhere/root"
@@ -121,6 +128,7 @@ def test_no_error_message_has_a_password(tmp_path: Path, uri: str) -> None:
         ('"null:"', '"log:{folder}/payload.toml/x"'),
         ("{folder}/health.json", "{folder}/payload.toml/health.json"),
         ("smooth_s = 0.2", 'policy = "lastest"'),
+        ("synthetic:frames=", "synthetic:frmes="),
     ],
 )
 def test_a_wrong_configuration_costs_a_trial_no_try(payload: Path, found: str, wrong: str) -> None:
@@ -134,3 +142,92 @@ def test_a_wrong_configuration_costs_a_trial_no_try(payload: Path, found: str, w
         assert done.returncode == 78, done.stderr
     assert slots.state.tries == 0
     assert slots.target(TRIAL) is not None
+
+
+@pytest.mark.fault(48)
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("synthetic:frames=ten", "example: synthetic:frames=300"),
+        ("synthetic:fps=nan", "fps from 0 to 10000"),
+        ("synthetic:seed=-1", "seed=-1"),
+        ("faulty:ok*3,hnag", "no step 'hnag'"),
+        ("faulty:ok*many", r"'ok\*many'"),
+        ("/dev/video0?szie=640x480", "unknown option 'szie'"),
+        ("/dev/video0?size=640", "example: 0"),
+        ("/dev/video0?fps=nan", "must be positive"),
+        ("/dev/video0?format=MJPEG", "at most four letters"),
+        ("rtsp://camera:99999/1", "[Pp]ort"),
+        ("rtsp://:554/1", "no host"),
+        ("scene:/x.tif?tiel=256", "unknown option 'tiel'"),
+        ("scene:/x.tif?scale=nan", "finite number"),
+        ("scene:/x.tif?bands=0", "bands count from 1"),
+        ("scene:?tile=256", "no raster"),
+        ("gst: ", "needs a pipeline"),
+    ],
+)
+def test_a_source_with_a_wrong_option_is_refused_before_it_is_opened(payload: Path, uri: str, says: str) -> None:
+    """By `serve --check` and `run`; that it costs a trial no try is tested above with a running `serve`."""
+    text = payload.read_text().replace("synthetic:frames=100000&size=64x48&fps=50", uri)
+    assert uri in text
+    payload.write_text(text)
+    with pytest.raises(ConfigRefused, match=says):
+        load_service_config(payload)
+    with pytest.raises(SourceRefused, match=says):
+        open_input(uri, StreamOptions(own_process=True), ignore_event)
+    checked = CliRunner().invoke(app, ["serve", "--check", "--config", str(payload)])
+    assert isinstance(checked.exception, ConfigRefused)
+
+
+@pytest.mark.fault(48)
+@pytest.mark.parametrize(
+    ("found", "wrong", "library"),
+    [
+        ("", "", "av"),
+        ("rtsp://pilot:S3cr3tPW@camera/1", "synthetic:frames=9", "cv2"),
+        ('uri = "synthetic:frames=10"', 'uri = "scene:/x.tif"', "rasterio"),
+        ("smooth_s = 0.5", "pose = 'mavlink:udpin:127.0.0.1:14999'", "pymavlink"),
+        ("threads = 2", "backend = 'openvino'", "openvino"),
+    ],
+)
+def test_a_library_that_is_missing_is_seen_by_the_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: str, wrong: str, library: str
+) -> None:
+    """With the library hidden from the finder; without that, the same configuration is accepted where the library is here."""
+    real = plugins.find_spec
+    path = written(tmp_path, WHOLE.replace(found, wrong) if found else WHOLE)
+    monkeypatch.setattr(plugins, "find_spec", lambda name: None if name == library else real(name) or object())
+    with pytest.raises(ConfigRefused, match=f"the library '{library}' is not installed; install it with: pip install"):
+        load_service_config(path)
+    monkeypatch.setattr(plugins, "find_spec", lambda name: object())
+    load_service_config(path)
+
+
+@pytest.mark.fault(48)
+def test_gst_without_gstreamer_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gstreamer, "pygobject_has_gstreamer", lambda: False)
+    monkeypatch.setattr(gstreamer, "opencv_has_gstreamer", lambda: False)
+    with pytest.raises(NotInstalled, match="python3-gi"):
+        open_input("gst:videotestsrc", StreamOptions(), ignore_event)
+
+
+@pytest.mark.fault(48)
+def test_the_check_sees_a_trust_store_that_accepts_nothing(payload: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refusal() -> str:
+        checked = CliRunner().invoke(app, ["serve", "--check", "--config", str(payload)])
+        assert isinstance(checked.exception, ConfigRefused), checked.output
+        return str(checked.exception)
+
+    store = payload.parent / "trust"
+    monkeypatch.setattr("spatialnet_edge.bundle.trust.SYSTEM_STORE", store)
+    text = payload.read_text()
+    payload.write_text(text.replace("allow_unsigned = true", ""))
+    assert "no trusted keys" in refusal()
+    payload.write_text(text.replace("allow_unsigned = true", f'trust = "{store}"'))
+    assert "no public key" in refusal()
+    public, _ = write_key_pair(payload.parent / "keys", "daily")
+    store.mkdir()
+    shutil.copy(public, store)
+    assert CliRunner().invoke(app, ["serve", "--check", "--config", str(payload)]).exit_code == 0
+    store.chmod(0o777)
+    assert "other users may change the trusted keys" in refusal()

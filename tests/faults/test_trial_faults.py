@@ -9,9 +9,11 @@ import pytest
 
 from conftest import tiny_graph
 from service_fixtures import ANY, COMMAND, start, wait_for
+from spatialnet_edge.bundle.keys import write_key_pair
 from spatialnet_edge.bundle.reader import Bundle, open_bundle
 from spatialnet_edge.bundle.slots import CURRENT, MAX_TRIES, PREVIOUS, TRIAL, Slots
 from spatialnet_edge.bundle.writer import file_records, write_bundle
+from spatialnet_edge.core.errors import BundleError
 from spatialnet_edge.service.crash_loop import MAX_STARTS, count_start
 
 
@@ -69,6 +71,7 @@ def test_a_damaged_current_bundle_is_replaced_by_the_previous_one(payload: Path)
 
 def test_a_trial_stopped_on_request_keeps_its_tries(payload: Path) -> None:
     folder = payload.parent
+    payload.write_text(payload.read_text().replace("mark_good_s = 2.5", "mark_good_s = 600"))
     for _ in range(MAX_TRIES + 1):
         service = start(payload)
         found = wait_for(folder / "health.json", lambda found, pid=service.pid: found.pid == pid and found.state == "READY")
@@ -135,3 +138,49 @@ def test_after_a_crash_loop_the_last_good_bundle_runs_in_safe_mode(payload: Path
     assert service.wait(10) == 0
     assert found.serial == (5 if rotten else good.manifest.serial)
     assert (found.events["safe_mode"], found.events.get("bundle_refused", 0)) == (1, int(rotten))
+
+
+@pytest.mark.fault(76)
+@pytest.mark.parametrize("fault", ["damaged list", "writable store"])
+def test_a_fault_of_the_trust_store_is_not_held_against_the_trial(payload: Path, fault: str) -> None:
+    """The trial waits with all its tries while the proved bundle flies; with the store mended, it is tried."""
+    folder, store = payload.parent, payload.parent / "trust"
+    slots, good, files = flown(payload)
+    public, _ = write_key_pair(folder / "keys", "daily")
+    store.mkdir()
+    shutil.copy(public, store)
+    text = payload.read_text().replace("mark_good_s = 2.5", "mark_good_s = 600")
+    payload.write_text(f'trust = "{store}"\n{text}')
+    later = msgspec.structs.replace(good.manifest, serial=5)
+    slots.install(write_bundle(folder / "next.snb", later, files).path, ANY)
+    if fault == "damaged list":
+        (store / "revoked.json").write_bytes(b'{"list":')
+    else:
+        store.chmod(0o777)
+    for _ in range(2):
+        service = start(payload)
+        found = wait_for(folder / "health.json", lambda found, pid=service.pid: found.pid == pid and found.up_s > 1)
+        service.terminate()
+        assert service.wait(10) == 0
+        assert (found.serial, found.on_trial) == (good.manifest.serial, False)
+        assert "a bundle on trial waits: the trust store has a fault" in found.why
+        assert found.events["trial_waits"] == 1
+        assert slots.target(TRIAL) is not None
+        assert slots.state.tries == 0
+    (store / "revoked.json").unlink(missing_ok=True)
+    store.chmod(0o755)
+    service = start(payload)
+    found = wait_for(folder / "health.json", lambda found: found.pid == service.pid and found.state == "READY")
+    service.terminate()
+    assert service.wait(10) == 0
+    assert (found.serial, found.on_trial) == (5, True)
+
+
+@pytest.mark.fault(76)
+def test_a_held_trial_that_is_alone_is_named_with_the_fault_and_keeps_its_tries(tmp_path: Path, tiny_path: Path) -> None:
+    slots = Slots(tmp_path / "root")
+    slots.install(tiny_path, ANY)
+    with pytest.raises(BundleError, match=r"cannot be judged: revoked\.json is damaged; nothing else is installed"):
+        slots.choose(hold="revoked.json is damaged")
+    assert slots.state.tries == 0
+    assert slots.choose() == (slots.root / str(slots.target(TRIAL)), True)

@@ -86,6 +86,7 @@ def test_a_rule_may_use_known(rule: str, known: float, expected: str) -> None:
     assert read_rule(rule, spec).decide(given) == expected
 
 
+@pytest.mark.fault(78)
 @pytest.mark.parametrize(
     ("rule", "says"),
     [
@@ -94,6 +95,8 @@ def test_a_rule_may_use_known(rule: str, known: float, expected: str) -> None:
         ("keep if cover is dark else nothing", "no multiclass head 'cover'; this model has shade"),
         ("keep if p >= 0.5 else nothing", "p needs a head before it"),
         ("keep if shade else nothing", "is not a condition"),
+        ("keep if shade is dark and p >= 0.5. else nothing", "is not a condition"),
+        ("keep if level >= . else nothing", "is not a condition"),
         ("keep if known >= 0.5 else nothing", "has no output 'known'"),
         ("keep if level has red else nothing", "no multilabel head 'level'"),
     ],

@@ -5,11 +5,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -19,6 +21,7 @@ from spatialnet_edge.bundle.reader import open_bundle
 from spatialnet_edge.cli.app import app
 from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.engines.fake import FakeEngine
+from spatialnet_edge.sources.supervised import SupervisedSource
 
 SYNTHETIC = "synthetic:frames=20&size=64x64"
 
@@ -222,12 +225,56 @@ def test_a_benchmark_records_its_environment_and_method(tiny_path: Path, tmp_pat
 def test_a_damaged_picture_is_reported_and_a_run_without_results_fails(tiny_path: Path, image_folder: Path) -> None:
     done = cli("run", tiny_path, f"{image_folder}/")
     assert done.returncode == 0, done.stderr
-    assert "1, the last:" in done.stdout
     assert "broken.jpg" in "".join(done.stdout.replace("│", "").split())
     for file in image_folder.rglob("[0-9].jpg"):
         file.write_bytes(b"damaged")
     words = refused(1, "run", tiny_path, f"{image_folder}/")
     assert "none of its 7 frames was classified: 7 decode_error, the last:" in words
+
+
+@pytest.mark.fault(80)
+def test_each_broken_file_of_a_folder_is_a_line_of_its_own(tiny_path: Path, image_folder: Path) -> None:
+    whole = next(iter(sorted(image_folder.rglob("[0-9].jpg")))).read_bytes()
+    for index in range(25):
+        (image_folder / f"cut{index:02d}.jpg").write_bytes(whole[: 200 + index])
+    done = cli("run", tiny_path, f"{image_folder}/")
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if ".jpg" in line]
+    named = [index for index in range(25) if any(f"cut{index:02d}.jpg" in line for line in lines)]
+    assert named == list(range(20))
+    assert "and 6 more, the last: " in done.stdout
+
+
+@pytest.mark.fault(81)
+def test_ctrl_c_ends_the_wait_for_an_absent_camera_at_once_and_leaves_no_traceback(tiny_path: Path) -> None:
+    """The process group gets the signal, as from a terminal. No thread is waited for: the limit of that wait is a minute here."""
+    program = (
+        "from spatialnet_edge.runtime import capture; capture.Capture.close.__defaults__ = (60.0,); "
+        "from spatialnet_edge.cli.app import main; main()"
+    )
+    command = [sys.executable, "-c", program, "run", str(tiny_path), "faulty:absent"]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    assert run.stdout is not None
+    for line in run.stdout:
+        if "camera_absent" in line:
+            break
+    os.killpg(run.pid, signal.SIGINT)
+    _, words = run.communicate(timeout=50)
+    assert run.returncode == 0, words
+    assert "Traceback" not in words
+
+
+@pytest.mark.fault(81)
+def test_a_capture_process_that_starts_is_not_in_the_group_that_ctrl_c_reaches() -> None:
+    source = SupervisedSource("faulty:slow")
+    reader = threading.Thread(target=lambda: next(iter(source), None), daemon=True)
+    reader.start()
+    until = time.monotonic() + 30
+    while not (children := psutil.Process().children()) and time.monotonic() < until:
+        time.sleep(0.01)
+    assert [os.getpgid(child.pid) == child.pid for child in children] == [True]
+    source.close()
+    reader.join(timeout=20)
 
 
 def test_bench_refuses_an_unreadable_source(tiny_path: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from spatialnet_edge.engines.fake import FakeEngine
 from spatialnet_edge.engines.registry import CheckedEngine
 from spatialnet_edge.runtime.pipeline import Pipeline
 from spatialnet_edge.sources import ffmpeg
+from spatialnet_edge.sources.container_end import segment_end
 from spatialnet_edge.sources.decoded_picture import DecodedPicture
 from spatialnet_edge.sources.registry import open_source
 
@@ -331,3 +332,28 @@ def test_a_recording_without_pictures_is_refused(tmp_path: Path) -> None:
         container.mux(sound.encode())
     with pytest.raises(SourceRefused, match="it has no video stream"):
         open_source(str(tmp_path / "sound.mp4"))
+
+
+@pytest.mark.fault(79)
+@pytest.mark.parametrize(("suffix", "codec"), [("mkv", "mpeg4"), ("webm", "libvpx"), ("avi", "mpeg4"), ("ts", "mpeg4")])
+def test_a_truncated_recording_gives_what_is_there_and_says_so(tmp_path: Path, suffix: str, codec: str) -> None:
+    """Of each container with sizes of its own; a transport stream that ends at a packet is whole."""
+    whole = write_video(tmp_path / f"whole.{suffix}", list(range(0, 2000, 40)), codec)
+    assert len([item for item in read(whole) if isinstance(item, Frame)]) == 50
+    raw = whole.read_bytes()
+    for share in (0.7, 0.9):
+        cut = int(len(raw) * share) // 188 * 188 + 97
+        (tmp_path / f"cut.{suffix}").write_bytes(raw[:cut])
+        items: list[Frame | Skipped] = []
+        with pytest.raises(SourceLost, match=r"stopped after frame [0-9]+.*truncated there"):
+            items.extend(collect(tmp_path / f"cut.{suffix}", items))
+        assert 10 < len([item for item in items if isinstance(item, Frame)]) <= 50
+
+
+def test_the_end_of_a_segment_is_read_from_its_header() -> None:
+    header, void = bytes.fromhex("1a45dfa3 83") + b"abc", bytes.fromhex("ec 40 02") + b"xy"
+    assert segment_end(header + void + bytes.fromhex("18538067 43e8")) == len(header + void) + 6 + 1000
+    for unknown in ("ff", "01ffffffffffffff"):  # as a recorder leaves it that could not seek back
+        assert segment_end(header + bytes.fromhex("18538067" + unknown)) is None
+    for head in (b"", b"\0", b"\x1a", header, bytes.fromhex("18538067"), b"\x1a\x45\xdf\xa3\x08", b"RIFF" + bytes(100)):
+        assert segment_end(head) is None

@@ -35,6 +35,8 @@ ALIASES = {"student": "spatialnet-s", "student-160": "spatialnet-m"}
 SHORT_HASH_DIGITS = 16
 
 PICKLE_MAGIC = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
+LEAST_SPREAD = 1e-4
+"""By which the golden answers of a quantity must differ, as a share of its range. The golden test compares shares of the range."""
 ROUNDING = 1e-3
 """Tolerance for golden outputs outside the valid range."""
 
@@ -117,10 +119,16 @@ class Bundle:
                     f"{self.path}: golden outputs of '{head.name}' have shape {found.shape}; expected {(count, head.width)}"
                 )
             low, high = (head.low, head.high) if isinstance(head, Regression) else (0.0, 1.0)
+            spread = float(found.max() - found.min())
             if not (found.min() >= low - ROUNDING and found.max() <= high + ROUNDING):  # this form also refuses NaN
                 raise BundleError(
                     f"{self.path}: golden outputs of '{head.name}' range from {found.min()} to {found.max()}; "
                     f"expected {low} to {high}"
+                )
+            if isinstance(head, Regression) and spread < LEAST_SPREAD * (high - low):
+                raise BundleError(
+                    f"{self.path}: golden answers of '{head.name}' differ by {spread:g} in a range from {low:g} to {high:g}, so "
+                    f"that the golden test would pass any engine; build the model with a range that fits its answers"
                 )
         return expected
 

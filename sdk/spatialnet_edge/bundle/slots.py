@@ -157,21 +157,26 @@ class Slots:
         except OSError as error:
             raise BundleError(f"{self.root}: cannot be written: {error.strerror}") from error
 
-    def choose(self) -> tuple[Path, bool]:
+    def choose(self, hold: str | None = None) -> tuple[Path, bool]:
         """Choose the bundle to start. It is pinned until this process ends.
 
         The try is counted. A trial without tries left is rolled back. If the try cannot be counted (full disk, or another
         process holds the lock), the trial is
         postponed, unless it is the only bundle.
 
+        Args:
+            hold: why no trial can be judged now; then it waits, and its tries are left as they are. None to try it.
+
         Returns:
             The bundle's own folder, not a link to it, because links can change meanwhile; and whether it is on trial.
 
         Raises:
-            BundleError: no bundle is installed.
+            BundleError: no bundle is installed; or the trial is held and there is no other bundle.
         """
         if not self.root.is_dir():
             raise self._nothing_installed()
+        if hold is not None and self.target(TRIAL) is not None:
+            return self._choose_proved(hold)
         try:
             with locked_folder(self.root, START_S):
                 path, on_trial = self._choose()
@@ -180,6 +185,12 @@ class Slots:
             path, on_trial = self._proved() or (self._trial_alone(), True)
             pin(self.root, path)
         return path, on_trial
+
+    def _choose_proved(self, hold: str) -> tuple[Path, bool]:
+        if (proved := self._proved()) is None:
+            raise BundleError(f"{self.root / TRIAL}: cannot be judged: {hold}; nothing else is installed")
+        pin(self.root, proved[0])
+        return proved
 
     def _choose(self) -> tuple[Path, bool]:
         if (trial := self.target(TRIAL)) is not None:

@@ -79,6 +79,9 @@ def run(
         float | None, typer.Option(help="Horizontal field of view in degrees; with the pose's height in the place of --gsd.")
     ] = None,
     ground: Annotated[float, typer.Option(help="With --fov: height of the ground above the sea in metres.")] = 0.0,
+    credentials: Annotated[
+        str, typer.Option(help="netrc file with users and passwords of network cameras; default: $SPATIALNET_CREDENTIALS.")
+    ] = "",
     pose: Annotated[str, typer.Option(help="Source of positions: mavlink:CONNECTION.")] = "",
     allow_unsigned: Annotated[bool, typer.Option("--allow-unsigned", help="Accept an absent or unknown signature.")] = False,
     no_fallback: Annotated[bool, typer.Option("--no-fallback", help="Fail if the preferred engine cannot run here.")] = False,
@@ -93,6 +96,7 @@ def run(
         only=tuple(only or ()),
         gsd=gsd, fov_deg=fov, ground_m=ground,
         value_range=parse_range(value_range, "--range") if value_range else None,
+        credentials=credentials,
     )  # fmt: skip
     report = print_event(console)
     opened = open_input(source, options, report)

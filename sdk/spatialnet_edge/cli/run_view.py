@@ -27,6 +27,14 @@ def detail_of(ledger: FrameStats, reason: str) -> str:
     return f", the last: {ledger.details[reason]}" if reason in ledger.details else ""
 
 
+def details_of(ledger: FrameStats, reason: str, count: int) -> list[str]:
+    """One line for each frame skipped for a reason, at most `FIRST_DETAILS` lines and one about the rest."""
+    first = list(ledger.first_details(reason))
+    if not first or count <= len(first):
+        return first
+    return [*first, f"and {count - len(first)} more, the last: {ledger.details[reason]}"]
+
+
 class LiveView:
     """Live view: a progress bar and the current predictions on a terminal, otherwise a line from time to time."""
 
@@ -140,7 +148,9 @@ def summary(ledger: FrameStats, view: LiveView, sinks: Mapping[str, Mapping[str,
     table.add_row("frames captured", str(ledger.captured))
     table.add_row("emitted", str(ledger.emitted))
     for reason, count in ledger.skipped.items():
-        table.add_row(f"skipped: {reason}", f"{count}{detail_of(ledger, reason)}")
+        table.add_row(f"skipped: {reason}", str(count))
+        for detail in details_of(ledger, reason, count):
+            table.add_row("", detail)
     if not ledger.skipped:
         table.add_row("skipped", "0")
     if ledger.in_flight:

@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from spatialnet_edge.cli.printer import echo
-from spatialnet_edge.core.errors import Refused, SpatialNetError, UsageError
+from spatialnet_edge.core.errors import ConfigRefused, Refused, SpatialNetError, UsageError
 from spatialnet_edge.core.printable import printable
-from spatialnet_edge.service.config import load_service_config
+from spatialnet_edge.service.config import load_service_config, trust_of
 from spatialnet_edge.service.diagnostics import last_words, unblock_standard_error
 from spatialnet_edge.service.health import read_health, verdict
 from spatialnet_edge.service.service import serve as run_service
@@ -25,6 +25,8 @@ def serve(
     """Run unattended: reconnecting cameras, self-tests, bundles on trial, a health file. SIGTERM drains and ends it."""
     if check:
         settings = load_service_config(config)
+        if problem := trust_of(settings).problem:
+            raise ConfigRefused(f"{config}: trust: {problem}; what is installed flies on, and nothing new is accepted")
         echo(f"{config}: {len(settings.sources)} source(s); the configuration is valid")
         return
     unblock_standard_error()

@@ -11,7 +11,8 @@
     │   ├── SinkRefused            a sink's file or folder cannot be written
     │   ├── Busy                   another process holds the device
     │   ├── DataRefused            labelled images that cannot be used
-    │   ├── MissingExtra           an optional library is not installed
+    │   ├── NotInstalled           a library or program of the system is not installed
+    │   │   └── MissingExtra       an optional Python library is not installed
     │   └── BrokenLibrary          a library is installed but does not load
     └── RunError               1   failed while running; data written so far stay readable
         ├── EngineError            the engine failed, or its outputs are wrong
@@ -81,7 +82,11 @@ class DataRefused(Refused):
     pass
 
 
-class MissingExtra(Refused):
+class NotInstalled(Refused):
+    """A library or program of the system, such as GStreamer, is not installed."""
+
+
+class MissingExtra(NotInstalled):
     """An optional library is not installed.
 
     Args:

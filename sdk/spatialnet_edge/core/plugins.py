@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from typing import Any
 
 from spatialnet_edge.core.errors import BrokenLibrary, MissingExtra, first_line
@@ -48,6 +49,15 @@ class Plugin:
         """
         if self.parser is not None:
             self._import(self.parser)(rest)
+
+    def require(self) -> None:
+        """Look for the optional library without importing it, which may take a second and much memory.
+
+        Raises:
+            MissingExtra: it is not installed.
+        """
+        if self.library and find_spec(self.library) is None:
+            raise MissingExtra(self.library, self.extra)
 
     def _import(self, target: str) -> Any:
         module, attribute = target.split(":")

@@ -21,7 +21,7 @@ Probability: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Temperature: TypeAlias = Annotated[float, msgspec.Meta(gt=0, le=100)]
 MAX_BOUND = 1e9
 """Limit for the bounds of a quantity. The golden test compares quantities as shares of their range, so an infinite range would
-accept anything."""
+accept anything. The reader of a bundle also refuses a range that is far wider than the golden answers."""
 Side: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=8192)]
 
 RESERVED = frozenset(

@@ -6,6 +6,8 @@ from collections import Counter
 from threading import Lock
 from typing import Any
 
+FIRST_DETAILS = 20
+"""So many details of each reason are kept, beside the last one."""
 DRIFT_FRAMES = 300
 """Window of the running share, in frames."""
 
@@ -22,6 +24,7 @@ class FrameStats:
         self._emitted = 0
         self._skipped: Counter[str] = Counter()
         self._details: dict[str, str] = {}
+        self._first_details: dict[str, list[str]] = {}
         self._missed = 0
         self._unlabelled: Counter[str] = Counter()
         self._unlabelled_share = 0.0
@@ -48,6 +51,9 @@ class FrameStats:
             self._skipped[reason] += 1
             if detail:
                 self._details[reason] = detail
+                first = self._first_details.setdefault(reason, [])
+                if len(first) < FIRST_DETAILS and detail not in first:
+                    first.append(detail)
 
     def miss(self, frames: int) -> None:
         """Count gaps in the source's frame numbers; missed frames do not count as captured."""
@@ -91,6 +97,12 @@ class FrameStats:
         """Reason to the detail of the last frame skipped for it, such as the damaged file; for reasons with details."""
         with self._lock:
             return dict(self._details)
+
+    def first_details(self, reason: str) -> tuple[str, ...]:
+        """Up to `FIRST_DETAILS` details of the frames that were skipped for a reason, such as each damaged file and what is wrong
+        with it; in the order in which they came, each once."""
+        with self._lock:
+            return tuple(self._first_details.get(reason, ()))
 
     @property
     def in_flight(self) -> int:

@@ -12,8 +12,9 @@ from spatialnet_edge.core.frames import Frame, Skipped
 from spatialnet_edge.core.redaction import redacted
 from spatialnet_edge.core.spec import BandGroup
 from spatialnet_edge.runtime.options import StreamOptions
+from spatialnet_edge.sources.credentials import with_credentials
 from spatialnet_edge.sources.iterable import IterableSource
-from spatialnet_edge.sources.registry import DEVICES, GivesBands, Source, open_source, parse_uri
+from spatialnet_edge.sources.registry import DEVICES, GivesBands, Source, check_source, open_source, parse_uri
 from spatialnet_edge.sources.supervised import Report, SupervisedSource, Timeouts
 
 SourceLike: TypeAlias = "str | os.PathLike[str] | int | Source | Iterable[Any]"
@@ -28,13 +29,20 @@ def open_input(source: SourceLike, options: StreamOptions, report: Report, name:
         name: display name; None: the URI without its user and password.
 
     Raises:
-        SourceRefused: it does not exist, is empty, or has another format.
-        UsageError: not a source.
+        SourceRefused: it does not exist, is empty, or has another format; of a source in a separate process: an option of its URI
+            is unknown or invalid.
+        NotInstalled: a library that it needs is not installed.
+        UsageError: not a source, or a file of credentials that cannot be read.
     """
     if isinstance(source, str | os.PathLike | int):
         uri = str(source)
         shown = name or redacted(uri)
-        own_process = parse_uri(uri).kind in DEVICES if options.own_process is None else options.own_process
+        kind = parse_uri(uri).kind
+        own_process = kind in DEVICES if options.own_process is None else options.own_process
+        if own_process:
+            check_source(uri)
+        if kind == "stream":
+            uri = with_credentials(uri.strip(), options.credentials)
         if own_process:
             give_up = "unopened" if options.wait is False else "never"
             return SupervisedSource(uri, Timeouts(silence=options.silence_s, give_up=give_up), report, name=shown)

@@ -33,6 +33,8 @@ class StreamOptions:
             scale that the model was taught. None: from `fov_deg` and each frame's pose, or the whole frame where that is unknown.
         fov_deg: horizontal field of view, in degrees, of a camera that looks straight down.
         ground_m: height of the ground, in metres on the scale of the pose's altitude (above the sea).
+        credentials: a netrc file with users and passwords of network cameras; empty: the file that `SPATIALNET_CREDENTIALS` names,
+            if any.
 
     Raises:
         UsageError: an invalid value.
@@ -52,6 +54,7 @@ class StreamOptions:
     gsd: float | None = None
     fov_deg: float | None = None
     ground_m: float = 0.0
+    credentials: str = ""
 
     def __post_init__(self) -> None:
         if self.policy is not None:

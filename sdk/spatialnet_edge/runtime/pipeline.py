@@ -80,6 +80,9 @@ class Pipeline:
         selection: results that do not match are skipped as `not_selected`.
         value_range: of still images of more than 8 bits; None: the model's range.
         tiling: how frames are cut; None to show the model each frame as a whole.
+
+    Attributes:
+        interrupt: called when no more results are wanted, before the capture thread is joined; it ends a read that blocks.
     """
 
     def __init__(
@@ -104,6 +107,7 @@ class Pipeline:
         self.selection = selection
         self._value_range = value_range
         self.tiling = tiling
+        self.interrupt: Callable[[], None] = nothing
         self.policy = parse_policy(policy)
         self.smoothing_s = smoothing_s
         self.workers = workers if engine.reentrant else 1
@@ -177,6 +181,7 @@ class Pipeline:
                     self.ledger.emit(result.reason)
                     yield selected
         finally:
+            self.interrupt()
             capture.close()
             for _ in range(len(queue)):
                 queue.get()

@@ -119,6 +119,8 @@ class Stream:
         monitors = [DriftMonitor(self.name, self.stats, report).watch]
         if device is None:
             monitors.append(StallMonitor(self.name, self.stats, report).watch)
+        else:
+            pipeline.interrupt = device.close
         pipeline.hooks = ticking(pipeline.hooks, monitors)
         self._teardown = Teardown(source, pipeline, sinks)
         self._results = emit(

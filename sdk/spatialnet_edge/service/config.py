@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from spatialnet_edge.bundle.reader import BUILTIN_PREFIX
+from spatialnet_edge.bundle.trust import SYSTEM_STORE, Trust, open_trust
 from spatialnet_edge.core.errors import ConfigRefused, SpatialNetError
 from spatialnet_edge.core.frame_queue import parse_policy
 from spatialnet_edge.core.plugins import known
@@ -19,8 +21,9 @@ from spatialnet_edge.core.redaction import redacted
 from spatialnet_edge.engines.registry import BACKENDS
 from spatialnet_edge.service.metrics import require_prometheus
 from spatialnet_edge.sinks.registry import check_sink, place_of
-from spatialnet_edge.sources.pose import parse_pose
-from spatialnet_edge.sources.registry import camera_node, parse_uri
+from spatialnet_edge.sources.credentials import with_credentials
+from spatialnet_edge.sources.pose import check_pose
+from spatialnet_edge.sources.registry import camera_node, check_source, parse_uri
 
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e7)]
 Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=1e7)]
@@ -167,7 +170,8 @@ SECTIONS: Mapping[str, type[Section]] = {"engine": EngineSection, "health": Heal
 
 
 def load_service_config(path: Path) -> ServiceConfig:
-    """Read and validate a TOML file: syntax, keys, numbers, and every URI with its options. Opens nothing.
+    """Read and validate a TOML file: syntax, keys, numbers, every URI with its options, and whether the optional libraries that it
+    needs are installed. Opens nothing.
 
     Raises:
         ConfigRefused: it cannot be read, is not TOML, or has an unknown key or invalid value, which is named.
@@ -235,10 +239,12 @@ def check(config: ServiceConfig) -> None:
         SpatialNetError: an unknown scheme, backend or option.
     """
     for section in config.sources:
-        parse_uri(section.uri)
+        check_source(section.uri)
+        if parse_uri(section.uri).kind == "stream":
+            with_credentials(section.uri)
         parse_policy(section.policy)
         if section.pose:
-            parse_pose(section.pose)
+            check_pose(section.pose)
         for uri in section.sinks:
             check_sink(uri)
             if CAMERA in uri:
@@ -250,11 +256,32 @@ def check(config: ServiceConfig) -> None:
     backends = known("backends", BACKENDS)
     if config.engine.backend and config.engine.backend not in backends:
         raise ValueError(f"[engine] no backend '{config.engine.backend}'; available: {', '.join(sorted(backends))}")
+    if config.engine.backend:
+        backends[config.engine.backend].require()
     refuse_twice("source", [one_spelling(section.uri) for section in config.sources], "use one section per camera")
     refuse_twice("camera's name", [section.shown for section in config.sources], "give each camera a different name")
     events = os.path.realpath(Path(config.root) / "events")
     places = [place for section in config.sources for uri in section.sinks if (place := place_of(uri))]
     refuse_twice("sink's place", [*places, events], "give each sink a different file, folder or socket")
+
+
+def trust_of(config: ServiceConfig) -> Trust:
+    """Whom this computer trusts, as the configuration says.
+
+    Raises:
+        ConfigRefused: the trust store is empty, or a key in it cannot be read; or there is no key at all, so that no bundle could
+            ever be accepted.
+    """
+    try:
+        trust = open_trust(Path(config.trust) if config.trust else None, config.allow_unsigned)
+    except SpatialNetError as error:
+        raise ConfigRefused(f"trust: {error}") from error
+    if not (trust.keys or trust.allow_unsigned or config.bundle.startswith(BUILTIN_PREFIX)):
+        raise ConfigRefused(
+            f"trust: this computer has no trusted keys, so that every bundle is refused; put a public key into {SYSTEM_STORE} "
+            f"('spatialnet-edge keygen' makes a pair), name the folder under 'trust', or say allow_unsigned = true"
+        )
+    return trust
 
 
 def one_spelling(uri: str) -> str:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spatialnet_edge.api import Model, load
-from spatialnet_edge.bundle.slots import CURRENT, PREVIOUS, Slots
-from spatialnet_edge.bundle.trust import Trust, open_trust
+from spatialnet_edge.bundle.slots import CURRENT, PREVIOUS, TRIAL, Slots
+from spatialnet_edge.bundle.trust import Trust
 from spatialnet_edge.core.errors import BundleError, EngineError, Refused
 from spatialnet_edge.runtime.session import Batching
-from spatialnet_edge.service.config import ServiceConfig
+from spatialnet_edge.service.config import ServiceConfig, trust_of
 from spatialnet_edge.service.events import Events
 
 
@@ -23,12 +23,14 @@ class Started:
         on_trial: whether the bundle is on trial.
         safe: whether this is safe mode after a crash loop: the last good bundle with the portable graph.
         stands_in: whether this is the previous bundle, because the current one is refused.
+        trial_waits: whether a bundle on trial waits, because the trust store has a fault.
     """
 
     model: Model
     on_trial: bool = False
     safe: bool = False
     stands_in: bool = False
+    trial_waits: bool = False
 
 
 def choose_model(config: ServiceConfig, safe: bool, events: Events) -> Started:
@@ -39,7 +41,7 @@ def choose_model(config: ServiceConfig, safe: bool, events: Events) -> Started:
         Refused: the bundle is refused, and there is no other.
         EngineError: the bundle does not run on this computer, and there is no other.
     """
-    trust = open_trust(Path(config.trust) if config.trust else None, config.allow_unsigned)
+    trust = trust_of(config)
     if config.bundle:
         return Started(load_model(config, config.bundle, trust, safe), safe=safe)
     slots = Slots(Path(config.root))
@@ -57,19 +59,23 @@ def choose_model(config: ServiceConfig, safe: bool, events: Events) -> Started:
 
 def installed_model(config: ServiceConfig, slots: Slots, trust: Trust, events: Events) -> Started:
     """Open the installed bundle. A refused trial is rolled back, and the current bundle is used. If the current bundle is
-    refused, for instance after damage on the card, the previous one is used.
+    refused, for instance after damage on the card, the previous one is used. While the trust store has a fault, a trial is neither
+    started nor rolled back.
 
     Raises:
         Refused, EngineError: as `choose_model`.
     """
-    path, on_trial = slots.choose()
+    trial_waits = trust.problem is not None and slots.target(TRIAL) is not None
+    path, on_trial = slots.choose(hold=trust.problem)
+    if trial_waits:
+        events("trial_waits", f"{slots.root / TRIAL}: {trust.problem}; the bundle before flies")
     if stands_in := not on_trial and slots.current_is_gone:
         events("bundle_refused", f"{slots.root / CURRENT}: points nowhere; the previous bundle is used")
     try:
         model = load_model(config, path, trust.at_install() if on_trial else trust, safe=False)
         if on_trial:
             refuse_other_model(model, slots, config.compatible)
-        return Started(model, on_trial, stands_in=stands_in)
+        return Started(model, on_trial, stands_in=stands_in, trial_waits=trial_waits)
     except (Refused, EngineError) as error:
         if on_trial and not slots.only_trial:
             events("trial_refused", f"{error}; the trial is rolled back")
@@ -80,7 +86,8 @@ def installed_model(config: ServiceConfig, slots: Slots, trust: Trust, events: E
             raise
         events("bundle_refused", f"{error}; the previous bundle is used")
         slots.pin(slots.root / before)
-        return Started(load_model(config, slots.root / before, trust, safe=False), stands_in=True)
+        model = load_model(config, slots.root / before, trust, safe=False)
+        return Started(model, stands_in=True, trial_waits=trial_waits)
 
 
 def refuse_other_model(model: Model, slots: Slots, compatible: Collection[str]) -> None:

@@ -174,7 +174,8 @@ class Service:
         slowed = ["hot or low on power"] if self._throttle.slowed else []
         passed = ["the preferred engine was rejected"] if self._started.model.opened.rejected else []
         stands_in = ["the current bundle is refused; the previous one is used"] if self._started.stands_in else []
-        return (*missing(self.cameras, self._config.health.result_s), *slowed, *passed, *stands_in)
+        waits = ["a bundle on trial waits: the trust store has a fault"] if self._started.trial_waits else []
+        return (*missing(self.cameras, self._config.health.result_s), *slowed, *passed, *stands_in, *waits)
 
     def _failures(self) -> list[Exception]:
         return [camera.failure for camera in self.cameras if camera.failure is not None]

@@ -11,6 +11,7 @@ from spatialnet_edge.core.results import Classification, FrameResult, Multilabel
 from spatialnet_edge.sinks.budget import Budget, integer, number, options_of
 from spatialnet_edge.sinks.record_codec import Record, pack, unpack
 from spatialnet_edge.sources.mavlink_pose import load_mavutil
+from spatialnet_edge.sources.mavlink_signing import SIGNATURE_BYTES, SignedLink, read_signing_key
 from spatialnet_edge.sources.pose import CONNECTION
 
 ALLOWED = frozenset({"HEARTBEAT", "NAMED_VALUE_FLOAT", "STATUSTEXT", "TUNNEL"})
@@ -25,14 +26,14 @@ PART = struct.Struct("<HBB")
 PART_LENGTH = TUNNEL_LENGTH - PART.size
 TUNNEL_OVERHEAD = 12 + 5
 """Overhead of a MAVLink 2 packet with TUNNEL in bytes, without a signature."""
-OPTIONS = {"budget": "0", "system": "1", "baud": "57600", "text": "land_use"}
+OPTIONS = {"budget": "0", "system": "1", "baud": "57600", "text": "land_use", "key_file": ""}
 
 
 def parse_mavlink(rest: str) -> tuple[str, dict[str, str]]:
     """Parse the connection and the options.
 
     Raises:
-        UsageError: no connection, or an unknown or out-of-range option.
+        UsageError: no connection, an unknown or out-of-range option, or a key that cannot be read.
     """
     connection, _, query = rest.partition("?")
     if not CONNECTION.match(connection):
@@ -41,6 +42,8 @@ def parse_mavlink(rest: str) -> tuple[str, dict[str, str]]:
     number("mavlink", options, "budget")
     integer("mavlink", options, "system", 1, 255)
     integer("mavlink", options, "baud", 1200, 12_500_000)
+    if options["key_file"]:
+        read_signing_key(options["key_file"])
     return connection, options
 
 
@@ -92,7 +95,8 @@ class MavlinkSink:
 
     Sends a HEARTBEAT as an onboard computer every second. For each result it sends a NAMED_VALUE_FLOAT per head (confidence or
     quantity), the binary record (`record_codec.py`) as TUNNEL parts (`split_record`; `TunnelReader` joins them), and a
-    STATUSTEXT when the label of the head `text` changes. The budget admits all parts of a record or none.
+    STATUSTEXT when the label of the head `text` changes. The budget admits all parts of a record or none. With `key_file=FILE`
+    every message is signed (`mavlink_signing.py`).
 
     Raises:
         MissingExtra: pymavlink is not installed.
@@ -120,6 +124,10 @@ class MavlinkSink:
         except (OSError, ValueError) as error:
             raise SinkError(f"mavlink:{connection}: cannot be opened: {first_line(error)}") from error
 
+        key = read_signing_key(options["key_file"]) if options["key_file"] else None
+        self._signed = SignedLink(self._link, key) if key is not None else None
+        self._overhead = TUNNEL_OVERHEAD + (SIGNATURE_BYTES if key is not None else 0)
+
     @property
     def over_budget(self) -> int:
         return self._budget.refused
@@ -137,7 +145,7 @@ class MavlinkSink:
                 continue  # the frame has no label: send no value
             self.send(mav.MAVLink_named_value_float_message(boot_ms, name[:NAME_LENGTH].encode(), value))
         parts = split_record(pack(result), result.seq)
-        if self._budget.allows(sum(len(part) + TUNNEL_OVERHEAD for part in parts)):
+        if self._budget.allows(sum(len(part) + self._overhead for part in parts)):
             for part in parts:
                 padded = part + bytes(TUNNEL_LENGTH - len(part))
                 self.send(mav.MAVLink_tunnel_message(0, 0, TUNNEL_TYPE, len(part), padded), paid=True)
@@ -171,6 +179,8 @@ class MavlinkSink:
             raise SinkError(
                 f"the message {name} is not on the allow-list ({', '.join(sorted(ALLOWED))}): a payload must not send commands"
             )
+        if self._signed is not None:
+            self._signed.stamp()
         content = message.pack(self._link.mav)
         if paid or self._budget.allows(len(content)) or urgent:
             try:

@@ -18,7 +18,7 @@ from spatialnet_edge.core.results import Classification, FrameResult, Multilabel
 from spatialnet_edge.core.spec import KNOWN, ModelSpec, Multiclass, Multilabel, Regression
 
 RULE = re.compile(r"^\s*keep\s+if\s+(?P<conditions>.+?)\s+else\s+(?P<otherwise>thumbnail|nothing)\s*$")
-NAME, NUMBER = r"[a-z][a-z0-9_]*", r"[0-9.]+"
+NAME, NUMBER = r"[a-z][a-z0-9_]*", r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)"
 CONDITION = re.compile(
     rf"^(?:(?P<always>always)|(?P<unknown>unknown)|p\s*(?:>=|≥)\s*(?P<least>{NUMBER})|(?P<head>{NAME})\s+in\s+\[(?P<labels>[^\]]+)\]|(?P<one>{NAME})\s+is\s+(?P<label>\w+)"
     rf"|(?P<many>{NAME})\s+has\s+(?P<object>\w+)|(?P<quantity>{NAME})\s*(?:>=|≥)\s*(?P<amount>{NUMBER}))$"

@@ -10,9 +10,9 @@ import cv2
 from spatialnet_edge.core.errors import SourceLost, SourceRefused
 from spatialnet_edge.core.frames import Frame, Skipped
 from spatialnet_edge.sources.opencv_frames import Place, read_frames
-from spatialnet_edge.sources.registry import camera_node, options_of, size_of
+from spatialnet_edge.sources.registry import camera_node
+from spatialnet_edge.sources.source_options import CameraMode, parse_camera
 
-DEFAULTS = {"size": "", "fps": "", "format": ""}
 MODE = (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FPS, cv2.CAP_PROP_FOURCC)
 FPS_TOLERANCE = 0.1
 
@@ -32,9 +32,8 @@ class CameraSource:
     def __init__(self, rest: str) -> None:
         self.uri = rest
         self.place: Place | None = None
-        device, _, query = rest.partition("?")
-        options = options_of(rest, query, DEFAULTS)
-        wanted = wanted_mode(rest, options)
+        mode = parse_camera(rest)
+        device, wanted = mode.device, properties_of(mode)
         self._capture = cv2.VideoCapture(int(device)) if device.isdigit() else cv2.VideoCapture(device, cv2.CAP_V4L2)
         if not self._capture.isOpened():
             raise SourceRefused(
@@ -43,19 +42,19 @@ class CameraSource:
             )
         for setting, value in wanted.items():
             self._capture.set(setting, value)
-        self._refuse_another_mode(wanted, query)
+        self._refuse_another_mode(wanted)
         self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         self.fps = self._capture.get(cv2.CAP_PROP_FPS) or None
 
-    def _refuse_another_mode(self, wanted: dict[int, float], query: str) -> None:
+    def _refuse_another_mode(self, wanted: dict[int, float]) -> None:
         """Refuse a mode other than the requested one: a driver silently uses its nearest mode."""
         given = {setting: self._capture.get(setting) for setting in MODE}
         off = [s for s in wanted if abs(given[s] - wanted[s]) > (FPS_TOLERANCE * wanted[s] if s == cv2.CAP_PROP_FPS else 0)]
         if off:
-            width, height, rate, code = given.values()
+            (width, height, rate, code), asked = given.values(), self.uri.partition("?")[2]
             self._capture.release()
             raise SourceRefused(
-                f"camera {self.uri}: has no mode {query}; the nearest is size={width:.0f}x{height:.0f}&fps={rate:g}"
+                f"camera {self.uri}: has no mode {asked}; the nearest is size={width:.0f}x{height:.0f}&fps={rate:g}"
                 f"&format={four_letters(code)}; 'v4l2-ctl --list-formats-ext' lists all"
             )
 
@@ -67,26 +66,16 @@ class CameraSource:
         self._capture.release()
 
 
-def wanted_mode(uri: str, options: dict[str, str]) -> dict[int, float]:
+def properties_of(mode: CameraMode) -> dict[int, float]:
     """OpenCV's properties and their values, in the order that drivers require: the format limits the sizes, the size limits
-    the rates.
-
-    Raises:
-        SourceRefused: an invalid option.
-    """
+    the rates."""
     wanted: dict[int, float] = {}
-    try:
-        if code := options["format"]:
-            wanted[cv2.CAP_PROP_FOURCC] = int.from_bytes(code.encode("ascii").ljust(4)[:4], "little")
-        if options["size"]:
-            width, height = size_of(options["size"])
-            wanted |= {cv2.CAP_PROP_FRAME_WIDTH: width, cv2.CAP_PROP_FRAME_HEIGHT: height}
-        if options["fps"]:
-            wanted[cv2.CAP_PROP_FPS] = float(options["fps"])
-    except ValueError as error:
-        raise SourceRefused(f"{uri}: {error}; example: 0?size=1280x720&fps=30&format=MJPG") from error
-    if any(not 0 < value < 2**32 for value in wanted.values()):
-        raise SourceRefused(f"{uri}: size and fps must be positive")
+    if mode.format:
+        wanted[cv2.CAP_PROP_FOURCC] = int.from_bytes(mode.format.encode("ascii").ljust(4), "little")
+    if mode.size is not None:
+        wanted |= {cv2.CAP_PROP_FRAME_WIDTH: mode.size[0], cv2.CAP_PROP_FRAME_HEIGHT: mode.size[1]}
+    if mode.fps is not None:
+        wanted[cv2.CAP_PROP_FPS] = mode.fps
     return wanted
 
 

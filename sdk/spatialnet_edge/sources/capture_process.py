@@ -19,7 +19,7 @@ from typing import Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialnet_edge.core.errors import MissingExtra, Refused, SpatialNetError, UsageError
+from spatialnet_edge.core.errors import BrokenLibrary, NotInstalled, Refused, SpatialNetError, UsageError
 from spatialnet_edge.core.frames import Frame, Skipped
 from spatialnet_edge.sources.registry import DecodesInPlace, Source, open_source
 from spatialnet_edge.sources.shm_transport import (
@@ -176,14 +176,13 @@ def believable(fps: float | None) -> float | None:
 
 def reason_of(error: SpatialNetError) -> Literal["lost", "refused", "unusable"]:
     """The reason with which an error ends the source; see `Ended`."""
-    if isinstance(error, MissingExtra | UsageError):
+    if isinstance(error, NotInstalled | BrokenLibrary | UsageError):
         return "unusable"
     return "refused" if isinstance(error, Refused) else "lost"
 
 
 def main(descriptor: int, parent: int) -> None:
     die_with_parent(parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runtime handles Ctrl-C and then ends this process
     channel = socket.socket(fileno=descriptor)
     try:
         source = open_source(os.fsdecode(decode_open(channel.recv(MAX_MESSAGE)).uri))

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from spatialnet_edge.core.errors import SourceLost, SourceRefused
 from spatialnet_edge.core.frames import Frame, Skipped
 from spatialnet_edge.sources.opencv_frames import checked_frame
+from spatialnet_edge.sources.source_options import parse_script
 
 STATE_VARIABLE = "FAULTY_STATE"
 INTERVAL_S = 0.01
@@ -42,24 +43,24 @@ class FaultySource:
 
     def __init__(self, rest: str) -> None:
         self.uri = f"faulty:{rest}"
-        scripts = rest.split("|")
+        scripts = parse_script(rest)
         state = Path(os.environ.get(STATE_VARIABLE) or os.devnull)
         lives = int(state.read_text() or 0) if state.is_file() else 0
         if state != Path(os.devnull):
             state.write_text(str(lives + 1))
-        self._steps = scripts[min(lives, len(scripts) - 1)].split(",")
-        if self._steps == ["absent"]:
+        self._steps = scripts[min(lives, len(scripts) - 1)]
+        first, _ = self._steps[0]
+        if first == "absent":
             raise SourceRefused(f"{self.uri}: no such camera")
-        if self._steps[0] == "slow":
+        if first == "slow":
             time.sleep(60)
 
     def __iter__(self) -> Iterator[Frame | Skipped]:
         seq = -1
         image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
         noise = np.random.default_rng(0)
-        for step in self._steps:
-            name, _, times = step.partition("*")
-            for _ in range(int(times or 1)):
+        for name, times in self._steps:
+            for _ in range(times):
                 time.sleep(INTERVAL_S)
                 seq += name != "again"
                 if name in ("ok", "again"):
@@ -86,7 +87,7 @@ class FaultySource:
             case "lost":
                 raise SourceLost(f"{self.uri}: unplugged")
             case _:
-                raise SourceRefused(f"{self.uri}: no step '{name}'")
+                raise SourceRefused(f"{self.uri}: '{name}' must be the first step")
         return image
 
     def close(self) -> None:

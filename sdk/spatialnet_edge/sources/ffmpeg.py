@@ -17,6 +17,7 @@ from av.error import FFmpegError
 from av.video.stream import VideoStream
 
 from spatialnet_edge.core.errors import SourceRefused, first_line
+from spatialnet_edge.sources.container_end import is_cut_off
 
 FORMATS = (
     "3g2,3gp,asf,av1,avi,flv,h264,hevc,ivf,jpeg_pipe,m4a,m4v,matroska,mj2,mjpeg,mov,mp4,mpeg,mpegts,mpjpeg,mpegvideo,mxf,nut,obu,ogg,rm,"
@@ -123,6 +124,10 @@ class Decoder:
         """The container's time at its beginning, in seconds."""
         start: Any = self._container.start_time
         return 0.0 if start is None else start / av.time_base
+
+    def is_cut_off(self, path: Path) -> bool:
+        """Whether the file at `path`, which was opened as this container, is truncated."""
+        return is_cut_off(path, self._container, self.stream)
 
     def pictures(self) -> Iterator[av.VideoFrame | Undecodable]:
         """Every picture in order of presentation, and an `Undecodable` at the position of each failure.

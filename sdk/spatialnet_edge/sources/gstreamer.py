@@ -12,10 +12,14 @@ from typing import Any, final
 
 import numpy as np
 
-from spatialnet_edge.core.errors import SourceLost, SourceRefused
+from spatialnet_edge.core.errors import NotInstalled, SourceLost, SourceRefused
 from spatialnet_edge.core.frames import Frame, Skipped
 
 SINK = "videoconvert ! video/x-raw,format=BGR ! appsink name=frames sync=false max-buffers=2 drop=false"
+NEEDED = (
+    "gst: needs GStreamer: install python3-gi, gir1.2-gst-plugins-base-1.0 and gstreamer1.0-plugins-base from your system and "
+    "make them visible here (a virtual environment made with --system-site-packages)"
+)
 PULL_TIMEOUT_NS = 10_000_000_000
 
 
@@ -29,9 +33,7 @@ class GStreamerSource:
 
     def __init__(self, rest: str) -> None:
         self.uri = f"gst:{rest}"
-        if not rest.strip():
-            raise SourceRefused("gst: needs a pipeline; example: gst:videotestsrc num-buffers=90")
-        description = f"{rest} ! {SINK}"
+        description = f"{parse_pipeline(rest)} ! {SINK}"
         gst = load_gstreamer()
         self._reader: _OpenCvReader | _GstReader
         if gst is not None:
@@ -39,16 +41,40 @@ class GStreamerSource:
         elif opencv_has_gstreamer():
             self._reader = _OpenCvReader(description, self.uri)
         else:
-            raise SourceRefused(
-                "gst: needs GStreamer: install python3-gi and gstreamer1.0-plugins-base from your system, in a "
-                "virtual environment made with --system-site-packages"
-            )
+            raise NotInstalled(NEEDED)
 
     def __iter__(self) -> Iterator[Frame | Skipped]:
         yield from self._reader.frames()
 
     def close(self) -> None:
         self._reader.close()
+
+
+def parse_pipeline(rest: str) -> str:
+    """Check that there is a pipeline, and a GStreamer to run it. Nothing is started.
+
+    Returns:
+        The pipeline.
+
+    Raises:
+        SourceRefused: it is empty.
+        NotInstalled: GStreamer is neither in PyGObject nor in OpenCV.
+    """
+    if not rest.strip():
+        raise SourceRefused("gst: needs a pipeline; example: gst:videotestsrc num-buffers=90")
+    if not (pygobject_has_gstreamer() or opencv_has_gstreamer()):
+        raise NotInstalled(NEEDED)
+    return rest
+
+
+def pygobject_has_gstreamer() -> bool:
+    """Whether PyGObject and the description of GStreamer's interface are installed; GStreamer itself is not initialised."""
+    try:
+        gi: Any = import_module("gi")
+        gi.require_version("Gst", "1.0")
+    except (ImportError, ValueError):
+        return False
+    return True
 
 
 def load_gstreamer() -> Any | None:

@@ -1,8 +1,8 @@
 """Position and attitude from an autopilot's MAVLink stream (common message set, GLOBAL_POSITION_INT 33 and ATTITUDE 30).
 
 It never sends: a payload that classifies does not command a vehicle. It uses positions of one system and component, because a
-link also carries gimbals, ground stations and other vehicles. MAVLink 2's signatures are not checked, so anybody who can write
-to the link can imitate the autopilot.
+link also carries gimbals, ground stations and other vehicles. With a key (`?key_file=FILE`), messages without a right signature
+of MAVLink 2 are refused; without a key, anybody who can write to the link can imitate the autopilot.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any, final
 
 from spatialnet_edge.core.errors import MissingExtra, SourceRefused, first_line
 from spatialnet_edge.core.frames import Pose
+from spatialnet_edge.sources.mavlink_signing import SignedLink, is_refused, read_signing_key
 from spatialnet_edge.sources.pose import Autopilot
 
 WANTED = ("GLOBAL_POSITION_INT", "ATTITUDE")
@@ -33,6 +34,11 @@ LOWEST_M, HIGHEST_M = -1_000.0, 100_000.0
 """Plausible altitudes of a vehicle with an autopilot, in metres above sea level."""
 MOST_STRANGERS = 8
 STRANGER = 'system {0}, component {1} is ignored; if it is the autopilot, set pose = "mavlink:…?system={0}&component={1}"'
+
+UNSIGNED = (
+    "a message without a right signature is ignored, and so are all others like it; if the autopilot sent it, give it the same "
+    "signing key, and see that the clocks of both differ by less than a minute"
+)
 
 
 def load_mavutil() -> Any:
@@ -65,11 +71,12 @@ class MavlinkPose:
         report: called with `pose_ignored`, once per other sender of positions.
 
     Attributes:
-        ignored: number of messages from others, or with impossible values.
+        ignored: number of messages from others, without a right signature, or with impossible values.
 
     Raises:
         MissingExtra: pymavlink is not installed.
         SourceRefused: the connection cannot be opened and `patient` is False.
+        UsageError: the key cannot be read.
     """
 
     def __init__(self, autopilot: Autopilot, patient: bool = False, report: Callable[[str, str], None] | None = None) -> None:
@@ -78,6 +85,9 @@ class MavlinkPose:
         self._autopilot = autopilot
         self._report = report
         self._strangers: set[tuple[int, int]] = set()
+        self._key = read_signing_key(autopilot.key_file) if autopilot.key_file else None
+        self._signed: SignedLink | None = None
+        self._unsigned_told = False
         self._link: Any = None
         try:
             self._link = self._open()
@@ -105,6 +115,7 @@ class MavlinkPose:
     def _open(self) -> Any:
         link = self._mavutil.mavlink_connection(self._autopilot.connection, baud=self._autopilot.baud)
         link.post_message = keep_nothing  # otherwise it keeps the messages and parameters of every sender
+        self._signed = SignedLink(link, self._key) if self._key is not None else None
         return link
 
     def _let_go(self) -> None:
@@ -120,6 +131,8 @@ class MavlinkPose:
                     self._link = self._open()
                 message = self._link.recv_msg()
                 self._forget_senders()
+                if self._signed is not None:
+                    self._signed.after_receive()
                 if message is None:
                     self._link.select(SILENCE_S)
                     continue
@@ -130,7 +143,9 @@ class MavlinkPose:
             except Exception:  # pymavlink's parser raises these for hostile bytes; the link itself works
                 self.ignored += 1
                 continue
-            if message.get_type() in WANTED and self._is_believed(message):
+            if is_refused(message):
+                self._refuse_unsigned()
+            elif message.get_type() in WANTED and self._is_believed(message):
                 self._take(message)
 
     def _forget_senders(self) -> None:
@@ -138,6 +153,12 @@ class MavlinkPose:
         if isinstance(self._link, self._mavutil.mavudp):
             self._link.clients.clear()
             self._link.clients_last_alive.clear()
+
+    def _refuse_unsigned(self) -> None:
+        self.ignored += 1
+        if not self._unsigned_told and self._report is not None:
+            self._unsigned_told = True
+            self._report("pose_ignored", UNSIGNED)
 
     def _is_believed(self, message: Any) -> bool:
         sender = (message.get_srcSystem(), message.get_srcComponent())

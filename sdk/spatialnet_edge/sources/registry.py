@@ -85,16 +85,23 @@ class GivesBands(Protocol):
         ...
 
 
+PARSERS = "spatialnet_edge.sources.source_options"
+"""Reads the options of the sources, and opens nothing."""
+
 SOURCES: dict[str, Plugin] = {
     "video": Plugin("spatialnet_edge.sources.video:VideoSource", "av", "video"),
-    "camera": Plugin("spatialnet_edge.sources.camera:CameraSource", "cv2", "opencv"),
-    "stream": Plugin("spatialnet_edge.sources.video:StreamSource", "av", "video"),
+    "camera": Plugin("spatialnet_edge.sources.camera:CameraSource", "cv2", "opencv", f"{PARSERS}:parse_camera"),
+    "stream": Plugin("spatialnet_edge.sources.video:StreamSource", "av", "video", f"{PARSERS}:parse_stream"),
     "image": Plugin("spatialnet_edge.sources.stills:ImageSource"),
     "folder": Plugin("spatialnet_edge.sources.stills:FolderSource"),
-    "scene": Plugin("spatialnet_edge.sources.scene:SceneSource", "rasterio", "geo"),
-    "gst": Plugin("spatialnet_edge.sources.gstreamer:GStreamerSource"),
-    "faulty": Plugin("spatialnet_edge.sources.faulty:FaultySource"),
-    "synthetic": Plugin("spatialnet_edge.sources.synthetic:SyntheticSource"),
+    "scene": Plugin(
+        "spatialnet_edge.sources.scene:SceneSource", "rasterio", "geo", "spatialnet_edge.sources.scene:parse_scene"
+    ),
+    "gst": Plugin(
+        "spatialnet_edge.sources.gstreamer:GStreamerSource", parser="spatialnet_edge.sources.gstreamer:parse_pipeline"
+    ),
+    "faulty": Plugin("spatialnet_edge.sources.faulty:FaultySource", parser=f"{PARSERS}:parse_script"),
+    "synthetic": Plugin("spatialnet_edge.sources.synthetic:SyntheticSource", parser=f"{PARSERS}:parse_synthetic"),
 }
 
 IMAGE_SUFFIXES = SUFFIXES
@@ -199,6 +206,19 @@ def open_source(uri: str | Path | int) -> Source:
     parsed = parse_uri(str(uri))
     source: Source = known("sources", SOURCES)[parsed.kind].load()(parsed.rest)
     return source
+
+
+def check_source(uri: str) -> None:
+    """Read a URI with all its options, and open nothing: what is there may change, what is written may not.
+
+    Raises:
+        SourceRefused: `open_source` would not take it, whatever is at the other end.
+        MissingExtra: its library is not installed.
+    """
+    parsed = parse_uri(uri)
+    plugin = known("sources", SOURCES)[parsed.kind]
+    plugin.require()
+    plugin.parse(parsed.rest)
 
 
 def options_of(uri: str, query: str, defaults: Mapping[str, str]) -> dict[str, str]:

@@ -8,6 +8,7 @@ names, `bands=4,3,2&scale=4000` selects bands by number.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -143,6 +144,18 @@ def names_there(text: str) -> list[str]:
     return []
 
 
+def parse_scene(rest: str) -> Tiling:
+    """Check the URI of a scene without opening anything.
+
+    Raises:
+        SourceRefused: no raster, an unknown option, or an invalid value.
+    """
+    names, query = split_scene(rest)
+    if not all(names):
+        raise SourceRefused(f"scene:{shown(rest)}: no raster; example: scene:S2.tif?tile=256&bands=4,3,2")
+    return tiling_of(f"scene:{shown(rest)}", query)
+
+
 def tiling_of(uri: str, query: str) -> Tiling:
     """Parse the options of a scene's URI.
 
@@ -155,6 +168,8 @@ def tiling_of(uri: str, query: str) -> Tiling:
         tiling = Tiling(int(options["tile"]), int(options["overlap"]), bands, float(options["scale"]))
     except ValueError as error:
         raise SourceRefused(f"{uri}: {error}; example: scene:S2.tif?tile=256&bands=4,3,2") from error
-    if not (8 <= tiling.tile <= LARGEST_TILE and 0 <= tiling.overlap < tiling.tile and tiling.scale >= 0):
-        raise SourceRefused(f"{uri}: tile must be from 8 to {LARGEST_TILE}, overlap less than tile, scale not negative")
+    if not (8 <= tiling.tile <= LARGEST_TILE and 0 <= tiling.overlap < tiling.tile):
+        raise SourceRefused(f"{uri}: tile must be from 8 to {LARGEST_TILE}, overlap less than tile")
+    if not (0 <= tiling.scale < math.inf and min(bands, default=1) > 0):
+        raise SourceRefused(f"{uri}: bands count from 1, and scale must be a finite number that is not negative")
     return tiling

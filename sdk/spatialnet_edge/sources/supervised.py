@@ -167,8 +167,9 @@ class SupervisedSource:
             if self._closed.is_set():
                 return None
             self._process = subprocess.Popen(  # standard output is for results; output of drivers must not mix with them
-                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-            )
+                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                start_new_session=True,  # the runtime handles Ctrl-C and then ends this process
+            )  # fmt: skip
         theirs.close()
         with suppress(OSError):  # it may have ended already; that is detected below
             ours.send(encode(OpenMessage(os.fsencode(self._address))))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, final
 
 import av
 from av.error import FFmpegError
-from av.video.stream import VideoStream
 
 from spatialnet_edge.core.errors import SourceLost, SourceRefused
 from spatialnet_edge.core.frames import Frame, Skipped
@@ -62,10 +60,10 @@ class VideoSource:
             return
         if not decoded:
             raise SourceRefused(f"{self.uri}: no frame could be decoded; the file may be truncated or damaged")
-        if is_cut_off(self._path, self._decoder.stream):
+        if self._decoder.is_cut_off(self._path):
+            of = f" of {self.length}" if self.length else ""
             raise SourceLost(
-                f"{self.uri}: stopped after frame {seq} of {self.length}; the file is truncated there; the results up "
-                "to that frame are kept"
+                f"{self.uri}: stopped after frame {seq}{of}; the file is truncated there; the results up to that frame are kept"
             )
 
     def _frame(self, item: av.VideoFrame | Undecodable, seq: int, clock: MediaClock) -> Frame | Skipped:
@@ -99,13 +97,6 @@ class MediaClock:
 def seconds_of(picture: Any) -> float | None:
     """According to PyAV's type stub, every picture has a time."""
     return picture.time
-
-
-def is_cut_off(path: Path, stream: VideoStream) -> bool:
-    """Whether the container's index refers to a packet beyond the end of the file. Durations are only estimates; this is
-    exact."""
-    last = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
-    return last > path.stat().st_size
 
 
 @final
