@@ -1,9 +1,7 @@
 """Random image degradation by optics, weather, sensor and transmission, with the same distribution for every data set.
 
 If only some data sets were degraded, a network could recognise a set by its sharpness. The ranges are those of cameras in
-flight: sampling
-up to four times coarser, JPEG quality 30 to 95 (sometimes twice), noise up to 15 grey levels (in one of four pictures up to
-50), haze up to 60 %.
+flight: sampling up to four times coarser, JPEG quality 30 to 95 (sometimes twice), noise up to 60 grey levels, haze up to 75 %.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ Step = Callable[[Image, Generator], Image]
 def degrade(image: Image, rng: Generator) -> Image:
     """Apply one to four degradations in the order of an imaging chain: uint8 `[H, W, 3]` to the same shape."""
     count = rng.choice([1, 2, 3, 4], p=[0.45, 0.3, 0.15, 0.1])
-    chosen = rng.choice(len(STEPS), count, replace=False)
+    chosen = rng.choice(len(STEPS), count, replace=False, p=SHARES)
     for index in sorted(chosen):
         image = STEPS[index](image, rng)
     return np.ascontiguousarray(image)
@@ -57,15 +55,27 @@ def contrast(image: Image, rng: Generator) -> Image:
     return to_levels(mean + (image - mean) * np.exp(rng.uniform(np.log(0.15), np.log(1.4))))
 
 
+def mist(height: int, width: int, rng: Generator) -> NDArray[np.float32]:
+    """Texture of clouds and fog, 0 to 1, float32 `[H, W]`: random grids of 2 to 64 cells per side; finer ones weigh less."""
+    decay = rng.uniform(1.3, 2.5)
+    texture = np.zeros((height, width), np.float32)
+    for octave in range(1, 7):
+        grid = rng.uniform(0, decay**-octave, (2**octave,) * 2).astype(np.float32)
+        texture += cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR)
+    texture -= texture.min()
+    return texture / max(1e-6, float(texture.max()))
+
+
 def haze(image: Image, rng: Generator) -> Image:
-    """Haze of up to 60 %, white to bluish, in most pictures of varying density."""
+    """Haze of 10 to 75 %, white to bluish. Its density or its brightness varies over the picture."""
     height, width = image.shape[:2]
-    veil = np.array([1.0, 1.0, 1.0]) * rng.uniform(190, 245) + np.array([-10, 0, 8]) * rng.uniform(0, 1)
-    share = np.full((height, width), rng.uniform(0.1, 0.6), np.float32)
-    if rng.random() < 0.6:
-        coarse = rng.uniform(0.3, 1.6, (int(rng.integers(2, 6)),) * 2).astype(np.float32)
-        share = np.clip(share * cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), 0, 0.75)
-    return to_levels(image * (1 - share[..., None]) + veil[: image.shape[2]] * share[..., None])
+    light = np.array([1.0, 1.0, 1.0]) * rng.uniform(190, 250) + np.array([-10, 0, 8]) * rng.uniform(0, 1)
+    thickness, unevenness = rng.uniform(0.1, 0.75), rng.uniform(0, 1)
+    texture = mist(height, width, rng)[..., None]
+    if rng.random() < 0.5:
+        share = np.clip(thickness * (1 - unevenness + 2 * unevenness * texture), 0, 0.85)
+        return to_levels(image * (1 - share) + light * share)
+    return to_levels(image * (1 - thickness) + light * (1 - unevenness + unevenness * texture) * thickness)
 
 
 def blur(image: Image, rng: Generator) -> Image:
@@ -90,10 +100,14 @@ def resample(image: Image, rng: Generator) -> Image:
 
 
 def noise(image: Image, rng: Generator) -> Image:
-    """Gaussian noise of up to 15 grey levels, sometimes 50, per band or equal in all bands."""
+    """Gaussian noise of up to 15 grey levels, in four of ten pictures up to 60, per band or equal in all bands.
+
+    In one of three pictures the noise grows with the square root of the brightness, like photon noise.
+    """
     shape = image.shape if rng.random() < 0.7 else (*image.shape[:2], 1)
-    deviation = rng.uniform(1, 15) if rng.random() < 0.75 else rng.uniform(15, 50)
-    return to_levels(image + rng.standard_normal(shape, np.float32) * np.float32(deviation))
+    deviation = rng.uniform(1, 15) if rng.random() < 0.6 else rng.uniform(15, 60)
+    amplitude = np.sqrt(image / np.float32(128)) if rng.random() < 1 / 3 else np.float32(1)
+    return to_levels(image + rng.standard_normal(shape, np.float32) * np.float32(deviation) * amplitude)
 
 
 def jpeg(image: Image, rng: Generator) -> Image:
@@ -105,3 +119,5 @@ def jpeg(image: Image, rng: Generator) -> Image:
 
 
 STEPS: tuple[Step, ...] = (colour_cast, grey, darken, haze, contrast, blur, resample, noise, jpeg)
+SHARES = (0.07, 0.07, 0.1, 0.16, 0.13, 0.14, 0.1, 0.14, 0.09)
+"""Probability of each step: higher for the degradations that cost a network more accuracy."""
