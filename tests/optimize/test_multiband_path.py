@@ -5,6 +5,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from msgspec.structs import replace
@@ -123,6 +124,30 @@ def test_measured_sets_are_evaluated_and_described(trained: Trained, tmp_path: P
     text = (tmp_path / "card.md").read_text(encoding="utf-8")
     assert "| flood | `flood` |" in text
     assert "- `sar`: vv -30 to 5 dB, vh -35 to 0 dB" in text
+
+
+def test_chips_that_name_their_bands_are_evaluated(trained: Trained, tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    place = rasterio.transform.from_origin(500_000, 5_200_000, 10, 10)
+    shape = {
+        "driver": "GTiff",
+        "width": 24,
+        "height": 24,
+        "count": 5,
+        "dtype": "int16",
+        "crs": "EPSG:32633",
+        "transform": place,
+    }
+    for kind, level in (("Burned", 800), ("Unburned", 2500)):
+        (tmp_path / "chips" / kind).mkdir(parents=True)
+        for index in range(4):
+            with rasterio.open(tmp_path / "chips" / kind / f"{index}.tif", "w", **shape) as raster:
+                raster.write(np.full((5, 24, 24), level + index, np.int16))
+                raster.descriptions = ("B02", "B03", "B04", "B08", "B12")
+    command("evaluate", trained.bundle, tmp_path / "chips", "--json", tmp_path / "e.json")
+    found = json.loads((tmp_path / "e.json").read_text(encoding="utf-8"))
+    assert [(each["head"], each["images"]) for each in found["heads"]] == [("burned", 8)]
+    assert not found["broken"]
 
 
 def test_what_each_modality_is_worth_resumes(trained: Trained, tmp_path: Path) -> None:
