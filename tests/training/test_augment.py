@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from spatialnet_training.data.augmentation import (
     Mix,
     cutmix,
+    drop_bands,
     drop_groups,
     erase,
     mixup,
@@ -16,8 +17,10 @@ from spatialnet_training.data.augmentation import (
     oriented,
     random_view,
     recolour,
+    standardise,
     warp,
 )
+from spatialnet_training.data.bands import groups_named
 from spatialnet_training.data.dataloader import OnHost, alike_in_pairs
 from spatialnet_training.data.device_cache import Resident
 
@@ -136,3 +139,16 @@ def test_views_made_on_the_device_are_those_made_by_opencv(size: int) -> None:
     difference = (made - expected).abs()
     assert difference.mean() < 1
     assert difference.max() < 10  # OpenCV's interpolation has a resolution of 1/32 pixel
+
+
+def test_single_bands_of_measured_groups_are_dropped_and_one_is_kept() -> None:
+    groups = groups_named(("rgb", "swir", "sar", "nir"))
+    levels = torch.full((200, 8, 4, 4), 200.0)
+    x = drop_bands(standardise(levels), groups, [np.random.default_rng(seed) for seed in range(200)], 0.5)
+    zero, kept = standardise(torch.zeros(1, 8, 4, 4))[0, :, 0, 0], standardise(levels)[0, :, 0, 0]
+    dropped = x[:, :, 0, 0] == zero
+    assert ((x[:, :, 3, 3] == kept) != dropped).all()
+    assert not dropped[:, [0, 1, 2, 7]].any()  # colours, and groups of one band
+    assert not (dropped[:, 3] & dropped[:, 4]).any()
+    assert not (dropped[:, 5] & dropped[:, 6]).any()
+    assert 0.15 < dropped[:, 3:7].float().mean() < 0.35  # half of the half that may be dropped

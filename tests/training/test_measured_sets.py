@@ -50,7 +50,12 @@ def test_a_scene_is_held_out_whole(sources: dict[str, Path]) -> None:
 
 def test_one_network_learns_from_sets_that_share_no_band(sources: dict[str, Path], tmp_path: Path) -> None:
     config = replace(
-        TINY_RUN, groups=GROUPS, group_dropout=0.2, data={name: str(path) for name, path in sources.items()}, mixup_share=0.5
+        TINY_RUN,
+        groups=GROUPS,
+        group_dropout=0.2,
+        band_dropout=0.2,
+        data={name: str(path) for name, path in sources.items()},
+        mixup_share=0.5,
     )
     network, spec, _ = load_network(train(config, load_published(sources, 64, groups_named(GROUPS)), tmp_path / "run", "test"))
     assert [head.name for head in spec.heads] == ["burned", "flood"]

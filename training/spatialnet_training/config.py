@@ -109,6 +109,7 @@ class TrainConfig(Section, frozen=True):
             network that starts from it.
         groups: band groups of the input, as `bands.GROUPS` names them.
         group_dropout: probability with which training drops each group (except one), so that the network works without it.
+        band_dropout: the same for each band of a measured group of several bands (except one), such as one polarisation of radar.
         adapt: trainable layers: `full`; `frozen`: pooling and heads; `probe`: only the heads, on the mean of the tokens.
         layer_decay: ratio of each layer's learning rate to that of the next layer (Clark et al. 2020, arXiv 2003.10555).
         stored_side: longest side of the images in memory, in pixels; larger if a stage or a teacher needs it. Crops of images
@@ -146,6 +147,7 @@ class TrainConfig(Section, frozen=True):
     weights_terms: str = ""
     groups: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)] = ("rgb",)
     group_dropout: Share = 0.0
+    band_dropout: Share = 0.0
     adapt: Literal["full", "frozen", "probe"] = "full"
     layer_decay: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
     seed: Annotated[int, msgspec.Meta(ge=0)] = 0

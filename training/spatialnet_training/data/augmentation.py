@@ -18,7 +18,7 @@ from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spatialnet_edge.core.spec import IMAGENET_MEAN, IMAGENET_STD
+from spatialnet_edge.core.spec import IMAGENET_MEAN, IMAGENET_STD, BandGroup
 
 Flips = Literal["all", "horizontal", "none"]
 """Symmetries of the images: all eight of the square, mirrored left to right, or none."""
@@ -141,6 +141,28 @@ def cutmix(x: Tensor, rng: Generator) -> tuple[Tensor, Mix]:
     area = (slice(None), slice(None), slice(top, top + side), slice(left, left + side))
     mixed[area] = Mix.partner(x)[area]
     return mixed, Mix(1 - side * side / (size * size))
+
+
+def drop_bands(x: Tensor, groups: Sequence[BandGroup], rngs: Sequence[Generator], probability: float) -> Tensor:
+    """Drop single bands of measured groups at random, as if a channel of the sensor had failed. A group keeps at least one band.
+
+    Args:
+        x: standardised `[N, bands, H, W]`.
+        probability: of dropping each band of a group with ranges and several bands.
+    """
+    mean, std = band_statistics(x.shape[1])
+    missing = (-mean / std).to(x.device, x.dtype)  # level 0
+    x = x.clone()
+    starts = np.cumsum([0, *(len(group.bands) for group in groups)])
+    for row, rng in enumerate(rngs):
+        for group, start in zip(groups, starts[:-1], strict=True):
+            if len(group.ranges) < 2:
+                continue
+            dropped = rng.random(len(group.bands)) < probability
+            dropped[rng.integers(len(group.bands))] = False
+            for band in start + np.flatnonzero(dropped):
+                x[row, int(band)] = missing[int(band)]
+    return x
 
 
 def drop_groups(present: NDArray[np.float32], rngs: Sequence[Generator], probability: float) -> Tensor:

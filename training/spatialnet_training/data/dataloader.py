@@ -17,6 +17,7 @@ from spatialnet_training.config import TrainConfig, TrainingStage
 from spatialnet_training.data.augmentation import (
     Mix,
     cutmix,
+    drop_bands,
     drop_groups,
     erase,
     mixup,
@@ -186,7 +187,10 @@ class Loader:
             """The images at one size, how they were mixed, and their groups; the same random draws at every size."""
             rngs = [default_rng([config.seed, epoch, index, 1]) for index in indices]
             x, mix = self._mixed(self._augmented(rows, size, rngs, stage.augmentation, degradation), deepcopy(shared), stage)
-            return x.contiguous(memory_format=torch.channels_last), mix, self._present(rows, rngs)
+            present = self._present(rows, rngs)
+            if config.band_dropout:
+                x = drop_bands(x, groups_named(config.groups), rngs, config.band_dropout)
+            return x.contiguous(memory_format=torch.channels_last), mix, present
 
         spoilt = [default_rng([config.seed, epoch, index, 2]) for index in indices] if config.degraded_share else ()
         x, mix, present = seen(stage.size, spoilt)

@@ -48,19 +48,6 @@ class WithFeatures(nn.Module):
         return pooled, self.network.answer(pooled)
 
 
-class WithPresence(nn.Module):
-    """A network from which some groups of bands are withheld, whatever the images have."""
-
-    def __init__(self, network: SpatialNet, present: Sequence[bool]) -> None:
-        super().__init__()
-        self.network = network
-        self.present = torch.tensor(present, dtype=torch.float32)
-
-    def forward(self, x: Tensor, present: Tensor | None = None) -> dict[str, Tensor]:
-        allowed = self.present.to(x.device).expand(len(x), -1)
-        return self.network(x, allowed if present is None else allowed * present)
-
-
 def make_fabric(precision: str) -> Fabric:
     """The devices of this machine, or this process's share when `torchrun` started it."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
