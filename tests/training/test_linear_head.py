@@ -23,7 +23,16 @@ from spatialnet_training.data.datasets import TrainingData
 from spatialnet_training.data.samples import Samples
 from spatialnet_training.loop.best_epoch import BestEpoch, Candidate
 from spatialnet_training.loop.experiment_trackers import open_trackers
-from spatialnet_training.loop.linear_head import FOLDS, LinearFit, fit_linear_heads, folds_of, solve
+from spatialnet_training.loop.linear_head import (
+    FOLDS,
+    LinearFit,
+    extract,
+    fit_linear_heads,
+    folds_of,
+    solve,
+    strongest_within_error,
+    views_of,
+)
 from spatialnet_training.loop.selection import Selection, should_fine_tune, training_images_seem_known
 from spatialnet_training.loop.trainer import Trainer, predict
 from spatialnet_training.loop.training_run import Watcher, train
@@ -102,6 +111,32 @@ def test_a_linear_head_replaces_the_networks_own_and_leaves_the_backbone(data: T
     answers = predict(network, data.holdout, 32)["land_use"].argmax(1).numpy()
     assert (answers == data.holdout.targets["land_use"]).mean() >= 0.9  # even random features separate water and forest
     assert fit.accuracies["land_use"] > 0.9
+
+
+def test_the_strongest_regularisation_within_one_standard_error_is_chosen() -> None:
+    target = torch.tensor([0, 1] * 8)
+    right = torch.tensor([[4.0, 0.0], [0.0, 4.0]] * 8, dtype=torch.float64)
+    spread = right * torch.linspace(0.2, 1.8, 16, dtype=torch.float64)[:, None]  # some are less sure: the error is not zero
+    assert strongest_within_error([0 * spread, 0.95 * spread, spread], target) == 1
+    assert strongest_within_error([0 * spread, 0.3 * spread, spread], target) == 2
+    assert strongest_within_error([spread, spread, spread], target) == 0
+
+
+def test_features_are_also_seen_larger_where_the_backbone_takes_any_size(data: TrainingData) -> None:
+    torch.manual_seed(0)
+    network, spec = SpatialNet("student-1m", {"land_use": 2}, 32), InputSpec(height=32, width=32, groups=(RGB,))
+    some = data.train.subset(range(6))
+    views = views_of(network, some, spec)
+    assert [view.height for view in views] == [32, 48]
+    features = extract(network, some, views, (0, 5), torch.zeros(1, 128))
+    assert features.values.shape == (4, 6, 1, 128)
+    upright = extract(network, some, [spec], (0,), torch.zeros(1, 128))
+    torch.testing.assert_close(features.values[0], upright.values[0])
+    assert not torch.allclose(features.values[2], features.values[0])
+    network.backbone.any_size = False
+    assert views_of(network, some, spec) == [spec]
+    fixed = SpatialNet("timm:vit_tiny_patch16_224", {"land_use": 2}, 32)
+    assert views_of(fixed, some, spec) == [spec]
 
 
 def test_fine_tuning_is_left_out_where_the_held_out_loss_leaves_no_room() -> None:

@@ -67,20 +67,12 @@ class StoredImages:
 
 
 def encoded(values: NDArray[np.generic]) -> bytes:
-    """Pixel values `[H, W, bands]` as a PNG where they are levels of one or three bands, else as a TIFF of the same values."""
-    levels = values.dtype == np.uint8 or (
-        bool(np.isfinite(values).all())  # type: ignore[arg-type]
-        and bool((values == np.rint(values)).all())  # type: ignore[arg-type]
-        and float(values.min()) >= 0
-        and 1 < float(values.max()) <= 255  # zeros and ones alone are rather fractions
-    )
-    if levels and values.shape[2] in (1, 3):
+    """Pixel values `[H, W, bands]` as a file: a PNG for uint8 of one or three bands, otherwise a TIFF of the same values."""
+    if values.dtype == np.uint8 and values.shape[2] in (1, 3):
         return encode_png(np.ascontiguousarray(values.astype(np.uint8)))
     import tifffile
 
-    kept = values.astype(np.uint8) if levels else values.astype(np.float32) if values.dtype == np.float64 else values
-    if kept.dtype in (np.int64, np.int32):
-        kept = kept.astype(np.uint16) if kept.min() >= 0 and kept.max() <= 0xFFFF else kept.astype(np.float32)
+    kept = values.astype(np.float32) if values.dtype in (np.float64, np.int32, np.int64) else values
     target = io.BytesIO()
     planes = kept[..., 0] if kept.shape[2] == 1 else kept
     tifffile.imwrite(target, planes, photometric="rgb" if kept.shape[2] == 3 else "minisblack", planarconfig="contig")

@@ -19,8 +19,12 @@ from spatialnet_training.data.dataset_options import DatasetOptions
 from spatialnet_training.data.image_store import FetchedImages, Row, StoredImages, encoded
 from spatialnet_training.data.splits import TEST, TRAIN, VAL
 from spatialnet_training.data.tables import PATH, SPLIT
+from spatialnet_training.networks.timm_backbone import import_timm
 
 SCHEME = "torchgeo:"
+
+LOOKED_AT = 16
+"""So many images tell whether a data set has 8 bits."""
 
 
 def is_torchgeo(path: Path) -> bool:
@@ -55,10 +59,13 @@ def open_torchgeo(path: Path, options: DatasetOptions) -> StoredImages:
             raise DataRefused(f"{path}: torchgeo cannot open it: {first_line(error)}") from error
     rows = [row for split, part in parts.items() for row in rows_of(path, split, part)]
 
+    levels = has_levels(next(iter(parts.values())))
+
     def fetch(names: Sequence[str]) -> Iterator[bytes]:
         for each in names:
             split, _, index = each.rpartition("/")
-            yield encoded(pixels_of(parts["" if split == "all" else split][int(index)]["image"]))
+            pixels = pixels_of(parts["" if split == "all" else split][int(index)]["image"])
+            yield encoded(np.rint(pixels).clip(0, 255).astype(np.uint8) if levels else pixels)
 
     return StoredImages(FetchedImages(path, fetch), rows, name)
 
@@ -70,6 +77,7 @@ def dataset_class(path: Path, name: str) -> Any:
         MissingExtra: torchgeo is not installed.
         UsageError: it has no such data set.
     """
+    import_timm()  # torchgeo imports torchvision, which a CPU-only torch needs help with
     try:
         import torchgeo.datasets as torchgeo  # pyright: ignore[reportMissingImports]
     except ModuleNotFoundError as error:
@@ -124,6 +132,12 @@ def labels_of(path: Path, part: Any) -> Iterator[Any]:
         yield sample["label"]
 
 
-def pixels_of(image: Any) -> NDArray[np.generic]:
+def has_levels(part: Any) -> bool:
+    """Whether the images have levels of 0 to 255, by the first of them: torchgeo gives floats, whatever was in the files."""
+    first = [pixels_of(part[index]["image"]) for index in range(min(len(part), LOOKED_AT))]
+    return all(float(each.min()) >= 0 for each in first) and 1 < max(float(each.max()) for each in first) <= 255
+
+
+def pixels_of(image: Any) -> NDArray[Any]:
     """torchgeo's image, a tensor `[bands, H, W]`, as an array `[H, W, bands]`."""
     return np.ascontiguousarray(np.asarray(image).transpose(1, 2, 0))

@@ -26,7 +26,7 @@ from spatialnet_training.data.samples import Samples
 from spatialnet_training.distillation.teachers import Teacher, as_teacher, taken_bands
 from spatialnet_training.loop.best_epoch import BEST, LINEAR_HEAD, BestEpoch, Candidate, held_out_loss
 from spatialnet_training.loop.licensing import licence
-from spatialnet_training.loop.linear_head import LinearFit, fit_linear_heads
+from spatialnet_training.loop.linear_head import LinearFit, fit_linear_heads, larger_size
 from spatialnet_training.loop.run_card import Outcome, write_card
 from spatialnet_training.loop.run_fingerprint import fingerprint, require_same, write_identity
 from spatialnet_training.loop.selection import Selection, selection_of, should_fine_tune, training_images_seem_known
@@ -53,7 +53,8 @@ def stored_side(config: TrainConfig) -> int:
         Refused: a teacher cannot be read.
     """
     seen = [each.size or load_spec(located(each.checkpoint)).input.height for each in other_teachers(config)]
-    return max(config.stored_side, *(stage.size for stage in config.stages), *seen)
+    larger = [larger_size(config.size)] if config.linear_head else []
+    return max(config.stored_side, *(stage.size for stage in config.stages), *larger, *seen)
 
 
 def other_teachers(config: TrainConfig) -> list[TaughtBy]:

@@ -46,10 +46,12 @@ class Backbone(Protocol):
     Attributes:
         width: features per token.
         head_queries: whether each head may pool the tokens with its own query.
+        any_size: whether it takes images of other sizes than the one that it was made for.
     """
 
     width: int
     head_queries: bool
+    any_size: bool
 
     def __call__(self, x: Tensor, present: Tensor | None = None) -> Tensor:
         """`x`: float `[N, bands, H, W]`; `present`: `[N, groups]` of 0 and 1. Returns `[N, tokens, width]`."""
@@ -122,6 +124,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.width = shape.width
         self.head_queries = shape.head_queries
+        self.any_size = True  # positions are interpolated
         if stem is not None:
             self.embedding, self.stem = stem, nn.Sequential()
         elif shape.stem:

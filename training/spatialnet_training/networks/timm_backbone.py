@@ -75,6 +75,7 @@ class TimmBackbone(nn.Module):
                 self.network = pretrained(timm, name, size, options)
         except RuntimeError as error:
             raise UsageError(f"timm has no network '{name}' ({first_line(error)}); see timm.list_models()") from error
+        self.any_size = not getattr(getattr(self.network, "patch_embed", None), "strict_img_size", False)
         self.width: int = self.network.num_features
         if trunk:
             self.network.prune_intermediate_layers(1, prune_norm=True)
