@@ -104,14 +104,12 @@ def measure(networks: Mapping[Path, Loaded], sizes: Sequence[int], samples: Samp
 
 
 def images_to_judge(networks: Mapping[Path, Loaded], own: Path | None, root: Path | None) -> tuple[Samples, list[str]]:
-    """Held-out training images, and the heads that they judge.
+    """Held-out training images, and the heads that they judge; of a user's own data, or of the published ones below `root`.
 
     Raises:
-        UsageError: both or neither of `own` and `root`, or a network whose classes are others.
+        UsageError: a network whose classes are others.
         DataRefused: the images cannot be used.
     """
-    if (own is None) == (root is None):
-        raise UsageError(OWN_OR_PUBLISHED)
     if own is None:
         assert root is not None
         names = judged(networks)
@@ -180,6 +178,8 @@ def front(
         raise UsageError(f"--sizes {sizes}: give integers separated by commas, such as 64,96,128") from error
     if odd := [side for side in sides if side < 16 or side % 16]:
         raise UsageError(f"--sizes {sizes}: {odd[0]} is not a multiple of 16")
+    if (data is None) == (data_root is None):
+        raise UsageError(OWN_OR_PUBLISHED)
     networks = {checkpoint: load_network(checkpoint) for checkpoint in checkpoints}
     samples, heads = images_to_judge(networks, data, data_root)
     with printer(stderr=True).status(f"{len(checkpoints)} networks at {len(sides)} sizes, {len(samples)} held-out images"):
