@@ -80,7 +80,7 @@ def test_a_card_and_the_front_are_of_own_data(folder: Path, tmp_path: Path) -> N
     (figures,) = json.loads(card.with_suffix(".json").read_text())["data_sets"]["mine"]
     assert (figures["head"], figures["images"]) == ("land_use", len(data.val))
     text = card.read_text()
-    assert "on the `val` images of mine, none of which" in text
+    assert "on the `val` images of mine, none of" in text
     assert "AiTLAS" not in text
     assert (tmp_path / "mine.confusion.png").stat().st_size > 5000
 
