@@ -75,6 +75,8 @@ def test_a_brightness_head_is_evaluated_under_corruption(tmp_path: Path, image_f
     assert found.mean(1) >= found.mean(5)
     assert 0 <= found.calibration_error <= 1
     assert len(found.risk) == len(COVERAGES)
+    assert set(found.labelled_right) == set(SEVERITIES)  # the fake engine is always sure
+    assert found.labelled_right[1] >= found.labelled_right[5]
     right = sum(found.accuracy.values()) / len(found.accuracy)
     assert found.risk[-1] == pytest.approx(1 - right)
 

@@ -253,14 +253,15 @@ def robustness_table(found: Sequence[Robustness]) -> Table:
     """Accuracy of each head under corruption: the mean over the corruptions at each severity."""
     headers = (
         "head", "images", "clean", f"JPEG {JPEG_QUALITY}", *(f"severity {each}" for each in SEVERITIES),
-        "ECE", f"right of ≥ {CONFIDENT}", "no label",
+        "ECE", f"right of labels ≥ {CONFIDENT} at severity {', '.join(map(str, SEVERITIES))}", "no label",
     )  # fmt: skip
     table = folded_table(headers, "accuracy on corrupted images")
     for each in found:
         shown = [each.clean, each.jpeg_75, *(each.mean(severity) for severity in SEVERITIES)]
         cells = [f"{value:.1%}" for value in shown]
         table.add_row(
-            each.head, str(each.images), *cells, f"{each.calibration_error:.3f}", f"{each.confident_right:.1%}",
+            each.head, str(each.images), *cells, f"{each.calibration_error:.3f}",
+            ", ".join("—" if value is None else f"{value:.1%}" for value in each.labelled_right.values()),
             f"{each.withheld:.1%}",
         )  # fmt: skip
     return table

@@ -8,7 +8,7 @@ confident one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -28,9 +28,9 @@ CONFIDENT = 0.9
 JPEG_QUALITY = 75
 SEED = 41
 SCARCE = 24
-"""Pictures without land of each kind."""
+"""Number of pictures without land per kind."""
 COVERAGES = tuple(step / 20 for step in range(1, 21))
-"""Shares of all answers, the most confident ones first."""
+"""Shares of all predictions, the most confident ones first."""
 GATED = ("gaussian_noise", "motion_blur", "fog", "jpeg")
 GATED_SEVERITY = 3
 
@@ -59,9 +59,11 @@ class Robustness:
         accuracy: corruption and severity to accuracy, 0 to 1; withheld predictions count too.
         jpeg_75: accuracy after JPEG of quality 75.
         calibration_error: over all corrupted images.
-        confident_right: of the answers with a confidence of `CONFIDENT` or more, at any severity, the share that is right.
-        withheld: share of the corrupted images whose frame gets no label.
-        risk: share of wrong answers among the most confident 5 %, 10 %, … 100 % of the answers to corrupted images.
+        confident_right: share of correct predictions among those with a confidence of `CONFIDENT` or more, over all severities.
+        withheld: share of the corrupted images without a label.
+        risk: share of wrong predictions among the most confident 5 %, 10 %, … 100 % of those for corrupted images.
+        labelled_right: severity to the share of correct labels among those that are given with a confidence of `CONFIDENT` or
+            more: withheld ones do not count; None if there is none.
     """
 
     head: str
@@ -73,6 +75,7 @@ class Robustness:
     confident_right: float
     withheld: float
     risk: tuple[float, ...] = ()
+    labelled_right: dict[int, float | None] = field(default_factory=dict[int, float | None])
 
     def mean(self, severity: int) -> float:
         """Accuracy over all corruptions of one severity."""
@@ -116,7 +119,7 @@ def judge_robustness(engine: Engine, labelled: LabelledImages, known: Sequence[T
     make = partial(corrupted, images, kept, spec.input)
     sets = [make(name, severity) for name in CORRUPTIONS for severity in SEVERITIES]
     outputs = [predict(engine, each.images) for each in sets]
-    withheld = float(np.mean([unlabelled(spec, found, each.images) for each, found in zip(sets, outputs, strict=True)]))
+    withheld = [unlabelled(spec, found, each.images) for each, found in zip(sets, outputs, strict=True)]
     judged: list[Robustness] = []
     for truth in heads:
         where, aligned = align(truth, kept)
@@ -126,6 +129,8 @@ def judge_robustness(engine: Engine, labelled: LabelledImages, known: Sequence[T
         right = np.concatenate([each.argmax(axis=1) == aligned.values for each in answers])
         confidence = np.concatenate([each.max(axis=1) for each in answers])
         sure = confidence >= CONFIDENT
+        given = sure & ~np.concatenate([each[where] for each in withheld])
+        severities = np.repeat([each.severity for each in sets], len(where))
         judged.append(
             Robustness(
                 head=truth.head,
@@ -138,15 +143,21 @@ def judge_robustness(engine: Engine, labelled: LabelledImages, known: Sequence[T
                 jpeg_75=score(spec, aligned, lossy[truth.head][where]).headline,
                 calibration_error=calibration_error(confidence, right),
                 confident_right=float(right[sure].mean()) if sure.any() else 1.0,
-                withheld=withheld,
+                withheld=float(np.mean(withheld)),
                 risk=risk_curve(confidence, right),
+                labelled_right={each: share_of(right, given & (severities == each)) for each in SEVERITIES},
             )
         )
     return judged
 
 
+def share_of(right: NDArray[np.bool_], rows: NDArray[np.bool_]) -> float | None:
+    """Share of true entries of `right` among some rows; None if there is none."""
+    return float(right[rows].mean()) if rows.any() else None
+
+
 def risk_curve(confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> tuple[float, ...]:
-    """Share of wrong answers at each of `COVERAGES`, the most confident answers first (Geifman and El-Yaniv 2017)."""
+    """Share of wrong predictions at each of `COVERAGES`, the most confident first (Geifman and El-Yaniv 2017)."""
     wrong = np.cumsum(~right[np.argsort(-confidence, kind="stable")])
     counts = [max(1, round(share * len(wrong))) for share in COVERAGES]
     return tuple(float(wrong[count - 1] / count) for count in counts)

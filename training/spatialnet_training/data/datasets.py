@@ -36,13 +36,13 @@ class TrainingData:
         heads: of the model, not yet calibrated.
         holdout: held-out training images, for calibration and for monitoring the run.
         grant: the licence of weights trained on it.
-        terms: whose images they are and under which licence, one entry a data set.
-        unseen: how many images of which split take no part in the run, of a user's own.
-        val: a user's own validation images, which are reported after every epoch and choose nothing.
-        own: how a user's own data set was understood; None for published ones.
-        own_path: where that lies.
-        ground_sides: head to the metres on the ground along a side of the images that taught it, smallest and largest; heads of
-            which that is not known are not in it.
+        terms: owner and licence of the images, one entry per data set.
+        unseen: number of unused images per split, of a user's own data.
+        val: a user's own validation images; reported after every epoch, never used for selection.
+        own: interpretation of a user's own data set; None for published ones.
+        own_path: its path.
+        ground_sides: head to the metres on the ground along a side of its training images, smallest and largest; heads without
+            known scale are absent.
     """
 
     heads: tuple[Head, ...]

@@ -10,7 +10,7 @@ EPSILON = 1e-5
 
 
 class KnownHead(nn.Module):
-    """From `features` to one logit: `[N, 1]`.
+    """One logit `[N, 1]` from `features`.
 
     Args:
         heads: of the network.
@@ -33,12 +33,12 @@ class KnownHead(nn.Module):
 
 
 def features_of(heads: int, width: int) -> int:
-    """How many numbers `features` gives for each image."""
+    """The number of input features per image."""
     return (heads + 3) * width
 
 
 def features(pooled: Tensor, tokens: Tensor) -> Tensor:
-    """What `KnownHead` and `ImageTemperature` see of an image: float `[N, (heads + 3) * width]`.
+    """Input features of `KnownHead` and `ImageTemperature`: float `[N, (heads + 3) * width]`.
 
     Args:
         pooled: each head's pooled vector, `[N, heads, width]`.

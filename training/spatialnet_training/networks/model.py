@@ -22,8 +22,8 @@ class SpatialNet(nn.Module):
         size: side of the square input in pixels; a multiple of 16.
         groups: the bands of the input, in channel order.
         weights: pretrained ones for the backbone; see `build_backbone`.
-        known: whether it has a `KnownHead`, whose logit then stands beside the heads' as `known`.
-        image_temperature: whether it has an `ImageTemperature`, which then stands beside the heads' logits as `image_temperature`.
+        known: whether it has a `KnownHead`; its logit is returned as `known`.
+        image_temperature: whether it has an `ImageTemperature`; its output is returned as `image_temperature`.
     """
 
     known: KnownHead | None

@@ -131,7 +131,7 @@ def refusals(scores: NDArray[np.float32], groups: Sequence[str], threshold: floa
 
 @torch.inference_mode()
 def scores_of(head: KnownHead, found: Tensor) -> NDArray[np.float32]:
-    """How much each picture is known, 0 to 1: float32 `[N]`."""
+    """The output `known` of each picture, 0 to 1: float32 `[N]`."""
     return head(found)[:, 0].sigmoid().numpy()
 
 
