@@ -26,7 +26,8 @@ from spatialnet_optimize.compilers.plan_builder import DEFAULT, PlanOptions, Pro
 from spatialnet_optimize.compilers.registry import CompilerSettings, make_compiler
 from spatialnet_optimize.compilers.tensorrt_host import waiting
 from spatialnet_optimize.evaluation.candidate_evaluation import Step, measure_engines
-from spatialnet_optimize.evaluation.gates import GOLDEN_TOLERANCE, NEEDS_CALIBRATION, REFERENCE, Decision, Measured
+from spatialnet_optimize.evaluation.gates import GOLDEN_TOLERANCE, NEEDS_CALIBRATION, Decision, Measured
+from spatialnet_optimize.quantization.scheme import QatRequest
 from spatialnet_optimize.targets.catalogue import HERE, Target, find_target
 
 
@@ -45,6 +46,7 @@ class Job:
         targets: a file with rows of the user's own.
         search: also quantise as many layers as the budget allows, the least sensitive first.
         calibration: a folder of real images for static INT8; None: use some of the labelled ones.
+        qat: the checkpoint of `model`, for quantisation-aware training as one more variant; None: no such variant.
     """
 
     model: Bundle
@@ -58,6 +60,7 @@ class Job:
     plan: PlanOptions = DEFAULT
     targets: Path | None = None
     search: bool = False
+    qat: QatRequest | None = None
 
     @property
     def dla(self) -> bool:
@@ -117,6 +120,10 @@ def load(job: Job, progress: Progress) -> Loaded:
     check_output(job)
     compiler = make_compiler(target.compile, CompilerSettings(job.target == HERE, target.memory_gb, job.plan, progress))
     require_device(job, compiler)
+    if job.qat is not None and (compiler.scheme != "tensorrt" or "int8-qdq" not in target.precisions):
+        raise UsageError(
+            f"quantisation-aware training is for TensorRT's INT8, which target '{job.target}' has not; leave it out"
+        )
     spec = keep_heads(job.model.spec, job.heads)
     portable = job.model.read(MODEL)
     if job.heads:
@@ -136,10 +143,12 @@ def prepared_variants(job: Job, compiler: Compiler) -> Variants | None:
 def new_variants(job: Job, loaded: Loaded, data: BuildData, step: Step) -> Variants:
     """Make the target's variants."""
     # Imported here: it needs onnx and more, which a device with a prepared bundle does not have.
-    from spatialnet_optimize.build.variants import VariantRequest, make_variants
+    from spatialnet_optimize.build.variants import VariantRequest, make_variants, precisions_to_try
 
-    precisions = tuple(each for each in loaded.target.precisions if each == REFERENCE or each.startswith(job.precision))
-    request = VariantRequest(loaded.portable, precisions, data.calibration, loaded.compiler.scheme, job.search, job.budget)
+    precisions = precisions_to_try(loaded.target.precisions, loaded.compiler.scheme, job.precision)
+    request = VariantRequest(
+        loaded.portable, precisions, data.calibration, loaded.compiler.scheme, job.search, job.budget, job.qat
+    )
     return make_variants(request, data.evidence, step)
 
 

@@ -30,7 +30,7 @@ from spatialnet_optimize.targets.catalogue import find_target
 from spatialnet_training.data.dataset_record import RECORD, SPLITS_FILE, read_record
 from spatialnet_training.data.table_formats import is_table, rows_of
 
-LIBRARIES = ("numpy", "onnx", "onnxruntime", "ml-dtypes", "tensorrt-rtx-cu13", "tensorrt")
+LIBRARIES = ("numpy", "onnx", "onnxruntime", "ml-dtypes", "tensorrt-rtx-cu13", "tensorrt", "nvidia-modelopt")
 MOST = 16
 """Number of cached bundles; the least recently used one is deleted first."""
 
@@ -46,7 +46,15 @@ def key(job: Job) -> str:
         "tool": __version__,
         "model": job.model.sha256,
         "target": [name, msgspec.to_builtins(target)],
-        "options": [job.budget, job.heads, job.precision, repr(job.plan), job.search, job.output.suffix == ".snb"],
+        "options": [
+            job.budget,
+            job.heads,
+            job.precision,
+            repr(job.plan),
+            job.search,
+            repr(job.qat),
+            job.output.suffix == ".snb",
+        ],
         "images": [[content_hash(path) for path in job.labelled or shipped_samples()], content_hash(job.calibration)],
         "libraries": {library: installed(library) for library in LIBRARIES},
         "machine": machine(),

@@ -12,16 +12,19 @@ import onnx
 import onnx.utils
 
 from spatialnet_edge.bundle.manifest import LayerSensitivity
+from spatialnet_edge.core.errors import BuildError
 from spatialnet_edge.core.spec import IMAGE_INPUT, ModelSpec
 from spatialnet_optimize.build.variant_set import Variants
 from spatialnet_optimize.evaluation.candidate_evaluation import Evidence, Step, measure_candidates
-from spatialnet_optimize.evaluation.gates import PARTIAL, REFERENCE, refusal
+from spatialnet_optimize.evaluation.gates import MODELOPT, PARTIAL, QAT, REFERENCE, better, refusal
 from spatialnet_optimize.export.metadata import with_metadata
 from spatialnet_optimize.quantization.fp8 import fp8_static
 from spatialnet_optimize.quantization.int8 import int8_dynamic, int8_static
 from spatialnet_optimize.quantization.int8_calibration import Calibration
+from spatialnet_optimize.quantization.modelopt_int8 import installed as modelopt_installed
+from spatialnet_optimize.quantization.modelopt_int8 import int8_modelopt
 from spatialnet_optimize.quantization.reduced_precision import to_bf16, to_fp16
-from spatialnet_optimize.quantization.scheme import Scheme
+from spatialnet_optimize.quantization.scheme import QatRequest, Scheme
 from spatialnet_optimize.quantization.sensitivity import most_that_pass, sensitivities
 
 Make = Callable[[bytes, Calibration], bytes]
@@ -42,6 +45,10 @@ VARIANTS: dict[str, tuple[str, Make]] = {
     "int8-qdq-fp16": (
         "the same INT8 Q/DQ, with FP16 between the quantised layers instead of FP32",
         lambda content, calibration: int8_static(to_fp16(content), calibration.images, "tensorrt"),
+    ),
+    MODELOPT: (
+        "INT8 by NVIDIA's Model Optimizer, with FP16 between the quantised layers",
+        lambda content, calibration: int8_modelopt(content, calibration.images),
     ),
     "fp8-qdq": (
         "FP8 Q/DQ of linear layers, in TensorRT's layout",
@@ -65,6 +72,7 @@ class VariantRequest:
         scheme: INT8 layout of the search: for ONNX Runtime or for TensorRT.
         search: whether to also quantise as many layers as the gates allow.
         budget: percentage points of accuracy that the search may lose on any head.
+        qat: a checkpoint for quantisation-aware training; None: no such variant.
     """
 
     portable: bytes
@@ -73,6 +81,18 @@ class VariantRequest:
     scheme: Scheme
     search: bool
     budget: float
+    qat: QatRequest | None = None
+
+
+def precisions_to_try(target: Sequence[str], scheme: Scheme, wanted: str) -> tuple[str, ...]:
+    """The names of the variants to make.
+
+    Args:
+        target: what the target's row names.
+        wanted: a precision, such as `int8`, to try alone besides the reference; empty for all.
+    """
+    further = (MODELOPT,) if scheme == "tensorrt" and "int8-qdq" in target and modelopt_installed() else ()
+    return tuple(each for each in (*target, *further) if each == REFERENCE or each.startswith(wanted))
 
 
 def make_variants(request: VariantRequest, evidence: Evidence, step: Step) -> Variants:
@@ -81,11 +101,40 @@ def make_variants(request: VariantRequest, evidence: Evidence, step: Step) -> Va
     for name in request.precisions:
         description, make = VARIANTS[name]
         step(f"{name}: {description}")
-        contents[name] = make(request.portable, request.calibration)
+        try:
+            contents[name] = make(request.portable, request.calibration)
+        except BuildError as error:
+            if name != MODELOPT:
+                raise
+            step(f"warning: no candidate {name}: {error}")
+    if request.qat is not None and "int8-qdq" in contents:
+        add_qat(contents, request.qat, request, evidence, step)
     if not request.search:
         return Variants(contents)
     contents[PARTIAL], sensitivity = search(request, evidence, step)
     return Variants(contents, sensitivity)
+
+
+def add_qat(contents: dict[str, bytes], qat: QatRequest, request: VariantRequest, evidence: Evidence, step: Step) -> None:
+    """Add the candidate of quantisation-aware training if it comes out of the gates better than post-training quantisation."""
+    # Imported here: they need torch.
+    from spatialnet_optimize.quantization.int8_qat import int8_qat
+    from spatialnet_training.loop.quantization_aware import QatOptions
+
+    step(f"{QAT}: train with rounded layers, {qat.epochs} epochs over {len(request.calibration.images)} images")
+    trained = int8_qat(
+        qat.checkpoint,
+        request.calibration.images,
+        QatOptions(epochs=qat.epochs),
+        lambda epoch, loss: step(f"{QAT}: epoch {epoch}, loss {loss:.5f}"),
+    )
+    trained = prune(trained, evidence.spec)
+    judged = {REFERENCE: request.portable, "int8-qdq": contents["int8-qdq"], QAT: trained}
+    reference, plain, learnt = measure_candidates(judged, evidence, lambda text: None, timed=False)
+    if better(learnt, plain, reference, request.budget):
+        contents[QAT] = trained
+    else:
+        step(f"{QAT}: left out: no better than int8-qdq, agreement {learnt.agreement:.2%} and {plain.agreement:.2%}")
 
 
 def search(request: VariantRequest, evidence: Evidence, step: Step) -> tuple[bytes, tuple[LayerSensitivity, ...]]:

@@ -36,8 +36,10 @@ from spatialnet_optimize.build.build_cache import remembered
 from spatialnet_optimize.compilers.plan_builder import RTX, TENSORRT, PlanOptions, trtexec
 from spatialnet_optimize.evaluation.metrics import Score, figures
 from spatialnet_optimize.evaluation.robustness import CONFIDENT, JPEG_QUALITY, Robustness
+from spatialnet_optimize.quantization.scheme import QatRequest
 from spatialnet_optimize.targets.catalogue import find_target
 from spatialnet_training.data.corruptions import SEVERITIES
+from spatialnet_training.networks.checkpoint_paths import is_checkpoint
 
 BUILD_STEPS = {"here": 8, "cpu": 8}
 DEVICE_STEPS = 10
@@ -88,6 +90,14 @@ def build(
             "--search", help="Rank the layers by what INT8 does to each, and quantise as many as the gates on answers allow."
         ),
     ] = False,
+    qat: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Of a checkpoint, for TensorRT: train so many epochs with INT8 rounding on the calibration images, and keep the "
+            "result if it passes the gates better.",
+        ),
+    ] = 0,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Build again even if the same build was done before.")] = False,
     report: Annotated[
         Path | None,
@@ -103,7 +113,21 @@ def build(
     plan = PlanOptions(
         batches_of(batches), optimization_level, workspace_mb, version_compatible, strip_weights, dla_core=0 if dla else None
     )
-    job = Job(opened, target, output, tuple(labelled or ()), budget, kept, calibration, precision, plan, targets_file, search)
+    rounded = qat_request(model, qat)
+    job = Job(
+        opened,
+        target,
+        output,
+        tuple(labelled or ()),
+        budget,
+        kept,
+        calibration,
+        precision,
+        plan,
+        targets_file,
+        search,
+        rounded,
+    )
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
@@ -138,6 +162,19 @@ def build(
     )
     if report is not None:
         write_report(bundle, report)
+
+
+def qat_request(model: str, epochs: int) -> QatRequest | None:
+    """The request for quantisation-aware training; None for 0 epochs.
+
+    Raises:
+        UsageError: the model is a bundle, whose weights cannot be trained.
+    """
+    if not epochs:
+        return None
+    if not is_checkpoint(Path(model)):
+        raise UsageError(f"--qat: {model} is no checkpoint; give the folder of a training run")
+    return QatRequest(Path(model), epochs)
 
 
 def batches_of(text: str) -> tuple[int, ...]:

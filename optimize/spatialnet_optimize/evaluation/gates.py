@@ -16,10 +16,14 @@ from spatialnet_edge.core.errors import BuildError
 REFERENCE = "fp32"
 PARTIAL = "int8-partial"
 """Static INT8 of the layers found by a search; see sensitivity.py."""
+MODELOPT = "int8-modelopt"
+"""INT8 by NVIDIA's Model Optimizer, where it is installed; see modelopt_int8.py."""
+QAT = "int8-qat"
+"""INT8 Q/DQ with the weights of quantisation-aware training; see int8_qat.py."""
 NEEDS_CALIBRATION = ("int8-static", "int8-qdq", "int8-qdq-fp16", "fp8-qdq")
 NOT_RUN_ON_A_CPU = ("bf16",)
 """ONNX Runtime has no CPU kernels for these: they cannot be evaluated without the device."""
-ROUNDED_ON_A_CPU = ("fp8-qdq", "int8-qdq-fp16")
+ROUNDED_ON_A_CPU = ("fp8-qdq", "int8-qdq-fp16", MODELOPT)
 """ONNX Runtime has no CPU kernels for these either, but it can compute in FP32 with the values rounded by Q/DQ. Versions
 before 1.32 try to fuse Q/DQ into kernels that do not exist."""
 WORTHWHILE = 0.95
@@ -35,6 +39,8 @@ GOLDEN_TOLERANCE = {
     "int8-qdq": 0.15,
     "int8-qdq-fp16": 0.15,
     "int8-partial": 0.15,
+    MODELOPT: 0.15,
+    QAT: 0.15,
 }
 """Largest difference in probability from the FP32 reference on the golden frames, per precision."""
 
@@ -157,6 +163,16 @@ def robustness_refusal(candidate: Measured, reference: Measured, budget: float) 
                 f"{NOT_LAND_POINTS:g}"
             )
     return ""
+
+
+def better(candidate: Measured, other: Measured, reference: Measured, budget: float) -> bool:
+    """Whether a candidate comes out of the gates better than another one of the same speed: it passes and the other does not, or
+    it loses less accuracy, or of equal accuracy changes fewer answers."""
+
+    def rank(each: Measured) -> tuple[bool, float, float]:
+        return not refusal(each, reference, budget), -loss_points(each, reference), each.agreement
+
+    return rank(candidate) > rank(other)
 
 
 @dataclass(frozen=True, slots=True)
