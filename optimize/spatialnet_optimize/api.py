@@ -88,21 +88,27 @@ def open_model(model: str, output: Path, golden: Sequence[Path] = ()) -> Bundle:
 
 
 def export(
-    checkpoint: str | Path, output: str | Path, *, golden: str | Path | Sequence[str | Path] = (), serial: int = 1
+    checkpoint: str | Path,
+    output: str | Path,
+    *,
+    golden: str | Path | Sequence[str | Path] = (),
+    serial: int = 1,
+    half: bool = False,
 ) -> Bundle:
     """Export a checkpoint to a portable bundle, from uint8 pixels to probabilities, and compare it with torch on real images.
 
     Args:
         golden: at least 8 real images for the golden frames: folders, zips or CSV files; empty: the shipped samples.
         serial: increases with every release of a model.
+        half: store large weights as float16, for half the size; the graph computes in float32.
 
     Raises:
-        BuildError: the outputs of the graph differ from those of the network.
+        BuildError: the outputs of the graph differ from those of the network, or float16 weights change a label.
     """
     from spatialnet_optimize.export.from_checkpoint import export_checkpoint  # it needs torch
 
     sources = (golden,) if isinstance(golden, str | Path) else golden
-    return export_checkpoint(Path(checkpoint), Path(output), tuple(map(Path, sources)), serial)
+    return export_checkpoint(Path(checkpoint), Path(output), tuple(map(Path, sources)), serial, half)
 
 
 @dataclass(frozen=True, slots=True)

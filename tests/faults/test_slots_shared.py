@@ -15,7 +15,7 @@ from spatialnet_edge.bundle import slots as slots_module
 from spatialnet_edge.bundle import writer
 from spatialnet_edge.bundle.reader import MANIFEST, contents, open_bundle
 from spatialnet_edge.bundle.slot_state import COPIES
-from spatialnet_edge.bundle.slots import BUNDLES, CURRENT, PREVIOUS, TRIAL, Slots
+from spatialnet_edge.bundle.slots import BUNDLES, CURRENT, FORMER_NAMES, PREVIOUS, TRIAL, Slots
 from spatialnet_edge.bundle.trust import Trust
 from spatialnet_edge.bundle.writer import write_raw
 from spatialnet_edge.core.errors import BundleError
@@ -303,6 +303,23 @@ def test_a_model_of_another_name_is_refused_unless_it_is_compatible(
     assert slots.models == {"Tiny"}
     with pytest.raises(BundleError, match="holds the model 'tiny'"):
         slots.install(releases[1], ANY)
+
+
+@pytest.mark.fault(55)
+@pytest.mark.parametrize(("name", "former"), FORMER_NAMES.items())
+def test_a_shipped_model_follows_itself_under_its_former_name(tmp_path: Path, tiny_path: Path, name: str, former: str) -> None:
+    """Serials continue under the new name, and the way back to the former one stays closed."""
+    slots = Slots(tmp_path / "root")
+    slots.install(release(tiny_path, tmp_path / "old.snb", 10, former), ANY)
+    prove(slots)
+    with pytest.raises(BundleError, match=f"serial 9 of '{name}' is older than 10"):
+        slots.install(release(tiny_path, tmp_path / "replayed.snb", 9, name), ANY)
+    slots.install(release(tiny_path, tmp_path / "new.snb", 11, name), ANY)
+    prove(slots)
+    with pytest.raises(BundleError, match=f"holds the model '{former}'; the active model is '{name}'"):
+        slots.install(tmp_path / "old.snb", ANY)
+    with pytest.raises(BundleError, match=f"serial 10 of '{name}' is older than 11"):
+        slots.install(release(tiny_path, tmp_path / "older.snb", 10, name), ANY)
 
 
 def test_a_first_bundle_may_have_any_name(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def test_a_shipped_checkpoint_is_the_shipped_model(name: str) -> None:
     network, spec, _ = load_network(WEIGHTS / name)
     bundle = open_bundle(f"builtin:{MODELS[name]}")
     theirs = {head.name: head for head in bundle.spec.heads}
+    assert spec.name == bundle.spec.name == name
     assert spec.input == bundle.spec.input
     assert all(theirs[head.name] == head for head in spec.heads)
     images = np.concatenate([decode_images(open_labelled(path), spec.input).images for path in SOURCES.values()])

@@ -125,12 +125,18 @@ def load(job: Job, progress: Progress) -> Loaded:
             f"quantisation-aware training is for TensorRT's INT8, which target '{job.target}' has not; leave it out"
         )
     spec = keep_heads(job.model.spec, job.heads)
-    portable = job.model.read(MODEL)
-    if job.heads:
-        from spatialnet_optimize.build.variants import prune
+    return Loaded(name, target, compiler, spec, portable_graph(job, compiler, spec))
 
-        portable = prune(portable, spec)
-    return Loaded(name, target, compiler, spec, portable)
+
+def portable_graph(job: Job, compiler: Compiler, spec: ModelSpec) -> bytes:
+    """The FP32 graph of the heads that are kept, with float32 weights. A bundle that was prepared for this device has it ready."""
+    content = job.model.read(MODEL)
+    if compiler.finishes_prepared and not job.heads and waiting(job.model):
+        return content
+    from spatialnet_optimize.build.variants import prune
+    from spatialnet_optimize.export.half_weights import whole_weights
+
+    return prune(whole_weights(content), spec) if job.heads else whole_weights(content)
 
 
 def prepared_variants(job: Job, compiler: Compiler) -> Variants | None:

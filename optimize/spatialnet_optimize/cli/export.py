@@ -26,9 +26,13 @@ def export(
         ),
     ] = None,
     serial: Annotated[int, typer.Option(min=0, help="A number that increases with every release of a model.")] = 1,
+    half: Annotated[
+        bool, typer.Option("--half", help="Store large weights as float16: half the size. Evaluate the bundle afterwards.")
+    ] = False,
 ) -> None:
     """Export a checkpoint, from uint8 pixels to probabilities, and compare it with torch on real images."""
-    bundle = export_checkpoint(checkpoint, output, tuple(golden or ()), serial)
+    bundle = export_checkpoint(checkpoint, output, tuple(golden or ()), serial, half)
+    stored = "; large weights are stored as float16" if half else ""
     printer().print(
-        f"{bundle.path}: equal to torch within {PARITY:.0e} on {len(bundle.manifest.golden.frames)} images",
+        f"{bundle.path}: equal to torch within {PARITY:.0e} on {len(bundle.manifest.golden.frames)} images{stored}",
     )

@@ -25,20 +25,22 @@ from spatialnet_training.networks.checkpoint_paths import run_name
 GOLDEN_FRAMES, LEAST = 12, 8
 
 
-def export_checkpoint(checkpoint: Path, output: Path, golden: Sequence[Path], serial: int = 1) -> Bundle:
+def export_checkpoint(checkpoint: Path, output: Path, golden: Sequence[Path], serial: int = 1, half: bool = False) -> Bundle:
     """Write the portable FP32 bundle of a student checkpoint.
 
     Args:
+        half: store large weights as float16; see `half_weights.py`.
         golden: at least eight real images for the golden frames: folders, or zips or tables of labelled images; empty: the shipped
             samples. Tiles of a generated scene test the band groups that no image has.
 
     Raises:
         DataRefused: fewer than eight images, or no image has some band group of the model.
         MissingExtra: torch or the exporter is not installed.
-        BuildError: the outputs of the graph differ from torch's.
+        BuildError: the outputs of the graph differ from torch's, or float16 weights change a label.
     """
     try:
         from spatialnet_optimize.export.graph import check_parity, export_onnx, reference
+        from spatialnet_optimize.export.half_weights import rounded
         from spatialnet_optimize.export.metadata import with_metadata
         from spatialnet_training.networks.checkpoint import load_network
     except ModuleNotFoundError as error:
@@ -50,6 +52,8 @@ def export_checkpoint(checkpoint: Path, output: Path, golden: Sequence[Path], se
     graph = with_metadata(export_onnx(network, spec), spec, provenance.licence)
     answers = reference(network, spec, images)
     check_parity(graph, spec, answers, images)
+    if half:
+        graph, answers = rounded(graph, spec, answers, images)
     provenance = replace(provenance, created=now(), tool=TOOL, source=f"{run_name(checkpoint)} ({provenance.source})")
     return portable_bundle(output, spec, graph, images, answers, provenance, serial)
 

@@ -13,6 +13,7 @@ from math import prod
 import numpy as np
 import onnx
 
+from spatialnet_optimize.export.half_weights import whole_weights
 from spatialnet_optimize.targets.catalogue import Target
 
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1, "fp8": 1}
@@ -49,7 +50,7 @@ class Layer:
 
 def layers(content: bytes) -> list[Layer]:
     """The kernels of a graph at batch 1, with ONNX shape inference."""
-    model = onnx.load_from_string(content)
+    model = onnx.load_from_string(whole_weights(content))
     for value in model.graph.input:
         value.type.tensor_type.shape.dim[0].dim_value = 1
     del model.graph.value_info[:]

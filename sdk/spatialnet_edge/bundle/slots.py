@@ -43,6 +43,8 @@ from spatialnet_edge.core.errors import BundleError
 BUNDLES, CURRENT, PREVIOUS, TRIAL = "bundles", "current", "previous", "trial"
 LINKS = (CURRENT, PREVIOUS, TRIAL)
 MAX_TRIES = 3
+FORMER_NAMES = {"spatialnet-s": "spatialnet-student-2m", "spatialnet-m": "spatialnet-student-160"}
+"""Shipped models, and their names in bundles of earlier releases. Serials continue under the new name."""
 CHANGE_S = 60.0
 """Seconds that a change waits for the lock of another process."""
 START_S = 10.0
@@ -102,7 +104,8 @@ class Slots:
                 f"{self.root}: both copies of the state ({', '.join(COPIES)}) are damaged or missing, so the highest "
                 "serials are unknown; give --rebuild-state to read them from the installed bundles"
             )
-        least = state.accepted.get(bundle.spec.name, 0)
+        names = (bundle.spec.name, FORMER_NAMES.get(bundle.spec.name))
+        least = max(state.accepted.get(name, 0) for name in names if name is not None)
         if bundle.manifest.serial < least:
             raise BundleError(
                 f"{bundle.path}: serial {bundle.manifest.serial} of '{bundle.spec.name}' is older than {least}, which was "
@@ -113,6 +116,8 @@ class Slots:
         """Refuse a bundle with another model name than the active one: a valid signature does not prove that the model is
         meant for this payload.
 
+        A shipped model may replace itself under its former name.
+
         Args:
             compatible: other accepted names.
 
@@ -120,7 +125,7 @@ class Slots:
             BundleError: with both names.
         """
         here, name = self.models, bundle.spec.name
-        if here and name not in here and name not in compatible:
+        if here and here.isdisjoint({name, FORMER_NAMES.get(name)}) and name not in compatible:
             raise BundleError(
                 f"{bundle.path}: holds the model '{name}'; the active model is '{', '.join(sorted(here))}'; if it may "
                 "be replaced, list the new name under 'compatible' in the configuration, and install with --config"

@@ -22,7 +22,7 @@ from spatialnet_training.networks.checkpoint_paths import run_name
 from spatialnet_training.networks.transfer import answers
 
 FILE = "run.json"
-FREE = frozenset({"start", "stages", "compile", "precision", "images_on_device", "weights_terms"})
+FREE = frozenset({"name", "start", "stages", "compile", "precision", "images_on_device", "weights_terms"})
 """Settings that may change on resume: future stages, computation, and descriptions. The initial checkpoint is compared only by
 its name, because folders may be moved."""
 
