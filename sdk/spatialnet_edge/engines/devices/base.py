@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from importlib import import_module
+from typing import Any, Literal, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
 from spatialnet_edge.bundle.manifest import DeviceRecord
-from spatialnet_edge.core.errors import EngineError
+from spatialnet_edge.core.errors import EngineError, EngineUnavailable, MissingExtra, first_line
 
 MemoryKind = Literal["mapped", "pinned", "pageable"]
 """Kind of host memory of a buffer.
@@ -22,6 +23,20 @@ only.
 
 STREAM_NON_BLOCKING = 1
 """`CU_STREAM_NON_BLOCKING`: this stream and the legacy default stream of other libraries do not wait for each other."""
+
+
+class Primary(NamedTuple):
+    """What a process shares of the first device. It is retained once and never released, because other libraries use it too.
+
+    Attributes:
+        cuda: the library's module of driver functions.
+        device: the first device, as the library represents it.
+        context: that device's primary context.
+    """
+
+    cuda: Any
+    device: Any
+    context: Any
 
 
 class OutOfMemory(EngineError):
@@ -41,6 +56,26 @@ class Buffer:
     host: NDArray[Any]
     address: int
     mapped: bool
+
+
+def driver_module(module: str, distribution: str, extra: str) -> Any:
+    """Import a library that drives CUDA.
+
+    Raises:
+        MissingExtra: it is not installed.
+        EngineUnavailable: it is installed and does not load, as when the driver's library is missing.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtra(distribution, extra) from error
+    except ImportError as error:
+        raise no_driver(error) from error
+
+
+def no_driver(error: Exception) -> EngineUnavailable:
+    """The error of a CUDA driver that is not there, does not start, or has no device."""
+    return EngineUnavailable(f"CUDA does not start: {first_line(error)}; is NVIDIA's driver installed and loaded?")
 
 
 class Device(Protocol):

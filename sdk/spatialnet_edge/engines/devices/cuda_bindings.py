@@ -10,45 +10,39 @@ import ctypes
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import cache
-from importlib import import_module
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spatialnet_edge.bundle.manifest import DeviceRecord
-from spatialnet_edge.core.errors import EngineError, EngineUnavailable, MissingExtra, first_line
-from spatialnet_edge.engines.devices.base import STREAM_NON_BLOCKING, Buffer, MemoryKind, OutOfMemory
+from spatialnet_edge.core.errors import EngineError
+from spatialnet_edge.engines.devices.base import (
+    STREAM_NON_BLOCKING,
+    Buffer,
+    MemoryKind,
+    OutOfMemory,
+    Primary,
+    driver_module,
+    no_driver,
+)
 from spatialnet_edge.engines.devices.identity import board_name
-
-
-class Primary(NamedTuple):
-    """The module of the driver's functions, the first device, and its primary context."""
-
-    cuda: Any
-    device: Any
-    context: Any
 
 
 @cache
 def primary() -> Primary:
-    """Initialise the driver and retain the primary context, once per process. It is never released, because other libraries
-    use it too.
+    """Initialise the driver and retain the primary context, once per process.
 
     Raises:
-        MissingExtra: cuda-bindings is not installed.
-        EngineUnavailable: there is no CUDA device, or its driver does not start.
+        MissingExtra, EngineUnavailable: see `driver_module` and `no_driver`.
     """
-    try:
-        cuda: Any = import_module("cuda.bindings.driver")
-    except ModuleNotFoundError as error:
-        raise MissingExtra("cuda-bindings", "cuda") from error
+    cuda = driver_module("cuda.bindings.driver", "cuda-bindings", "cuda")
     try:
         _checked(cuda, "cuInit", 0)
         device = _checked(cuda, "cuDeviceGet", 0)
         return Primary(cuda, device, _checked(cuda, "cuDevicePrimaryCtxRetain", device))
     except Exception as error:  # cuda-bindings raises its own errors, of no common class, when libcuda.so.1 is missing
-        raise EngineUnavailable(f"CUDA does not start: {first_line(error)}; is NVIDIA's driver installed?") from error
+        raise no_driver(error) from error
 
 
 def _checked(cuda: Any, function: str, *arguments: Any) -> Any:

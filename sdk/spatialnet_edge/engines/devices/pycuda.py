@@ -16,16 +16,23 @@ import ctypes
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import cache, wraps
-from importlib import import_module
-from typing import Any, Concatenate, NamedTuple, TypeVar, final
+from typing import Any, Concatenate, TypeVar, final
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import ParamSpec
 
 from spatialnet_edge.bundle.manifest import DeviceRecord
-from spatialnet_edge.core.errors import EngineError, EngineUnavailable, MissingExtra, first_line
-from spatialnet_edge.engines.devices.base import STREAM_NON_BLOCKING, Buffer, MemoryKind, OutOfMemory
+from spatialnet_edge.core.errors import EngineError, first_line
+from spatialnet_edge.engines.devices.base import (
+    STREAM_NON_BLOCKING,
+    Buffer,
+    MemoryKind,
+    OutOfMemory,
+    Primary,
+    driver_module,
+    no_driver,
+)
 from spatialnet_edge.engines.devices.identity import board_name
 
 P = ParamSpec("P")
@@ -36,34 +43,20 @@ CAPTURE_THREAD_LOCAL = 1
 CUDA_ERROR_OUT_OF_MEMORY = 2
 
 
-class Primary(NamedTuple):
-    """pycuda's driver module, its first device, and that device's primary context."""
-
-    cuda: Any
-    device: Any
-    context: Any
-
-
 @cache
 def primary() -> Primary:
     """Initialise the driver and retain the primary context, once per process.
 
     Raises:
-        MissingExtra: pycuda is not installed.
-        EngineUnavailable: there is no CUDA device, or its driver does not start.
+        MissingExtra, EngineUnavailable: see `driver_module` and `no_driver`.
     """
-    try:
-        cuda: Any = import_module("pycuda.driver")
-    except ModuleNotFoundError as error:
-        raise MissingExtra("pycuda", "jetson") from error
-    except ImportError as error:  # the driver's library is missing
-        raise EngineUnavailable(f"CUDA does not start: {first_line(error)}; is NVIDIA's driver installed?") from error
+    cuda = driver_module("pycuda.driver", "pycuda", "jetson")
     try:
         cuda.init()
         device = cuda.Device(0)
         context = device.retain_primary_context()
     except cuda.Error as error:
-        raise EngineUnavailable(f"no CUDA device: {first_line(error)}; is NVIDIA's driver loaded?") from error
+        raise no_driver(error) from error
     # Kept until the process ends: pycuda's destructor detaches a primary context in a way that the driver refuses.
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(context))
     return Primary(cuda, device, context)
