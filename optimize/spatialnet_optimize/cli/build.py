@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json as jsonlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 import typer
@@ -27,17 +27,20 @@ from spatialnet_edge.cli.inspect import candidates
 from spatialnet_edge.cli.printer import printer
 from spatialnet_edge.core.deep_still import parse_range
 from spatialnet_edge.core.errors import UsageError
-from spatialnet_edge.core.output_paths import bundle_to_be_written, to_be_written
+from spatialnet_edge.core.output_paths import to_be_written
 from spatialnet_optimize.api import Evaluation, open_model
 from spatialnet_optimize.api import evaluate as run_evaluation
 from spatialnet_optimize.build.build import Job
 from spatialnet_optimize.build.build import build as run_build
 from spatialnet_optimize.build.build_cache import remembered
+from spatialnet_optimize.cli import build_options as options
 from spatialnet_optimize.compilers.plan_builder import RTX, TENSORRT, PlanOptions, trtexec
+from spatialnet_optimize.compilers.plan_builder import Progress as BuilderProgress
+from spatialnet_optimize.evaluation.candidate_evaluation import Step
 from spatialnet_optimize.evaluation.metrics import Score, figures
 from spatialnet_optimize.evaluation.robustness import CONFIDENT, JPEG_QUALITY, Robustness
 from spatialnet_optimize.quantization.scheme import QatRequest
-from spatialnet_optimize.targets.catalogue import find_target
+from spatialnet_optimize.targets.catalogue import HERE, find_target
 from spatialnet_training.data.corruptions import SEVERITIES
 from spatialnet_training.networks.checkpoint_paths import is_checkpoint
 
@@ -46,88 +49,64 @@ DEVICE_STEPS = 10
 
 
 def build(
-    model: Annotated[str, typer.Argument(help="A bundle, the folder of a training run, or builtin:spatialnet-s.")],
-    target: Annotated[str, typer.Option(help="A device of 'spatialnet-edge targets'; here is this machine.")] = "here",
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", help="The bundle to write: a .snb file or a directory.", callback=bundle_to_be_written),
-    ] = Path("model.snb"),
-    labelled: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Labelled images for the accuracy gate: a folder, a zip or a CSV; may be repeated. Default: shipped samples."
-        ),
-    ] = None,
-    budget: Annotated[float, typer.Option(min=0, help="Points of accuracy that a candidate may lose on any head.")] = 0.5,
-    heads: Annotated[str, typer.Option(help="Keep these heads alone, separated by commas.")] = "",
-    calibration: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of real images for static INT8. Default: the labelled ones that are for training, or a third."
-        ),
-    ] = None,
-    precision: Annotated[str, typer.Option(help="Try this besides FP32 alone: fp16, bf16, int8 or fp8.")] = "",
-    dla: Annotated[bool, typer.Option("--dla", help="Build for the deep-learning accelerator of the device.")] = False,
-    batches: Annotated[
-        str, typer.Option(help="Batch sizes that a plan has profiles for, such as 1,2,4,8; for NVIDIA's builders.")
-    ] = "1",
-    optimization_level: Annotated[
-        int | None, typer.Option(min=0, max=5, help="Optimisation level of NVIDIA's builder.")
-    ] = None,
-    workspace_mb: Annotated[
-        int | None, typer.Option(min=1, help="Most scratch memory of a kernel. Default on a Jetson: an eighth of its memory.")
-    ] = None,
-    version_compatible: Annotated[
-        bool, typer.Option("--version-compatible", help="Let later releases of TensorRT load the plan; slower.")
-    ] = False,
-    strip_weights: Annotated[
-        bool, typer.Option("--strip-weights", help="Leave the weights out of the plan; the device takes them from the graph.")
-    ] = False,
-    targets_file: Annotated[Path | None, typer.Option(help="A TOML file with devices of your own.")] = None,
-    search: Annotated[
-        bool,
-        typer.Option(
-            "--search", help="Rank the layers by what INT8 does to each, and quantise as many as the gates on answers allow."
-        ),
-    ] = False,
-    qat: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="Of a checkpoint, for TensorRT: train so many epochs with INT8 rounding on the calibration images, and keep the "
-            "result if it passes the gates better.",
-        ),
-    ] = 0,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Build again even if the same build was done before.")] = False,
-    report: Annotated[
-        Path | None,
-        typer.Option(help="Write the build's report to this file: .json, or .html to look at.", callback=to_be_written),
-    ] = None,
+    model: options.Model,
+    target: options.TargetName = HERE,
+    output: options.Output = Path("model.snb"),
+    labelled: options.Labelled = None,
+    budget: options.Budget = 0.5,
+    heads: options.Heads = "",
+    calibration: options.CalibrationFolder = None,
+    precision: options.Precision = "",
+    dla: options.Dla = False,
+    batches: options.Batches = "1",
+    optimization_level: options.OptimizationLevel = None,
+    workspace_mb: options.WorkspaceMb = None,
+    version_compatible: options.VersionCompatible = False,
+    strip_weights: options.StripWeights = False,
+    targets_file: options.TargetsFile = None,
+    search: options.Search = False,
+    qat: options.Qat = 0,
+    no_cache: options.NoCache = False,
+    report: options.Report = None,
 ) -> None:
     """Build the fastest bundle that passes the gates, and say why it is the one."""
-    console = printer(stderr=True)
     started = time.monotonic()
-    kept = tuple(name.strip() for name in heads.split(",") if name.strip())
     find_target(target, targets_file, precision, dla)  # before anything is read or exported
-    opened = open_model(model, output, tuple(labelled or ()))
+    images = tuple(labelled or ())
     plan = PlanOptions(
         batches_of(batches), optimization_level, workspace_mb, version_compatible, strip_weights, dla_core=0 if dla else None
     )
-    rounded = qat_request(model, qat)
     job = Job(
-        opened,
-        target,
-        output,
-        tuple(labelled or ()),
-        budget,
-        kept,
-        calibration,
-        precision,
-        plan,
-        targets_file,
-        search,
-        rounded,
+        model=open_model(model, output, images),
+        target=target,
+        output=output,
+        labelled=images,
+        budget=budget,
+        heads=names_of(heads),
+        calibration=calibration,
+        precision=precision,
+        plan=plan,
+        targets=targets_file,
+        search=search,
+        qat=qat_request(model, qat),
     )
+    bundle = build_visibly(job, run_build_anew if no_cache else remembered)
+    print_result(bundle, plan, time.monotonic() - started)
+    if report is not None:
+        write_report(bundle, report)
+
+
+BuildFunction: TypeAlias = Callable[[Job, Step, BuilderProgress], Bundle]
+
+
+def run_build_anew(job: Job, step: Step, progress: BuilderProgress) -> Bundle:
+    """As `remembered`, without the cache."""
+    return run_build(job, step, progress)[0]
+
+
+def build_visibly(job: Job, run: BuildFunction) -> Bundle:
+    """Run a build; show its steps and the progress of NVIDIA's builder on standard error."""
+    console = printer(stderr=True)
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
@@ -136,18 +115,21 @@ def build(
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        head = progress.add_task("open the model", total=BUILD_STEPS.get(target, DEVICE_STEPS))
+        head = progress.add_task("open the model", total=BUILD_STEPS.get(job.target, DEVICE_STEPS))
+        builder = progress.add_task("", visible=False)
 
         def step(text: str) -> None:
             progress.update(head, description=text, advance=1)
             console.print(text, style="yellow" if text.startswith("warning") else "dim")
 
-        builder = progress.add_task("", visible=False)
-
         def watch(phase: str, done: int, steps: int) -> None:
             progress.update(builder, description=f"  {phase}", completed=done, total=steps, visible=done < steps)
 
-        bundle = run_build(job, step, watch)[0] if no_cache else remembered(job, step, watch)
+        return run(job, step, watch)
+
+
+def print_result(bundle: Bundle, plan: PlanOptions, seconds: float) -> None:
+    """Every candidate, why one was chosen, and what was written."""
     out = printer()
     out.print(candidates(bundle.manifest))
     if bundle.manifest.build is not None:
@@ -157,11 +139,12 @@ def build(
             command = trtexec(library, bundle.spec.input.shape, plan)
             out.print(f"the same plan with NVIDIA's own program: {command}")
     size = sum(record.size for record in bundle.manifest.files)
-    out.print(
-        f"{bundle.path}: {size / 1e6:.1f} MB, identity {bundle.sha256[:16]}…, {time.monotonic() - started:.1f} s",
-    )
-    if report is not None:
-        write_report(bundle, report)
+    out.print(f"{bundle.path}: {size / 1e6:.1f} MB, identity {bundle.sha256[:16]}…, {seconds:.1f} s")
+
+
+def names_of(text: str) -> tuple[str, ...]:
+    """The names in a list that commas separate."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def qat_request(model: str, epochs: int) -> QatRequest | None:
