@@ -10,7 +10,7 @@ from spatialnet_edge.cli.app import app
 from spatialnet_training.data import dataset_registry as published
 from spatialnet_training.data.datasets import load_published, load_split
 from spatialnet_training.data.taxonomy import load_taxonomy
-from spatialnet_training.loop.trainer import accuracies, predict
+from spatialnet_training.loop.prediction import accuracies, predict
 from spatialnet_training.loop.training_run import train
 from spatialnet_training.networks.checkpoint import load_network
 from training_fixtures import TINY_RUN

@@ -25,7 +25,7 @@ from spatialnet_training.data.datasets import load_unlabelled
 from spatialnet_training.data.labelled_dataset import open_labelled
 from spatialnet_training.data.samples import STORED_SIDE
 from spatialnet_training.data.taxonomy import OBJECTS, load_taxonomy
-from spatialnet_training.loop.trainer import predict
+from spatialnet_training.loop.prediction import predict
 from spatialnet_training.losses.multitask import UNLABELLED
 from spatialnet_training.losses.temperature_scaling import fit_temperature
 from spatialnet_training.networks.checkpoint import HALF_FROM, load_network, load_spec, read, save_network

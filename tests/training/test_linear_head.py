@@ -33,10 +33,12 @@ from spatialnet_training.loop.linear_head import (
     strongest_within_error,
     views_of,
 )
+from spatialnet_training.loop.prediction import predict
 from spatialnet_training.loop.selection import Selection, should_fine_tune, training_images_seem_known
-from spatialnet_training.loop.trainer import Trainer, predict
-from spatialnet_training.loop.training_run import Watcher, train
+from spatialnet_training.loop.trainer import Trainer
+from spatialnet_training.loop.training_run import train
 from spatialnet_training.loop.verdict import Verdict
+from spatialnet_training.loop.watcher import Watcher
 from spatialnet_training.losses.class_balance import balanced_cross_entropy, draw_balanced, log_shares
 from spatialnet_training.networks.checkpoint import load_network
 from spatialnet_training.networks.checkpoint_file import load_checkpoint, save_checkpoint

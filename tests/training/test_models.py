@@ -18,7 +18,7 @@ from spatialnet_training.config import TrainingStage
 from spatialnet_training.data.augmentation import standardise
 from spatialnet_training.data.bands import groups_named
 from spatialnet_training.data.datasets import load_published
-from spatialnet_training.loop.trainer import parameter_groups
+from spatialnet_training.loop.parameter_groups import parameter_groups
 from spatialnet_training.loop.training_run import train
 from spatialnet_training.networks.backbones import PRESETS, Encoder, EncoderShape
 from spatialnet_training.networks.checkpoint import load_network, save_network

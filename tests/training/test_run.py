@@ -26,8 +26,11 @@ from spatialnet_training.data.datasets import TrainingData, load_published, load
 from spatialnet_training.data.taxonomy import load_taxonomy
 from spatialnet_training.distillation.teachers import Teacher
 from spatialnet_training.loop.licensing import licence
-from spatialnet_training.loop.trainer import Trainer, predict
-from spatialnet_training.loop.training_run import Watcher, load_teacher, stored_side, train
+from spatialnet_training.loop.prediction import predict
+from spatialnet_training.loop.run_inputs import load_teacher, stored_side
+from spatialnet_training.loop.trainer import Trainer
+from spatialnet_training.loop.training_run import train
+from spatialnet_training.loop.watcher import Watcher
 from spatialnet_training.losses.multitask import UNLABELLED
 from spatialnet_training.networks.checkpoint import load_network
 from spatialnet_training.networks.checkpoint_paths import is_checkpoint, located

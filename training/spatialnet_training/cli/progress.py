@@ -13,8 +13,8 @@ from rich.table import Table
 from spatialnet_training.loop.best_epoch import LINEAR_HEAD
 from spatialnet_training.loop.experiment_trackers import Tracker
 from spatialnet_training.loop.selection import Selection
-from spatialnet_training.loop.training_run import Watcher
 from spatialnet_training.loop.verdict import HeadVerdict, Verdict
+from spatialnet_training.loop.watcher import Watcher
 
 WEAK = 0.9
 """Classes with an accuracy below this are listed."""

@@ -26,7 +26,7 @@ from spatialnet_training.data.custom_dataset import load_own
 from spatialnet_training.data.dataset_options import DatasetOptions
 from spatialnet_training.data.datasets import TrainingData, load_published
 from spatialnet_training.loop.experiment_trackers import open_trackers
-from spatialnet_training.loop.training_run import starting_point, stored_side
+from spatialnet_training.loop.run_inputs import starting_point, stored_side
 from spatialnet_training.loop.training_run import train as run_training
 from spatialnet_training.networks.checkpoint_paths import NETWORK
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from spatialnet_edge.core.spec import Head, ModelSpec, Regression
 from spatialnet_training.data.samples import Samples
-from spatialnet_training.loop.trainer import accuracies, predict
-from spatialnet_training.loop.training_run import calibrated
+from spatialnet_training.loop.prediction import accuracies, predict
+from spatialnet_training.loop.run_result import calibrated
 from spatialnet_training.losses.multitask import head_loss
 from spatialnet_training.losses.temperature_scaling import fit_temperature
 from spatialnet_training.networks.model import SpatialNet
@@ -27,7 +27,7 @@ class Judgement:
         loss: mean over the heads of the log-loss at the best temperatures for these images. It distinguishes networks of
             similar accuracy. A head's loss is summed over its labelled images and divided by the number of all images, so that
             every image has the same weight. EuroSAT, with three in four images, has the most influence.
-        figures: head to accuracy, 0 to 1; see `trainer.accuracies`.
+        figures: head to accuracy, 0 to 1; see `prediction.accuracies`.
     """
 
     spec: ModelSpec

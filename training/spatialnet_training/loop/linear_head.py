@@ -24,7 +24,7 @@ from spatialnet_edge.core.spec import InputSpec
 from spatialnet_training.data.augmentation import normalise, oriented
 from spatialnet_training.data.samples import Samples
 from spatialnet_training.data.splits import order
-from spatialnet_training.loop.trainer import accuracies, batch_of
+from spatialnet_training.loop.prediction import accuracies, batch_of
 from spatialnet_training.losses.class_balance import balanced_cross_entropy, log_shares
 from spatialnet_training.losses.multitask import head_loss, labelled_rows
 from spatialnet_training.networks.layers import HeadPooling

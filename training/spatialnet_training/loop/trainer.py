@@ -13,25 +13,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from numpy.random import default_rng
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from spatialnet_edge.core.bands import present_groups
 from spatialnet_edge.core.errors import RunError
-from spatialnet_edge.core.frames import preprocess
-from spatialnet_edge.core.spec import RGB, BandGroup, InputSpec
 from spatialnet_training.config import SELF, TrainConfig
-from spatialnet_training.data.augmentation import Mix, normalise
+from spatialnet_training.data.augmentation import Mix
 from spatialnet_training.data.dataloader import Batch, Loader
 from spatialnet_training.data.samples import Samples
 from spatialnet_training.distillation.teachers import Teacher, as_teacher, distillation_loss, teach
 from spatialnet_training.loop.malloc import keep_freed_memory
+from spatialnet_training.loop.parameter_groups import parameter_groups
 from spatialnet_training.losses.class_balance import adjusted
-from spatialnet_training.losses.multitask import counted, head_losses, labelled_rows, project_conflicts
+from spatialnet_training.losses.multitask import counted, head_losses, project_conflicts
 from spatialnet_training.networks.checkpoint_file import load_checkpoint, save_checkpoint
 from spatialnet_training.networks.model import SpatialNet
 
@@ -57,32 +54,6 @@ def make_fabric(precision: str) -> Fabric:
     return Fabric(precision=precision, devices=local, num_nodes=processes // local, strategy="ddp")  # type: ignore[arg-type]
 
 
-def parameter_groups(network: SpatialNet, config: TrainConfig) -> list[dict[str, Any]]:
-    """Which parameters learn, how fast, and which decay: matrices and filters do; biases, norms, positions and queries do not."""
-    layers = [list(layer) for layer in network.backbone.layers()]  # type: ignore[operator]  # a Backbone
-    top = [*network.heads.parameters()]
-    if config.adapt != "full":
-        for parameter in network.backbone.parameters():
-            parameter.requires_grad_(False)
-    if config.adapt == "probe":
-        for parameter in network.pooling.parameters():
-            parameter.requires_grad_(False)
-    layers.append([*network.pooling.parameters(), *top])
-    names = {id(parameter): name for name, parameter in network.named_parameters()}
-    groups: list[dict[str, Any]] = []
-    for height, layer in enumerate(reversed(layers)):
-        scale = config.layer_decay**height
-        learning = [parameter for parameter in layer if parameter.requires_grad]
-        free = [p for p in learning if p.ndim < 2 or names[id(p)].endswith(("positions", "registers", "query"))]
-        decayed = [p for p in learning if not any(p is other for other in free)]
-        groups += [
-            {"params": parameters, "weight_decay": decay, "scale": scale}
-            for parameters, decay in ((decayed, config.weight_decay), (free, 0.0))
-            if parameters
-        ]
-    return groups
-
-
 PREVIOUS = "previous.ckpt"
 """The checkpoint of the epoch before the last one, beside it."""
 
@@ -97,51 +68,6 @@ def epochs_of(path: Path) -> int:
     """How many epochs a run's newest readable checkpoint has seen; 0 where none can be read."""
     state = newest_readable(path)
     return int(state["epoch"]) if state else 0
-
-
-PIXELS_AT_ONCE = 32 * 160 * 160
-"""Pixels of a batch when a network only answers. A batch of 256 at 160 pixels took 4.6 GB."""
-
-
-def batch_of(size: int) -> int:
-    """Images in a batch of answers: as many as bound the memory at this image size, and at most 256."""
-    return max(1, min(256, PIXELS_AT_ONCE // size**2))
-
-
-@torch.inference_mode()
-def predict(network: nn.Module, samples: Samples, size: int, groups: tuple[BandGroup, ...] = (RGB,)) -> dict[str, Tensor]:
-    """Logits of every head for all images, with the deployed resize: head to float32 `[N, outputs]`, on the CPU."""
-    keep_freed_memory()
-    network.eval()
-    device = next(network.parameters()).device
-    given = InputSpec(height=size, width=size, groups=groups)
-    batch = batch_of(size)
-    parts: list[dict[str, Tensor]] = []
-    for start in range(0, len(samples), batch):
-        pixels = np.stack([preprocess(image, given) for image in samples.images[start : start + batch]])
-        x = normalise(pixels).contiguous(memory_format=torch.channels_last).to(device)
-        logits = network(x) if len(groups) == 1 else network(x, torch.from_numpy(present_groups(pixels, groups)).to(device))
-        parts.append({head: values.float().cpu() for head, values in logits.items()})
-    return {head: torch.cat([part[head] for part in parts]) for head in parts[0]} if parts else {}
-
-
-def accuracies(logits: dict[str, Tensor], samples: Samples) -> dict[str, float]:
-    """Top-1 of each categorical head over its labelled images; of the others, the share of right answers (a quantity is right
-    within a twentieth of its range)."""
-    figures: dict[str, float] = {}
-    for head, values in samples.targets.items():
-        target = torch.from_numpy(values)
-        labelled = labelled_rows(target)
-        if not labelled.any():
-            continue
-        if target.ndim == 1:
-            right = logits[head].argmax(1) == target
-        elif target.shape[1] == 1:
-            right = (logits[head].sigmoid() - target).abs() <= 0.05
-        else:
-            right = (logits[head] > 0) == (target > 0.5)
-        figures[head] = right[labelled].float().mean().item()
-    return figures
 
 
 class Trainer:

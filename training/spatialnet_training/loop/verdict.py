@@ -14,7 +14,7 @@ from spatialnet_training.config import TrainConfig
 from spatialnet_training.data.bands import groups_named
 from spatialnet_training.data.datasets import TrainingData
 from spatialnet_training.data.samples import Samples
-from spatialnet_training.loop.trainer import accuracies, predict
+from spatialnet_training.loop.prediction import accuracies, predict
 from spatialnet_training.losses.multitask import labelled_rows
 from spatialnet_training.networks.model import SpatialNet
 
@@ -57,7 +57,7 @@ class HeadVerdict:
     """Evaluation of one head.
 
     Attributes:
-        accuracy: see `trainer.accuracies`, 0 to 1.
+        accuracy: see `prediction.accuracies`, 0 to 1.
         per_class: label to the number of images and the accuracy; empty for heads that are not categorical.
     """
 

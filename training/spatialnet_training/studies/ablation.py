@@ -22,7 +22,9 @@ from spatialnet_training.config import TrainConfig
 from spatialnet_training.data.bands import groups_named
 from spatialnet_training.data.dataset_registry import data_sets
 from spatialnet_training.data.datasets import TrainingData, load_published
-from spatialnet_training.loop.training_run import LOG, stored_side, train
+from spatialnet_training.loop.run_inputs import stored_side
+from spatialnet_training.loop.run_result import LOG
+from spatialnet_training.loop.training_run import train
 from spatialnet_training.plots import read_log
 from spatialnet_training.studies.intervals import over_seeds
 

@@ -27,7 +27,7 @@ from spatialnet_training.data.datasets import load_published, load_split
 from spatialnet_training.data.measured_sets import head_of
 from spatialnet_training.data.samples import Samples, judging_side
 from spatialnet_training.data.taxonomy import load_taxonomy
-from spatialnet_training.loop.trainer import predict
+from spatialnet_training.loop.prediction import predict
 from spatialnet_training.networks.checkpoint import load_network
 from spatialnet_training.studies.modality_table import ALONE, FOREST, WITHHELD, Row, table, write
 from spatialnet_training.studies.trained_alone import Right, Study, forests_alone, networks_alone

@@ -20,7 +20,7 @@ from spatialnet_training.config import TrainConfig
 from spatialnet_training.data.bands import groups_named
 from spatialnet_training.data.datasets import TrainingData
 from spatialnet_training.data.samples import Samples
-from spatialnet_training.loop.trainer import predict
+from spatialnet_training.loop.prediction import predict
 from spatialnet_training.loop.training_run import train
 from spatialnet_training.networks.checkpoint import load_network
 

@@ -1,0 +1,48 @@
+"""What weights reach after each epoch: on held-out training images, and on a user's own validation images."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import nn
+
+from spatialnet_edge.core.spec import BandGroup
+from spatialnet_training.config import TrainConfig
+from spatialnet_training.data.datasets import TrainingData
+from spatialnet_training.data.samples import Samples
+from spatialnet_training.loop.best_epoch import LINEAR_HEAD, held_out_loss
+from spatialnet_training.loop.prediction import accuracies, predict
+
+MOST_EVERY_EPOCH = 1000
+"""So many of a user's validation images are judged after each epoch; at the end, all."""
+
+
+class EpochJudge:
+    """What weights reach after an epoch: on held-out training images, and on a user's own validation images."""
+
+    def __init__(self, config: TrainConfig, data: TrainingData, groups: tuple[BandGroup, ...]) -> None:
+        self.config, self.data, self.groups = config, data, groups
+        self.val = spread(data.val, MOST_EVERY_EPOCH) if data.val is not None else None
+
+    def figures(self, network: nn.Module, epoch: int) -> dict[str, float]:
+        """Accuracies by `holdout/HEAD` and `val/HEAD`, and the held-out loss where weights are chosen by it.
+
+        Args:
+            epoch: counted from 1; 0 for the linear head.
+        """
+        size = self.config.size if epoch == LINEAR_HEAD else self.config.stage_at(epoch - 1).size
+        logits = predict(network, self.data.holdout, size, self.groups)
+        found = {f"holdout/{head}": value for head, value in accuracies(logits, self.data.holdout).items()}
+        if self.config.keep_best:
+            found["holdout_loss"] = held_out_loss(
+                self.data.heads, logits, self.data.holdout, balanced=self.config.class_balance != "none"
+            )
+        if self.val is not None:
+            reached = accuracies(predict(network, self.val, size, self.groups), self.val)
+            found |= {f"val/{head}": value for head, value in reached.items()}
+        return found
+
+
+def spread(samples: Samples, most: int) -> Samples:
+    """At most so many images, evenly chosen."""
+    rows = np.unique(np.linspace(0, len(samples) - 1, min(most, len(samples))).astype(int))
+    return samples.subset(rows.tolist())
