@@ -1,4 +1,4 @@
-"""Build, evaluate and export from Python: one function per command.
+"""Build, quantise, evaluate and export from Python.
 
 from spatialnet_optimize.api import build, evaluate
 
@@ -78,6 +78,39 @@ def build(
         None if calibration is None else Path(calibration), precision,
     )  # fmt: skip
     return run_build(job, step)[0] if fresh else remembered(job, step)
+
+
+def quantise(
+    model: str | Path,
+    output: str | Path,
+    *,
+    variant: str = "int8-static",
+    labelled: Sequence[str | Path] = (),
+    calibration: str | Path | None = None,
+    budget: float = 0.5,
+    step: Callable[[str], None] = lambda text: None,
+) -> Bundle:
+    """Write a bundle that prefers one quantised variant for CPUs, whether or not it is the fastest. `build` chooses the fastest.
+
+    Args:
+        model: a bundle, a checkpoint, or `builtin:spatialnet-s`.
+        output: the bundle to write: a `.snb` file or a directory.
+        variant: `int8-static`, `int8-dynamic` or `fp16`.
+        labelled: labelled images for the accuracy gate: folders, zips or CSV files; empty for the shipped samples.
+        calibration: a folder of real images for static INT8; None: use some of the labelled ones.
+        budget: percentage points of accuracy that the variant may lose on any head.
+        step: called with one line of text for each step.
+
+    Raises:
+        UsageError: unknown variant.
+        BuildError: the variant fails a gate.
+    """
+    from spatialnet_optimize.build.single_variant import build_variant  # it needs onnx
+
+    path, images = Path(output), tuple(map(Path, labelled))
+    folder = None if calibration is None else Path(calibration)
+    opened = open_model(str(model), path, images)
+    return build_variant(Job(opened, "cpu", path, images, budget, calibration=folder), variant, step)
 
 
 def open_model(model: str, output: Path, golden: Sequence[Path] = ()) -> Bundle:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from spatialnet_edge.core.errors import UsageError
-from spatialnet_optimize.api import build, evaluate
+from spatialnet_optimize.api import build, evaluate, quantise
 
 
 def test_evaluate_gives_scores(tiny_path: Path, image_folder: Path) -> None:
@@ -37,3 +37,13 @@ def test_build_writes_the_bundle_that_passes_the_gates(tiny_path: Path, image_fo
     assert bundle.manifest.build is not None
     assert bundle.manifest.build.target == "cpu"
     assert steps
+
+
+def test_quantise_writes_the_requested_variant(tiny_path: Path, image_folder: Path, tmp_path: Path) -> None:
+    bundle = quantise(tiny_path, tmp_path / "int8.snb", variant="fp16", labelled=[image_folder])
+    assert bundle.manifest.engines[0].precision == "fp16"
+    assert bundle.manifest.build is not None
+    assert [each.name for each in bundle.manifest.build.candidates if each.chosen] == ["fp16"]
+    assert evaluate(bundle.path, image_folder).engine.precision == "fp16"
+    with pytest.raises(UsageError, match=r"no variant 'int3' for a CPU; expected one of fp16, int8-dynamic, int8-static"):
+        quantise(tiny_path, tmp_path / "int3.snb", variant="int3")
