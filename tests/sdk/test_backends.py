@@ -182,8 +182,8 @@ class NoEngine:
     def __init__(self, error: Exception) -> None:
         self.error = error
 
-    def refuses(self, record: EngineRecord) -> str:
-        return ""
+    def refuses(self, record: EngineRecord) -> str | None:
+        return None
 
     def open(self, content: bytes, spec: ModelSpec, threads: int) -> Engine:
         raise self.error

@@ -44,7 +44,7 @@ class TensorRtHost:
         records = []
         for name, content in request.variants.items():
             each = judged.get(name)
-            verdict = "" if each is None else refusal(each, reference, request.budget)
+            verdict = None if each is None else refusal(each, reference, request.budget)
             if not verdict:
                 if name != REFERENCE:  # already in the bundle as the portable graph
                     graphs[waiting_graph(name)] = content

@@ -104,30 +104,30 @@ def allowed_loss(key: str, reference: Measured, budget: float) -> float:
     return max(budget, 100 / images) if images else budget
 
 
-def accuracy_refusal(candidate: Measured, reference: Measured, budget: float) -> str:
-    """Why a candidate loses too much accuracy, at its worst head and data set; empty when it does not."""
+def accuracy_refusal(candidate: Measured, reference: Measured, budget: float) -> str | None:
+    """Why a candidate loses too much accuracy, at its worst head and data set; None when it does not."""
     excess = {
         key: 100 * (reference.accuracy[key] - candidate.accuracy[key]) - allowed_loss(key, reference, budget)
         for key in reference.accuracy
     }
     worst = max(excess, key=lambda key: excess[key], default="")
     if not worst or excess[worst] <= 1e-6:  # one image of 200 is half a point, except for rounding
-        return ""
+        return None
     allowed = allowed_loss(worst, reference, budget)
     one_image = f"one of its {reference.judged_images.get(worst)} images may change"
     reason = f"the budget is {budget:.2f}" if allowed == budget else one_image
     return f"accuracy: loses {excess[worst] + allowed:.2f} points in {worst}; {reason}"
 
 
-def refusal(candidate: Measured, reference: Measured, budget: float, passed_before: bool = False) -> str:
-    """Why a variant is rejected; empty if it passes.
+def refusal(candidate: Measured, reference: Measured, budget: float, passed_before: bool = False) -> str | None:
+    """Why a variant is rejected; None if it passes.
 
     Args:
         passed_before: whether the variant's graph passed the accuracy gate on the computer that prepared the bundle. Then
             agreement and golden frames suffice without labelled images.
     """
     if candidate.name == REFERENCE or not candidate.runs_here:
-        return ""
+        return None
     asked = candidate.name.partition("-")[0]
     if candidate.executed and asked not in candidate.executed:
         found = ", ".join(f"{count} in {precision}" for precision, count in candidate.executed.items())
@@ -146,11 +146,11 @@ def refusal(candidate: Measured, reference: Measured, budget: float, passed_befo
     allowed = GOLDEN_TOLERANCE[candidate.name]
     if candidate.golden_difference > allowed:
         return f"golden: probabilities differ by {candidate.golden_difference:.3f} on the golden frames; allowed {allowed:.3f}"
-    return ""
+    return None
 
 
-def robustness_refusal(candidate: Measured, reference: Measured, budget: float) -> str:
-    """Why a variant is rejected for its results on degraded pictures; empty if it passes or was not evaluated on them."""
+def robustness_refusal(candidate: Measured, reference: Measured, budget: float) -> str | None:
+    """Why a variant is rejected for its results on degraded pictures; None if it passes or was not evaluated on them."""
     if candidate.corrupted_accuracy is not None and reference.corrupted_accuracy is not None:
         lost = 100 * (reference.corrupted_accuracy - candidate.corrupted_accuracy)
         if lost > budget + 1e-6:
@@ -162,7 +162,7 @@ def robustness_refusal(candidate: Measured, reference: Measured, budget: float) 
                 f"known: gives labels to {lost:.1f} points more of the pictures without land than FP32; allowed "
                 f"{NOT_LAND_POINTS:g}"
             )
-    return ""
+    return None
 
 
 def better(candidate: Measured, other: Measured, reference: Measured, budget: float) -> bool:
@@ -204,7 +204,7 @@ def decide(candidates: Sequence[Measured], budget: float, passed_before: bool = 
             f"{GOLDEN_TOLERANCE[REFERENCE]:.4f}; the installed runtime library does not compute this model, so "
             "nothing is built"
         )
-    verdicts = {reference.name: ""}
+    verdicts: dict[str, str | None] = {reference.name: None}
     for candidate in candidates[1:]:
         verdict = refusal(candidate, reference, budget, passed_before)
         if not verdict and candidate.runs_here:
@@ -220,7 +220,7 @@ def decide(candidates: Sequence[Measured], budget: float, passed_before: bool = 
     reason = f"{winner.name} at {winner.p50_ms:.2f} ms is the fastest variant that keeps its accuracy" + (
         f" ({others})" if others else ""
     )
-    records = tuple(record(each, reference, each is winner, verdicts[each.name]) for each in candidates)
+    records = tuple(record(each, reference, each is winner, verdicts[each.name] or "") for each in candidates)
     return Decision(winner, reason, records)
 
 

@@ -63,7 +63,7 @@ class OnnxRuntimeBackend:
         self._providers = providers
         self._fuse = fuse
 
-    def refuses(self, record: EngineRecord) -> str:
+    def refuses(self, record: EngineRecord) -> str | None:
         return lacking(self._providers[0])
 
     def open(self, content: bytes, spec: ModelSpec, threads: int) -> OnnxRuntimeEngine:
@@ -85,11 +85,11 @@ def on_tensorrt() -> OnnxRuntimeBackend:
     return OnnxRuntimeBackend("onnxruntime_tensorrt", (TENSORRT, CUDA, CPU))
 
 
-def lacking(provider: str) -> str:
-    """Why an execution provider cannot be used; empty if it can."""
+def lacking(provider: str) -> str | None:
+    """Why an execution provider cannot be used; None if it can."""
     available = ort.get_available_providers()
     if provider in available:
-        return ""
+        return None
     return f"ONNX Runtime {ort.__version__} has {', '.join(available)}, not {provider}; install onnxruntime-gpu instead"
 
 

@@ -46,8 +46,8 @@ class OpenVinoBackend:
     name = "openvino"
     takes_graphs = True
 
-    def refuses(self, record: EngineRecord) -> str:
-        return ""
+    def refuses(self, record: EngineRecord) -> str | None:
+        return None
 
     def open(self, content: bytes, spec: ModelSpec, threads: int) -> OpenVinoEngine:
         """Compile a graph for the CPU.

@@ -61,8 +61,8 @@ class Backend(Protocol):
     name: str
     takes_graphs: bool
 
-    def refuses(self, record: EngineRecord) -> str:
-        """Why this computer cannot run that engine; empty if it can."""
+    def refuses(self, record: EngineRecord) -> str | None:
+        """Why this computer cannot run that engine; None if it can."""
         ...
 
     def open(self, content: bytes, spec: ModelSpec, threads: int) -> Engine: ...

@@ -84,9 +84,9 @@ class PlanBackend:
     def library_version(self) -> str:
         return str(self._trt.__version__)
 
-    def refuses(self, record: EngineRecord) -> str:
+    def refuses(self, record: EngineRecord) -> str | None:
         """Why a plan cannot run on this computer: another release of the library, no CUDA device, or another device than it
-        was built on."""
+        was built on; None if it can."""
         title, here = self.library.title, self.library_version
         rebuild = "rebuild with 'spatialnet-edge build'"
         if record.path.endswith(".onnx"):
@@ -104,7 +104,7 @@ class PlanBackend:
                 return f"plan built on {described(record.built_on)}; here {described(found)}; {rebuild}"
         elif record.device not in ("", ANY_RTX, found.name):
             return f"plan built for {record.device}; here {described(found)}; {rebuild}"
-        return ""
+        return None
 
     def open(self, content: bytes, spec: ModelSpec, threads: int) -> TensorRtEngine:
         """Load a complete plan, built for the GPU only and for this release of the library. See `open_plan`."""

@@ -139,7 +139,7 @@ def test_a_version_compatible_plan_is_opened_by_a_later_release(monkeypatch: pyt
     content = plan(version_compatible=True)
     monkeypatch.setattr(tensorrt, "__version__", "10.16.1")
     backend = PlanBackend(TENSORRT)
-    assert backend.refuses(record) == ""
+    assert backend.refuses(record) is None
     backend.open_plan(record, content, None, TINY).close()
     assert "built with TensorRT 10.3.0; here 10.16.1" in backend.refuses(RECORD)
     with pytest.raises(EngineUnavailable, match=r"10\.16\.1 cannot load this plan on Orin"):
@@ -182,18 +182,18 @@ def test_a_plan_for_another_device_is_refused_before_it_is_loaded(monkeypatch: p
     device.close()
     backend = PlanBackend(TENSORRT)
 
-    def refuses(**change: object) -> str:
+    def refuses(**change: object) -> str | None:
         built_on = msgspec.structs.replace(here, **change)
         return backend.refuses(msgspec.structs.replace(RECORD, device="Orin", built_on=built_on))
 
-    assert refuses() == ""
-    assert refuses(memory_bytes=int(here.memory_bytes * 1.05)) == ""
+    assert refuses() is None
+    assert refuses(memory_bytes=int(here.memory_bytes * 1.05)) is None
     assert "built on Orin (compute capability 8.7, 8 multiprocessors, 59.6 GiB)" in refuses(memory_bytes=64_000_000_000)
     assert "16 multiprocessors" in refuses(multiprocessors=16)
     assert "Orin NX" in refuses(board="NVIDIA Jetson Orin NX")
-    assert refuses(name="Xavier") != ""
+    assert refuses(name="Xavier") is not None
     assert "built for Xavier" in backend.refuses(msgspec.structs.replace(RECORD, device="Xavier"))
-    assert backend.refuses(msgspec.structs.replace(RECORD, device="Orin")) == ""  # of an older bundle
+    assert backend.refuses(msgspec.structs.replace(RECORD, device="Orin")) is None  # of an older bundle
     assert "has not compiled this graph yet" in backend.refuses(msgspec.structs.replace(RECORD, path="graphs/fp16.onnx"))
 
 
