@@ -121,7 +121,7 @@ def test_another_run_does_not_resume_from_the_checkpoint(data: TrainingData, tea
         UsageError, match='another \'backbone\': "student-1m" in the folder, "student-2m" now; name another folder'
     ):
         train(replace(TINY_RUN, backbone="student-2m"), data, out, "test")
-    with pytest.raises(UsageError, match="another 'start': \"\" there, "):
+    with pytest.raises(UsageError, match="another 'start': \"\" in the folder, "):
         train(replace(TINY_RUN, start=str(teacher)), data, out, "test")
     fewer = dataclasses.replace(data, train=data.train.subset(range(len(data.train) - 1)))
     with pytest.raises(UsageError, match=r"another 'data': .\"eurosat: "):
