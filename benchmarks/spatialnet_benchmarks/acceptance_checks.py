@@ -41,7 +41,7 @@ STOP_S = 5.0
 
 
 def device(run: AcceptanceRun) -> Verdict:
-    """Which form of the model runs here, and on what."""
+    """The variant that runs on this device."""
     with run.engine() as loaded:
         record, rejected = loaded.record, loaded.rejected
     figures: dict[str, Any] = {"engine": record.path, "backend": record.backend, "rejected": rejected}
@@ -72,7 +72,7 @@ def layers(run: AcceptanceRun) -> Verdict:
 
 
 def answers(run: AcceptanceRun) -> Verdict:
-    """The answers on labelled images beside ONNX Runtime's on the portable graph."""
+    """Compare predictions on labelled images with those of the portable graph in ONNX Runtime."""
     spec = run.bundle.spec
     reference = CheckedEngine(OnnxRuntimeBackend().open(run.bundle.read(MODEL), spec, 0))
     with run.engine() as loaded:
@@ -83,7 +83,7 @@ def answers(run: AcceptanceRun) -> Verdict:
     same = agreement(spec, found, expected)
     outcome = Outcome.PASS if same >= LEAST_AGREEMENT else Outcome.FAIL
     largest = max(each["largest"] for each in figures.values())
-    text = f"{len(run.images)} images: {same:.2%} of the answers as ONNX Runtime's, largest change {largest:.4f}"
+    text = f"{len(run.images)} images: {same:.2%} of the predictions equal to ONNX Runtime's, largest change {largest:.4f}"
     return Verdict("answers", outcome, text, {"agreement": same, "heads": figures})
 
 
@@ -116,7 +116,7 @@ def latency(run: AcceptanceRun) -> Verdict:
 
 
 def cameras(run: AcceptanceRun) -> Verdict:
-    """Two and four cameras on one engine, golden frames between: each must get its own answers."""
+    """Two and four cameras on one engine, with golden frames in between: each must get its own results."""
     frames, _ = run.bundle.golden()
     crossed = asked = 0
     with run.engine() as loaded:
@@ -138,7 +138,9 @@ def cameras(run: AcceptanceRun) -> Verdict:
                 thread.join()
             crossed, asked = crossed + sum(wrong), asked + count * ROUNDS
     outcome = Outcome.FAIL if crossed else Outcome.PASS
-    return Verdict("cameras", outcome, f"{crossed} of {asked} answers crossed cameras", {"crossed": crossed, "asked": asked})
+    return Verdict(
+        "cameras", outcome, f"{crossed} of {asked} results reached another camera", {"crossed": crossed, "asked": asked}
+    )
 
 
 def reopening(run: AcceptanceRun) -> Verdict:

@@ -23,10 +23,10 @@ SAME_ANSWER = 1e-3
 
 
 def beside_trtexec(run: AcceptanceRun) -> Verdict:
-    """The latency of each of the plan's batch sizes beside that of NVIDIA's own program on the same plan."""
+    """Compare the latency of each batch size with that of NVIDIA's program for the same plan."""
     plan, program = run.plan(), find_trtexec()
     if plan is None:
-        return Verdict("trtexec", Outcome.SKIP, "no plan of NVIDIA's runs here")
+        return Verdict("trtexec", Outcome.SKIP, "no NVIDIA plan runs on this computer")
     backend, record, content, weights = plan
     if not program or backend.library is not TENSORRT:
         return Verdict("trtexec", Outcome.SKIP, f"trtexec is not on the PATH and not at {JETPACK}")
@@ -43,12 +43,15 @@ def beside_trtexec(run: AcceptanceRun) -> Verdict:
     finally:
         engine.close()
     first = next(iter(figures.values()))
-    text = f"p50 {first['trtexec']['p50']:.3f} ms by trtexec, {first['ours']['p50']:.3f} ms by this program, {next(iter(figures))}"
+    text = (
+        f"p50 {first['trtexec']['p50']:.3f} ms by trtexec, {first['ours']['p50']:.3f} ms by this program, "
+        f"{next(iter(figures))}"
+    )
     return Verdict("trtexec", Outcome.PASS, text, figures)
 
 
 def wrong_version(run: AcceptanceRun) -> Verdict:
-    """A plan of another release must be rejected, and the portable graph must answer."""
+    """A plan of another release must be rejected, and the portable graph must run."""
     plans = [record for record in run.bundle.manifest.engines if record.backend.startswith("tensorrt")]
     if not plans:
         return Verdict("wrong version", Outcome.SKIP, "the bundle has no plan")
@@ -59,11 +62,11 @@ def wrong_version(run: AcceptanceRun) -> Verdict:
     finally:
         loaded.engine.close()
     outcome = Outcome.PASS if loaded.record.path == MODEL else Outcome.FAIL
-    return Verdict("wrong version", outcome, f"{loaded.record.path} answered; {loaded.rejected[0]}")
+    return Verdict("wrong version", outcome, f"{loaded.record.path} runs; {loaded.rejected[0]}")
 
 
 def uncapturable_device() -> Device:
-    """A device on which every capture fails in the driver, since it is synchronised inside."""
+    """A device on which every graph capture fails in the driver, because of a synchronisation inside."""
     opened: Any = open_device()
     capture = opened.capture
 
@@ -79,9 +82,9 @@ def uncapturable_device() -> Device:
 
 
 def failed_capture(run: AcceptanceRun) -> Verdict:
-    """A CUDA graph that cannot be captured must cost speed alone."""
+    """A failed CUDA graph capture may only cost speed."""
     if (plan := run.plan()) is None:
-        return Verdict("failed capture", Outcome.SKIP, "no plan of NVIDIA's runs here")
+        return Verdict("failed capture", Outcome.SKIP, "no NVIDIA plan runs on this computer")
     backend, record, content, weights = plan
     usual = backend.open_plan(record, content, weights, run.bundle.spec)
     expected = {name: values.copy() for name, values in usual.infer(run.images[:1]).items()}
@@ -98,16 +101,16 @@ def failed_capture(run: AcceptanceRun) -> Verdict:
 
 
 def out_of_memory(run: AcceptanceRun) -> Verdict:
-    """With the GPU's memory taken, the bundle must still answer, by another form."""
+    """With the GPU's memory full, another variant of the bundle must run."""
     if run.plan() is None:
-        return Verdict("out of memory", Outcome.SKIP, "no plan of NVIDIA's runs here")
+        return Verdict("out of memory", Outcome.SKIP, "no NVIDIA plan runs on this computer")
     gpu = open_device()
     try:
         if gpu.memory == "mapped":
             return Verdict(
                 "out of memory",
                 Outcome.SKIP,
-                "the GPU shares its memory with the computer: taking it would end other programs",
+                "the GPU shares its memory with the computer: filling it would kill other programs",
             )
         with gpu.current():
             take_all(gpu)
@@ -117,13 +120,11 @@ def out_of_memory(run: AcceptanceRun) -> Verdict:
         gpu.close()
     refused = any("memory" in reason for reason in loaded.rejected)
     outcome = Outcome.PASS if refused else Outcome.FAIL
-    return Verdict(
-        "out of memory", outcome, f"{loaded.record.path} answered; {'; '.join(loaded.rejected) or 'nothing refused'}"
-    )
+    return Verdict("out of memory", outcome, f"{loaded.record.path} runs; {'; '.join(loaded.rejected) or 'nothing refused'}")
 
 
 def take_all(gpu: Device, smallest: int = 4096) -> None:
-    """Allocate until nothing is left, in blocks that halve."""
+    """Allocate all memory, in blocks of decreasing size."""
     size = gpu.free_bytes()
     while size >= smallest:
         try:

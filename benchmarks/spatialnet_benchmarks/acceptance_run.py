@@ -1,4 +1,4 @@
-"""What an acceptance run accepts, and what a check of it finds."""
+"""The subject of an acceptance run, and the verdict of a check."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Verdict:
     """One line of the acceptance run.
 
     Attributes:
-        figures: everything that was measured.
+        figures: all measurements.
     """
 
     check: str
@@ -44,7 +44,7 @@ class Verdict:
 
 @dataclass
 class AcceptanceRun:
-    """What is accepted, and how long it may take."""
+    """The bundle under test, and the sizes of the checks."""
 
     bundle: Bundle
     labelled: LabelledImages
@@ -66,7 +66,7 @@ class AcceptanceRun:
             loaded.engine.close()
 
     def plan(self) -> tuple[PlanBackend, EngineRecord, bytes, bytes | None] | None:
-        """The backend, record, content and weights of the bundle's plan for this device; None if it has none that runs."""
+        """The backend, record, content and weights of the bundle's plan for this device; None if no plan runs."""
         for record in self.bundle.manifest.engines:
             backend = load_backend(record.backend) if record.backend.startswith("tensorrt") else None
             if isinstance(backend, PlanBackend) and not backend.refuses(record):

@@ -85,7 +85,7 @@ def ours_built() -> tuple[str, Peer]:
     with TemporaryDirectory() as folder:
         bundle, _ = build(Job(open_bundle("builtin:spatialnet-s"), HERE, Path(folder) / "built.snb"))
         model = spatialnet_edge.load(bundle.path, threads=1)
-    return f"spatialnet-edge, built for this machine ({model.opened.record.precision})", streamed(model)
+    return f"spatialnet-edge, built for this computer ({model.opened.record.precision})", streamed(model)
 
 
 def plain_onnxruntime() -> tuple[str, Peer]:

@@ -1,7 +1,8 @@
-"""NVIDIA's own program `trtexec` on a bundle's plan, so that its latency stands beside ours.
+"""Run NVIDIA's program `trtexec` on a bundle's plan, to compare its latency with ours.
 
-Options: NVIDIA, TensorRT documentation, "Command-Line Programs"; github.com/NVIDIA/TensorRT, `samples/common/sampleOptions.cpp`.
-`--exportTimes` writes one object an inference; its `latencyMs` is copy to the device, compute, copy back (`sampleReporting.cpp`).
+Options: NVIDIA, TensorRT documentation, "Command-Line Programs"; github.com/NVIDIA/TensorRT,
+`samples/common/sampleOptions.cpp`. `--exportTimes` writes one object per inference; its `latencyMs` is copy to the device,
+compute, copy back (`sampleReporting.cpp`).
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from spatialnet_edge.core.errors import EngineUnavailable
 from spatialnet_edge.core.spec import IMAGE_INPUT
 
 JETPACK = Path("/usr/src/tensorrt/bin/trtexec")
-"""Where JetPack installs it, which is not on the PATH."""
+"""Path in JetPack's installation, which is not on the PATH."""
 WARM_UP_MS = 500
 TIMEOUT_S = 300
 
 
 def find_trtexec() -> str:
-    """The program's path; empty where it is not installed."""
+    """The program's path; empty if it is not installed."""
     return shutil.which("trtexec") or (str(JETPACK) if JETPACK.exists() else "")
 
 
@@ -53,10 +54,10 @@ def command(program: str, record: EngineRecord, profile: int, shape: Sequence[in
 
 
 def latencies_of(words: Sequence[str], plan: bytes) -> NDArray[np.float64]:
-    """Milliseconds of each inference, as the program measured them.
+    """Milliseconds of each inference, measured by the program.
 
     Raises:
-        EngineUnavailable: it failed; with the last line that it wrote.
+        EngineUnavailable: the program failed; with its last line.
     """
     with TemporaryDirectory() as folder:
         Path(folder, "model.plan").write_bytes(plan)

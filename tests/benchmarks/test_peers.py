@@ -28,7 +28,7 @@ def test_a_slow_round_affects_all_peers() -> None:
 
 def test_the_built_bundle_is_a_separate_row() -> None:
     name, run = peers.ours_built()
-    assert "built for this machine" in name
+    assert "built for this computer" in name
     _, reference = peers.ours()
     answers = np.array(run(str(CLIP))) == np.array(reference(str(CLIP)))
     assert len(answers) == 242

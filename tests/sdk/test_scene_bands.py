@@ -157,9 +157,9 @@ def test_a_raster_far_away_is_absent_rather_than_an_error(tmp_path: Path) -> Non
 def test_what_cannot_be_joined_is_refused(tmp_path: Path) -> None:
     named = write(tmp_path / "s2.tif", flat(500), ("B04",))
     unnamed = write(tmp_path / "other.tif", flat(500, 500))
-    with pytest.raises(SourceRefused, match=r"other\.tif: its bands have no names|this model takes"):
+    with pytest.raises(SourceRefused, match=r"other\.tif: its bands have no known names|this model takes"):
         frames(f"{unnamed}+{unnamed}")
-    with pytest.raises(SourceRefused, match="rasters that are read together go by names"):
+    with pytest.raises(SourceRefused, match="rasters that are read together are selected by name"):
         SceneSource(f"{named}+{unnamed}?bands=1&scale=10")
     with pytest.raises(SourceRefused, match=r"missing\.tif: no such file"):
         SceneSource(f"{named}+{tmp_path / 'missing.tif'}")
@@ -172,7 +172,7 @@ def test_what_cannot_be_joined_is_refused(tmp_path: Path) -> None:
     with raster:
         raster.write(flat(1, dtype="float32"))
         raster.descriptions = ("dem",)
-    with pytest.raises(SourceRefused, match=r"placeless\.tif: does not say where it lies"):
+    with pytest.raises(SourceRefused, match=r"placeless\.tif: has no georeference"):
         SceneSource(f"{named}+{placeless}")
 
 

@@ -87,7 +87,7 @@ def drawn_pictures(spec: ModelSpec, prepared: bool) -> NDArray[np.uint8] | None:
 
 
 def evidence_of(model: Bundle, spec: ModelSpec, sets: Sequence[DecodedSet], prepared: bool = False) -> Evidence:
-    """What the candidates are judged by.
+    """The data for evaluating the variants.
 
     Args:
         prepared: the candidates passed every gate on the computer that prepared the bundle. A device without OpenCV may then

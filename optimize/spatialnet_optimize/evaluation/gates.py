@@ -60,7 +60,7 @@ class Measured:
     Attributes:
         content: the graph or plan.
         accuracy: `head (data set)` to the headline metric, 0 to 1.
-        judged_images: `head (data set)` to the number of images behind that figure.
+        judged_images: `head (data set)` to the number of images of that metric.
         agreement: share of predictions equal to the reference's, 0 to 1.
         golden_difference: largest difference in probability on the golden frames.
         p50_ms, p99_ms: latency of the engine alone; 0 if it cannot run on this computer.
@@ -95,10 +95,11 @@ def loss_points(candidate: Measured, reference: Measured) -> float:
 
 
 def allowed_loss(key: str, reference: Measured, budget: float) -> float:
-    """Points that a candidate may lose on one head and data set: the budget, or one image where one image is worth more.
+    """Percentage points that a variant may lose on one head and data set: the budget, or one image if one image is more than
+    that.
 
-    One changed answer in a small set is no evidence of a loss. The gates of agreement and of golden frames judge the answers of
-    all heads, with labels or without.
+    One changed prediction in a small set is no evidence of a loss. The gates for agreement and golden frames cover the
+    predictions of all heads, with labels or without.
     """
     images = reference.judged_images.get(key, 0)
     return max(budget, 100 / images) if images else budget

@@ -30,8 +30,8 @@ def export_checkpoint(checkpoint: Path, output: Path, golden: Sequence[Path], se
 
     Args:
         half: store large weights as float16; see `half_weights.py`.
-        golden: at least eight real images for the golden frames: folders, or zips or tables of labelled images; empty: the shipped
-            samples. Tiles of a generated scene test the band groups that no image has.
+        golden: at least eight real images for the golden frames: folders, or zips or tables of labelled images; empty: the
+            shipped samples. Tiles of a generated scene test the band groups that no image has.
 
     Raises:
         DataRefused: fewer than eight images, or no image has some band group of the model.
@@ -59,7 +59,7 @@ def export_checkpoint(checkpoint: Path, output: Path, golden: Sequence[Path], se
 
 
 def golden_images(sources: Sequence[Path], spec: InputSpec, count: int = GOLDEN_FRAMES) -> NDArray[np.uint8]:
-    """Evenly chosen real images at the model's input size: uint8 `[N, H, W, bands]`, at least `count` where there are so many.
+    """Evenly chosen real images at the model's input size: uint8 `[N, H, W, bands]`, at least `count` if available.
 
     For band groups that none of these images has, tiles of the generated scene (`sources.demo_scene`) are added.
 

@@ -233,7 +233,7 @@ def input_text(spec: InputSpec) -> str:
         return f"Input: uint8 {spec.height}×{spec.width} RGB."
     lines = [f"- `{group.name}`: {', '.join(bands_text(group))}" for group in spec.groups]
     shape = f"Input: uint8 {spec.height}×{spec.width}×{spec.channels}, levels 0 to 255 of these bands in this order."
-    absent = "A group that is zero everywhere is absent, and the network answers without it."
+    absent = "A group that is zero everywhere counts as absent, and the network works without it."
     return "\n".join([f"{shape} {absent}", "", *lines, "", ""])
 
 

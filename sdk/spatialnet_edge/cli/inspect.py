@@ -69,7 +69,7 @@ def describe(head: Head) -> tuple[str, str, str]:
     """Kind, width and labels of a head, for a table."""
     match head:
         case Multiclass():
-            extra = f", unsure below {head.abstain_below:.2f}" if head.abstain_below else ""
+            extra = f", no label below {head.abstain_below:.2f}" if head.abstain_below else ""
             return f"multiclass{extra}", str(head.width), ", ".join(head.labels)
         case Multilabel():
             return "multilabel", str(head.width), ", ".join(head.labels)

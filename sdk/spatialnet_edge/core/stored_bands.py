@@ -1,4 +1,4 @@
-"""How a raster stores a band, and how its numbers become physical values and levels of the input.
+"""Storage of a band in a raster, and conversion to physical values and input levels.
 
 Sources: scale, offset and unit are those of GDAL's raster bands (`GDALRasterBand`); integers of Sentinel-2 and of Harmonised
 Landsat Sentinel are reflectance × 10000 (ESA, Sentinel-2 Products Specification Document; NASA, HLS Product User Guide).
@@ -16,13 +16,13 @@ from spatialnet_edge.core.bands import RANGES, quantise
 from spatialnet_edge.core.spec import PhysicalRange
 
 DIGITAL_NUMBER = 1e-4
-"""Reflectance of one step, where an optical raster of 16-bit integers states no scale."""
+"""Default scale to reflectance for an optical raster of 16-bit integers without a scale."""
 
 LEAST_POWER = 1e-5
-"""Linear power below this counts as this, -50 dB: the logarithm of 0 has no value."""
+"""Smallest linear power (-50 dB), because the logarithm of 0 is undefined."""
 
 LINEAR_POWER = ("1", "power", "linear", "linear power", "intensity")
-"""Units of radar backscatter that is not in decibels."""
+"""Units of linear radar backscatter."""
 
 _SAME = (1.0, 0.0)
 _UNITS: dict[str, dict[str, tuple[float, float]]] = {
@@ -32,7 +32,7 @@ _UNITS: dict[str, dict[str, tuple[float, float]]] = {
     "m/m": {"": _SAME, "m/m": _SAME, "1": _SAME},
     "K": {"": _SAME, "k": _SAME, "kelvin": _SAME, **dict.fromkeys(("c", "°c", "degc", "celsius"), (1.0, 273.15))},
 }
-"""Unit of a range to the units that rasters state, each with the factor and the term that convert it."""
+"""Unit of a range to the units of rasters, each with factor and offset for the conversion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,9 @@ class StoredBand:
 
     Attributes:
         name: a key of `core.bands.RANGES`.
-        levels: 8 bits without a scale, which are levels of the input already.
-        linear: whether radar backscatter is linear power rather than decibels; None where the raster does not say.
-        nodata: the stored number that stands for no data; None where there is none.
+        levels: whether the stored values are input levels already (8 bits without a scale).
+        linear: whether radar backscatter is linear power instead of decibels; None if unknown.
+        nodata: the stored value for missing data; None if there is none.
     """
 
     name: str
@@ -54,9 +54,9 @@ class StoredBand:
     nodata: float | None = None
 
     def settled(self, sample: NDArray[Any]) -> StoredBand:
-        """The same band, `linear` decided by some of its stored numbers where the raster does not say.
+        """The same band; if `linear` is unknown, it is derived from some stored values.
 
-        Decibels of land and water are nearly all below 0, and linear power never is.
+        Decibels of land and water are nearly all negative; linear power never is.
         """
         if self.linear is not None:
             return self
@@ -65,7 +65,7 @@ class StoredBand:
         return replace(self, linear=bool(len(known)) and float(np.median(known)) >= 0)
 
     def physical(self, stored: NDArray[Any]) -> NDArray[np.float32]:
-        """Stored numbers of any shape as physical values, float32."""
+        """Convert stored values of any shape to physical values, float32."""
         values: NDArray[np.float32] = np.asarray(stored, np.float32) * np.float32(self.scale) + np.float32(self.offset)
         if not self.linear:
             return values
@@ -74,11 +74,11 @@ class StoredBand:
     def to_levels(
         self, stored: NDArray[Any], valid: NDArray[np.bool_] | None = None, span: PhysicalRange | None = None
     ) -> NDArray[np.uint8]:
-        """Stored numbers `[H, W]` as levels of the input, uint8 `[H, W]`; 0 where there is no data.
+        """Convert stored values `[H, W]` to input levels, uint8 `[H, W]`; 0: no data.
 
         Args:
-            valid: bool `[H, W]`; None where every finite number but `nodata` is valid.
-            span: what the levels stand for; None for the band's own range.
+            valid: bool `[H, W]`; None: every finite value except `nodata` is valid.
+            span: physical range of the levels; None: the band's own range.
         """
         known = np.isfinite(stored) if self.nodata is None else np.isfinite(stored) & (stored != self.nodata)
         if valid is not None:
@@ -91,17 +91,17 @@ class StoredBand:
 def stored_band(
     name: str, dtype: str, scale: float = 1.0, offset: float = 0.0, unit: str = "", nodata: float | None = None
 ) -> StoredBand:
-    """How a band is stored, from what its raster states.
+    """The storage of a band, from its raster's metadata.
 
     Args:
         name: a key of `core.bands.RANGES`.
-        dtype: NumPy's name of the stored numbers' type.
-        scale, offset: as the raster states them; 1 and 0 where it states none.
-        unit: as the raster states it; empty where it states none, which means the unit of the band's range.
-        nodata: as the raster states it; None where it states none, which is 0 for integers of reflectance.
+        dtype: NumPy's name of the stored type.
+        scale, offset: from the raster; 1 and 0 if not given.
+        unit: from the raster; empty: the unit of the band's range.
+        nodata: from the raster; None if not given, which means 0 for integers of reflectance.
 
     Raises:
-        ValueError: the unit cannot be converted, or integers of radar state no scale.
+        ValueError: the unit cannot be converted, or radar integers have no scale.
     """
     wanted, stated, kind = RANGES[name].unit, unit.strip().casefold(), np.dtype(dtype)
     unscaled = (scale, offset) == _SAME

@@ -1,11 +1,11 @@
-"""A generated scene of optical bands, radar and elevation, to try a network of several band groups without any download.
+"""A generated scene of optical bands, radar and elevation, for trying a network with several band groups without a download.
 
     python -m spatialnet_edge.sources.demo_scene demo/
     spatialnet-edge run builtin:spatialnet-ms "scene:demo/S2.tif+demo/S1.tif+demo/DEM.tif?tile=64"
 
-NOT a measurement: terrain is filtered noise, and each kind of land cover has typical reflectances and radar backscatter. The same
-seed gives the same scene. Its rasters have the properties of real ones: names, scale and no-data value of each band, three
-resolutions and two coordinate systems. Radar covers the western three quarters alone, as at the edge of a swath.
+NOT a measurement: terrain is filtered noise, and each kind of land cover has typical reflectances and radar backscatter. The
+same seed gives the same scene. Its rasters have the properties of real ones: names, scale and no-data value of each band, three
+resolutions and two coordinate systems. Radar covers only the western three quarters, as at the edge of a swath.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from spatialnet_edge.core.bands import slope
 from spatialnet_edge.core.errors import MissingExtra
 
 SIDE, METRES_PER_PIXEL = 384, 10.0
-"""Of the scene: 3.84 km at Sentinel-2's finest pixels."""
+"""Side of the scene in pixels: 3.84 km at Sentinel-2's finest resolution."""
 UTM, ORIGIN = "EPSG:32633", (500_000.0, 5_200_000.0)
 RADAR_COVERS = 0.75
 HEIGHT_OF_HILLS = 120.0
-"""Deviation of the elevation, in metres."""
+"""Standard deviation of the elevation, in metres."""
 LOOKS = 4
-"""Radar looks that a pixel is averaged over; fewer give more speckle."""
+"""Number of radar looks per pixel; fewer give more speckle."""
 
 OPTICAL = {"blue": "B02", "green": "B03", "red": "B04", "nir": "B08", "swir_1": "B11", "swir_2": "B12"}
 """Band to its name in the file of optical bands."""
@@ -68,7 +68,7 @@ def demo_bands(seed: int = 0, side: int = SIDE) -> dict[str, NDArray[np.float32]
 
 
 def land_cover(chance: np.random.Generator, elevation: NDArray[np.float32]) -> NDArray[np.int64]:
-    """What covers each pixel, an index of `KINDS`: int64 `[side, side]`."""
+    """The land cover of each pixel, an index of `KINDS`: int64 `[side, side]`."""
     side = len(elevation)
     fields = np.kron(chance.random((side // 16 + 1, side // 16 + 1)), np.ones((16, 16)))[:side, :side]
     moist, towns, fires = (smooth_noise(chance, side, 1.6) for _ in range(3))
@@ -82,7 +82,8 @@ def land_cover(chance: np.random.Generator, elevation: NDArray[np.float32]) -> N
 
 
 def smooth_noise(chance: np.random.Generator, side: int, smoothness: float) -> NDArray[np.float64]:
-    """Noise whose amplitude falls with the frequency to the power of `smoothness`: float64 `[side, side]`, mean 0, deviation 1."""
+    """Noise with an amplitude proportional to frequency to the power -`smoothness`: float64 `[side, side]`, mean 0, standard
+    deviation 1."""
     rows, columns = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]
     damping = np.maximum(np.hypot(rows, columns), 2 / side) ** smoothness
     noise = np.fft.irfft2(np.fft.rfft2(chance.standard_normal((side, side))) / damping, (side, side))
@@ -90,7 +91,7 @@ def smooth_noise(chance: np.random.Generator, side: int, smoothness: float) -> N
 
 
 def write_demo_scene(folder: Path, seed: int = 0, side: int = SIDE) -> tuple[Path, Path, Path]:
-    """Write `S2.tif`, `S1.tif` and `DEM.tif` into a folder, which is made.
+    """Write `S2.tif`, `S1.tif` and `DEM.tif` to a folder, which is created.
 
     Raises:
         MissingExtra: rasterio is not installed.
@@ -127,7 +128,7 @@ def write(
     unit: str = "",
     scale: float = 1.0,
 ) -> None:
-    """A GeoTIFF of `[bands, H, W]` in UTM, `spacing` metres from pixel to pixel."""
+    """Write a GeoTIFF of `[bands, H, W]` in UTM with a pixel spacing of `spacing` metres."""
     rasterio: Any = import_module("rasterio")
     count, height, width = values.shape
     place = rasterio.transform.from_origin(*ORIGIN, spacing, spacing)

@@ -1,7 +1,7 @@
-"""One raster that GDAL reads: its bands by name, and windows of its pixels.
+"""A raster read by GDAL: its bands by name, and windows of its pixels.
 
-A band's name is its description in the file (`B04`, `nir`, `VV`). A file of one band may have it in its own name instead, as the
-products of Sentinel-2 and of elevation models do (`T33UUP_20200101_B04.jp2`, `DEM.tif`). Thirteen bands of 16 bits without
+A band's name is its description in the file (`B04`, `nir`, `VV`). A file of one band may have it in its file name instead,
+like products of Sentinel-2 and elevation models (`T33UUP_20200101_B04.jp2`, `DEM.tif`). Thirteen bands of 16 bits without
 descriptions are those of Sentinel-2's level 1C in order.
 """
 
@@ -26,24 +26,24 @@ from spatialnet_edge.sources.registry import shown
 DRIVERS = ("GTiff", "JP2OpenJPEG", "JPEG", "PNG", "WEBP", "GIF", "BMP", "HFA")
 """Allowed GDAL drivers. Drivers that refer to other files or addresses, such as VRT and WMS, are excluded."""
 LARGEST_BLOCK = 512 << 20
-"""Bytes that GDAL may have to decode for one pixel."""
+"""Bytes per pixel that GDAL may have to decode."""
 METRES_A_DEGREE = 111_320.0
 
 LANDSAT = re.compile(r"L[COTEM]\d\d_|HLS\.L30")
-"""Files of Landsat, whose band numbers differ from Sentinel-2's."""
+"""File names of Landsat, whose band numbers differ from Sentinel-2's."""
 
 
 @final
 class Raster:
-    """One file that GDAL has opened.
+    """A file opened by GDAL.
 
     Attributes:
         path: of the file.
         data: rasterio's dataset; on another raster's grid after `warp_to`.
-        bands: band name to its number in the file, from 1, and how it is stored; of bands whose names are known.
+        bands: band name to its number in the file (from 1) and its storage; only bands with known names.
 
     Raises:
-        SourceRefused: GDAL does not read it, or its blocks are too large.
+        SourceRefused: GDAL cannot read it, or its blocks are too large.
     """
 
     def __init__(self, path: Path) -> None:
@@ -78,16 +78,16 @@ class Raster:
             )
 
     def warp_to(self, grid: Raster) -> None:
-        """Read from now on as if the file were on another raster's grid, bilinear, without data where it does not reach.
+        """Resample to another raster's grid (bilinear) in later reads; pixels outside of the file have no data.
 
         Raises:
-            SourceRefused: one of the two does not say where it lies, or cannot be transformed to the other.
+            SourceRefused: one of the two has no georeference, or cannot be transformed to the other.
         """
         for each in (grid, self):
             if each.data.crs is None or each.data.transform.is_identity:
                 raise SourceRefused(
-                    f"{shown(each.path)}: does not say where it lies; rasters that are read together need a coordinate "
-                    f"system and a transform"
+                    f"{shown(each.path)}: has no georeference; rasters that are read together need a coordinate "
+                    "system and a transform"
                 )
         vrt: Any = import_module("rasterio.vrt")
         resampling: Any = import_module("rasterio.enums").Resampling.bilinear
@@ -98,7 +98,7 @@ class Raster:
             )
         except (self._rasterio.errors.RasterioError, ValueError) as error:
             raise SourceRefused(
-                f"{shown(self.path)}: cannot be put on the grid of {shown(grid.path)}: {first_line(error)}"
+                f"{shown(self.path)}: cannot be resampled to the grid of {shown(grid.path)}: {first_line(error)}"
             ) from error
 
     def read(self, numbers: list[int], x: int, y: int, side: int) -> Any:
@@ -121,7 +121,7 @@ class Raster:
 
     @property
     def metres_per_pixel(self) -> float | None:
-        """From row to row; None for a raster that does not say where it lies."""
+        """Pixel spacing from row to row; None without a georeference."""
         crs, spacing = self.data.crs, abs(float(self.data.transform.e))
         if crs is None or self.data.transform.is_identity or not (crs.is_geographic or crs.is_projected):
             return None
@@ -149,10 +149,10 @@ class Raster:
 
 
 def named_bands(data: Any, path: Path) -> dict[str, tuple[int, StoredBand]]:
-    """Band name to its number, from 1, and how it is stored; of two bands of one name the first.
+    """Band name to its number (from 1) and its storage; of two bands with the same name the first.
 
     Raises:
-        SourceRefused: a band is stored in a way that cannot be read.
+        SourceRefused: the storage of a band is not supported.
     """
     found: dict[str, tuple[int, StoredBand]] = {}
     for index, name in enumerate(band_names(data, path)):
@@ -174,7 +174,7 @@ def named_bands(data: Any, path: Path) -> dict[str, tuple[int, StoredBand]]:
 
 
 def band_names(data: Any, path: Path) -> list[str | None]:
-    """The name of each band; None for one whose name is not known."""
+    """The name of each band; None if unknown."""
     described = [band_of(text or "") for text in data.descriptions]
     if any(described):
         return described
@@ -188,9 +188,9 @@ def band_names(data: Any, path: Path) -> list[str | None]:
 
 
 def name_in_file_name(path: Path) -> str | None:
-    """The band that a file's name means, such as `…_B04_10m.jp2` or `DEM.tif`; None where it means none.
+    """The band in a file name such as `…_B04_10m.jp2` or `DEM.tif`; None if there is none.
 
-    In a longer name, capitals alone are taken for a band, as products write them.
+    In a longer name, only capital letters count as a band name, as in product names.
     """
     with suppress(UnicodeError):
         if LANDSAT.match(path.name) is None:

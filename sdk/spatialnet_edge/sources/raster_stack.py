@@ -1,4 +1,5 @@
-"""Rasters of one place as one input: each is read on the grid of the first, and each band comes from the first that has it."""
+"""Raster stack: rasters of one place as one input. All are read on the grid of the first; each band is read from the first
+raster that has it."""
 
 from __future__ import annotations
 
@@ -22,12 +23,12 @@ Levels = dict[str, NDArray[np.uint8]]
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """What of a raster becomes frames.
+    """How rasters are cut into frames.
 
     Attributes:
-        tile, overlap: side of a tile and what neighbours share, in pixels.
-        bands: band numbers from 1, whatever their names; empty to go by names.
-        scale: the stored value that becomes 255; 0 where the raster says so itself, or its numbers are levels already.
+        tile, overlap: side of a tile and overlap of neighbours, in pixels.
+        bands: band numbers from 1; empty: select bands by name.
+        scale: the stored value that becomes 255; 0 if the raster has a scale, or its values are levels already.
     """
 
     tile: int
@@ -37,7 +38,7 @@ class Tiling:
 
     @property
     def by_name(self) -> bool:
-        """Whether bands go by their names and ranges rather than by numbers."""
+        """Whether bands are selected by their names and ranges instead of numbers."""
         return not self.bands and not self.scale
 
 
@@ -46,7 +47,7 @@ class RasterStack:
     """Rasters of one place. The first one's grid is that of the tiles.
 
     Raises:
-        SourceRefused: one of them cannot be read, or cannot be put on the grid of the first.
+        SourceRefused: one of them cannot be read, or cannot be resampled to the grid of the first.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -67,17 +68,17 @@ class RasterStack:
 
     @property
     def named(self) -> bool:
-        """Whether any band has a name that is known."""
+        """Whether any band has a known name."""
         return any(raster.bands for raster in self.rasters)
 
     def check(self, tiling: Tiling, groups: Sequence[BandGroup] | None) -> None:
-        """Find options and bands that do not fit these rasters.
+        """Check options and bands against these rasters.
 
         Args:
-            groups: of the model; None where it is not known yet.
+            groups: of the model; None if not known yet.
 
         Raises:
-            SourceRefused: bands that are not there, or levels of more than 8 bits of which nothing says what they stand for.
+            SourceRefused: missing bands, or levels of more than 8 bits without a scale.
         """
         data, name = self.grid.data, shown(self.grid.path)
         if tiling.by_name and self.named:
@@ -89,20 +90,20 @@ class RasterStack:
         if len(self.rasters) > 1:
             unnamed = next((each for each in self.rasters if not each.bands), self.grid)
             raise SourceRefused(
-                f"{shown(unnamed.path)}: its bands have no names that are known; rasters that are read together go by names; "
-                f"describe them (rasterio: raster.descriptions = ('B04', …)), and leave bands= and scale= out"
+                f"{shown(unnamed.path)}: its bands have no known names; rasters that are read together are selected "
+                "by name; describe them (rasterio: raster.descriptions = ('B04', …)), and remove bands= and scale="
             )
         bands = tiling.bands or FIRST_BANDS
         if not all(1 <= band <= data.count for band in bands):
             raise SourceRefused(f"{name}: has {data.count} bands; bands={','.join(map(str, bands))} is out of range")
         if data.dtypes[0] != "uint8" and not tiling.scale:
             raise SourceRefused(
-                f"{name}: holds {data.dtypes[0]}; set scale= to the value that becomes 255 (Sentinel-2 reflectance: 4000), or "
-                f"describe its bands in the file, such as B04, which then go by their physical ranges"
+                f"{name}: holds {data.dtypes[0]}; set scale= to the value that becomes 255 (Sentinel-2 reflectance: "
+                "4000), or add band names such as B04 to the file, so that their physical ranges are used"
             )
 
     def sources(self, groups: Sequence[BandGroup]) -> dict[str, Raster]:
-        """Each band of these groups that is there, and the raster that has it. The slope comes from the elevation."""
+        """Each available band of these groups, and its raster. The slope is computed from the elevation."""
         wanted = [BEFORE.get(band, band) for group in groups for band in group.bands]
         pairs = [(band, next((each for each in self.rasters if band in each.bands), None)) for band in wanted]
         return {band: raster for band, raster in pairs if raster is not None}
@@ -124,10 +125,10 @@ class RasterStack:
         return min(tiling.tile, self.grid.data.width, self.grid.data.height)
 
     def by_name(self, x: int, y: int, side: int, groups: Sequence[BandGroup]) -> NDArray[np.uint8] | None:
-        """A square window as the input of a model, uint8 `[side, side, bands]`: zero where there is no data.
+        """A square window as the input of a model, uint8 `[side, side, bands]`; 0: no data.
 
         Returns:
-            None where no band has data.
+            None if no band has data.
 
         Raises:
             SourceRefused: a file is damaged there.
@@ -144,7 +145,7 @@ class RasterStack:
         return compose(found, groups) if any(levels.any() for levels in found.values()) else None
 
     def _levels(self, name: str, raster: Raster, values: Any, spans: dict[str, PhysicalRange]) -> Levels:
-        """One band, and the slope where it is the elevation."""
+        """The levels of one band, and of the slope if it is the elevation."""
         valid: NDArray[np.bool_] = ~np.ma.getmaskarray(values)
         stored: NDArray[Any] = values.data
         band = self._settled.get(name) or raster.bands[name][1]
@@ -160,7 +161,7 @@ class RasterStack:
         """A square window of the first raster's bands by their numbers, uint8 `[side, side, bands]`; no data is black.
 
         Returns:
-            None where no band has data.
+            None if no band has data.
 
         Raises:
             SourceRefused: the file is damaged there.
@@ -179,18 +180,18 @@ class RasterStack:
 
 
 FIRST_BANDS = (1, 2, 3)
-"""Red, green and blue, of a raster whose bands have no names."""
+"""Red, green and blue, for a raster without band names."""
 
 BEFORE = {"slope": "elevation"}
-"""Band to the one that it is computed from."""
+"""Derived band to its source band."""
 
 
 def levels(values: Any, scale: float, scales: Sequence[float], offsets: Sequence[float]) -> NDArray[np.uint8]:
-    """A masked `[bands, side, side]` as uint8 `[side, side, bands]`; no data is black.
+    """Convert a masked `[bands, side, side]` to uint8 `[side, side, bands]`; missing data are black.
 
     Args:
-        scale: the stored value that becomes 255; 0 where the values are levels. The offset is taken into account first.
-        scales, offsets: of each band, as the raster states them: `stored * scale + offset` is the physical value.
+        scale: the stored value that becomes 255; 0 if the values are levels. The offset is applied first.
+        scales, offsets: per band, from the raster: `stored * scale + offset` is the physical value.
     """
     image: NDArray[Any] = np.moveaxis(values.filled(0), 0, 2)
     if scale:
@@ -208,5 +209,5 @@ def starts(length: int, side: int, step: int) -> Iterator[int]:
 
 
 def count_starts(length: int, side: int, step: int) -> int:
-    """Number of `starts`, computed without generating them: a header may claim two thousand million pixels a side."""
+    """Number of `starts`, computed without generating them: a header may claim two thousand million pixels per side."""
     return len(range(0, length - side + step, step))

@@ -1,9 +1,9 @@
 """Georeferenced rasters, read tile by tile: every tile is a frame with its footprint.
 
 `scene:S2.tif?tile=256` reads 256×256 pixels at a time, so a scene of any size fits into memory. The model's bands are found by
-their names in the file, and read with the file's scale, offset and no-data value. `scene:S2.tif+S1.tif+DEM.tif` reads rasters of
-one place on the grid of the first. `scene:chips/` reads every raster below a folder, one after the other. For files without band
-names, `bands=4,3,2&scale=4000` selects bands by number.
+their names in the file, and read with the file's scale, offset and no-data value. `scene:S2.tif+S1.tif+DEM.tif` reads rasters
+of one place on the grid of the first. `scene:chips/` reads every raster below a folder, one after the other. For files without
+band names, `bands=4,3,2&scale=4000` selects bands by number.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class SceneSource:
     against the first readable raster at once. The total number of tiles is unknown until all rasters are read.
 
     Args:
-        rest: path, or several with `+` between them, and options. `tile`: side in pixels; `overlap`: pixels that neighbours share.
-            For a raster whose bands have no names: `bands`: which become red, green and blue, or, for a model of several groups of
-            bands, its bands in their order (from 1; the first three by default); `scale`: the stored value that becomes 255, for
-            more than 8 bits; an offset that the raster states (such as -1000 of Sentinel-2 since 2022) is added before.
+        rest: path, or several paths joined by `+`, and options. `tile`: side in pixels. `overlap`: pixels that neighbours
+            share. For a raster without band names: `bands`: the raster bands (from 1) for red, green and blue, or for the
+            bands of a model with several groups, in order; default: the first three. `scale`: the stored value that becomes
+            255, for more than 8 bits; the raster's offset (such as -1000 of Sentinel-2 since 2022) is added before.
 
     Raises:
         MissingExtra: rasterio is not installed.
@@ -75,7 +75,7 @@ class SceneSource:
             self.length = None if folder else first.tiles(self._tiling)
 
     def for_groups(self, groups: tuple[BandGroup, ...]) -> None:
-        """Give the bands of these groups, in their order, from now on; without this call red, green and blue.
+        """Deliver the bands of these groups, in order, from now on. Without this call: red, green and blue.
 
         Raises:
             SourceRefused: the first raster has none of them.
@@ -124,7 +124,7 @@ class SceneSource:
 
 
 def split_scene(rest: str) -> tuple[Sequence[str], str]:
-    """`A.tif+B.tif?OPTIONS` as names and options. A name that is there may hold `+` and `?` itself."""
+    """Split `A.tif+B.tif?OPTIONS` into names and options. Names of existing files may contain `+` and `?`."""
     ends = [len(rest), *(at for at in range(len(rest) - 1, -1, -1) if rest[at] == "?")]
     for end in ends:
         if names := names_there(rest[:end]):
@@ -135,7 +135,7 @@ def split_scene(rest: str) -> tuple[Sequence[str], str]:
 
 
 def names_there(text: str) -> list[str]:
-    """Names of files that are there and, with `+` between them, make up this text; the longest first. Empty where none do."""
+    """Names of existing files that, joined by `+`, give this text; the longest first. Empty if there are none."""
     if os.path.lexists(text):
         return [text]
     for at in range(len(text) - 1, 0, -1):

@@ -1,4 +1,4 @@
-"""TIFF files: their pixels, and what GDAL's tags say of their bands (names, scale, offset, unit, no data).
+"""TIFF files: their pixels, and the band metadata in GDAL's tags (names, scale, offset, unit, no data).
 
 The tags are `GDAL_METADATA` (XML) and `GDAL_NODATA` (text); see GDAL's documentation of its GeoTIFF driver.
 """
@@ -21,7 +21,7 @@ from spatialnet_edge.core.stored_bands import StoredBand, stored_band
 
 GDAL_METADATA, GDAL_NODATA = 42112, 42113
 BAND_COUNTS = (3, 4, 13)
-"""Where a file has one page for each band, so many pages tell bands from rows."""
+"""Largest number of pages for a file with one page per band."""
 PROJECTED = 1
 """`GTModelTypeGeoKey` of coordinates in metres rather than degrees (OGC 19-008r4)."""
 
@@ -35,7 +35,7 @@ def is_tiff(encoded: bytes) -> bool:
 
 @contextmanager
 def first_page(encoded: bytes) -> Generator[Any, None, None]:
-    """tifffile's view of a TIFF's first page; None if these are no TIFF's bytes.
+    """tifffile's first page of a TIFF; None if the bytes are not a TIFF.
 
     Raises:
         MissingExtra: tifffile is not installed.
@@ -58,7 +58,7 @@ def first_page(encoded: bytes) -> Generator[Any, None, None]:
 
 
 def tiff_array(encoded: bytes) -> NDArray[Any] | None:
-    """The pixels of a TIFF, `[H, W, bands]`; None if it is none, or has another number of dimensions.
+    """The pixels of a TIFF, `[H, W, bands]`; None if it is not a TIFF or has another number of dimensions.
 
     Raises:
         MissingExtra: tifffile is not installed.
@@ -83,11 +83,11 @@ def tiff_array(encoded: bytes) -> NDArray[Any] | None:
 
 
 def named_bands(encoded: bytes) -> dict[int, StoredBand]:
-    """Band number, from 0, to how it is stored; of a TIFF that names its bands, those whose names are known.
+    """Band number (from 0) to its storage, for a TIFF with band names; only known names.
 
     Raises:
         MissingExtra: tifffile is not installed.
-        DataRefused: a band is stored in a way that cannot be read; see `stored_band`.
+        DataRefused: the storage of a band is not supported; see `stored_band`.
     """
     with first_page(encoded) as page:
         return {} if page is None else bands_of_page(page)
@@ -120,13 +120,13 @@ def bands_of_page(page: Any) -> dict[int, StoredBand]:
 
 
 def read_named(encoded: bytes, metres_per_pixel: float | None = None) -> dict[str, NDArray[np.uint8]] | None:
-    """The bands of a TIFF by the names that it gives them, as levels of the input, and the slope where one is elevation.
+    """The bands of a TIFF by its band names, as input levels, and the slope if there is elevation.
 
     Args:
-        metres_per_pixel: for the slope; None to take it from the file.
+        metres_per_pixel: for the slope; None: read from the file.
 
     Returns:
-        Band name to uint8 `[H, W]`; None where no band has a name that is known.
+        Band name to uint8 `[H, W]`; None if no band has a known name.
 
     Raises:
         MissingExtra, DataRefused: as `named_bands`.
@@ -149,7 +149,7 @@ def read_named(encoded: bytes, metres_per_pixel: float | None = None) -> dict[st
 
 
 def nodata_of(page: Any) -> float | None:
-    """The value that stands for no data; None where the file states none."""
+    """The value for missing data; None if the file has none."""
     tag = page.tags.get(GDAL_NODATA)
     try:
         return None if tag is None else float(str(tag.value).strip("\0 "))
@@ -158,7 +158,7 @@ def nodata_of(page: Any) -> float | None:
 
 
 def spacing_of(page: Any) -> float | None:
-    """Metres from pixel to pixel; None for a raster in degrees or without a place."""
+    """Pixel spacing in metres; None for a raster in degrees or without a georeference."""
     place = page.geotiff_tags or {}
     if int(place.get("GTModelTypeGeoKey", 0)) != PROJECTED or "ModelPixelScale" not in place:
         return None

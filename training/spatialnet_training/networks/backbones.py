@@ -34,7 +34,8 @@ STRIDE = 16
 """Side of a token's cell in pixels."""
 
 HYBRID = "spatialnet-vit+tf_efficientnet_lite0"
-"""Names the published encoder behind the first stages of a convolutional network, such as one with ImageNet weights."""
+"""Prefix for the published encoder after the first stages of a convolutional network, for instance one with ImageNet
+weights."""
 
 TRUNK = "timm-trunk"
 """Prefix for a timm network without the layers between its last stage and its classifier."""
@@ -166,8 +167,8 @@ class Encoder(nn.Module):
 
 
 def build_backbone(name: str, groups: tuple[BandGroup, ...], size: int, weights: str = "") -> nn.Module:
-    """Build a `Backbone` by its name: a preset, `PRESET+NAME` for a preset behind the first stages of a convolutional timm network,
-    `timm:NAME`, or `timm-trunk:NAME` for only the stages of that network.
+    """Build a `Backbone` by its name: a preset, `PRESET+NAME` for a preset after the first stages of a convolutional timm
+    network, `timm:NAME`, or `timm-trunk:NAME` for only the stages of that network.
 
     Args:
         weights: of a timm network: a local file, `hub` (timm downloads them), or empty (random). A stem takes files.
@@ -184,8 +185,8 @@ def build_backbone(name: str, groups: tuple[BandGroup, ...], size: int, weights:
     preset, plus, stem = name.partition("+")
     if preset not in PRESETS | ABLATED:
         raise UsageError(
-            f"no preset '{preset}'; available: {', '.join(PRESETS)}, {HYBRID} for one behind a convolutional network of timm, "
-            f"timm:NAME for any timm network, and {TRUNK}:NAME for only its stages"
+            f"no preset '{preset}'; available: {', '.join(PRESETS)}, {HYBRID} for one after the first stages of a "
+            f"convolutional timm network, timm:NAME for any timm network, and {TRUNK}:NAME for only its stages"
         )
     shape = (PRESETS | ABLATED)[preset]
     if not plus:

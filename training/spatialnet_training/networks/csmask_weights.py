@@ -6,8 +6,8 @@ encoders of its cloud networks, trained on Sentinel-2 with blue, green, red, nea
     spatialnet-edge train --config spatialnet-ms --backbone timm-trunk:tf_efficientnet_b4 --start scratch \\
       --set weights=csmask.pth --set 'groups=["rgb", "nir", "swir"]' --data-root DATA --out runs/csmask
 
-The tensors keep their names in the ONNX file. They are written in timm's order and under timm's names; the first convolution is put
-in the order of our bands, and rescaled from the package's normalisation to ours.
+The tensors keep their names in the ONNX file. They are written in timm's order with timm's names. The first convolution is
+reordered for our bands and rescaled from the package's normalisation to ours.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from spatialnet_training.networks.timm_backbone import import_timm
 
 ENCODER, NETWORK = "model.encoder.", "tf_efficientnet_b4"
 ORDERS = {6: ("red", "green", "blue", "nir", "swir_1", "swir_2"), 4: ("red", "green", "blue", "nir")}
-"""Bands of the groups `rgb`, `nir` and `swir`, by their number."""
+"""Band numbers of the groups `rgb`, `nir` and `swir`."""
 
 
 def converted(model: Path) -> dict[str, Tensor]:
-    """The encoder of one of the package's networks as a state dict of timm's `tf_efficientnet_b4` for our input.
+    """Convert the encoder of a network of the package to a state dict of timm's `tf_efficientnet_b4` for our input.
 
     Args:
-        model: `model_6b_l2a.onnx` or another one, with its `.json` beside it.
+        model: `model_6b_l2a.onnx` or another one, with its `.json` in the same folder.
 
     Raises:
-        DataRefused: it is none of the package's networks.
+        DataRefused: not one of the package's networks.
     """
     import onnx
 
@@ -63,9 +63,9 @@ def converted(model: Path) -> dict[str, Tensor]:
 def first_layer(state: Mapping[str, Tensor], statistics: Mapping[str, Any]) -> dict[str, Tensor]:
     """The first convolution for bands in our order and normalisation.
 
-    A band's level is `low + (high - low) * level / 255` in reflectance. The package takes `(reflectance - mean) / deviation`, our
-    networks `(level / 255 - mean) / deviation`. The factor between the two goes into the filters, and the constant into the mean of
-    the batch normalisation that follows: exact but for one pixel at the border.
+    A band's level is `low + (high - low) * level / 255` in reflectance. The package's input is `(reflectance - mean) /
+    deviation`, ours `(level / 255 - mean) / deviation`. The factor is merged into the filters, and the constant into the mean
+    of the following batch normalisation. This is exact except for one pixel at the border.
     """
     theirs = [str(band_of(name)) for name in statistics["band_names"]]
     ours = ORDERS[len(theirs)]

@@ -1,5 +1,5 @@
-"""The first stages of a convolutional network of timm as the stem of an encoder: the hybrid of Dosovitskiy et al. (2020, arXiv
-2010.11929, section 3.1), which may begin with ImageNet weights."""
+"""The first stages of a convolutional timm network as the stem of an encoder: the hybrid of Dosovitskiy et al. (2020, arXiv
+2010.11929, section 3.1), which may start from ImageNet weights."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ from spatialnet_edge.core.spec import BandGroup
 from spatialnet_training.networks.timm_backbone import create, import_timm, load_weights
 
 STRIDE = 16
-"""Pixels on each side of the cell of the stage that is taken."""
+"""Side of a cell of the selected stage, in pixels."""
 
 
 class TimmStem(nn.Module):
-    """Normalised pixels to cells: the stages of a network up to a stride of 16, and a 1×1 convolution to the encoder's width.
+    """From normalised pixels to cells: the stages of a network up to a stride of 16, and a 1×1 convolution to the encoder's
+    width.
 
     Args:
-        name: of a convolutional network, as `timm.list_models()` has it.
+        name: of a convolutional network, from `timm.list_models()`.
         width: of a cell.
-        weights: a local state dict of the whole network; empty for random ones. Those of three colours are inflated to more bands.
+        weights: a local state dict of the complete network; empty: random. Weights for three colours are inflated to more
+            bands.
 
-    A group of bands that is absent is seen as its mean.
+    An absent band group is replaced by its mean.
 
     Raises:
-        UsageError: no such network, one without a stage of that stride, or weights that do not fit.
+        UsageError: unknown network, no stage of that stride, or weights that do not match.
         MissingExtra: timm is not installed.
     """
 
@@ -47,8 +49,8 @@ class TimmStem(nn.Module):
             check_cells(network, channels)
         except (RuntimeError, AttributeError, KeyError, ValueError) as error:
             raise UsageError(
-                f"timm's network '{name}' cannot be a stem ({first_line(error)}); give a convolutional one with a stage of stride "
-                f"{STRIDE}, such as tf_efficientnet_lite0"
+                f"timm's network '{name}' cannot be a stem ({first_line(error)}); use a convolutional network with a "
+                f"stage of stride {STRIDE}, such as tf_efficientnet_lite0"
             ) from error
         inflate(network, sum(self.bands))
         self.network = network
@@ -63,10 +65,10 @@ class TimmStem(nn.Module):
 
 @torch.inference_mode()
 def check_cells(network: Any, channels: int) -> None:
-    """Check that a network gives a feature map `[N, channels, H / 16, W / 16]`, as convolutional networks do.
+    """Check that a network returns a feature map `[N, channels, H / 16, W / 16]`, as convolutional networks do.
 
     Raises:
-        ValueError: it gives something else.
+        ValueError: it returns another shape.
     """
     shape = tuple(network.eval().forward_features(torch.zeros(1, 3, 64, 64)).shape)
     network.train()
@@ -76,8 +78,8 @@ def check_cells(network: Any, channels: int) -> None:
 
 @torch.no_grad()
 def inflate(network: nn.Module, bands: int) -> None:
-    """Give a network of three colours another number of bands: each filter is the colours' mean, scaled so that the sum over all
-    bands is the same (Carreira and Zisserman 2017, arXiv 1705.07750). Three bands stay as they are."""
+    """Change the number of bands of a three-colour network: each filter is the colours' mean, scaled so that the sum over all
+    bands is the same (Carreira and Zisserman 2017, arXiv 1705.07750). Three bands are not changed."""
     if bands == 3:
         return
     first = next(layer for layer in network.modules() if isinstance(layer, nn.Conv2d))

@@ -13,7 +13,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A figure with the bounds of its interval of 95 %, all of 1."""
+    """A figure with the bounds of its 95 % interval, each as a share of 1."""
 
     mean: float
     low: float
@@ -24,8 +24,8 @@ class Interval:
 
 
 def over_images(right: NDArray[np.bool_] | NDArray[np.float64]) -> Interval:
-    """The mean over seeds and images, with the interval over images: which images there are is drawn again (bootstrap, Efron and
-    Tibshirani 1993). Seeds are not drawn again: three say little of all others, so their figures stand beside the interval.
+    """The mean over seeds and images, with an interval over images by bootstrap (Efron and Tibshirani 1993). Seeds are not
+    resampled, because there are too few; their figures are listed next to the interval.
 
     Args:
         right: `[seeds, images]`, or the difference of two such arrays; at least one image.
@@ -38,7 +38,7 @@ def over_images(right: NDArray[np.bool_] | NDArray[np.float64]) -> Interval:
 
 
 def over_seeds(values: NDArray[np.float64]) -> Interval:
-    """The mean of one figure a seed, with Student's interval; endless for one seed.
+    """The mean of one figure per seed, with Student's interval; infinite for one seed.
 
     Args:
         values: `[seeds]`.

@@ -1,7 +1,7 @@
-"""Accuracy with every subset of a data set's bands: what each modality is worth.
+"""Accuracy with every subset of a data set's bands.
 
-From one network that has learnt to do without some groups, and, with `--train-alone`, from networks and from random forests that
-never had more than the subset.
+For one network that was trained with dropped groups, and with `--train-alone` for networks and random forests trained only on
+the subset.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from spatialnet_training.studies.trained_alone import Right, Study, forests_alon
 
 @dataclass(frozen=True, slots=True)
 class Subset:
-    """The accuracy of one head, 0 to 1, when the network sees these groups alone.
+    """The accuracy of one head, 0 to 1, with only these groups.
 
     Attributes:
-        right: which images are answered right, bool `[1, images]`.
+        right: the correctly classified images, bool `[1, images]`.
     """
 
     groups: tuple[str, ...]
@@ -61,7 +61,7 @@ def judge(checkpoint: Path, samples: Samples, size: int, parts: tuple[BandGroup,
     """The accuracy for each subset of the parts; `samples` has targets for one head.
 
     Args:
-        parts: what is withheld; empty for the network's groups that the images have.
+        parts: to withhold; empty: the network's groups that the images have.
     """
     network, spec, _ = load_network(checkpoint)
     (head,) = samples.targets
@@ -76,7 +76,7 @@ def judge(checkpoint: Path, samples: Samples, size: int, parts: tuple[BandGroup,
 
 
 def with_bands(samples: Samples, groups: Sequence[BandGroup], kept: Sequence[str]) -> Samples:
-    """The same samples with all other bands zero, as where a sensor gives nothing."""
+    """The same samples with all other bands zero, as for a missing sensor."""
     mask = np.array([band in kept for group in groups for band in group.bands], np.uint8)
     return replace(samples, images=[image * mask for image in samples.images])
 
@@ -86,13 +86,13 @@ def modalities(
     data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets.")],
     data_set: Annotated[str, typer.Option(help="The data set for the evaluation.")] = "eurosat",
     parts: Annotated[
-        str, typer.Option(help="What is withheld, such as vv,vh; by default the groups that the data set has.")
+        str, typer.Option(help="Bands or groups to withhold, such as vv,vh. Default: the groups of the data set.")
     ] = "",
     train_alone: Annotated[
-        bool, typer.Option("--train-alone", help="Also train networks and random forests on each subset alone.")
+        bool, typer.Option("--train-alone", help="Also train networks and random forests on each single subset.")
     ] = False,
-    seeds: Annotated[int, typer.Option(min=1, help="With --train-alone: runs of each subset.")] = 3,
-    config: Annotated[str, typer.Option(help="With --train-alone: the run that is repeated.")] = "modalities",
+    seeds: Annotated[int, typer.Option(min=1, help="With --train-alone: runs per subset.")] = 3,
+    config: Annotated[str, typer.Option(help="With --train-alone: configuration of the runs.")] = "modalities",
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override that configuration: key=value.")] = None,
     out: Annotated[Path, typer.Option(help="With --train-alone: folder for the runs; the same one resumes.")] = Path(
         "runs/modalities"
@@ -116,7 +116,7 @@ def modalities(
     if unknown := [
         band for part in chosen for band in part.bands if band not in [b for g in spec.input.groups for b in g.bands]
     ]:
-        raise UsageError(f"--parts {parts}: this network takes no band '{unknown[0]}'")
+        raise UsageError(f"--parts {parts}: this network has no band '{unknown[0]}'")
     found = judge(checkpoint, own, spec.input.height, chosen)
     rows = [Row(each.groups, {WITHHELD: each.right}) for each in found]
     if train_alone:

@@ -1,4 +1,4 @@
-"""What every subset of bands is worth, as a table, a plot and a record."""
+"""Accuracy of every subset of bands, as a table, a plot and a record."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from rich.table import Table
 from spatialnet_training.plots import plot_intervals
 from spatialnet_training.studies.intervals import Interval, over_images
 
-WITHHELD, ALONE, FOREST = "one network, others withheld", "trained on these alone", "random forest on these"
+WITHHELD, ALONE, FOREST = "one network, others withheld", "trained only on these", "random forest on these"
 
 KINDS = ((WITHHELD, "withheld"), (ALONE, "trained_alone"), (FOREST, "random_forest"))
-"""How a subset was learnt, and its key in the record."""
+"""Kinds of training on a subset of the bands, each with its key in the record."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Which validation images are answered right with some parts of the bands.
+    """The correctly classified validation images with some parts of the bands.
 
     Attributes:
         kept: names of the parts.
-        right: how it was learnt to bool `[seeds, images]`: `WITHHELD`, and perhaps `ALONE` and `FOREST`.
+        right: kind of training to bool `[seeds, images]`: `WITHHELD`, optionally `ALONE` and `FOREST`.
     """
 
     kept: tuple[str, ...]
@@ -46,7 +46,7 @@ def kinds_of(rows: Sequence[Row]) -> list[str]:
 
 
 def table(rows: Sequence[Row], title: str) -> Table:
-    """For the terminal: accuracy with its interval, and each seed where there are several."""
+    """The table for the terminal: accuracy with its interval, and each seed if there are several."""
     made = Table("bands", *kinds_of(rows), title=title)
     for row in rows:
         made.add_row(row.name, *(cell(row, kind) for kind in kinds_of(rows)))
@@ -58,7 +58,7 @@ def cell(row: Row, kind: str) -> str:
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    """The table of a `record`, for a page or a card: per cent, the interval of 95 %, and each seed if there are several."""
+    """The table of a `record` in Markdown: per cent with the 95 % interval, and each seed if there are several."""
     kinds = [(kind, name) for kind, name in KINDS if name in found]
     lines = [f"| bands | {' | '.join(kind for kind, _ in kinds)} |", "|---" * (len(kinds) + 1) + "|"]
     for subset in found[kinds[0][1]]:
@@ -73,7 +73,7 @@ def cell_of(each: Mapping[str, Any]) -> str:
 
 
 def record(rows: Sequence[Row], data_set: str, head: str) -> dict[str, Any]:
-    """For `--json`: accuracy of each subset by how it was learnt, 0 to 1, with its interval and seeds."""
+    """The record for `--json`: accuracy of each subset by kind of training, 0 to 1, with its interval and seeds."""
     found: dict[str, Any] = {"data_set": data_set, "head": head, "images": rows[0].right[WITHHELD].shape[1]}
     found["accuracy"] = {"+".join(row.kept): row.interval(WITHHELD).mean for row in rows}
     for kind, name in KINDS:
@@ -89,7 +89,7 @@ def figures(right: NDArray[np.bool_]) -> dict[str, Any]:
 
 
 def write(rows: Sequence[Row], data_set: str, head: str, output: Path | None, plot: Path | None) -> None:
-    """Write the record and the plot where they were asked for."""
+    """Write the requested record and plot."""
     if output is not None:
         output.write_text(json.dumps(record(rows, data_set, head), indent=1) + "\n", encoding="utf-8")
     if plot is not None:

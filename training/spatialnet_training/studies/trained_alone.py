@@ -1,6 +1,6 @@
-"""Networks and forests that never had more than a subset of a data set's bands: what withholding is compared with.
+"""Networks and random forests trained only on a subset of a data set's bands, for comparison with withheld bands.
 
-Every run and every figure is kept in a folder, so that an interrupted study goes on where it stopped.
+Every run and every result is kept in a folder, so that an interrupted study resumes.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from spatialnet_training.networks.checkpoint import load_network
 
 TREES = 300
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-"""Of each band's levels over the image, beside mean and deviation."""
+"""Quantiles of each band's levels, in addition to mean and standard deviation."""
 
 Right = NDArray[np.bool_]
-"""Which validation images are answered right: `[seeds, images]`."""
+"""The correctly classified validation images: `[seeds, images]`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """One data set, and how its subsets are learnt.
+    """A data set, and how its subsets are trained.
 
     Attributes:
         name: of the data set.
         data: its training images, with every part.
         val: its validation images, with every part, and targets for one head.
         parts: band groups that are withheld, in channel order.
-        config: of the runs; data, groups and seed are put in.
-        folder: for the runs and their figures.
-        seeds: runs of each subset.
+        config: of the runs; data, groups and seed are replaced.
+        folder: for the runs and their results.
+        seeds: number of runs per subset.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Study:
 
     @property
     def truth(self) -> NDArray[np.int64]:
-        """The right label of each validation image: int64 `[images]`."""
+        """The label of each validation image: int64 `[images]`."""
         (values,) = self.val.targets.values()
         return values.astype(np.int64)
 
@@ -67,24 +67,24 @@ class Study:
 
 
 def sliced(samples: Samples, parts: Sequence[BandGroup], kept: Sequence[str]) -> Samples:
-    """The same samples with the bands of some parts alone."""
+    """The same samples with only the bands of some parts."""
     names = [part.name for part in parts for _ in part.bands]
     channels = [index for index, name in enumerate(names) if name in kept]
     return replace(samples, images=[np.ascontiguousarray(image[..., channels]) for image in samples.images])
 
 
 def networks_alone(study: Study, kept: tuple[str, ...]) -> Right:
-    """What networks get right that were trained on these parts alone, one a seed."""
+    """Results of networks trained only on these parts, one per seed."""
     return each_seed(study, kept, "network", one_network)
 
 
 def forests_alone(study: Study, kept: tuple[str, ...]) -> Right:
-    """The same of random forests on statistics of these parts' bands: the traditional features."""
+    """Results of random forests on statistics of these parts' bands (traditional features)."""
     return each_seed(study, kept, "forest", one_forest)
 
 
 def each_seed(study: Study, kept: tuple[str, ...], kind: str, make: Callable[[Study, tuple[str, ...], int], Right]) -> Right:
-    """One row a seed; what an earlier call has measured is read from the folder."""
+    """One row per seed; results of an earlier call are read from the folder."""
     rows: list[Right] = []
     for seed in range(study.seeds):
         path = run_folder(study, kept) / f"{kind}-{seed}.json"
@@ -102,7 +102,7 @@ def run_folder(study: Study, kept: tuple[str, ...]) -> Path:
 
 
 def one_network(study: Study, kept: tuple[str, ...], seed: int) -> Right:
-    """Train on a subset, and say which validation images the network gets right: bool `[images]`."""
+    """Train on a subset. Returns the correctly classified validation images: bool `[images]`."""
     config = altered(study.config, name=f"{study.name} {'+'.join(kept)}", groups=kept, group_dropout=0.0, seed=seed)
     train_images, holdout = (sliced(each, study.parts, kept) for each in (study.data.train, study.data.holdout))
     data = replace(study.data, train=train_images, holdout=holdout)
@@ -113,7 +113,7 @@ def one_network(study: Study, kept: tuple[str, ...], seed: int) -> Right:
 
 
 def one_forest(study: Study, kept: tuple[str, ...], seed: int) -> Right:
-    """The same of a random forest (Breiman 2001)."""
+    """The same with a random forest (Breiman 2001)."""
     from sklearn.ensemble import RandomForestClassifier
 
     parts = [
