@@ -32,11 +32,11 @@ BATCHES = (1, 2, 4, 8)
 MEMORY: tuple[MemoryKind, ...] = ("mapped", "pinned", "pageable")
 CAMERAS = (2, 4)
 ROUNDS = 200
-"""Batches of each camera, with a golden frame between them."""
+"""Number of batches per camera, with golden frames in between."""
 LEAK_MB = 16.0
-"""The most that a soak and a hundred openings may leave."""
+"""Largest memory growth of the soak test and of repeated opening."""
 SLOWER = 1.2
-"""The last tenth of a soak may take at most this share of the first."""
+"""Largest ratio of the latencies in the last and the first tenth of the soak test."""
 STOP_S = 5.0
 
 
@@ -56,7 +56,7 @@ def device(run: AcceptanceRun) -> Verdict:
 
 
 def layers(run: AcceptanceRun) -> Verdict:
-    """What the plan's layers run in, as the library says it."""
+    """The executed precision of the plan's layers, as reported by the library."""
     if (plan := run.plan()) is None:
         return Verdict("layers", Outcome.SKIP, "no plan of NVIDIA's runs here")
     backend, record, content, weights = plan
@@ -88,14 +88,14 @@ def answers(run: AcceptanceRun) -> Verdict:
 
 
 def latency(run: AcceptanceRun) -> Verdict:
-    """Milliseconds by batch; of a plan also with and without graphs, in each kind of memory."""
+    """Latency by batch size; for a plan also with and without CUDA graphs, in each kind of memory."""
     figures: dict[str, dict[str, float]] = {}
 
     def measure(name: str, engine: Engine) -> None:
         for batch in BATCHES:
             try:
                 figures[f"{name}, batch {batch}"] = summary(engine_alone(engine, run.images, batch, run.runs))
-            except EngineError:  # the plan has no profile for it
+            except EngineError:  # the plan has no profile for this batch size
                 continue
 
     if (plan := run.plan()) is None:
@@ -164,7 +164,7 @@ def termination(run: AcceptanceRun) -> Verdict:
     time.sleep(8)
     if process.poll() is not None:
         said = (process.communicate()[1] or "").strip()[-200:]
-        return Verdict("termination", Outcome.FAIL, f"the command ended by itself: {said}")
+        return Verdict("termination", Outcome.FAIL, f"the command ended on its own: {said}")
     started = time.monotonic()
     process.send_signal(signal.SIGTERM)
     try:
@@ -177,7 +177,7 @@ def termination(run: AcceptanceRun) -> Verdict:
 
 
 def soak(run: AcceptanceRun) -> Verdict:
-    """One image after the other for an hour: memory and latency must stay."""
+    """One image after the other for an hour: memory and latency must stay constant."""
     times: list[float] = []
     sizes: list[float] = []
     with run.engine() as loaded:
