@@ -1,4 +1,4 @@
-"""The commands of this room: `build` and `evaluate`."""
+"""The commands `build` and `evaluate`."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def build(
     no_cache: options.NoCache = False,
     report: options.Report = None,
 ) -> None:
-    """Build the fastest bundle that passes the gates, and say why it is the one."""
+    """Build the fastest bundle that passes the gates, and report the reason for the choice."""
     started = time.monotonic()
     find_target(target, targets_file, precision, dla)  # before anything is read or exported
     images = tuple(labelled or ())
@@ -100,7 +100,7 @@ BuildFunction: TypeAlias = Callable[[Job, Step, BuilderProgress], Bundle]
 
 
 def run_build_anew(job: Job, step: Step, progress: BuilderProgress) -> Bundle:
-    """As `remembered`, without the cache."""
+    """Like `remembered`, without the cache."""
     return run_build(job, step, progress)[0]
 
 
@@ -129,7 +129,7 @@ def build_visibly(job: Job, run: BuildFunction) -> Bundle:
 
 
 def print_result(bundle: Bundle, plan: PlanOptions, seconds: float) -> None:
-    """Every candidate, why one was chosen, and what was written."""
+    """Print every candidate, the reason for the choice, and the written files."""
     out = printer()
     out.print(candidates(bundle.manifest))
     if bundle.manifest.build is not None:
@@ -143,7 +143,7 @@ def print_result(bundle: Bundle, plan: PlanOptions, seconds: float) -> None:
 
 
 def names_of(text: str) -> tuple[str, ...]:
-    """The names in a list that commas separate."""
+    """The names in a comma-separated list."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
@@ -161,7 +161,7 @@ def qat_request(model: str, epochs: int) -> QatRequest | None:
 
 
 def batches_of(text: str) -> tuple[int, ...]:
-    """`1,2,4,8` as numbers, each once.
+    """Parse `1,2,4,8` as distinct numbers.
 
     Raises:
         UsageError: not whole numbers from 1 on.
@@ -173,7 +173,7 @@ def batches_of(text: str) -> tuple[int, ...]:
 
 
 def write_report(bundle: Bundle, path: Path) -> None:
-    """As a page where the name ends so, else as JSON."""
+    """Write an HTML page if the name ends in .html, otherwise JSON."""
     if path.suffix == ".html":
         from spatialnet_optimize.report.html_report import write_page
 
@@ -191,16 +191,16 @@ def report_of(bundle: Bundle) -> dict[str, Any]:
 def evaluate(
     bundle: Annotated[str, typer.Argument(help="A .snb file, a bundle directory, or builtin:spatialnet-s.")],
     data: Annotated[Path, typer.Argument(help="Labelled images: a folder or zip with <class>/<image>, or a CSV.")],
-    head: Annotated[str, typer.Option(help="Judge this head; by default every head whose labels fit.")] = "",
+    head: Annotated[str, typer.Option(help="Evaluate only this head. Default: every head with matching labels.")] = "",
     split: Annotated[
-        str, typer.Option(help="Use this split alone, such as val: what training on these images leaves out.")
+        str, typer.Option(help="Use only this split, such as val, which training on these images does not use.")
     ] = "",
     json: Annotated[
-        Path | None, typer.Option(help="Write every figure, with the confusion matrix, to this file.", callback=to_be_written)
+        Path | None, typer.Option(help="Write all metrics and the confusion matrix to this file.", callback=to_be_written)
     ] = None,
-    backend: Annotated[str, typer.Option(help="Use this backend alone.")] = "",
+    backend: Annotated[str, typer.Option(help="Use only this backend.")] = "",
     corrupted: Annotated[
-        int, typer.Option(min=0, help="Images that are also judged with 8 corruptions at 3 severities; 0 for none.")
+        int, typer.Option(min=0, help="Number of images for the evaluation with 8 corruptions at 3 severities; 0: none.")
     ] = 60,
     value_range: Annotated[
         str,
@@ -226,7 +226,7 @@ def evaluate(
             progress=lambda done, images: progress.update(bar, completed=done, total=images),
         )
     if found.contains_training:
-        console.print("images that are for training are among these; --split val judges by others", style="yellow")
+        console.print("these include training images; give --split val to use others", style="yellow")
     engine = found.engine
     printer().print(score_table(found.scores, f"{found.bundle.spec.name} ({engine.precision} on {engine.backend}), {data}"))
     print_doubts(found)
@@ -252,7 +252,7 @@ def robustness_figures(each: Robustness) -> dict[str, Any]:
 
 
 def print_doubts(found: Evaluation) -> None:
-    """What is withheld, what corruption costs, and what is said of pictures without land."""
+    """Print the share without a label, the accuracy on corrupted images, and the result on pictures without land."""
     console = printer()
     console.print(f"no label: {found.withheld:.1%} of these images")
     if found.robustness:
@@ -265,7 +265,7 @@ def print_doubts(found: Evaluation) -> None:
 
 
 def folded_table(headers: Sequence[str], title: str) -> Table:
-    """A table whose words are folded rather than cut where the terminal is narrow."""
+    """A table with folded instead of truncated cells on a narrow terminal."""
     return Table(*(Column(header, overflow="fold") for header in headers), title=title)
 
 

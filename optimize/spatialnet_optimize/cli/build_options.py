@@ -1,4 +1,4 @@
-"""The options of the command `build`: each is a type with its help text, named as the option's value is used."""
+"""The options of the command `build`: one annotated type with a help text per option."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spatialnet_edge.core.output_paths import bundle_to_be_written, to_be_writte
 
 Model: TypeAlias = Annotated[str, typer.Argument(help="A bundle, the folder of a training run, or builtin:spatialnet-s.")]
 TargetName: TypeAlias = Annotated[
-    str, typer.Option("--target", help="A device of 'spatialnet-edge targets'; here is this machine.")
+    str, typer.Option("--target", help="A device of 'spatialnet-edge targets'; 'here' is this computer.")
 ]
 Output: TypeAlias = Annotated[
     Path,
@@ -23,35 +23,37 @@ Labelled: TypeAlias = Annotated[
         help="Labelled images for the accuracy gate: a folder, a zip or a CSV; may be repeated. Default: shipped samples."
     ),
 ]
-Budget: TypeAlias = Annotated[float, typer.Option(min=0, help="Points of accuracy that a candidate may lose on any head.")]
-Heads: TypeAlias = Annotated[str, typer.Option(help="Keep these heads alone, separated by commas.")]
+Budget: TypeAlias = Annotated[
+    float, typer.Option(min=0, help="Percentage points of accuracy that a variant may lose on any head.")
+]
+Heads: TypeAlias = Annotated[str, typer.Option(help="Keep only these heads, separated by commas.")]
 CalibrationFolder: TypeAlias = Annotated[
     Path | None,
-    typer.Option(help="Folder of real images for static INT8. Default: the labelled ones that are for training, or a third."),
+    typer.Option(
+        help="Folder of real images for static INT8. Default: the labelled training images, or a third of all labelled images."
+    ),
 ]
-Precision: TypeAlias = Annotated[str, typer.Option(help="Try this besides FP32 alone: fp16, bf16, int8 or fp8.")]
-Dla: TypeAlias = Annotated[bool, typer.Option("--dla", help="Build for the deep-learning accelerator of the device.")]
+Precision: TypeAlias = Annotated[str, typer.Option(help="Try only this precision besides FP32: fp16, bf16, int8 or fp8.")]
+Dla: TypeAlias = Annotated[bool, typer.Option("--dla", help="Build for the device's deep-learning accelerator.")]
 Batches: TypeAlias = Annotated[
-    str, typer.Option(help="Batch sizes that a plan has profiles for, such as 1,2,4,8; for NVIDIA's builders.")
+    str, typer.Option(help="Batch sizes of a plan's profiles, such as 1,2,4,8; for NVIDIA's builders.")
 ]
 OptimizationLevel: TypeAlias = Annotated[
     int | None, typer.Option(min=0, max=5, help="Optimisation level of NVIDIA's builder.")
 ]
 WorkspaceMb: TypeAlias = Annotated[
-    int | None, typer.Option(min=1, help="Most scratch memory of a kernel. Default on a Jetson: an eighth of its memory.")
+    int | None, typer.Option(min=1, help="Limit of scratch memory per kernel. Default on a Jetson: an eighth of its memory.")
 ]
 VersionCompatible: TypeAlias = Annotated[
     bool, typer.Option("--version-compatible", help="Let later releases of TensorRT load the plan; slower.")
 ]
 StripWeights: TypeAlias = Annotated[
-    bool, typer.Option("--strip-weights", help="Leave the weights out of the plan; the device takes them from the graph.")
+    bool, typer.Option("--strip-weights", help="Build the plan without weights; the device loads them from the graph.")
 ]
-TargetsFile: TypeAlias = Annotated[Path | None, typer.Option(help="A TOML file with devices of your own.")]
+TargetsFile: TypeAlias = Annotated[Path | None, typer.Option(help="A TOML file with your own devices.")]
 Search: TypeAlias = Annotated[
     bool,
-    typer.Option(
-        "--search", help="Rank the layers by what INT8 does to each, and quantise as many as the gates on answers allow."
-    ),
+    typer.Option("--search", help="Rank the layers by their sensitivity to INT8, and quantise as many as the gates allow."),
 ]
 Qat: TypeAlias = Annotated[
     int,
@@ -64,5 +66,5 @@ Qat: TypeAlias = Annotated[
 NoCache: TypeAlias = Annotated[bool, typer.Option("--no-cache", help="Build again even if the same build was done before.")]
 Report: TypeAlias = Annotated[
     Path | None,
-    typer.Option(help="Write the build's report to this file: .json, or .html to look at.", callback=to_be_written),
+    typer.Option(help="Write the build report to this file (.json or .html).", callback=to_be_written),
 ]

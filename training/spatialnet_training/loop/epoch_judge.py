@@ -1,4 +1,4 @@
-"""What weights reach after each epoch: on held-out training images, and on a user's own validation images."""
+"""Evaluation after each epoch, on held-out training images and on a user's own validation images."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from spatialnet_training.loop.best_epoch import LINEAR_HEAD, held_out_loss
 from spatialnet_training.loop.prediction import accuracies, predict
 
 MOST_EVERY_EPOCH = 1000
-"""So many of a user's validation images are judged after each epoch; at the end, all."""
+"""Number of a user's validation images evaluated after each epoch; at the end, all are."""
 
 
 class EpochJudge:
-    """What weights reach after an epoch: on held-out training images, and on a user's own validation images."""
+    """Evaluates weights after an epoch, on held-out training images and on a user's own validation images."""
 
     def __init__(self, config: TrainConfig, data: TrainingData, groups: tuple[BandGroup, ...]) -> None:
         self.config, self.data, self.groups = config, data, groups
         self.val = spread(data.val, MOST_EVERY_EPOCH) if data.val is not None else None
 
     def figures(self, network: nn.Module, epoch: int) -> dict[str, float]:
-        """Accuracies by `holdout/HEAD` and `val/HEAD`, and the held-out loss where weights are chosen by it.
+        """Accuracies by `holdout/HEAD` and `val/HEAD`, and the held-out loss if weights are selected by it.
 
         Args:
-            epoch: counted from 1; 0 for the linear head.
+            epoch: counted from 1; 0: the linear head.
         """
         size = self.config.size if epoch == LINEAR_HEAD else self.config.stage_at(epoch - 1).size
         logits = predict(network, self.data.holdout, size, self.groups)
@@ -43,6 +43,6 @@ class EpochJudge:
 
 
 def spread(samples: Samples, most: int) -> Samples:
-    """At most so many images, evenly chosen."""
+    """A limited number of evenly chosen images."""
     rows = np.unique(np.linspace(0, len(samples) - 1, min(most, len(samples))).astype(int))
     return samples.subset(rows.tolist())

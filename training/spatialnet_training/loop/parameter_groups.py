@@ -1,4 +1,4 @@
-"""Which parameters the optimiser changes, how fast, and which decay."""
+"""The optimiser's parameter groups: learning rates and weight decay."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from spatialnet_training.networks.model import SpatialNet
 
 
 def parameter_groups(network: SpatialNet, config: TrainConfig) -> list[dict[str, Any]]:
-    """Which parameters learn, how fast, and which decay: matrices and filters do; biases, norms, positions and queries do not."""
+    """The trainable parameters with learning rates and weight decay. Matrices and filters decay; biases, norms, positions and
+    queries do not."""
     layers = [list(layer) for layer in network.backbone.layers()]  # type: ignore[operator]  # a Backbone
     top = [*network.heads.parameters()]
     if config.adapt != "full":

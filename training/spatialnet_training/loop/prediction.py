@@ -1,4 +1,4 @@
-"""What a network answers on images of a data set, with the deployed resize, and how often it is right."""
+"""Predictions of a network on the images of a data set, with the deployed resize, and their accuracy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from spatialnet_training.networks.model import SpatialNet
 
 
 class WithPresence(nn.Module):
-    """A network from which some groups of bands are withheld, whatever the images have."""
+    """A network with some band groups withheld."""
 
     def __init__(self, network: SpatialNet, present: Sequence[bool]) -> None:
         super().__init__()
@@ -32,11 +32,11 @@ class WithPresence(nn.Module):
 
 
 PIXELS_AT_ONCE = 32 * 160 * 160
-"""Pixels of a batch when a network only answers. A batch of 256 at 160 pixels took 4.6 GB."""
+"""Pixels of a batch in inference. A batch of 256 at 160 pixels took 4.6 GB."""
 
 
 def batch_of(size: int) -> int:
-    """Images in a batch of answers: as many as bound the memory at this image size, and at most 256."""
+    """Batch size for inference: limited by memory at this image size, and at most 256."""
     return max(1, min(256, PIXELS_AT_ONCE // size**2))
 
 
@@ -58,8 +58,8 @@ def predict(network: nn.Module, samples: Samples, size: int, groups: tuple[BandG
 
 
 def accuracies(logits: dict[str, Tensor], samples: Samples) -> dict[str, float]:
-    """Top-1 of each categorical head over its labelled images; of the others, the share of right answers (a quantity is right
-    within a twentieth of its range)."""
+    """Top-1 accuracy of each categorical head on its labelled images; for other heads the share of correct outputs (a quantity
+    is correct within a twentieth of its range)."""
     figures: dict[str, float] = {}
     for head, values in samples.targets.items():
         target = torch.from_numpy(values)

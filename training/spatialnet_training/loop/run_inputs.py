@@ -1,4 +1,4 @@
-"""What a run starts from: initial weights, teachers, and pictures for these to label."""
+"""The inputs of a run besides labelled images: initial weights, teachers, and images for distillation."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from spatialnet_training.networks.transfer import answers, transfer
 
 @dataclass(frozen=True, slots=True)
 class RunInputs:
-    """Everything that a run begins with, beside its labelled images.
+    """The inputs of a run besides its labelled images.
 
     Attributes:
         start: the checkpoint that the weights come from; None for random or pretrained ones.
         network: with these weights, on the CPU.
         inherited: licence of the checkpoint; None without one.
-        unlabelled: pictures for the teachers to label.
+        unlabelled: images for distillation only.
         seen: names and numbers of all images.
         terms: licences of all data and weights.
     """
@@ -44,11 +44,11 @@ class RunInputs:
 
 
 def open_inputs(config: TrainConfig, data: TrainingData) -> RunInputs:
-    """Make the network and load what it starts from.
+    """Create the network and load the inputs of the run.
 
     Raises:
-        UsageError: an unknown backbone or group, no such checkpoint, a teacher of other labels, or a count of
-            what cannot be counted.
+        UsageError: an unknown backbone or group, no such checkpoint, a teacher with other labels, or an invalid
+            count.
     """
     start = starting_point(config)
     groups = groups_named(config.groups)
@@ -68,10 +68,10 @@ def open_inputs(config: TrainConfig, data: TrainingData) -> RunInputs:
 
 
 def stored_side(config: TrainConfig) -> int:
-    """Side that images are kept at, in pixels: enough for every stage and every teacher.
+    """Side of the images in memory, in pixels: large enough for every stage and every teacher.
 
     Raises:
-        UsageError: a teacher is not there.
+        UsageError: a teacher does not exist.
         Refused: a teacher cannot be read.
     """
     seen = [each.size or load_spec(located(each.checkpoint)).input.height for each in other_teachers(config)]
@@ -80,13 +80,13 @@ def stored_side(config: TrainConfig) -> int:
 
 
 def other_teachers(config: TrainConfig) -> list[TaughtBy]:
-    """Those that are checkpoints, which a run's own averaged weights are not."""
+    """The teachers that are checkpoints, without the run's own averaged weights."""
     settings = config.distillation
     return [each for each in settings.taught_by if each.checkpoint != SELF] if settings else []
 
 
 def starting_point(config: TrainConfig) -> Path | None:
-    """The checkpoint that a run's weights start from; None for random or pretrained ones.
+    """The initial checkpoint; None for random or pretrained weights.
 
     Raises:
         UsageError: there is no such checkpoint.
@@ -98,10 +98,10 @@ def starting_point(config: TrainConfig) -> Path | None:
 
 
 def check_counts(counts: Mapping[str, str], heads: Sequence[Head]) -> None:
-    """Find a count that is none.
+    """Refuse an invalid count.
 
     Raises:
-        UsageError: a head is not there, is no quantity of 0 to the number of labels, or has no labels that may be true together.
+        UsageError: a head does not exist, is not a quantity from 0 to the number of labels, or is not multilabel.
     """
     by_name = {head.name: head for head in heads}
     for quantity, labels in counts.items():
@@ -114,20 +114,19 @@ def check_counts(counts: Mapping[str, str], heads: Sequence[Head]) -> None:
         )
         if not right:
             raise UsageError(
-                f"counts: '{quantity}' cannot count '{labels}'; expected a quantity from 0 to the number of labels of a head whose "
-                f"labels may be true together; this run's heads are {', '.join(by_name)}"
+                f"counts: '{quantity}' cannot count '{labels}'; expected a quantity from 0 to the number of labels of "
+                f"a multilabel head; this run's heads are {', '.join(by_name)}"
             )
 
 
 def load_teacher(teacher: TaughtBy, data: TrainingData, groups: tuple[BandGroup, ...]) -> Teacher:
-    """A checkpoint whose heads mean what the student's mean, and which takes bands that the student has.
+    """Load a teacher, and check that its heads and bands match the student's.
 
     Args:
         groups: the student's.
 
     Raises:
-        UsageError: it is not there; it has no head in common, or one with other labels; or it is to know a data set that is not
-            there.
+        UsageError: it does not exist; it has no head in common, or one with other labels; or it names an unknown data set.
         Refused: it cannot be read.
     """
     path = located(teacher.checkpoint)

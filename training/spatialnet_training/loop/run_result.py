@@ -1,4 +1,4 @@
-"""What a run leaves: the calibrated network, its provenance, the log and the card."""
+"""The result of a run: the calibrated network, its provenance, the log and the card."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ class RunResult:
 
 
 def calibrated_result(config: TrainConfig, data: TrainingData, inputs: RunInputs, given: InputSpec, command: str) -> RunResult:
-    """Calibrate the network on the held-out training images, and write down where it comes from.
+    """Calibrate the network on the held-out training images, and record its provenance.
 
     Args:
-        given: what the network takes.
-        command: what the user typed.
+        given: the input of the network.
+        command: the user's command line.
     """
     logits = predict(inputs.network, data.holdout, config.size, inputs.groups)
     fitted = [calibrated(head, logits[head.name], data.holdout) for head in data.heads]
@@ -75,10 +75,10 @@ def write_result(
     history: Sequence[dict[str, float]],
     selection: Selection | None,
 ) -> Verdict:
-    """Write checkpoint, log, card and, of a user's own data, its record; and say what the network reaches."""
+    """Write checkpoint, log, card and, for a user's own data, its record; and report the evaluation."""
     network = result.inputs.network
     save_network(out, network, config.backbone, result.spec, result.provenance)
-    write_log(out / LOG, history)  # also when there was nothing left to train
+    write_log(out / LOG, history)  # also if there was nothing left to train
     if data.own is not None:
         write_record(out, data.own_path, data.own)
     verdict = verdict_of(network, result.spec, data, config, result.logits)
@@ -96,7 +96,7 @@ def write_result(
 
 
 def origin(config: TrainConfig, start: Path | None) -> str:
-    """Where the weights come from, in words."""
+    """Description of the weights' origin."""
     source = f"started from {run_name(start)}" if start else "from scratch"
     if config.weights and not start:
         source = f"started from {Path(config.weights).name}"
@@ -106,13 +106,13 @@ def origin(config: TrainConfig, start: Path | None) -> str:
 
 
 def named(teacher: TaughtBy) -> str:
-    """A teacher in words."""
+    """Description of a teacher."""
     name = "itself" if teacher.checkpoint == SELF else run_name(Path(teacher.checkpoint))
     return f"{name} (of {' and '.join(teacher.datasets)})" if teacher.datasets else name
 
 
 def write_log(log: Path, history: Sequence[dict[str, float]]) -> None:
-    """One row an epoch, as the checkpoint has them: a run that was killed and resumed has no row twice."""
+    """Write one row per epoch from the checkpoint's history, so that a resumed run has no duplicate rows."""
     with log.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(history[-1]))
         writer.writeheader()
@@ -120,7 +120,7 @@ def write_log(log: Path, history: Sequence[dict[str, float]]) -> None:
 
 
 def calibrated(head: Head, logits: Tensor, holdout: Samples) -> Head:
-    """The head with temperature and abstention from the held-out training images."""
+    """The head with temperature and abstention threshold from the held-out training images."""
     target = torch.from_numpy(holdout.targets[head.name])
     if isinstance(head, Multiclass):
         temperature = fit_temperature(logits, target)

@@ -1,6 +1,6 @@
 """The training loop: progressive resizing, mixed images, averaged weights, one cosine cycle, resume from any epoch.
 
-Lightning Fabric carries the device, the precision and the number of processes; `torchrun` starts more than one.
+Lightning Fabric handles device, precision and processes; `torchrun` starts more than one process.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from spatialnet_training.networks.model import SpatialNet
 
 
 class WithFeatures(nn.Module):
-    """A network whose forward gives the pooled features beside the logits, as distillation needs them."""
+    """A network whose forward also returns the pooled features, for distillation."""
 
     def __init__(self, network: SpatialNet) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class WithFeatures(nn.Module):
 
 
 def make_fabric(precision: str) -> Fabric:
-    """The devices of this machine, or this process's share when `torchrun` started it."""
+    """The devices of this computer, or this process's share if `torchrun` started it."""
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if processes == 1:
         return Fabric(precision=precision, devices=1)  # type: ignore[arg-type]  # checked by Fabric
@@ -59,25 +59,25 @@ PREVIOUS = "previous.ckpt"
 
 
 def newest_readable(path: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
-    """A run's last checkpoint, or the one before it where that is damaged; None where neither can be read."""
+    """A run's last checkpoint, or the previous one if that is damaged; None if neither can be read."""
     state = load_checkpoint(path, device)
     return load_checkpoint(path.with_name(PREVIOUS), device) if state is None else state
 
 
 def epochs_of(path: Path) -> int:
-    """How many epochs a run's newest readable checkpoint has seen; 0 where none can be read."""
+    """Number of completed epochs of a run's newest readable checkpoint; 0 if none can be read."""
     state = newest_readable(path)
     return int(state["epoch"]) if state else 0
 
 
 class Trainer:
-    """Owns what a checkpoint must hold: weights, averaged weights, optimiser, epoch, and the figures of the epochs before.
+    """Owns the training state: weights, averaged weights, optimiser, epoch, and the metrics of earlier epochs.
 
     Args:
         network: of `config`'s shape, on the CPU.
-        teachers: as `config.distillation` names them, loaded; `self` is not among them.
-        unlabelled: pictures for the teachers to label.
-        log_shares: head to what is added to its logits in training; see `losses/class_balance.py`.
+        teachers: the loaded teachers of `config.distillation`, without `self`.
+        unlabelled: images for distillation only.
+        log_shares: head to logit offsets during training; see `losses/class_balance.py`.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Trainer:
         return self.config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warmup) / (1 - warmup))))
 
     def train_epoch(self, advance: Callable[[], None] = lambda: None) -> dict[str, float]:
-        """One epoch; returns the mean loss, the images per second and the last learning rate.
+        """Train one epoch. Returns the mean loss, the images per second and the last learning rate.
 
         Args:
             advance: called after every step.
@@ -149,7 +149,7 @@ class Trainer:
         losses: list[Tensor] = []
         self.forward.train()
         if self.config.adapt != "full":
-            self.network.backbone.eval()  # a frozen backbone keeps its batch statistics too
+            self.network.backbone.eval()  # a frozen backbone also keeps its batch statistics
         for batch in self.loader.epoch(self.epoch):
             for group in self.optimiser.param_groups:
                 group["lr"] = self.rate() * group["scale"]
@@ -158,7 +158,7 @@ class Trainer:
             self.step += 1
             advance()
         self.epoch += 1
-        each = torch.stack(losses)  # asked for once: every question makes a GPU's queue run empty
+        each = torch.stack(losses)  # read once per epoch: every read synchronises a GPU
         if not each.isfinite().all():
             wrong = int((~each.isfinite()).nonzero()[0, 0])
             raise self._diverged(f"the loss is {float(each[wrong])}", self.step - len(losses) + wrong)
@@ -174,20 +174,20 @@ class Trainer:
         }
 
     def _diverged(self, what: str, step: int) -> RunError:
-        """The error of a run whose loss or gradients are no number any more; checkpoints of the epochs before stay.
+        """The error for a loss or gradients that are not numbers; checkpoints of earlier epochs are kept.
 
         Args:
-            step: of the whole run, counted from 0.
+            step: of the complete run, counted from 0.
         """
         epoch, rate = step // len(self.loader) + 1, self.config.learning_rate
-        kept = f"the checkpoint of epoch {epoch - 1} stays" if epoch > 1 else "no epoch was finished before"
+        kept = f"the checkpoint of epoch {epoch - 1} is kept" if epoch > 1 else "no epoch was completed"
         return RunError(
             f"training diverged: {what} at step {step % len(self.loader) + 1} of epoch {epoch}, at a learning rate of up to "
             f"{rate:g}; {kept}; lower it, such as --lr {rate / 10:g}, and name another folder with --out"
         )
 
     def _step(self, batch: Batch) -> Tensor:
-        """One step of the optimiser on a batch; returns the loss over all processes."""
+        """One optimiser step on a batch. Returns the loss over all processes."""
         pooled, logits = self.forward(batch.x, batch.present)
         losses = self._labelled(logits, batch)
         extra = self._taught(pooled, logits, batch)
@@ -197,23 +197,23 @@ class Trainer:
         else:
             total = self._balanced(losses) + extra
             self.fabric.backward(total)
-        if self.log_variances.grad is not None:  # not part of the network that Fabric keeps alike
+        if self.log_variances.grad is not None:  # not part of the network that Fabric synchronises
             self.log_variances.grad = self._mean(self.log_variances.grad)
         try:
             self.fabric.clip_gradients(self.forward, self.optimiser, max_norm=1.0)
-        except RuntimeError as error:  # torch's word for gradients that are no numbers
+        except RuntimeError as error:  # torch raises this for gradients that are not numbers
             if "non-finite" not in str(error):
                 raise
-            raise self._diverged("gradients are no numbers", self.step) from error
+            raise self._diverged("gradients are not numbers", self.step) from error
         self.optimiser.step()
         return self._mean(total.detach())
 
     def _mean(self, values: Tensor) -> Tensor:
-        """Over all processes."""
+        """Mean over all processes."""
         return cast(Tensor, self.fabric.all_reduce(values))
 
     def _labelled(self, logits: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Weighted loss of each head against the labels of both images that were mixed."""
+        """Weighted loss of each head for the labels of both mixed images."""
         smoothing = self.config.label_smoothing
         logits = adjusted(logits, self.log_shares)
         if batch.mix is None:
@@ -238,7 +238,7 @@ class Trainer:
         if settings is None:
             return pooled.new_zeros(())
         self.averaged.module.eval()
-        with self.fabric.autocast():  # Fabric wraps the student alone
+        with self.fabric.autocast():  # Fabric wraps only the student
             rng = default_rng([self.config.seed, self.step, 1])
             taught = teach(self.teachers, batch, self.single_label, settings.temperature, rng)
         targets = batch.targets
@@ -246,7 +246,7 @@ class Trainer:
         return settings.share * loss
 
     def _project(self, losses: list[Tensor], extra: Tensor) -> Tensor:
-        """Put PCGrad's combination of the heads' gradients in place; what teachers say counts as one more head."""
+        """Set the gradients to PCGrad's combination of the heads' gradients; the distillation loss counts as one more head."""
         everything = [*losses, extra] if extra.requires_grad else losses
         learning = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         flat: list[Tensor] = []
@@ -262,7 +262,7 @@ class Trainer:
         return torch.stack(everything).sum()
 
     def save(self, path: Path) -> None:
-        """Write the whole state, atomically; by the first process alone."""
+        """Write the complete state atomically, only in the first process."""
         if not self.fabric.is_global_zero:
             return
         state = {
@@ -274,10 +274,10 @@ class Trainer:
             "step": self.step,
             "history": self.history,
         }
-        save_checkpoint(path, state, path.with_name(PREVIOUS))  # to go on from if this one is damaged later
+        save_checkpoint(path, state, path.with_name(PREVIOUS))  # to resume from if this one is damaged later
 
     def load(self, path: Path) -> None:
-        """Go on from a checkpoint, or from the one before it where it is damaged.
+        """Resume from a checkpoint, or from the previous one if it is damaged.
 
         Raises:
             RunError: both are damaged.

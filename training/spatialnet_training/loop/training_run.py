@@ -1,4 +1,4 @@
-"""One training run from a configuration to a network: load, train, calibrate, save.
+"""A training run, from a configuration to a network: load, train, calibrate, save.
 
 Each stage is one function: `open_inputs` → `resumes` → `start_training` → `fine_tune` → `calibrated_result` → `write_result`.
 """
@@ -40,18 +40,18 @@ def train(
     command: str,
     watcher: Watcher | None = None,
 ) -> Path:
-    """Train, resuming from `out/last.ckpt` when it is there.
+    """Train, or resume from `out/last.ckpt` if it exists.
 
     Args:
-        command: what the user typed, for the record.
+        command: the user's command line, for the provenance.
 
     Returns:
-        The path of `model.safetensors`: averaged weights. `config.json` beside it has the heads and their calibration; `log.csv`,
-            `card.html` and its plots stand there, too, and of a user's own data `dataset.json` and `splits.csv`.
+        The path of `model.safetensors` with the averaged weights. The same folder has `config.json` (heads and calibration),
+            `log.csv`, `card.html` and its plots, and for a user's own data `dataset.json` and `splits.csv`.
 
     Raises:
-        UsageError: an unknown backbone or group, no such checkpoint to start from, a teacher of other labels, a count of
-            what cannot be counted, or `out` holds another run's checkpoint.
+        UsageError: an unknown backbone or group, an unknown initial checkpoint, a teacher with other labels, an invalid count,
+            or `out` holds another run's checkpoint.
         RunError: the training diverged, or a checkpoint cannot be written.
     """
     torch.manual_seed(config.seed)
@@ -62,7 +62,7 @@ def train(
     given = InputSpec(height=config.size, width=config.size, groups=inputs.groups, value_range=value_range)
     run = start_training(config, data, inputs, given, out, resumed)
     first = run.trainer.fabric.is_global_zero
-    watcher = watcher if watcher and first else Watcher()  # one of several processes speaks
+    watcher = watcher if watcher and first else Watcher()  # only one of several processes prints
     if first:
         write_identity(out, identity)
     linear_loss = math.inf
@@ -100,7 +100,7 @@ class TrainingRun:
 
 
 def resumes(out: Path, identity: RunFingerprint) -> bool:
-    """Whether the folder holds a checkpoint of this run to go on from. The folder is made where it is missing.
+    """Whether the folder has a checkpoint of this run to resume from. A missing folder is created.
 
     Raises:
         RunError: it holds a checkpoint that cannot be read.
@@ -118,10 +118,10 @@ def resumes(out: Path, identity: RunFingerprint) -> bool:
 def start_training(
     config: TrainConfig, data: TrainingData, inputs: RunInputs, given: InputSpec, out: Path, resumed: bool
 ) -> TrainingRun:
-    """Fit the linear head of a new run, and load the checkpoint of one that goes on.
+    """Fit the linear head of a new run, or load the checkpoint of a resumed one.
 
     Args:
-        given: what the network takes.
+        given: the input of the network.
     """
     fit = None
     if config.linear_head and not resumed:
@@ -141,7 +141,7 @@ def start_training(
 
 
 def keep_linear_head(run: TrainingRun, config: TrainConfig, fit: LinearFit, best: BestEpoch, watcher: Watcher) -> float:
-    """Enter the linear head as epoch 0, the first candidate. Returns its held-out loss."""
+    """Record the linear head as epoch 0, the first candidate. Returns its held-out loss."""
     network = run.trainer.network
     figures = linear_figures(fit, config) | run.judge.figures(network, LINEAR_HEAD)
     best.offer(Candidate(LINEAR_HEAD, figures["holdout_loss"]), network)
@@ -153,7 +153,8 @@ def keep_linear_head(run: TrainingRun, config: TrainConfig, fit: LinearFit, best
 
 
 def fine_tune(config: TrainConfig, run: TrainingRun, out: Path, watcher: Watcher) -> None:
-    """Train the remaining epochs, or until the held-out loss falls no more. Each epoch writes a checkpoint and a row of the log."""
+    """Train the remaining epochs, or until the held-out loss stops decreasing. Each epoch writes a checkpoint and a row of the
+    log."""
     trainer, best = run.trainer, run.best
     while trainer.epoch < config.epochs:
         if best and config.patience and best.epochs_without_gain(trainer.epoch) >= config.patience:
@@ -173,7 +174,7 @@ def fine_tune(config: TrainConfig, run: TrainingRun, out: Path, watcher: Watcher
 
 
 def adjustments(config: TrainConfig, data: TrainingData, best: BestEpoch | None) -> dict[str, Tensor]:
-    """What is added to the logits of each head in training; see `TrainConfig.class_balance`."""
+    """Logit offsets per head during training; see `TrainConfig.class_balance`."""
     if config.class_balance in ("none", "sampling"):
         return {}
     chosen = best.balanced_heads if config.class_balance == "auto" and best else tuple(head.name for head in data.heads)
@@ -190,7 +191,7 @@ def queries_of(start: Path | None) -> Tensor | None:
 
 
 def linear_figures(fit: LinearFit, config: TrainConfig) -> dict[str, float]:
-    """The row of the log for the linear head, which is epoch 0; what it has none of is no number."""
+    """The log row of the linear head, which is epoch 0; missing values are NaN."""
     return {
         "epoch": LINEAR_HEAD,
         "size": config.size,

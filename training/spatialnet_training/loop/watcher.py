@@ -1,4 +1,4 @@
-"""Who is told how a training run goes."""
+"""The observer of a training run."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ class Watcher:
     """Receives the progress of a run. This one ignores it; a subclass shows it."""
 
     def steps(self, epoch: int, count: int) -> AbstractContextManager[Callable[[], None]]:
-        """Entered for every epoch. It gives a function that is called after each of `count` steps."""
+        """Context for an epoch; the returned function is called after each of `count` steps."""
         return nullcontext(lambda: None)
 
     def epoch(self, figures: dict[str, float]) -> None:
-        """The figures of an epoch; epoch 0 is the linear head's."""
+        """Receive the metrics of an epoch; epoch 0 is the linear head."""
 
     def note(self, text: str) -> None:
-        """What a user should know while the run goes on."""
+        """Receive a remark for the user."""
 
     def finished(self, selection: Selection | None, verdict: Verdict) -> None:
-        """Which weights were compared, if any were, and what the network reaches."""
+        """Receive the selection, if there was one, and the final evaluation."""
