@@ -291,7 +291,7 @@ def test_a_hybrid_begins_with_the_weights_of_its_stem_and_takes_more_bands(tmp_p
 def test_the_configurations_of_the_transformer_teacher_are_read_and_a_tiny_one_trains_two_steps(
     data_root: Path, tmp_path: Path
 ) -> None:
-    for name in ("spatialnet-vit", "spatialnet-vit-gpu"):
+    for name in ("spatialnet-vit", "gpu/spatialnet-vit"):
         config = read_config(name, ())
         assert config.backbone == "spatialnet-vit+tf_efficientnet_lite0"
         assert "nwpu_resisc45" in config.data

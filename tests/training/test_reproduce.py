@@ -31,7 +31,7 @@ model = "tiny"
 gpu = ["batch=8"]
 [[runs]]
 name = "teacher"
-config = "ablation"
+config = "studies/ablation"
 set = [{COMMON}]
 hours = 0.01
 [[runs]]

@@ -39,7 +39,7 @@ from spatialnet_training.plots import read_log
 from training_fixtures import TINY_RUN, own_images
 
 TAXONOMY = load_taxonomy()
-SHIPPED = ("ablation", "distillation", "folder", "folder-s", "robust", "spatialnet-ms", "student", "teacher")
+SHIPPED = ("distillation", "folder", "folder-s", "robust", "spatialnet-ms", "spatialnet-vit", "student", "teacher")
 
 
 @pytest.fixture(scope="module")
@@ -467,7 +467,7 @@ def test_torchrun_starts_the_command_and_one_process_speaks(data_root: Path, tmp
         "--out",
         str(tmp_path / "run"),
         "--config",
-        "ablation",
+        "studies/ablation",
         *overrides,
     ]
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=200)

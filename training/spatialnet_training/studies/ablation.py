@@ -90,7 +90,7 @@ def markdown(outcomes: Sequence[Outcome]) -> str:
 
 def ablate(
     data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets.")],
-    config: Annotated[str, typer.Option(help="Configuration of the run to vary.")] = "ablation",
+    config: Annotated[str, typer.Option(help="Configuration of the run to vary.")] = "studies/ablation",
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override the configuration: key=value.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs per variant.")] = 3,
     out: Annotated[Path, typer.Option(help="Folder for the runs and the table, ablation.md.")] = Path("runs/ablation"),

@@ -92,7 +92,7 @@ def modalities(
         bool, typer.Option("--train-alone", help="Also train networks and random forests on each single subset.")
     ] = False,
     seeds: Annotated[int, typer.Option(min=1, help="With --train-alone: runs per subset.")] = 3,
-    config: Annotated[str, typer.Option(help="With --train-alone: configuration of the runs.")] = "modalities",
+    config: Annotated[str, typer.Option(help="With --train-alone: configuration of the runs.")] = "studies/modalities",
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override that configuration: key=value.")] = None,
     out: Annotated[Path, typer.Option(help="With --train-alone: folder for the runs; the same one resumes.")] = Path(
         "runs/modalities"
