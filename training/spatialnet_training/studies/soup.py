@@ -17,6 +17,7 @@ from typing import Annotated
 
 import torch
 import typer
+from msgspec.structs import replace
 from rich.table import Table
 from torch import Tensor
 
@@ -64,19 +65,20 @@ def related(first: Path, second: Path) -> tuple[SpatialNet, ModelSpec, Weights]:
     """
     network, spec, _ = load_network(first)
     other, other_spec, _ = load_network(second)
-    network.image_temperature = other.image_temperature = None  # fitted to the features of one network: recalibrate the mean
+    # fitted to the features of one network: train `known` of the mean again, and recalibrate it
+    network.image_temperature = other.image_temperature = network.known = other.known = None
     own, theirs = network.state_dict(), other.state_dict()
     if own.keys() != theirs.keys() or any(own[key].shape != theirs[key].shape for key in own):
         raise UsageError(
             f"{first} and {second} are networks of different shape; give a network and one that was trained further from it"
         )
-    if [answers(head) for head in spec.heads] != [
-        answers(head) for head in other_spec.heads
-    ] or spec.input != other_spec.input:
+    # the mean keeps the first network's resizing
+    same_input = spec.input == replace(other_spec.input, resize=spec.input.resize)
+    if [answers(head) for head in spec.heads] != [answers(head) for head in other_spec.heads] or not same_input:
         raise UsageError(
             f"{first} and {second} have different heads or inputs; give a network and one that was trained further from it"
         )
-    return network, spec, theirs
+    return network, replace(spec, known=None), theirs
 
 
 def mixed(network: SpatialNet, towards: Weights, share: float) -> SpatialNet:
