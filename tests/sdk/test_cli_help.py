@@ -4,10 +4,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_type_hints
 
 import pytest
-from typer.models import OptionInfo
+from typer import Typer
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from spatialnet_edge.cli.app import COMMANDS, PANELS, RENAMED, app, with_new_names
@@ -48,11 +48,12 @@ def test_tables_are_legible_in_80_columns(command: tuple[str, ...]) -> None:
 def test_no_option_is_cut_off_in_80_columns(name: str) -> None:
     text = shown(name, "--help")
     assert max(map(len, text.splitlines())) <= 80
-    for parameter, hint in get_type_hints(COMMANDS[name].load(), include_extras=True).items():
-        for option in getattr(hint, "__metadata__", ()):
-            if isinstance(option, OptionInfo):
-                names = option.param_decls or (f"--{parameter.replace('_', '-')}",)
-                assert all(each in text for each in names), names
+    command = Typer(add_completion=False)
+    command.command()(COMMANDS[name].load())
+    options = [each for each in get_command(command).params if each.param_type_name == "option" and not each.hidden]
+    assert options
+    for option in options:
+        assert all(each in text for each in (*option.opts, *option.secondary_opts)), option.opts
 
 
 @pytest.mark.parametrize(
