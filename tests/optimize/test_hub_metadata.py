@@ -10,7 +10,7 @@ from spatialnet_edge.bundle.reader import open_bundle
 from spatialnet_optimize.report.hub_metadata import commercial_use, licence_fields, metadata_block
 from spatialnet_training.networks.checkpoint_paths import NETWORK, WEIGHTS
 
-CARDS = {"spatialnet-s": "student", "spatialnet-m": "student-160"}
+CARDS = {"spatialnet-s": "student", "spatialnet-m": "student-160", "spatialnet-ms": "spatialnet-ms"}
 MODELS = ROOT / "sdk/spatialnet_edge/models"
 
 

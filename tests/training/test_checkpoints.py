@@ -56,7 +56,7 @@ def test_a_checkpoint_has_the_name_of_its_run_or_file(tmp_path: Path, monkeypatc
     assert run_name(Path("weights/student-128.pt")) == "student-128"
 
 
-MODELS = {"spatialnet-s": "student", "spatialnet-m": "student-160"}
+MODELS = {"spatialnet-s": "student", "spatialnet-m": "student-160", "spatialnet-ms": "spatialnet-ms"}
 """The shipped checkpoints and their bundles."""
 
 

@@ -28,7 +28,7 @@ from spatialnet_edge.core.spec import ModelSpec, Regression
 MANIFEST, SIGNATURE, MODEL = "manifest.json", "manifest.sig", "model.onnx"
 MAX_BUNDLE_BYTES = 2 << 30
 BUILTIN_PREFIX = "builtin:"
-BUILTIN = {"spatialnet-s": "student.snb", "spatialnet-m": "student-160.snb"}
+BUILTIN = {"spatialnet-s": "student.snb", "spatialnet-m": "student-160.snb", "spatialnet-ms": "spatialnet-ms.snb"}
 """Names of the shipped models, and their files."""
 ALIASES = {"student": "spatialnet-s", "student-160": "spatialnet-m"}
 """Former names of the shipped models, accepted in this release."""

@@ -25,7 +25,7 @@ from spatialnet_training.studies.poor_views import AS_IT_IS, DEGRADED, Views
 CONFIDENT = 0.9
 LEAST_RIGHT = 0.955
 """Share of the confident answers that must be right at every severity; a little more than the 95 % that are promised."""
-SCARCE = 20
+SCARCE = 100
 """Fewer confident answers at a severity say nothing about their share of right ones."""
 DECAY = 1.6e-4
 """Weight decay for each head and feature."""
