@@ -19,6 +19,7 @@ from spatialnet_edge.bundle.reader import Bundle, open_bundle
 from spatialnet_edge.core.spec import RGB, InputSpec, ModelSpec, Multiclass, Multilabel, Regression
 from spatialnet_edge.engines.registry import load_backend
 from spatialnet_optimize.build.bundle_writer import portable_bundle
+from spatialnet_optimize.export.half_weights import whole_weights
 
 pytest_plugins = ["mqtt_broker", "service_fixtures", "training_fixtures"]
 
@@ -144,6 +145,11 @@ def shared_data() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+def shipped_graph(name: str = "builtin:student") -> bytes:
+    """The graph of a shipped model with float32 weights, as `build` gives it to compilers and quantisers."""
+    return whole_weights(open_bundle(name).read("model.onnx"))
 
 
 @pytest.fixture(scope="session")

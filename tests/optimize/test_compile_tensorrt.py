@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import spatialnet_edge
-from conftest import CLIP
+from conftest import CLIP, shipped_graph
 from spatialnet_edge.bundle.manifest import DeviceRecord, EngineRecord, ExecutedLayer
 from spatialnet_edge.bundle.reader import Bundle, open_bundle
 from spatialnet_edge.core.errors import BuildError, EngineUnavailable, MissingExtra
@@ -107,7 +107,7 @@ def test_a_real_builder_compiles_each_variant_and_one_that_fails_is_reported(mon
         return plan
 
     monkeypatch.setattr(plan_builder, "build_plan", built)
-    graph = STUDENT.read("model.onnx")
+    graph = shipped_graph()
     done = compile_student(runner, PlanBuilder(RTX), {"fp32": graph, "fp16": b"no graph"})
     assert done.decision.records[1].verdict.startswith("does not compile: TensorRT for RTX")
     ((engine, content),) = done.files.items()
@@ -134,7 +134,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> list[PlanOptions]:
 
 def on_the_device(precisions: dict[str, str], options: PlanOptions, timings: Path | None = None) -> Compiled:
     """Compile the student's FP32 graph under each of these names; the inspector finds these precisions."""
-    variants = dict.fromkeys(precisions, STUDENT.read("model.onnx"))
+    variants = dict.fromkeys(precisions, shipped_graph())
     return compile_student(GraphRunner(precisions), PlanBuilder(TENSORRT, options, timings=timings), variants)
 
 

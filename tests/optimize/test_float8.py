@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 import pytest
 
+from conftest import shipped_graph
 from spatialnet_edge.bundle.reader import open_bundle
 from spatialnet_edge.core.results import difference
 from spatialnet_optimize.compilers.plan_builder import RTX, build_plan
@@ -18,7 +19,7 @@ STUDENT = open_bundle("builtin:student")
 
 @pytest.fixture(scope="module")
 def graph() -> bytes:
-    return fp8_static(STUDENT.read("model.onnx"), STUDENT.golden()[0])
+    return fp8_static(shipped_graph(), STUDENT.golden()[0])
 
 
 def test_linear_layers_become_fp8_and_nothing_else_does(graph: bytes) -> None:
@@ -48,4 +49,4 @@ def test_its_answers_are_within_its_tolerance(graph: bytes) -> None:
 def test_nvidias_builder_accepts_the_graph(graph: bytes) -> None:
     pytest.importorskip("tensorrt_rtx")
     shape = STUDENT.spec.input.shape
-    assert len(build_plan(RTX, graph, shape).content) < len(build_plan(RTX, STUDENT.read("model.onnx"), shape).content)
+    assert len(build_plan(RTX, graph, shape).content) < len(build_plan(RTX, shipped_graph(), shape).content)

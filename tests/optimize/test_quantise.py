@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto
 
-from conftest import SAMPLES
+from conftest import SAMPLES, shipped_graph
 from spatialnet_edge.bundle.reader import Bundle, open_bundle
 from spatialnet_edge.core.errors import BuildError, DataRefused
 from spatialnet_edge.core.spec import IMAGE_INPUT
@@ -45,8 +45,8 @@ def student() -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def graph(student: Bundle) -> bytes:
-    return student.read("model.onnx")
+def graph() -> bytes:
+    return shipped_graph()
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +267,7 @@ def test_ranges_of_least_error_agree_with_fp32_more_often_than_entropy(student: 
 def test_a_clipped_convolution_has_the_range_of_the_clip(graph: bytes) -> None:
     """The larger shipped student clips at 6; with unclipped ranges, a quarter of its predictions changed."""
     larger = open_bundle("builtin:student-160")
-    convolutional = larger.read("model.onnx")
+    convolutional = shipped_graph("builtin:student-160")
     kept = clipped_afterwards(convolutional, linear_layers(convolutional))
     assert len(kept) == 32  # of 48: the others are the narrow ends of blocks, which nothing clips
     assert len(clipped_afterwards(graph, linear_layers(graph))) == 6  # of nine ReLUs: three follow a sum

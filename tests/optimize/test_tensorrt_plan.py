@@ -17,6 +17,7 @@ import msgspec
 import pytest
 import torch
 
+from conftest import shipped_graph
 from spatialnet_edge.bundle.reader import open_bundle
 from spatialnet_edge.core.errors import BuildError, EngineUnavailable, MissingExtra, UsageError
 from spatialnet_edge.core.installation import install_command
@@ -161,7 +162,7 @@ def test_every_name_that_is_used_exists_in_the_real_bindings(bindings: tuple[str
 
 @pytest.fixture(scope="module")
 def graph() -> bytes:
-    return open_bundle("builtin:student").read("model.onnx")
+    return shipped_graph()
 
 
 SHAPE = open_bundle("builtin:student").spec.input.shape

@@ -77,7 +77,7 @@ def load_data(options: DataOptions, model: Bundle, spec: ModelSpec) -> BuildData
 
 def usable_sets(paths: Sequence[Path], spec: ModelSpec, asked: bool) -> tuple[list[LabelledImages], list[str]]:
     """The labelled data sets that match a head of this model. A given set that does not match is an error. A shipped set that
-    does not match is ignored; if none is left, a warning says that accuracy is not gated."""
+    does not match is ignored; if none is left, a warning says that only agreement is gated."""
     sets: list[LabelledImages] = []
     for path in paths:
         images = open_labelled(path)

@@ -1,8 +1,7 @@
 """Gates of a build: which variants pass, and which one is chosen.
 
 A variant is rejected if it loses more accuracy than the budget on any head, changes too many predictions, or differs too much
-on the
-golden frames. Of those that pass, the fastest is chosen, unless the difference is within the noise.
+on the golden frames. Of those that pass, the fastest is chosen, unless the difference is within the noise.
 """
 
 from __future__ import annotations

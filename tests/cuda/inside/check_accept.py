@@ -41,4 +41,4 @@ def test_every_check_is_made_on_a_gpu(tmp_path: Path, discrete: None, monkeypatc
     assert verdicts["trtexec"]["figures"]["batch 1"]["trtexec"]["p50"] == 1.5  # what the played program writes
     assert f"built with TensorRT 0.0; here {tensorrt.__version__}" in verdicts["wrong version"]["found"]
     assert "layer by layer: " in verdicts["failed capture"]["found"]
-    assert verdicts["out of memory"]["found"].startswith("model.onnx answered")
+    assert verdicts["out of memory"]["found"].startswith("model.onnx runs; ")

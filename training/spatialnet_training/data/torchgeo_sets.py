@@ -19,7 +19,6 @@ from spatialnet_training.data.dataset_options import DatasetOptions
 from spatialnet_training.data.image_store import FetchedImages, Row, StoredImages, encoded
 from spatialnet_training.data.splits import TEST, TRAIN, VAL
 from spatialnet_training.data.tables import PATH, SPLIT
-from spatialnet_training.networks.timm_backbone import import_timm
 
 SCHEME = "torchgeo:"
 
@@ -77,6 +76,9 @@ def dataset_class(path: Path, name: str) -> Any:
         MissingExtra: torchgeo is not installed.
         UsageError: it has no such data set.
     """
+    # Imported here: it needs torch, and a device reads labelled images without torch.
+    from spatialnet_training.networks.timm_backbone import import_timm
+
     import_timm()  # torchgeo imports torchvision, which a CPU-only torch needs help with
     try:
         import torchgeo.datasets as torchgeo  # pyright: ignore[reportMissingImports]
