@@ -73,7 +73,7 @@ def answer_nodes(model: onnx.ModelProto) -> list[str]:
 
 
 def head_layers(model: onnx.ModelProto) -> list[str]:
-    """The linear layer of each head."""
+    """The linear layer of each head, and of the temperature of images if the network has one."""
     return [node.name for node in upstream(model) if node.op_type in ("Gemm", "MatMul")]
 
 
