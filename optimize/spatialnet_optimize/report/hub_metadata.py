@@ -76,7 +76,7 @@ def commercial_use(licence: str) -> str:
     """The card's answer to "may I use it commercially?"."""
     grant, _, data = licence.partition(MADE_OF)
     parts = [each.rpartition(": ")[2] for each in re.split("[,;] ", data) if each]
-    research = [each.partition(" (")[0] for each in parts if RESEARCH in each]
+    research = dict.fromkeys(each.partition(" (")[0] for each in parts if RESEARCH in each)
     copyleft = [each for each in parts if "GPL" in each]
     begun = [each for each in parts if each.startswith("begun with")]
     lines = [f"The weights are licensed to you under {grant}."]
