@@ -1,6 +1,7 @@
 """An archive replayed on the ground gives the labels of the flight, in one process and, where Ray is installed, in several."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -28,7 +29,8 @@ def footage(tmp_path: Path) -> Path:
 def replay(tmp_path: Path, footage: Path, *options: str) -> tuple[str, bytes]:
     output = tmp_path / "results.jsonl"
     command = [sys.executable, str(PROGRAM), "builtin:student", str(footage), str(output), *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    environment = os.environ | {"RAY_worker_niceness": "0"}  # Ray's default of 15 starves its workers on a busy computer
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout, output.read_bytes()
 
