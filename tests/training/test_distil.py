@@ -119,5 +119,5 @@ def test_random_orientations_average_to_the_mean_over_all_eight() -> None:
 def test_a_data_set_that_the_run_does_not_have_is_refused() -> None:
     assert known_sets(TaughtBy("t.pt"), SETS) is None
     assert known_sets(TaughtBy("t.pt", datasets=("rsscn7", "eurosat")), SETS) == (2, 0)
-    with pytest.raises(UsageError, match=r"t.pt: its data set 'ucm', .* data sets: eurosat, ucmerced, rsscn7"):
+    with pytest.raises(UsageError, match=r"t.pt: its data set 'ucm' is not one of .* data sets: eurosat, ucmerced, rsscn7"):
         known_sets(TaughtBy("t.pt", datasets=("ucm",)), SETS)
