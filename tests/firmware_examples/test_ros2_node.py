@@ -83,8 +83,8 @@ def test_unsupported_messages_are_refused(ros: SimpleNamespace) -> None:
 def test_a_result_has_the_images_header(ros: SimpleNamespace) -> None:
     from messages import classification, frame_of
 
-    message = image(ros, clip_frames(3)[2], "bgr8")
-    with spatialnet_edge.load("builtin:student") as model:
+    message = image(ros, clip_frames(1)[0], "rgb8")
+    with spatialnet_edge.load("builtin:spatialnet-s") as model:
         result = model(frame_of(message, 0, "/camera", 0))
     answer = classification(result, "settlement", 2, message.header, ros.Classification, ros.ObjectHypothesis)
     raw = ros.store.serialize_cdr(answer, "vision_msgs/msg/Classification")
