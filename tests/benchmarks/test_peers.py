@@ -16,7 +16,7 @@ def test_installed_peers_give_the_same_labels(monkeypatch: pytest.MonkeyPatch) -
     console = Console(record=True, quiet=True)
     found = peers.measure(str(CLIP), 1, console)
     assert len(found) == 3
-    assert all(each.agreement > 0.99 and each.rates.min() > 0 for each in found)
+    assert all(each.agreement > 0.98 and each.rates.min() > 0 for each in found)
 
 
 def test_a_slow_round_affects_all_peers() -> None:
