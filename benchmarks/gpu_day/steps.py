@@ -27,15 +27,14 @@ from spatialnet_edge.engines.devices.registry import open_device
 from spatialnet_edge.engines.onnxruntime import CUDA, lacking
 from spatialnet_edge.engines.registry import Engine, load_backend
 from spatialnet_edge.engines.tensorrt import Launching, TensorRtEngine
+from spatialnet_optimize.shipped_samples import shipped_samples
 
-HERE = Path(__file__).resolve().parent
-SAMPLES = HERE.parents[1] / "optimize" / "spatialnet_optimize" / "samples"
 MODEL_NAME = "spatialnet-s"
 BATCHES = (1, 8, 32)
 CLOSE = 0.02
 """The largest difference of a probability from the golden answers: GPUs multiply in TF32 and FP16."""
 STOP_S = 60.0
-"""A training that is asked to stop writes its checkpoint first."""
+"""Time that training gets after SIGINT, to write its checkpoint."""
 
 
 class Outcome(str, Enum):
@@ -205,7 +204,7 @@ def training(day: Day) -> Found:
     small += ["--set", "epoch_images=16", "--set", "stored_side=32"]
     if not day.rehearsal and day.data is None:
         raise Skipped("no images; give --data")
-    data = day.data or SAMPLES / "eurosat.zip"
+    data = day.data or shipped_samples()[0]
     command = [sys.executable, "-m", "spatialnet_edge", "train", "--data", str(data), "--out", str(out), "--start", "scratch"]
     command += [
         "--set",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -25,6 +24,7 @@ from spatialnet_optimize.reproduce.plan import (
     plan,
 )
 from spatialnet_optimize.reproduce.recipe import read_recipe
+from spatialnet_training.lineage import command_line
 
 
 def reproduce(
@@ -90,7 +90,7 @@ def perform(stage: Stage, previous: Path | None, request: Request, console: Cons
     folder = stage.output.parent
     if stage.config is not None:
         images = load_images(stage.config, None, request.data_root, DatasetOptions())
-        command = "spatialnet-edge " + " ".join(sys.argv[1:])
+        command = command_line()
         train(stage.config, images, folder, command, ConsoleWatcher(console, stage.config.epochs))
         return
     assert previous is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,6 +24,7 @@ from spatialnet_training.data.bands import groups_named
 from spatialnet_training.data.custom_dataset import load_own
 from spatialnet_training.data.dataset_options import DatasetOptions
 from spatialnet_training.data.datasets import TrainingData, load_published
+from spatialnet_training.lineage import command_line
 from spatialnet_training.loop.experiment_trackers import open_trackers
 from spatialnet_training.loop.run_inputs import starting_point, stored_side
 from spatialnet_training.loop.training_run import train as run_training
@@ -124,7 +124,7 @@ def train(
     )
     images = load_images(chosen, data, data_root, options)
     describe(images, console, chosen.flips, data)
-    command = "spatialnet-edge " + " ".join(sys.argv[1:])
+    command = command_line()
     try:
         with ExitStack() as open_until_the_end:
             trackers = open_trackers(names(track), out) if first else []

@@ -9,7 +9,6 @@ ones. The threshold is the highest one that rejects at most `REFUSED` of the hel
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace as replace_fields
 from pathlib import Path
@@ -32,6 +31,7 @@ from spatialnet_training.data.augmentation import normalise
 from spatialnet_training.data.dataset_registry import FILES, TERMS
 from spatialnet_training.data.labelled_dataset import TRAIN
 from spatialnet_training.data.samples import judging_side
+from spatialnet_training.lineage import continued
 from spatialnet_training.losses.multitask import UNLABELLED
 from spatialnet_training.networks.checkpoint import load_checkpoint_config, load_network, save_network
 from spatialnet_training.networks.checkpoint_paths import checkpoint_to_be_written, located
@@ -184,12 +184,9 @@ def with_known_head(checkpoint: Path, root: Path, output: Path, seed: int) -> tu
     held_out = gather(root, "holdout", side, seed + 1)
     scores = scores_of(network.known, extract(network, held_out.images, size)[0])
     threshold = round(choose_threshold(scores, held_out.groups), 4)
-    command = "spatialnet-edge " + " ".join(sys.argv[1:])
     unknown = int((pictures.land_use == UNLABELLED).sum())
     provenance = replace(
-        provenance,
-        source=f"{provenance.source}; output 'known' taught on its features",
-        command=f"{provenance.command}; {command}",
+        continued(provenance, "output 'known' taught on its features"),
         data=(*provenance.data, f"pictures without land, real and generated, for 'known' alone: {unknown}"),
         licence=f"{provenance.licence}; for 'known' alone: {TERMS[NWPU]}, {NOT_LAND_TERMS}",
     )

@@ -5,7 +5,6 @@ Calibrated on sharp images alone, a network is as sure of a foggy picture as of 
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +17,7 @@ from torch import Tensor
 from spatialnet_edge.cli.printer import echo, printer
 from spatialnet_edge.core.spec import ModelSpec, Multiclass
 from spatialnet_training.data.datasets import ground_sides, with_gsd
+from spatialnet_training.lineage import continued
 from spatialnet_training.networks.checkpoint import load_checkpoint_config, load_network, save_network
 from spatialnet_training.networks.checkpoint_paths import checkpoint_to_be_written, located
 from spatialnet_training.studies.poor_calibration import Confident, confident, recalibrated
@@ -39,12 +39,7 @@ def recalibrate_checkpoint(checkpoint: Path, root: Path, output: Path, seed: int
     network.image_temperature = made
     sides = ground_sides(samples, [*provenance.image_counts])
     fitted = replace(fitted, heads=tuple(with_gsd(head, sides, spec.input.height) for head in fitted.heads))
-    command = "spatialnet-edge " + " ".join(sys.argv[1:])
-    provenance = replace(
-        provenance,
-        source=f"{provenance.source}; recalibrated on degraded and corrupted held-out images",
-        command=f"{provenance.command}; {command}",
-    )
+    provenance = continued(provenance, "recalibrated on degraded and corrupted held-out images")
     save_network(output, network.eval(), load_checkpoint_config(checkpoint).backbone, fitted, provenance)
     return report(spec, fitted, views, before.detach(), of_image)
 

@@ -7,7 +7,6 @@ low. The mixing share is chosen on held-out training images.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from copy import deepcopy
@@ -30,6 +29,7 @@ from spatialnet_training.data.dataset_registry import data_sets, learnt
 from spatialnet_training.data.datasets import load_split
 from spatialnet_training.data.samples import Samples, judging_side
 from spatialnet_training.data.taxonomy import load_taxonomy
+from spatialnet_training.lineage import command_line
 from spatialnet_training.loop.evaluation import Judgement, judge
 from spatialnet_training.networks.checkpoint import load_checkpoint_config, load_network, load_spec, save_network
 from spatialnet_training.networks.checkpoint_paths import checkpoint_to_be_written, run_name
@@ -150,7 +150,7 @@ def soup(
         created=time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
         tool=before.tool,
         source=f"{best.share:.2f} of {run_name(second)} ({before.source}), the rest of {run_name(first)}",
-        command="spatialnet-edge " + " ".join(sys.argv[1:]),
+        command=command_line(),
         data=before.data,
         licence=before.licence,
     )
