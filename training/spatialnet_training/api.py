@@ -45,7 +45,7 @@ def train(
         seed: of every random draw.
         settings: overrides of the configuration, each `key=value` in TOML.
         options: how the labels of the images are read.
-        watcher: is told the progress; None: nobody is.
+        watcher: receives the progress; None for no reports.
 
     Returns:
         The path of `model.safetensors`. `spatialnet_optimize.api.export` takes its folder.

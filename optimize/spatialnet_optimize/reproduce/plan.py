@@ -31,7 +31,7 @@ class Stage:
         described: what it does, in words.
         output: the file that it leaves.
         digest: of the stage and all stages before it: another digest is another recipe.
-        hours: expected time; None where nobody has measured it.
+        hours: expected time; None if not measured.
     """
 
     name: str

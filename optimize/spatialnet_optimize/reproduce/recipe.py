@@ -11,7 +11,7 @@ import msgspec
 from spatialnet_edge.core.errors import UsageError
 
 MOST_RUNS = 3
-"""Two teachers and one student: more, and nobody follows what came from what."""
+"""Two teachers and one student. A longer lineage is hard to follow."""
 RunName = Annotated[str, msgspec.Meta(pattern="^[a-z][a-z0-9-]*$")]
 
 
@@ -23,8 +23,8 @@ class Run(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
         config: the name of a shipped configuration.
         set: what is different from that, `key=value` as `train --set` takes it. `$OUT` stands for the folder of the whole recipe,
             `$WEIGHTS` for the file given with --weights.
-        hours: expected time on two CPU cores; None where nobody has measured it.
-        gpu_hours: expected time of the profile `gpu`; None where nobody has measured it.
+        hours: expected time on two CPU cores; None if not measured.
+        gpu_hours: expected time of the profile `gpu`; None if not measured.
     """
 
     name: RunName

@@ -26,7 +26,7 @@ def serve(
     if check:
         settings = load_service_config(config)
         if problem := trust_of(settings).problem:
-            raise ConfigRefused(f"{config}: trust: {problem}; what is installed flies on, and nothing new is accepted")
+            raise ConfigRefused(f"{config}: trust: {problem}; the installed bundle stays in use, and no new one is accepted")
         echo(f"{config}: {len(settings.sources)} source(s); the configuration is valid")
         return
     unblock_standard_error()

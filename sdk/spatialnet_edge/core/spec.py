@@ -73,7 +73,7 @@ class Multiclass(Contract, frozen=True, tag_field="kind", tag="multiclass"):
     Attributes:
         temperature: the graph divides the logits by this (Guo et al. 2017); recorded for information.
         abstain_below: there is no label if the highest probability is below this.
-        gsd: see `Gsd`; None where nobody stated it.
+        gsd: see `Gsd`; None if not stated.
     """
 
     name: Name
@@ -96,7 +96,7 @@ class Multilabel(Contract, frozen=True, tag_field="kind", tag="multilabel"):
 
     Attributes:
         thresholds: per label, the probability from which it is reported as present.
-        gsd: see `Gsd`; None where nobody stated it.
+        gsd: see `Gsd`; None if not stated.
     """
 
     name: Name
@@ -124,7 +124,7 @@ class Regression(Contract, frozen=True, tag_field="kind", tag="regression"):
     Attributes:
         unit: of the value, for people.
         low, high: outputs outside this range are invalid.
-        gsd: see `Gsd`; None where nobody stated it.
+        gsd: see `Gsd`; None if not stated.
     """
 
     name: Name

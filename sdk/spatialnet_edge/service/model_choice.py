@@ -68,7 +68,7 @@ def installed_model(config: ServiceConfig, slots: Slots, trust: Trust, events: E
     trial_waits = trust.problem is not None and slots.target(TRIAL) is not None
     path, on_trial = slots.choose(hold=trust.problem)
     if trial_waits:
-        events("trial_waits", f"{slots.root / TRIAL}: {trust.problem}; the bundle before flies")
+        events("trial_waits", f"{slots.root / TRIAL}: {trust.problem}; the previous bundle runs")
     if stands_in := not on_trial and slots.current_is_gone:
         events("bundle_refused", f"{slots.root / CURRENT}: points nowhere; the previous bundle is used")
     try:

@@ -25,7 +25,7 @@ Script: TypeAlias = tuple[tuple[str, int], ...]
 
 @dataclass(frozen=True, slots=True)
 class CameraMode:
-    """The mode that a camera is asked for.
+    """The mode that is requested from a camera.
 
     Attributes:
         size: width and height in pixels; None for the driver's first.

@@ -40,7 +40,7 @@ def decode_with_range(
         raise DataRefused(
             f"{name}: its pixels are {depth}; expected 8 bits per channel; give the values for black and white with "
             f"--range LOW,HIGH, such as --range 0,4095 for a 12-bit sensor or --range 0,1 for reflectances, or name its "
-            f"bands in the file (GDAL's band descriptions, such as B04, nir or VV): they then go by their physical ranges"
+            f"bands in the file (GDAL's band descriptions, such as B04, nir or VV): their physical ranges then apply"
         )
     pixels = read_deep(encoded)
     return None if pixels is None else bands_of(name, scaled(pixels, value_range), groups)

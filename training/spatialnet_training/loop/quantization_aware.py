@@ -26,7 +26,7 @@ from spatialnet_edge.core.spec import ModelSpec, Multiclass
 from spatialnet_training.data.augmentation import normalise
 
 LARGEST = 127
-"""Weights use -127 to 127 and activations -128 to 127: symmetric, signed, as TensorRT wants them."""
+"""Weights use -127 to 127 and activations -128 to 127: symmetric and signed, as TensorRT requires."""
 
 
 @dataclass(frozen=True, slots=True)
