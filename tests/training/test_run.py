@@ -377,6 +377,10 @@ def test_a_missing_modality_is_learnt_and_survives_the_checkpoint(data_root: Pat
 
     two = load_published({"eurosat": data_root / "eurosat.zip"}, 64, groups_named(groups))
     assert two.train.images[0].shape[2] == 4
+    plain, degraded = (next(Loader(replace(config, degraded_share=share), two.train).epoch(0)).x for share in (0.0, 1.0))
+    changed = (plain != degraded).flatten(2).any(dim=2)
+    assert changed[:, :3].any()
+    assert not changed[:, 3].any()  # a measured band stays as it is
     network, spec, _ = load_network(train(config, two, tmp_path, "test"))
     assert spec.input.channels == 4
     assert float(network.backbone.embedding.absent.detach().abs().sum()) > 0
@@ -393,6 +397,10 @@ def test_a_configuration_is_checked_before_anything_is_loaded(data: TrainingData
     (tmp_path / "size.toml").write_text(text.replace("size = 32", "size = 40").replace("lerning_rate", "learning_rate"))
     with pytest.raises(UsageError, match="give a multiple of 16"):
         read_config(str(tmp_path / "size.toml"))
+    radar = "learning_rate = 1\ngroups = ['sar']\ndegraded_share = 0.5"
+    (tmp_path / "radar.toml").write_text(text.replace("lerning_rate = 1", radar))
+    with pytest.raises(UsageError, match="degrades the group rgb, but groups are sar"):
+        read_config(str(tmp_path / "radar.toml"))
     itself = 'learning_rate = 1\n[distillation]\nteachers = [{ checkpoint = "self", size = 64 }]'
     (tmp_path / "self.toml").write_text(text.replace("lerning_rate = 1", itself))
     with pytest.raises(UsageError, match="'self' has size 64; it gets the student's input"):

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from spatialnet_edge.core.errors import UsageError
+from spatialnet_edge.core.spec import RGB
 from spatialnet_training.data.samples import STORED_SIDE
 
 Positive = Annotated[int, msgspec.Meta(gt=0)]
@@ -117,7 +118,7 @@ class TrainConfig(Section, frozen=True):
         sampling_power: a data set's share of an epoch is proportional to its size to this power.
         flips: symmetries of the images: `all` eight of the square (seen from above); `horizontal`: mirrored left to right (seen
             from the side); `none`.
-        degraded_share: share of the views that `degradation.degrade` modifies. Teachers get the unmodified views.
+        degraded_share: share of the views whose group `rgb` `degradation.degrade` modifies. Teachers get the unmodified views.
         least_crop: side of the smallest crop relative to the image, at full augmentation.
         balance: weighting of the heads' losses: `fixed` weights, `uncertainty` (Kendall et al. 2018, arXiv 1705.07115) or
             `pcgrad` (Yu et al. 2020, arXiv 2001.06782).
@@ -187,6 +188,10 @@ class TrainConfig(Section, frozen=True):
             )
         if self.batch % 2:
             raise ValueError(f"batch is {self.batch}; images are mixed in pairs, so give an even number")
+        if self.degraded_share and RGB.name not in self.groups:
+            raise ValueError(
+                f"degraded_share degrades the group {RGB.name}, but groups are {', '.join(self.groups)}; give degraded_share=0"
+            )
         if not self.keep_best and (self.linear_head or self.patience):
             raise ValueError("linear_head and patience choose by held-out loss; give keep_best=true with them")
         if self.class_balance == "auto" and not self.linear_head:

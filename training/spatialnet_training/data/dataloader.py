@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spatialnet_edge.core.bands import present_groups
+from spatialnet_edge.core.spec import RGB, BandGroup
 from spatialnet_training.config import TrainConfig, TrainingStage
 from spatialnet_training.data.augmentation import (
     Mix,
@@ -123,6 +124,16 @@ class OnHost:
         return torch.from_numpy(np.stack(seen)).permute(0, 3, 1, 2).float()
 
 
+def colours_of(groups: Sequence[BandGroup]) -> slice:
+    """The channels of red, green and blue in an image of these groups; none without the group `rgb`."""
+    start = 0
+    for group in groups:
+        if group.name == RGB.name:
+            return slice(start, start + len(group.bands))
+        start += len(group.bands)
+    return slice(0)
+
+
 class Loader:
     """Batches of a run. They do not depend on the number of processes; each process computes its part of every batch.
 
@@ -146,6 +157,7 @@ class Loader:
         self.config, self.samples, self.rank, self.processes, self.sizes = config, samples, rank, processes, sizes
         self.images = [*samples.images, *(unlabelled.images if unlabelled else ())]
         bands = groups_named(config.groups)
+        self.colours = colours_of(bands)
         self.groups_of = (
             None if len(bands) == 1 else np.concatenate([present_groups(each[None], bands) for each in self.images])
         )
@@ -217,11 +229,11 @@ class Loader:
         return erase(recolour(x, rngs, strength), rngs, strength)
 
     def _degraded(self, shown: Tensor, rngs: Sequence[Generator]) -> Tensor:
-        """Degrade a share of the images: grey levels `[N, 3, H, W]`."""
+        """Degrade the colours of a share of the images: grey levels `[N, bands, H, W]`. Measured bands stay as they are."""
         for index, rng in enumerate(rngs):
             if rng.random() < self.config.degraded_share:
-                picture = shown[index].permute(1, 2, 0).round().to(torch.uint8).cpu().numpy()
-                shown[index] = torch.from_numpy(degrade(picture, rng)).permute(2, 0, 1)
+                picture = shown[index, self.colours].permute(1, 2, 0).round().to(torch.uint8).cpu().numpy()
+                shown[index, self.colours] = torch.from_numpy(degrade(picture, rng)).permute(2, 0, 1).to(shown)
         return shown
 
     def _with_unlabelled(self, rows: NDArray[np.int64], rng: Generator) -> NDArray[np.int64]:
