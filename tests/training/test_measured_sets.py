@@ -8,12 +8,14 @@ from msgspec.structs import replace
 
 from conftest import SHARED
 from spatialnet_edge.core.bands import present_groups
+from spatialnet_edge.core.errors import UsageError
 from spatialnet_training.data.bands import groups_named
 from spatialnet_training.data.datasets import load_published, load_split
 from spatialnet_training.data.measured_sets import MEASURED, scene_of
 from spatialnet_training.data.taxonomy import load_taxonomy
 from spatialnet_training.loop.training_run import train
 from spatialnet_training.networks.checkpoint import load_network
+from spatialnet_training.studies.bit_depth import Split, bit_depth, forest
 from training_fixtures import TINY_RUN, write_set
 
 GROUPS = ("rgb", "nir", "swir", "elevation", "sar")
@@ -71,3 +73,29 @@ def test_the_real_sets_have_the_layout_and_the_classes_that_the_table_says(name:
     assert len(samples) > 0
     assert not samples.broken
     assert all(image.max() > 1 for image in samples.images[:20])
+
+
+def test_classes_closer_than_a_level_of_8_bits_need_16() -> None:
+    row = MEASURED["burned"]
+    step = 0.4 / 255
+
+    def split(seed: int) -> Split:
+        rng = np.random.default_rng(seed)
+        classes = ["Burned", "Unburned"] * 20
+        levels = [0.2 + step / 4 * (kind == "Burned") + rng.uniform(0, step / 16, (8, 8, 5)) for kind in classes]
+        return Split([each.astype(np.float32) for each in levels], classes)
+
+    accuracy = {bits: forest(split(0), split(1), row, bits, 1).mean() for bits in (8, 16, None)}
+    assert accuracy[16] == accuracy[None] == 1
+    assert accuracy[8] < 0.8
+
+
+def test_the_comparison_of_depths_reads_a_set_and_prints_a_row(
+    sources: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bit_depth(sources["burned"].parent, 1)
+    shown = capsys.readouterr().out
+    assert "burned" in shown
+    assert "100.0 %" in shown
+    with pytest.raises(UsageError, match="has none of hls_landcover"):
+        bit_depth(sources["burned"].parent / "elsewhere", 1)
