@@ -93,9 +93,11 @@ def test_classes_closer_than_a_level_of_8_bits_need_16() -> None:
 def test_the_comparison_of_depths_reads_a_set_and_prints_a_row(
     sources: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bit_depth(sources["burned"].parent, 1)
+    root = sources["burned"].parent
+    sources["burned"].rename(root / MEASURED["burned"].file)
+    bit_depth(root, 1)
     shown = capsys.readouterr().out
     assert "burned" in shown
     assert "100.0 %" in shown
     with pytest.raises(UsageError, match="has none of hls_landcover"):
-        bit_depth(sources["burned"].parent / "elsewhere", 1)
+        bit_depth(root / "elsewhere", 1)
