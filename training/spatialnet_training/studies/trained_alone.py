@@ -125,8 +125,8 @@ def one_forest(study: Study, kept: tuple[str, ...], seed: int) -> Right:
     return np.asarray(forest.predict(parts[1]) == study.truth)
 
 
-def statistics(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Mean, deviation and quantiles of each band: float32 `[7 × bands]`, for uint8 `[H, W, bands]`."""
+def statistics(image: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mean, deviation and quantiles of each band: float32 `[7 × bands]`, for uint8 or float32 `[H, W, bands]`."""
     pixels = image.reshape(-1, image.shape[2]).astype(np.float32)
     return np.concatenate([pixels.mean(axis=0), pixels.std(axis=0), *np.quantile(pixels, QUANTILES, axis=0)]).astype(
         np.float32
