@@ -15,13 +15,14 @@ import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import atheris  # pyright: ignore[reportMissingImports]
 import msgspec
 import numpy as np
 
-with atheris.instrument_imports(include=["spatialnet_edge", "zipfile"]):
+with atheris.instrument_imports(include=["spatialnet_edge", "tomllib", "urllib.parse", "zipfile"]):
     from spatialnet_edge.bundle.keys import TrustedKey
     from spatialnet_edge.bundle.manifest import Golden, Manifest, Provenance, decode_manifest, encode_manifest
     from spatialnet_edge.bundle.onnx_structure import refuse_unsafe_graph
@@ -36,15 +37,19 @@ with atheris.instrument_imports(include=["spatialnet_edge", "zipfile"]):
     from spatialnet_edge.core.pixels import decode_rgb, encode_png
     from spatialnet_edge.core.results import assemble
     from spatialnet_edge.core.spec import RGB, InputSpec, ModelSpec, Multilabel
-    from spatialnet_edge.service.config import load_service_config
-    from spatialnet_edge.sinks.budget import options_of, parse_peer, path_and_budget
+    from spatialnet_edge.service.config import SECTIONS, ServiceConfig, SourceSection, load_service_config
     from spatialnet_edge.sinks.ccsds import crc_and_ccsds, packets_of, receive, split
     from spatialnet_edge.sinks.journal_reader import read_segment, to_line
     from spatialnet_edge.sinks.mavlink import TunnelReader, split_record
     from spatialnet_edge.sinks.record_codec import pack, unpack
+    from spatialnet_edge.sinks.registry import SINKS, check_sink
     from spatialnet_edge.sinks.routing import read_rule
-    from spatialnet_edge.sources import registry
-    from spatialnet_edge.sources.registry import parse_uri
+    from spatialnet_edge.sources.pose import check_pose
+    from spatialnet_edge.sources.registry import SOURCES, check_source
+
+    for plugin in (*SOURCES.values(), *SINKS.values()):
+        if plugin.parser is not None:
+            import_module(plugin.parser.partition(":")[0])  # so that it is instrumented
 
 FOLDER = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
 ROOT = Path(__file__).resolve().parents[2]
@@ -156,15 +161,9 @@ def read_journal(data: bytes) -> None:
 
 
 def read_uri(data: bytes) -> None:
-    """Sources, sinks' options and rules; nothing is opened."""
+    """Sources, sinks and positions with their options, and rules; nothing is opened."""
     text = data.decode("utf-8", "surrogateescape")
-    for parse in (
-        parse_uri,
-        lambda text: parse_peer("udp", text, 1, {"budget": "0"}),
-        lambda text: options_of("udp:x", text, {"budget": "0"}),
-        lambda text: path_and_budget("jsonl", text),
-        lambda text: read_rule(text, SPEC),
-    ):
+    for parse in (check_source, check_sink, check_pose, lambda text: read_rule(text, SPEC)):
         with suppress(SpatialNetError):
             parse(text)
 
@@ -189,29 +188,55 @@ class Parser:
         read: parses the input.
         allowed: exceptions that it may raise.
         seeds: valid inputs for the start.
+        longest: of an input, in bytes.
+        words: that mutations insert.
     """
 
     read: Callable[[bytes], object]
     allowed: tuple[type[Exception], ...]
     seeds: Callable[[], list[bytes]]
+    longest: int = 20_000
+    words: frozenset[str] = frozenset()
 
 
 TRUSTED, LIST = key()
 MANIFEST_OF_SEED = decode_manifest(files(FRAME, ANSWERS)[MANIFEST], "seed")
 SMALL_MANIFEST = msgspec.json.encode(msgspec.json.decode(files(FRAME, ANSWERS)[MANIFEST]))
-RULE = b"keep if objects has a and p >= 0.5 else nothing"
-URIS = [
-    b"udp://[::1]:99?budget=3",
-    b"//host:1/a?budget=1",
-    b"camera:0?x=1",
-    b"/dev/video0",
-    b"file:///a/b.mp4",
-    b"x?budget=1",
-    RULE,
-]
+URIS = (
+    """
+keep if objects has a and p >= 0.5 else nothing
+0?size=1280x720&fps=30&format=MJPG
+rtsp://user:password@host:554/path
+scene:S2.tif+S1.tif?tile=256&overlap=0&bands=4,3,2&scale=0.0001
+gst:videotestsrc num-buffers=90
+synthetic:frames=300&size=640x480&fps=0&seed=0&bands=3
+faulty:ok*30,hang|ok*30#note
+file:///a/b%20c.mp4
+jsonl:results.jsonl?budget=100
+video:out.mp4
+log:results?segment_mb=16&total_mb=1024
+unknown:doubtful?keep=20&total_mb=16&every_s=2&side=1280
+udp://[::1]:99?budget=0x10
+unix:/run/x.sock?budget=1
+ccsds+udp://host:1?apid=0x2a&budget=1
+mavlink:udpout:host:14550?system=1&baud=57600&key_file=x
+mavlink:/dev/ttyTHS1?baud=921600&system=1&component=1
+mqtts://host:8883/fleet/1?qos=1&cafile=a&certfile=b&keyfile=c&password_file=d&username=e
+""".strip()
+    .encode()
+    .splitlines()
+)
+EXAMPLE = (ROOT / "firmware_examples" / "systemd" / "payload.toml").read_text()
+CONFIGURATION = "\n".join(line.partition("  #")[0].rstrip() for line in EXAMPLE.splitlines() if line[:1] not in "#").encode()
+OPTION_WORDS = frozenset({"?", "&", "%00", "%ff", "0x", "1e999", "nan", "-1", "://", "@", "[", "]"})
+KEYS = frozenset(
+    key for section in (ServiceConfig, SourceSection, *SECTIONS.values()) for key in section.__struct_fields__
+) | {"[cameras.a]\n", "[[sources]]\n", "{camera}", "inf", " = ", "1e400", "queue:3", "every", "mavlink:"}
 PARSERS = {
     "bundle": Parser(open_whole, (BundleError,), lambda: [whole_bundle()]),
-    "manifest": Parser(lambda data: decode_manifest(data, "input"), (BundleError,), lambda: [SMALL_MANIFEST]),
+    "manifest": Parser(
+        lambda data: decode_manifest(data, "input"), (BundleError,), lambda: [SMALL_MANIFEST], 2 * len(SMALL_MANIFEST)
+    ),
     "graph": Parser(refuse_unsafe_graph, (ValueError,), lambda: [GRAPH]),
     "golden": Parser(open_golden, (BundleError,), lambda: [b"\0" + FRAME, b"\1" + ANSWERS]),
     "picture": Parser(decode_rgb, (ValueError,), lambda: [FRAME]),
@@ -222,11 +247,13 @@ PARSERS = {
     "tunnel": Parser(read_tunnel, (ValueError,), lambda: split_record(record(), 1)),
     "ccsds": Parser(read_packets, (), lambda: [b"".join(packets_of(b"x" * 90, 1, "keep", 0.5, 42, 0))]),
     "journal": Parser(read_journal, (), lambda: [to_line(b'{"a":1}') + to_line(b"")]),
-    "uri": Parser(read_uri, (), lambda: URIS),
+    "uri": Parser(read_uri, (), lambda: URIS, 300, OPTION_WORDS | SOURCES.keys() | SINKS.keys()),
     "configuration": Parser(
         read_configuration,
         (SpatialNetError,),
-        lambda: [(ROOT / "firmware_examples" / "systemd" / "payload.toml").read_bytes()],
+        lambda: [CONFIGURATION, *(b'[[sources]]\nuri = "0"\nsinks = ["%s"]' % uri for uri in URIS)],
+        2 * len(CONFIGURATION),
+        KEYS | SOURCES.keys() | SINKS.keys(),
     ),
 }
 
@@ -239,17 +266,19 @@ def signed_by_nobody() -> bytes:
 
 def main() -> None:
     parser = PARSERS[sys.argv.pop(1)]
-    registry.known = lambda kind, table: table  # the index of installed packages is slow, and no input
     write_state(FOLDER, State(accepted={"tiny": 7}))
     corpus = Path(tempfile.mkdtemp())
     for number, seed in enumerate(parser.seeds()):
         (corpus / str(number)).write_bytes(seed)
+    dictionary = FOLDER / "words"
+    dictionary.write_text("".join(f"{json.dumps(word)}\n".replace("\\n", "\\x0a") for word in sorted(parser.words)))
 
     def one_input(data: bytes) -> None:
         with suppress(*parser.allowed):
             parser.read(data)
 
-    atheris.Setup([*sys.argv, "-max_len=20000", str(corpus)], one_input)
+    limits = [f"-max_len={parser.longest}", f"-dict={dictionary}"]
+    atheris.Setup([*sys.argv, *limits, str(corpus)], one_input)
     atheris.Fuzz()
 
 
