@@ -107,8 +107,8 @@ def refuse_modes(path: Path, forbidden: int, danger: str) -> None:
     """
     try:
         mode = path.stat().st_mode & 0o7777
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        raise UsageError(f"{str(path)!r}: cannot be read: {first_line(error)}") from error
     if mode & forbidden:
         raise UsageError(f"{path}: has mode {mode:04o}, so that {danger}; run: chmod {mode & ~forbidden:o} {path}")
 

@@ -64,8 +64,10 @@ def parse_peer(scheme: str, rest: str, port: int, options: dict[str, str]) -> tu
         Host, port, path without its first slash, options.
 
     Raises:
-        UsageError: no host, an invalid port, or an unknown option.
+        UsageError: not UTF-8, no host, an invalid port, or an unknown option.
     """
+    if not is_utf8(rest):
+        raise UsageError(f"{scheme}: {rest!r}: not UTF-8 text; expected {scheme}://HOST:PORT")
     if "@" in rest:  # the text is not shown: it may contain part of a password
         raise UsageError(f"{scheme}: user and password are not allowed in this URI; expected {scheme}://HOST:PORT without '@'")
     try:
@@ -78,16 +80,27 @@ def parse_peer(scheme: str, rest: str, port: int, options: dict[str, str]) -> tu
     return parts.hostname, found_port, parts.path.lstrip("/"), options_of(f"{scheme}:{rest}", parts.query, options)
 
 
+def is_utf8(text: str) -> bool:
+    """Whether text can leave this computer: it has no bytes that were not UTF-8 (PEP 383)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def options_of(uri: str, query: str, defaults: dict[str, str]) -> dict[str, str]:
     """Parse `name=value&…` over the defaults.
 
     Raises:
-        UsageError: an unknown option.
+        UsageError: an unknown option, or a null byte in a value.
     """
     where = uri.partition("?")[0]
     given = dict(parse_qsl(query, keep_blank_values=True))
     if unknown := given.keys() - defaults.keys():
         raise UsageError(f"{where}: no option '{min(unknown)}'; available: {', '.join(defaults)}")
+    if null := [name for name, value in given.items() if "\0" in value]:
+        raise UsageError(f"{where}: the option '{null[0]}' contains a null byte (%00); remove it")
     return defaults | given
 
 
@@ -96,8 +109,8 @@ def number(scheme: str, options: dict[str, str], name: str) -> float:
     text = options[name]
     try:
         value = float(int(text, 0)) if text.lower().startswith("0x") else float(text)
-    except ValueError as error:
-        raise UsageError(f"{scheme}: {name}={text}: not a number") from error
+    except (ValueError, OverflowError) as error:
+        raise UsageError(f"{scheme}: {name}={text[:40]}: not a number, or too large") from error
     if value < 0 or not math.isfinite(value):
         raise UsageError(f"{scheme}: {name}={text}: must not be negative, infinite or nan")
     return value

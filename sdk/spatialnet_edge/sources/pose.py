@@ -97,8 +97,8 @@ def parse_pose(uri: str) -> Autopilot:
         low, high = LIMITS.get(name, (0, 0))
         if name not in LIMITS:
             raise UsageError(f"{uri}: no option '{name}'; available: {', '.join(LIMITS)}, key_file")
-        if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
-            raise UsageError(f"{uri}: {name}={text}: expected a whole number from {low} to {high}")
+        if not (text.isascii() and text.isdigit() and len(text) < 10 and low <= int(text) <= high):
+            raise UsageError(f"{uri}: {name}={text[:40]}: expected a whole number from {low} to {high}")
         numbers[name] = int(text)
     return Autopilot(connection, **numbers, key_file=key_file)
 
