@@ -25,7 +25,7 @@ from spatialnet_edge.sources.credentials import with_credentials
 from spatialnet_edge.sources.pose import check_pose
 from spatialnet_edge.sources.registry import camera_node, check_source, parse_uri
 
-Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e7)]
+Seconds = Annotated[float, msgspec.Meta(ge=1e-3, le=1e7)]
 Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=1e7)]
 CAMERA = "{camera}"
 """Placeholder for the camera's name in shared sinks."""
@@ -130,7 +130,7 @@ class LimitsSection(Section, frozen=True):
     hot_c: float = 90.0
     cool_c: float = 80.0
     low_battery: Annotated[float, msgspec.Meta(ge=0, le=100)] = 0.0
-    slow_hz: Seconds = 2.0
+    slow_hz: Annotated[float, msgspec.Meta(ge=1e-3, le=1000)] = 2.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -176,15 +176,26 @@ def load_service_config(path: Path) -> ServiceConfig:
     Raises:
         ConfigRefused: it cannot be read, is not TOML, or has an unknown key or invalid value, which is named.
     """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ConfigRefused(f"{path}: cannot be read by user {os.geteuid()}: {error.strerror}") from error
+    return parse_service_config(raw, path)
+
+
+def parse_service_config(raw: bytes, path: Path) -> ServiceConfig:
+    """Validate the content of the file at `path`. Opens nothing.
+
+    Raises:
+        ConfigRefused: see `load_service_config`.
+    """
     example = "see firmware_examples/systemd/payload.toml for an example"
     try:
-        content: Any = msgspec.toml.decode(path.read_bytes())
+        content: Any = msgspec.toml.decode(raw)
         tables = cameras_as_sources(content)
         refuse_unknown_keys(tables)
         config = msgspec.convert(tables, ServiceConfig)
         check(config)
-    except OSError as error:
-        raise ConfigRefused(f"{path}: cannot be read by user {os.geteuid()}: {error.strerror}") from error
     except RecursionError as error:
         raise ConfigRefused(f"{path}: nested too deeply; {example}") from error
     except (ValueError, SpatialNetError) as error:
