@@ -16,6 +16,7 @@ from spatialnet_edge.sources.pose import check_pose
     [
         (b"mqtt://broker/fleet/\xe9", "not UTF-8 text"),
         (b"udp://ground\xff:14600", "not UTF-8 text"),
+        (b"mqtt://broker/fleet/#", "'#' is not allowed"),
         (b"mqtts://broker/fleet?cafile=%00", "'cafile' contains a null byte"),
         (b"mavlink:udpout:ground:14550?key_file=a%00b", "'key_file' contains a null byte"),
         (b"udp://ground:1?budget=0x1" + 300 * b"0", "not a number, or too large"),

@@ -69,6 +69,7 @@ def test_cameras_have_names_and_share_sinks(tmp_path: Path) -> None:
         ("hang_s = 5", "hang_s = nan", "hang_s"),
         ("hang_s = 5", "hang_s = inf", "hang_s"),
         ("hang_s = 5", "golden_s = nan", "golden_s"),
+        ("hang_s = 5", "golden_s = 1e-320", "golden_s"),
         ("hang_s = 5", "mark_good_s = inf", "mark_good_s"),
         ("hang_s = 5", "scrub_s = nan", "scrub_s"),
         ("hot_c = 80", "hot_c = nan", "hot_c = nan: expected a finite number"),

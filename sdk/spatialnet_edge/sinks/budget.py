@@ -64,12 +64,14 @@ def parse_peer(scheme: str, rest: str, port: int, options: dict[str, str]) -> tu
         Host, port, path without its first slash, options.
 
     Raises:
-        UsageError: not UTF-8, no host, an invalid port, or an unknown option.
+        UsageError: not UTF-8, a `#`, no host, an invalid port, or an unknown option.
     """
-    if not is_utf8(rest):
-        raise UsageError(f"{scheme}: {rest!r}: not UTF-8 text; expected {scheme}://HOST:PORT")
     if "@" in rest:  # the text is not shown: it may contain part of a password
         raise UsageError(f"{scheme}: user and password are not allowed in this URI; expected {scheme}://HOST:PORT without '@'")
+    if "#" in rest:
+        raise UsageError(f"{scheme}:{rest}: '#' is not allowed in this URI; expected {scheme}://HOST:PORT")
+    if not is_utf8(rest):
+        raise UsageError(f"{scheme}: {rest!r}: not UTF-8 text; expected {scheme}://HOST:PORT")
     try:
         parts = urlsplit(f"{scheme}:{rest}")
         found_port = parts.port or port
