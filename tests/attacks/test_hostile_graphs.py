@@ -24,7 +24,7 @@ from spatialnet_edge.bundle.reader import Bundle, open_bundle
 from spatialnet_edge.bundle.strict_json import strict_json
 from spatialnet_edge.bundle.trust import Trust
 from spatialnet_edge.bundle.writer import file_records
-from spatialnet_edge.core.errors import BundleError
+from spatialnet_edge.core.errors import BundleError, EngineUnavailable
 from spatialnet_edge.core.pixels import decode_rgb
 from spatialnet_edge.core.spec import Regression
 
@@ -246,12 +246,16 @@ def test_hostile_golden_answers_are_refused(tiny_copy: Bundle, answers: bytes, r
 
 
 @pytest.mark.fault(53)
-def test_an_unknown_backend_in_a_bundle_is_skipped(tiny_copy: Bundle) -> None:
-    engines = [{"path": "plan.hef", "backend": "hailo", "precision": "int8", "portable": False}]
-    path = reseal(tiny_copy, {"plan.hef": b"\x01HEF"}, lambda manifest: manifest.update(engines=engines))
+@pytest.mark.parametrize("file", ["plan.hef", "model.onnx"])
+def test_an_unknown_backend_in_a_bundle_is_skipped(tiny_copy: Bundle, file: str) -> None:
+    engines = [{"path": file, "backend": "hailo", "precision": "int8", "portable": False}]
+    added = {} if file == "model.onnx" else {file: b"\x01HEF"}
+    path = reseal(tiny_copy, added, lambda manifest: manifest.update(engines=engines))
     with load(path, trust=ANY) as model:
-        assert model.opened.record.path == "model.onnx"
+        assert (model.opened.record.path, model.opened.record.backend) == ("model.onnx", "onnxruntime")
         assert "hailo" in model.opened.rejected[0]
+    with pytest.raises(EngineUnavailable, match="no backend 'hailo'; available"):
+        load(path, trust=ANY, fallback=False)
 
 
 @pytest.mark.fault(61)

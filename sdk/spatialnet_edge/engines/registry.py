@@ -193,9 +193,9 @@ def open_engine(
 
 
 def _candidates(bundle: Bundle, backend: str) -> Sequence[EngineRecord]:
-    """The variants to try, the preferred one first, the portable graph last."""
+    """The variants to try, the preferred one first, the portable graph on ONNX Runtime last."""
     records = [*bundle.manifest.engines]
-    if all(record.path != MODEL for record in records):
+    if not any(record.path == MODEL and record.backend == FALLBACK.backend for record in records):
         records.append(FALLBACK)
     if not backend:
         return records
@@ -221,7 +221,10 @@ def _open(
     Args:
         contents: the variant's file, followed by the file of its weights if they are separate.
     """
-    backend = load_backend(record.backend)
+    try:
+        backend = load_backend(record.backend)
+    except UsageError as error:  # the bundle names it, not the user
+        raise EngineUnavailable(str(error)) from error
     if reason := backend.refuses(record):
         raise EngineUnavailable(reason)
     if backend.takes_graphs:  # of any library, also of plug-ins
