@@ -12,10 +12,12 @@ from av.sidedata.sidedata import Type
 from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import NDArray
 
-SCALED = Interpolation.AREA | Interpolation.FULL_CHR_H_INT
+FULL_CHR_H_INT = 1 << 13
+"""SWS_FULL_CHR_H_INT of FFmpeg's libswscale/swscale.h, which PyAV names from version 18."""
+SCALED = int(Interpolation.AREA) | FULL_CHR_H_INT
 """Flags of swscale. Without the second one, two neighbouring pixels get one chroma value, which is visible in a small
 picture."""
-FULL_SIZE = Interpolation.BICUBIC
+FULL_SIZE = int(Interpolation.BICUBIC)
 """FFmpeg's default; it applies to chroma that is enlarged."""
 _threads = local()
 
@@ -64,7 +66,7 @@ class DecodedPicture:
             self._rgb = full
         return self._rgb
 
-    def _convert(self, rows: int, columns: int, how: Interpolation) -> NDArray[np.uint8]:
+    def _convert(self, rows: int, columns: int, how: int) -> NDArray[np.uint8]:
         with self._lock:
             converted = reformatter().reformat(self._picture, columns, rows, "rgb24", interpolation=how, threads=1)
         return packed_view(converted)
