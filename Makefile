@@ -58,13 +58,13 @@ lint: $(TEST)/.installed
 bench: $(DEMO)/.installed
 	$(DEMO)/bin/spatialnet-edge bench builtin:spatialnet-s samples/brighton_beach.mp4
 
-# Other runtimes on the same work, in a separate environment of several gigabytes, because two of them need torch.
+# Other runtimes on the same work, in a separate environment of several gigabytes, because two of them need torch; Python 3.11 or
+# 3.12. All versions are pinned: a resolver finds none that every peer admits. OTHER is another checkout of this project to compare.
 bench-peers:
 	$(PYTHON) -m venv .venv-peers
-	.venv-peers/bin/python $(PIP) -e '.[openvino,training]' ultralytics inference
-	.venv-peers/bin/python -m pip uninstall --quiet --yes opencv-python opencv-python-headless opencv-contrib-python
-	.venv-peers/bin/python $(PIP) --no-deps 'opencv-python<5' # three wheels that overwrite each other's files; one suffices
-	.venv-peers/bin/python -m spatialnet_benchmarks.peers samples/brighton_beach.mp4 --plot docs/images/peers.png
+	.venv-peers/bin/python $(PIP) --no-deps --no-compile -r benchmarks/peers/requirements.txt -e .
+	.venv-peers/bin/python -m spatialnet_benchmarks.peers samples/brighton_beach.mp4 --plot docs/images/peers.png \
+		$(if $(OTHER),--other-checkout $(OTHER))
 
 footprint:
 	rm -rf .venv-bare

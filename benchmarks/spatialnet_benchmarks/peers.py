@@ -1,18 +1,20 @@
 """Several runtimes on the same clip and cores, alternating: `make bench-peers`.
 
-    python -m spatialnet_benchmarks.peers [CLIP] [--rounds 9] [--plot peers.png]
+    python -m spatialnet_benchmarks.peers [CLIP] [--rounds 9] [--plot peers.png] [--other-checkout DIR]
 
 Every peer decodes the clip with OpenCV, resizes as we do, runs the same model and outputs the most likely land use of each
 frame. Ultralytics crops to a square first. ONNX Runtime, OpenVINO and the SDKs in `peer_sdks.py` get the shipped
 graph, PyTorch gets its checkpoint; our second line is the result of `build` for this graph and computer. Each peer may use all
-cores as its documentation recommends. Peers that are not installed are listed.
+cores as its documentation recommends. Peers that are not installed are listed. `--other-checkout` adds an earlier commit of this
+project, with the model that it shipped.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +30,7 @@ from rich.table import Table
 from scipy import stats
 
 import spatialnet_edge
+from spatialnet_benchmarks.peer_checkout import CheckoutPeer
 from spatialnet_benchmarks.peer_sdks import HEAD, Peer, roboflow_pipeline, ultralytics_stream
 from spatialnet_edge.api import Model
 from spatialnet_edge.bundle.reader import MODEL, open_bundle
@@ -157,14 +160,15 @@ PEERS: tuple[Callable[[], tuple[str, Peer]], ...] = (
 )
 
 
-def measure(clip: str, rounds: int, console: Console) -> list[Figures]:
-    """Run every peer once per round, in a new order each round."""
+def measure(clip: str, rounds: int, console: Console, others: Sequence[tuple[str, Peer]] = ()) -> list[Figures]:
+    """Run every peer of `PEERS` and of `others` once per round, in a new order each round."""
     peers: list[tuple[str, Peer]] = []
     for make in PEERS:
         try:
             peers.append(make())
         except ImportError as error:
             console.print(f"not measured: {error}", style="yellow")
+    peers.extend(others)
     answers = {name: run(clip) for name, run in peers}  # warm-up
     reference = answers[peers[0][0]]
     rates: dict[str, list[float]] = {name: [] for name, _ in peers}
@@ -208,12 +212,21 @@ def draw(measured: list[Figures], path: Path) -> None:
 
 def main(
     clip: Annotated[str, typer.Argument(help="A video.")] = "samples/brighton_beach.mp4",
-    rounds: Annotated[int, typer.Option(min=2, help="Number of passes of every peer over the clip.")] = 9,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of passes of every peer over the clip.")] = 9,
     plot: Annotated[Path | None, typer.Option(help="Write a plot to this PNG.", callback=to_be_written)] = None,
+    other_checkout: Annotated[
+        Path | None,
+        typer.Option(help="Measure this checkout of the project too.", exists=True, file_okay=False),
+    ] = None,
 ) -> None:
     """Measure every runtime that is installed."""
     console = printer()
-    measured = measure(clip, rounds, console)
+    with ExitStack() as stack:
+        others: list[tuple[str, Peer]] = []
+        if other_checkout is not None:
+            checkout = stack.enter_context(CheckoutPeer(other_checkout))
+            others.append((checkout.name, checkout))
+        measured = measure(clip, rounds, console, others)
     title = f"{clip}, {rounds} rounds, {cores()} cores"
     table = Table("runtime", "frames/s", "ours ÷ this", "95 % interval", "same answers", title=title)
     record: dict[str, Any] = {}
