@@ -23,7 +23,7 @@ COMMANDS = (
     "duplicates --data-root DATA --json OUT.json",
     "soup DATA/a DATA/b --data-root DATA -o OUT",
     "export DATA/run -o OUT.snb",
-    "train --data DATA --out OUT",
+    "train --data DATA -o OUT",
 )
 
 

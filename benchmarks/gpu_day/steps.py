@@ -79,7 +79,7 @@ def gpu_name() -> str:
 
 def facts(day: Day) -> Found:
     """What the computer is, and what `doctor` says of it."""
-    doctor = subprocess.run([sys.executable, "-m", "spatialnet_edge", "doctor", "--json"], capture_output=True, text=True)
+    doctor = subprocess.run([sys.executable, "-m", "spatialnet_edge", "doctor", "--json", "-"], capture_output=True, text=True)
     checks = json.loads(doctor.stdout)
     gpu = next(check for check in checks if check["what"] == "GPU")
     if not gpu["works"]:
@@ -205,7 +205,18 @@ def training(day: Day) -> Found:
     if not day.rehearsal and day.data is None:
         raise Skipped("no images; give --data")
     data = day.data or shipped_samples()[0]
-    command = [sys.executable, "-m", "spatialnet_edge", "train", "--data", str(data), "--out", str(out), "--start", "scratch"]
+    command = [
+        sys.executable,
+        "-m",
+        "spatialnet_edge",
+        "train",
+        "--data",
+        str(data),
+        "--output",
+        str(out),
+        "--start",
+        "scratch",
+    ]
     command += [
         "--set",
         "linear_head=false",

@@ -19,7 +19,7 @@ from spatialnet_benchmarks.acceptance_checks import CHECKS
 from spatialnet_benchmarks.acceptance_run import AcceptanceRun, Outcome, Verdict
 from spatialnet_benchmarks.environment import environment, state
 from spatialnet_edge.bundle.reader import open_bundle
-from spatialnet_edge.cli.printer import printer
+from spatialnet_edge.cli.json_file import console_beside, json_option, write_json
 from spatialnet_edge.core.errors import first_line
 from spatialnet_edge.core.output_paths import to_be_written
 from spatialnet_training.data.labelled_dataset import open_labelled
@@ -48,7 +48,7 @@ class AcceptanceReport:
 def accept(
     bundle: Annotated[str, typer.Argument(help="A bundle built on this device.")],
     labelled: Annotated[Path, typer.Option(help="Labelled images: a folder, a zip or a CSV; the first 1,000 are used.")],
-    json: Annotated[Path | None, typer.Option(help="Write every figure to this file.", callback=to_be_written)] = None,
+    json: Annotated[Path | None, json_option("every figure")] = None,
     html: Annotated[Path | None, typer.Option(help="Write an HTML page to this file.", callback=to_be_written)] = None,
     soak: Annotated[
         float, typer.Option(min=1, help="Duration in seconds of the run that checks for leaks and throttling.")
@@ -57,7 +57,7 @@ def accept(
     opens: Annotated[int, typer.Option(min=2, help="Number of times the engine is opened and closed.")] = 100,
 ) -> None:
     """Run the acceptance test of a device and print one verdict per line. Exit status 1 if a check failed."""
-    console = printer()
+    console = console_beside(json)
     opened = open_bundle(bundle)
     run = AcceptanceRun(opened, open_labelled(labelled), soak, runs, opens)
     before, verdicts = state(), []
@@ -66,8 +66,7 @@ def accept(
         verdicts.append(verdict)
         console.print(f"{verdict.outcome.value} {verdict.check}: {verdict.found}", soft_wrap=True)
     report = AcceptanceReport(bundle, opened.sha256, environment(), before, state(), tuple(verdicts))
-    if json is not None:
-        json.write_text(jsonlib.dumps(asdict(report) | {"accepted": report.accepted}, indent=1) + "\n", encoding="utf-8")
+    write_json(json, asdict(report) | {"accepted": report.accepted})
     if html is not None:
         html.write_text(page(report), encoding="utf-8")
     console.print("accepted" if report.accepted else "not accepted", style="bold")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 import shlex
 import sys
 from contextlib import closing
@@ -20,7 +19,8 @@ from spatialnet_benchmarks.latency import WARM_UP, batches, cold_starts, engine_
 from spatialnet_benchmarks.stages import Measurement, measure, read
 from spatialnet_benchmarks.streams import no_decoding, streams
 from spatialnet_edge.api import Model, load
-from spatialnet_edge.cli.printer import printer
+from spatialnet_edge.cli.json_file import console_beside, json_option, write_json
+from spatialnet_edge.cli.printer import Printer, printer
 from spatialnet_edge.core.errors import MissingExtra, UsageError
 from spatialnet_edge.core.output_paths import to_be_written
 from spatialnet_edge.sources.registry import open_source
@@ -51,9 +51,7 @@ def bench(
         float, typer.Option(min=1, help="Duration of the paced stream in seconds; throttling shows after minutes.")
     ] = 10.0,
     backend: Annotated[str, typer.Option(help="Use only this backend.")] = "",
-    json: Annotated[
-        Path | None, typer.Option(help="Write all results to this file, for --compare.", callback=to_be_written)
-    ] = None,
+    json: Annotated[Path | None, json_option("all results, for --compare,")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with plots to this file.", callback=to_be_written)] = None,
     compare: Annotated[
         tuple[Path, Path] | None, typer.Option(help="Compare two results of --json instead of measuring: A B.")
@@ -70,9 +68,8 @@ def bench(
     with load(bundle, backend, threads=1) as model:
         source = source or f"synthetic:frames=300&size=1280x720&bands={model.bundle.spec.input.channels}"
         record = take(model, bundle, source, rounds, kept, runs, rate, seconds, backend)
-    show(record)
-    if json is not None:
-        json.write_text(jsonlib.dumps(record, indent=1) + "\n", encoding="utf-8")
+    show(record, console_beside(json))
+    write_json(json, record)
     if html is not None:
         write_html(record, html)
 
@@ -185,8 +182,7 @@ def show_comparison(a: Path, b: Path) -> None:
         console.print(f"warning: {line}", style="yellow")
 
 
-def show(record: dict[str, Any]) -> None:
-    console = printer()
+def show(record: dict[str, Any], console: Printer) -> None:
     where = record["environment"]
     title = f"{where['device']}, {where['machine']}"
     table = Table("stage alone", "p50 ms", "p90 ms", "p99 ms", "max ms", "core ms per frame", title=title)

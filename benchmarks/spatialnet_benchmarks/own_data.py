@@ -84,7 +84,7 @@ def lay_out(archive: Path, folder: Path, per_class: int, seed: int, classes: Seq
 def train(data: Path, out: Path, *options: str) -> Run:
     """Train on a folder in a process of its own."""
     before = cpu_seconds()
-    command("train", "--data", str(data), "--out", str(out), *options)
+    command("train", "--data", str(data), "--output", str(out), *options)
     spent = cpu_seconds() - before
     with (out / "log.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -173,7 +173,7 @@ def first_model(root: Root) -> None:
         data, out, bundle = Path(scratch) / "data", Path(scratch) / "run", Path(scratch) / "mine.snb"
         lay_out(root / "rsscn7.zip", data, 30, 0)
         begun = time.monotonic()
-        command("train", "--data", str(data), "--out", str(out))
+        command("train", "--data", str(data), "--output", str(out))
         trained = time.monotonic()
         command("build", str(out), "--labelled", str(out / "dataset.json"), "-o", str(bundle))
         built = time.monotonic()

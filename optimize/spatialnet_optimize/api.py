@@ -172,7 +172,7 @@ def evaluate(
     bundle: str | Path,
     data: str | Path,
     *,
-    head: str = "",
+    heads: Sequence[str] = (),
     split: str = "",
     backend: str = "",
     corrupted: int = 0,
@@ -184,7 +184,7 @@ def evaluate(
     Args:
         bundle: a `.snb` file, a bundle directory, or `builtin:spatialnet-s`.
         data: a folder or zip with `<class>/<image>`, or a CSV.
-        head: evaluate this head; empty: every head with matching labels.
+        heads: evaluate only these heads; empty: every head with matching labels.
         split: use only this split, such as `val`.
         backend: use only this backend.
         corrupted: number of images for the evaluation with each corruption at each severity; 0: none.
@@ -198,7 +198,7 @@ def evaluate(
     opened = open_bundle(bundle)
     images = open_labelled(Path(data), split).with_range(value_range)
     try:
-        known = truths(images, opened.spec, head)
+        known = truths(images, opened.spec, *heads)
     except KeyError as error:
         raise UsageError(str(error.args[0])) from error
     pixels = decode_images(images, opened.spec.input, lambda done: progress(done, len(images)))

@@ -330,7 +330,7 @@ def test_status_shows_what_is_installed(releases: list[Path], tmp_path: Path, ke
     done = runner.invoke(app, ["install", str(releases[1]), "--root", root, "--trust", str(keys.store)])
     assert "on trial" in done.output
     prove(Slots(Path(root)))
-    shown = msgspec.json.decode(runner.invoke(app, ["status", "--root", root, "--json"]).output)
+    shown = msgspec.json.decode(runner.invoke(app, ["status", "--root", root, "--json", "-"]).output)
     assert shown["accepted"] == {"tiny": 1}
     assert [(row["slot"], row["serial"]) for row in shown["slots"]] == [("current", 1)]
     assert isinstance(runner.invoke(app, ["rollback", "--root", root]).exception, SpatialNetError)

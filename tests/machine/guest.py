@@ -226,7 +226,7 @@ def whole() -> str:
     least = int(told("at_least", "0"))
     assert kept >= least, f"{kept} records, where {least} had been on the disk for more than a second"
     assert damaged <= 1, f"{damaged} damaged records; a cut may tear one"
-    slots = msgspec.json.decode(run(EDGE, "status", "--json"))["slots"]
+    slots = msgspec.json.decode(run(EDGE, "status", "--json", "-"))["slots"]
     assert not [row for row in slots if "refused" in row], slots
     flies = health()
     assert flies is not None
@@ -255,7 +255,7 @@ def update() -> None:
 
 
 def installed() -> list[int]:
-    return [row["serial"] for row in msgspec.json.decode(run(EDGE, "status", "--json"))["slots"]]
+    return [row["serial"] for row in msgspec.json.decode(run(EDGE, "status", "--json", "-"))["slots"]]
 
 
 def told(name: str, default: str = "") -> str:

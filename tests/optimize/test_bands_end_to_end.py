@@ -50,7 +50,7 @@ def built(folder: Path, groups: Sequence[str]) -> Bundle:
         "ema_decay=0.9",
     ]
     commands = [
-        ["train", "--data", images, "--out", run, "--start", "scratch", "--backbone", "student-1m"]
+        ["train", "--data", images, "--output", run, "--start", "scratch", "--backbone", "student-1m"]
         + [word for setting in settings for word in ("--set", setting)],
         ["build", run, "--labelled", images, "-o", folder / "field.snb"],
     ]

@@ -36,7 +36,7 @@ def test_the_command_measures_every_size(data_root: Path, tmp_path: Path, monkey
     network = train(TINY_RUN, data, tmp_path / "run", "test")
     output = tmp_path / "front.png"
     monkeypatch.chdir(network.parent)  # the folder names the network, given or not
-    arguments = ["front", network.name, "--data-root", str(data_root), "--sizes", "32,96", "-o", str(output)]
+    arguments = ["front", network.name, "--data-root", str(data_root), "--size", "32,96", "-o", str(output)]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     small, large = json.loads(output.with_suffix(".json").read_text())

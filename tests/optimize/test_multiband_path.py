@@ -152,7 +152,7 @@ def test_chips_that_name_their_bands_are_evaluated(trained: Trained, tmp_path: P
 
 def test_what_each_modality_is_worth_resumes(trained: Trained, tmp_path: Path) -> None:
     words = ["modalities", trained.run, "--data-root", trained.sets, "--data-set", "flood", "--parts", "vv,vh", "--train-alone",
-             "--seeds", "2", "--out", tmp_path / "runs", "--json", tmp_path / "m.json", "--plot", tmp_path / "m.png",
+             "--repeats", "2", "--output", tmp_path / "runs", "--json", tmp_path / "m.json", "--plot", tmp_path / "m.png",
              "--set", "start=", "--set", "backbone=student-1m", "--set", "stages=[{size=32, epochs=1}]", "--set", "epoch_images=32",
              "--set", "batch=16"]  # fmt: skip
     command(*words)

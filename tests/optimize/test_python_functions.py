@@ -18,7 +18,7 @@ def test_evaluate_gives_scores(tiny_path: Path, image_folder: Path) -> None:
     assert not found.contains_training
     assert seen[-1] == (7, 7)
     with pytest.raises(UsageError, match="no head 'ships'"):
-        evaluate(tiny_path, image_folder, head="ships")
+        evaluate(tiny_path, image_folder, heads=["ships"])
 
 
 def test_build_writes_the_bundle_that_passes_the_gates(tiny_path: Path, image_folder: Path, tmp_path: Path) -> None:

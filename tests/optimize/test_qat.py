@@ -14,7 +14,7 @@ from spatialnet_edge.core.spec import RGB, InputSpec, ModelSpec, Multiclass, Mul
 from spatialnet_edge.engines.registry import load_backend
 from spatialnet_optimize.build.build import Job, build
 from spatialnet_optimize.build.variants import precisions_to_try
-from spatialnet_optimize.cli.build import qat_request
+from spatialnet_optimize.cli.build_options import Variants
 from spatialnet_optimize.evaluation.gates import MODELOPT, QAT, REFERENCE, Measured, better
 from spatialnet_optimize.evaluation.metrics import decode_images
 from spatialnet_optimize.export.from_checkpoint import export_checkpoint
@@ -135,8 +135,8 @@ def test_a_build_keeps_it_only_where_it_comes_out_better(checkpoint: Path, tmp_p
     with pytest.raises(UsageError, match="target 'cpu' has not"):
         build(replace(job, target="cpu"))
     with pytest.raises(UsageError, match="no checkpoint"):
-        qat_request("builtin:student", 3)
-    assert qat_request(str(checkpoint), 3) == QatRequest(checkpoint, 3)
+        Variants(qat=3).qat_request("builtin:student")
+    assert Variants(qat=3).qat_request(str(checkpoint)) == QatRequest(checkpoint, 3)
 
 
 def test_better_means_passing_then_accuracy_then_agreement() -> None:

@@ -24,7 +24,7 @@ from spatialnet_edge.core.installation import install_command
 from spatialnet_edge.engines import tensorrt as runtime
 from spatialnet_edge.engines import tensorrt_inspector as plan_layers
 from spatialnet_edge.engines import tensorrt_plans
-from spatialnet_optimize.cli.build import batches_of
+from spatialnet_optimize.cli.build_options import batches_of
 from spatialnet_optimize.compilers import plan_builder as tensorrt_plan
 from spatialnet_optimize.compilers.plan_builder import RTX, TENSORRT, PlanOptions, build_plan, load_builder, trtexec
 from spatialnet_optimize.export.graph import export_onnx
@@ -217,7 +217,7 @@ def test_every_preset_builds_in_every_precision(preset: str) -> None:
 def test_batches_are_given_as_numbers() -> None:
     assert batches_of("8, 1,2,4,1") == (1, 2, 4, 8)
     for wrong in ("", "0", "1,x", "-2"):
-        with pytest.raises(UsageError, match="--batches"):
+        with pytest.raises(UsageError, match="--batch"):
             batches_of(wrong)
 
 

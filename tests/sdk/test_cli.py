@@ -119,7 +119,7 @@ def test_wrong_usage_exits_2(tiny_path: Path, tmp_path: Path) -> None:
     assert "no backend 'abacus'" in refused(2, "run", tiny_path, SYNTHETIC, "--backend", "abacus")
     assert "no target 'toaster'; available: here, cpu" in refused(2, "build", tiny_path, "--target", "toaster")
     assert "no head 'ships'" in refused(2, "build", tiny_path, "--heads", "ships", "-o", tmp_path / "x.snb")
-    assert "no head 'ships'" in refused(2, "evaluate", tiny_path, SAMPLES / "eurosat.zip", "--head", "ships")
+    assert "no head 'ships'" in refused(2, "evaluate", tiny_path, SAMPLES / "eurosat.zip", "--heads", "ships")
     assert "ends in .snb" in refused(2, "build", tiny_path, "-o", tmp_path / "x.engine")
 
 
@@ -127,12 +127,12 @@ def test_inspect_shows_and_prints_json_and_schema(tiny_path: Path) -> None:
     shown = cli("inspect", tiny_path).stdout
     for expected in ("shade", "dark, bright", "regression", "model.onnx", "sha256", "unsigned"):
         assert expected in shown
-    assert json.loads(cli("inspect", tiny_path, "--json").stdout)["spec"]["name"] == "tiny"
+    assert json.loads(cli("inspect", tiny_path, "--json", "-").stdout)["spec"]["name"] == "tiny"
     assert json.loads(cli("inspect", "--schema").stdout)["$schema"].startswith("https://json-schema.org")
 
 
 def test_doctor_reports_what_works_and_how_to_fix_the_rest() -> None:
-    done = cli("doctor", "--json")
+    done = cli("doctor", "--json", "-")
     assert done.returncode == 0, done.stderr
     checks = {check["what"]: check for check in json.loads(done.stdout)}
     assert checks["backend onnxruntime"]["works"]

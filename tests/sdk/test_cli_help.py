@@ -1,16 +1,21 @@
 """Help, tables, hints and completion of the command line."""
 
+import json
 import os
+import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
 import pytest
-from typer import Typer
+from typer import Option, Typer
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from spatialnet_edge.cli.app import COMMANDS, PANELS, RENAMED, app, with_new_names
+from spatialnet_edge.cli.option_groups import grouped
 from spatialnet_edge.core import installation
 from spatialnet_edge.core.installation import install_command
 
@@ -44,16 +49,87 @@ def test_tables_are_legible_in_80_columns(command: tuple[str, ...]) -> None:
     assert "…" not in text
 
 
-@pytest.mark.parametrize("name", ["build", "run", "evaluate", "targets", "cost", "inspect", "serve"])
-def test_no_option_is_cut_off_in_80_columns(name: str) -> None:
-    text = shown(name, "--help")
-    assert max(map(len, text.splitlines())) <= 80
+def parameters(name: str) -> list[Any]:
     command = Typer(add_completion=False)
     command.command()(COMMANDS[name].load())
-    options = [each for each in get_command(command).params if each.param_type_name == "option" and not each.hidden]
-    assert options
-    for option in options:
-        assert all(each in text for each in (*option.opts, *option.secondary_opts)), option.opts
+    return list(get_command(command).params)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_option_is_cut_off_in_80_columns(name: str) -> None:
+    text = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "80"}).output
+    assert max(map(len, text.splitlines())) <= 80
+    assert not re.findall(r"\w…", text), "a word is cut off"
+    assert "Raises:" not in text
+    assert "Args:" not in text
+    for option in parameters(name):
+        if option.param_type_name == "option":
+            assert all(each in text for each in (*option.opts, *option.secondary_opts)), option.opts
+
+
+def test_an_option_is_a_flag_in_every_command_or_in_none() -> None:
+    kinds: dict[str, dict[bool, list[str]]] = {}
+    for name in COMMANDS:
+        for option in parameters(name):
+            if option.param_type_name == "option":
+                for spelling in option.opts:
+                    kinds.setdefault(spelling, {}).setdefault(option.is_flag, []).append(name)
+    assert {spelling: found for spelling, found in kinds.items() if len(found) > 1} == {}
+    twice = {spelling for spelling in kinds if f"{spelling}s" in kinds}
+    assert twice == set(), "one option in the singular and in the plural"
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "read"),
+    [
+        ("doctor", ["--json"], ["--json=-"]),
+        ("doctor", ["--json", "a.json"], ["--json", "a.json"]),
+        ("health", ["--json", "--strict"], ["--json=-", "--strict"]),
+        ("status", ["--root", "a", "--json"], ["--root", "a", "--json=-"]),
+        ("status", ["--json", "-", "--root", "a"], ["--json", "-", "--root", "a"]),
+        ("inspect", ["a.snb", "--json"], ["a.snb", "--json=-"]),
+        ("inspect", ["--json", "a.snb"], ["--json=-", "a.snb"]),
+        ("inspect", ["--json", "-", "a.snb"], ["--json", "-", "a.snb"]),
+        ("inspect", ["--json", "a.json", "a.snb"], ["--json", "a.json", "a.snb"]),
+        ("run", ["a.snb", "--json"], ["a.snb", "--json"]),
+    ],
+)
+def test_json_without_a_file_prints_as_before(command: str, given: list[str], read: list[str]) -> None:
+    assert with_new_names(command, given) == read
+
+
+def test_json_goes_to_a_file_or_to_standard_output(tiny_path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "new" / "manifest.json"
+    beside = CliRunner().invoke(app, ["inspect", str(tiny_path), "--json", str(file)])
+    assert "sha256" in beside.stdout
+    printed = CliRunner().invoke(app, ["inspect", str(tiny_path), "--json", "-"])
+    assert json.loads(printed.stdout) == json.loads(file.read_text())
+    costs = CliRunner().invoke(app, ["cost", str(tiny_path), "--target", "orin-nano", "--json", "-"])
+    assert all(row["target"].startswith("orin-nano") for row in json.loads(costs.stdout))
+    assert "PREDICTED" in costs.stderr
+
+
+@dataclass(frozen=True)
+class Rates:
+    low: Annotated[float, Option(min=0)] = 1.0
+    high: Annotated[float, Option("--top-rate")] = 2.0
+
+
+def test_a_group_of_options_arrives_as_one_object() -> None:
+    found: list[object] = []
+
+    @grouped(rates="Rates of the test")
+    def command(name: str, rates: Rates, loud: bool = False) -> None:
+        """A command."""
+        found.append((name, rates, loud))
+
+    typer = Typer(add_completion=False)
+    typer.command()(command)
+    assert CliRunner().invoke(typer, ["a", "--low", "3", "--top-rate", "4", "--loud"]).exit_code == 0
+    assert CliRunner().invoke(typer, ["b"]).exit_code == 0
+    assert found == [("a", Rates(3.0, 4.0), True), ("b", Rates(), False)]
+    assert "─ Rates of the test ─" in CliRunner().invoke(typer, ["--help"]).output
+    assert CliRunner().invoke(typer, ["b", "--low", "-1"]).exit_code == 2
 
 
 @pytest.mark.parametrize(

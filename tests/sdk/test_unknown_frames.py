@@ -11,7 +11,7 @@ import pytest
 
 from service_fixtures import result
 from spatialnet_edge.bundle.reader import open_bundle
-from spatialnet_edge.cli.run import heads_shown
+from spatialnet_edge.cli.run_options import Selection
 from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.frames import Frame
 from spatialnet_edge.core.pixels import decode_rgb
@@ -143,9 +143,9 @@ def test_run_keeps_frames_and_shows_the_heads_that_are_asked_for(tiny_path: Path
 def test_people_are_shown_no_head_of_a_single_data_set() -> None:
     spec = load_spec()
     assert spec.main_heads == ("land_use", "objects", "settlement")
-    assert heads_shown("", spec) == ("land_use", "objects", "settlement")
-    assert heads_shown("all", spec) == ()
-    assert heads_shown("land_use_aid, known_as", spec) == ("land_use_aid", "known_as")
+    assert Selection("").shown(spec) == ("land_use", "objects", "settlement")
+    assert Selection("all").shown(spec) == ()
+    assert Selection("land_use_aid, known_as").shown(spec) == ("land_use_aid", "known_as")
     assert spec.keep(("land_use_aid",)).main_heads == ("land_use_aid",)
 
 

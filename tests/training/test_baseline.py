@@ -63,7 +63,15 @@ def test_overlaps_are_counted_inside_a_data_set_and_across(parts: dict[str, Samp
 def test_both_commands_run(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(published.FILES, "eurosat", "eurosat.zip")
     for command in ("baseline", "duplicates"):
-        arguments = [command, "--data-root", str(data_root), "--only", "eurosat", "--json", str(tmp_path / f"{command}.json")]
+        arguments = [
+            command,
+            "--data-root",
+            str(data_root),
+            "--data-set",
+            "eurosat",
+            "--json",
+            str(tmp_path / f"{command}.json"),
+        ]
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 0, result.output
         assert "eurosat" in (tmp_path / f"{command}.json").read_text()

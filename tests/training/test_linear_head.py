@@ -269,7 +269,7 @@ def test_the_best_epoch_survives_and_only_a_lower_loss_replaces_it(tmp_path: Pat
     ],
 )
 def test_an_unknown_setting_is_reported_with_the_known_ones(tmp_path: Path, setting: str, says: str) -> None:
-    result = CliRunner().invoke(app, ["train", "--data", str(tmp_path), "--out", str(tmp_path / "run"), "--set", setting])
+    result = CliRunner().invoke(app, ["train", "--data", str(tmp_path), "--output", str(tmp_path / "run"), "--set", setting])
     assert result.exit_code != 0
     assert re.search(says, str(result.exception))
 
@@ -284,7 +284,7 @@ def test_plain_options_are_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("spatialnet_training.cli.train.run_training", stop)
     options = ["--epochs", "3", "--batch", "8", "--size", "64", "--lr", "0.001", "--seed", "7", "--flips", "none"]
     folder = own_images(tmp_path, broken=False)
-    result = CliRunner().invoke(app, ["train", "--data", str(folder), "--out", str(tmp_path / "run"), *options])
+    result = CliRunner().invoke(app, ["train", "--data", str(folder), "--output", str(tmp_path / "run"), *options])
     (config,) = seen
     assert (config.epochs, config.batch, config.size, config.seed, config.flips) == (3, 8, 64, 7, "none")
     assert config.learning_rate == 0.001

@@ -182,7 +182,17 @@ def test_the_train_command_makes_a_bundle_from_a_folder(tmp_path: Path) -> None:
         )
     for file in sorted((folder / "Forest").glob("[12]_*")):
         file.unlink()
-    arguments = ["train", "--data", folder, "--out", out, "--set", "stages=[{size=32, epochs=4}]", "--set", "epoch_images=128"]
+    arguments = [
+        "train",
+        "--data",
+        folder,
+        "--output",
+        out,
+        "--set",
+        "stages=[{size=32, epochs=4}]",
+        "--set",
+        "epoch_images=128",
+    ]
     result = CliRunner().invoke(
         app, [str(argument) for argument in [*arguments, "--set", "batch=16", "--set", "ema_decay=0.9"]]
     )
@@ -212,7 +222,7 @@ def test_a_table_trains_gates_and_evaluates_every_kind_of_head(tmp_path: Path) -
     small = ["stages=[{size=32, epochs=3}]", "epoch_images=128", "batch=16", "ema_decay=0.9"]
     overrides = [argument for each in small for argument in ("--set", each)]
     commands = [
-        ["train", "--data", str(table), "--out", str(out), "--regression", "boats seen", *overrides],
+        ["train", "--data", str(table), "--output", str(out), "--regression", "boats seen", *overrides],
         ["build", str(out), "--labelled", str(table), "-o", str(bundle), "--precision", "fp32"],
         ["evaluate", str(bundle), str(table), "--split", "val", "--json", str(report)],
     ]
@@ -237,7 +247,7 @@ def test_a_range_goes_from_training_into_the_bundle_and_evaluation_uses_it(tmp_p
     out, bundle, report = tmp_path / "run", tmp_path / "deep.snb", tmp_path / "report.json"
     small = ["--size", "32", "--epochs", "3", "--batch", "16", "--set", "epoch_images=96", "--backbone", "student-1m"]
     folder = str(tmp_path / "deep")
-    done = CliRunner().invoke(app, ["train", "--data", folder, "--range", "0,4095", "--out", str(out), *small])
+    done = CliRunner().invoke(app, ["train", "--data", folder, "--range", "0,4095", "--output", str(out), *small])
     assert done.exit_code == 0, done.output
     done = CliRunner().invoke(app, ["export", str(out), "-o", str(bundle)])
     assert done.exit_code == 0, done.output

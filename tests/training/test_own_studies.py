@@ -67,7 +67,7 @@ def test_a_card_and_the_front_are_of_own_data(folder: Path, tmp_path: Path) -> N
     run = train(config, data, tmp_path / "run", "test").parent
     record, bundle, card = str(run / "dataset.json"), str(tmp_path / "mine.snb"), tmp_path / "mine.md"
     result = CliRunner().invoke(
-        app, ["front", str(run), "--data", record, "--sizes", "32,64", "-o", str(tmp_path / "front.png")]
+        app, ["front", str(run), "--data", record, "--size", "32,64", "-o", str(tmp_path / "front.png")]
     )
     assert result.exit_code == 0, (result.output, result.exception)
     assert f"{len(data.holdout)} held-out training images" in result.output

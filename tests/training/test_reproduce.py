@@ -50,7 +50,7 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def reproduce(recipe: Path, root: Path, *options: str) -> Result:
-    arguments = ["reproduce", str(recipe), "--data-root", str(root), "--out", str(recipe.parent / "out"), *options]
+    arguments = ["reproduce", str(recipe), "--data-root", str(root), "--output", str(recipe.parent / "out"), *options]
     return CliRunner().invoke(app, arguments)
 
 

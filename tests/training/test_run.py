@@ -472,7 +472,7 @@ def test_torchrun_starts_the_command_and_one_process_speaks(data_root: Path, tmp
         "train",
         "--data-root",
         str(data_root),
-        "--out",
+        "--output",
         str(tmp_path / "run"),
         "--config",
         "studies/ablation",

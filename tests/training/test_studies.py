@@ -68,7 +68,7 @@ def test_the_ablation_command_trains_every_variant(data_root: Path, tmp_path: Pa
     monkeypatch.setitem(published.FILES, "eurosat", "eurosat.zip")
     small = ["stages=[{size=32, epochs=1}]", "epoch_images=32", "batch=16", 'data={eurosat="eurosat.zip"}']
     overrides = [argument for each in small for argument in ("--set", each)]
-    arguments = ["ablate", "--data-root", str(data_root), "--seeds", "1", "--out", str(tmp_path), *overrides]
+    arguments = ["ablate", "--data-root", str(data_root), "--repeats", "1", "--output", str(tmp_path), *overrides]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert (tmp_path / "ablation.md").read_text().count("\n") == 11

@@ -10,12 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from msgspec.structs import replace
-
-from spatialnet_training.cli.configs import read_config
-from spatialnet_training.cli.overrides import PlainOptions
-from spatialnet_training.cli.train import SCRATCH, load_images, with_stage
+from spatialnet_training.cli.train_options import Recipe
 from spatialnet_training.data.dataset_options import DEFAULTS, DatasetOptions
+from spatialnet_training.loop.run_inputs import load_images
 from spatialnet_training.loop.training_run import train as run_training
 from spatialnet_training.loop.watcher import Watcher
 
@@ -55,9 +52,7 @@ def train(
         DataRefused: the images cannot be trained on.
         RunError: the training diverged, or a checkpoint cannot be written.
     """
-    chosen = read_config(config, (*settings, *PlainOptions(seed=seed).overrides()))
-    chosen = with_stage(chosen, epochs, size)
-    if start is not None:
-        chosen = replace(chosen, start="" if start == SCRATCH else start)
+    recipe = Recipe(config=config, start=start or "", epochs=epochs, size=size, seed=seed, set_=[*settings])
+    chosen = recipe.read(own=True)
     images = load_images(chosen, Path(data), Path(), options)
     return run_training(chosen, images, Path(output), f"spatialnet_training.api.train of {Path(data).name}", watcher)

@@ -36,7 +36,7 @@ class Job:
     """What to build.
 
     Attributes:
-        model: a bundle or `builtin:spatialnet-s`; a checkpoint is exported first (see `spatialnet_optimize.cli.build`).
+        model: a bundle or `builtin:spatialnet-s`; a checkpoint is exported first (see `spatialnet_optimize.api.open_model`).
         target: a row of the table of targets, or `here`.
         labelled: folders or zips of labelled images for the accuracy gate; empty for the shipped samples.
         budget: percentage points of accuracy that a variant may lose on any head.

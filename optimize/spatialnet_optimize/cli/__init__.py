@@ -1,1 +1,1 @@
-"""The commands `build` and `evaluate` (`build.py`), `export`, `cost` and `targets`."""
+"""The commands `build`, `evaluate`, `export`, `reproduce`, `cost` and `targets`, one short file each."""

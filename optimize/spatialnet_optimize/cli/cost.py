@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -11,9 +10,8 @@ import typer
 from rich.table import Column, Table
 
 from spatialnet_edge.bundle.reader import MODEL, open_bundle
-from spatialnet_edge.cli.printer import printer
+from spatialnet_edge.cli.json_file import console_beside, json_option, write_json
 from spatialnet_edge.core.errors import UsageError
-from spatialnet_edge.core.output_paths import to_be_written
 from spatialnet_optimize.targets.catalogue import by_power_mode, load_targets
 from spatialnet_optimize.targets.roofline import BAND, Cost, layers, predict
 
@@ -24,7 +22,7 @@ def cost(
         str, typer.Option(help="One device of 'spatialnet-edge targets'. Default: all with known peak rates.")
     ] = "",
     targets_file: Annotated[Path | None, typer.Option(help="A TOML file with your own devices.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the predictions to this file.", callback=to_be_written)] = None,
+    json: Annotated[Path | None, json_option("the predictions")] = None,
 ) -> None:
     """Predict latency from operations and bytes, with its error band. Measure on the device before you rely on it."""
     table_of_targets = load_targets(targets_file)
@@ -43,20 +41,20 @@ def cost(
         for name in ([target] if target else known)
         for mode, row in by_power_mode(name, table_of_targets[name]).items()
     ]
-    printer().print(cost_table(costs, title))
+    console = console_beside(json)
+    console.print(cost_table(costs, title))
     if all(each.bound["launch"] > ALMOST_ALL for row in costs for each in row[1:]):
-        printer().print(
+        console.print(
             f"Below FP32 this model waits for the start of its {len(found)} kernels: precision and power mode change "
             "little, fewer layers or larger batches more.",
             soft_wrap=True,
         )
-    if json is not None:
-        record = [
-            {"target": c.target, "precision": c.precision, "predicted_ms": round(c.ms, 4), "band": BAND, "bound": c.bound}
-            for row in costs
-            for c in row
-        ]
-        json.write_text(jsonlib.dumps(record, indent=1) + "\n", encoding="utf-8")
+    record = [
+        {"target": c.target, "precision": c.precision, "predicted_ms": round(c.ms, 4), "band": BAND, "bound": c.bound}
+        for row in costs
+        for c in row
+    ]
+    write_json(json, record)
 
 
 ALMOST_ALL = 0.9

@@ -30,16 +30,20 @@ from spatialnet_training.lineage import command_line
 def reproduce(
     recipe: Annotated[str, typer.Argument(help="The name of a shipped model, or a recipe's TOML file.")],
     data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets and not_land.zip.")] = Path("data"),
-    out: Annotated[Path, typer.Option(help="Folder for every stage. Default: runs/RECIPE.")] = Path(),
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for every stage. Default: runs/RECIPE.")
+    ] = None,
     profile: Annotated[Profile, typer.Option(help="Where the runs take place; gpu changes how they are computed.")] = "cpu",
     weights: Annotated[Path | None, typer.Option(help="File of the public weights that the teacher begins with.")] = None,
-    serial: Annotated[int, typer.Option(min=0, help="Of the bundle.")] = 1,
-    seed: Annotated[int, typer.Option(help="Of pictures and corruptions after the training runs.")] = 0,
+    serial: Annotated[int, typer.Option(min=0, help="Serial of the bundle; it increases with every release of a model.")] = 1,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the generated pictures and corruptions in the stages after training.")
+    ] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the stages and do nothing.")] = False,
 ) -> None:
-    """Make a shipped model again: teachers, student, teach-known, recalibrate, export. Started again, it goes on."""
+    """Make a shipped model again: teachers, student, teach-known, recalibrate, export. The same command resumes."""
     known = read_recipe(recipe)
-    out = out if out != Path() else Path("runs") / known.model
+    out = output or Path("runs") / known.model
     request = Request(out, data_root, profile, weights, seed, serial)
     stages = plan(known, request)
     record = finished(out)
@@ -80,8 +84,8 @@ def perform(stage: Stage, previous: Path | None, request: Request, console: Cons
     """
     try:
         from spatialnet_training.cli.progress import ConsoleWatcher
-        from spatialnet_training.cli.train import load_images
         from spatialnet_training.data.dataset_options import DatasetOptions
+        from spatialnet_training.loop.run_inputs import load_images
         from spatialnet_training.loop.training_run import train
         from spatialnet_training.studies.known import with_known_head
         from spatialnet_training.studies.recalibrate import recalibrate_checkpoint

@@ -165,7 +165,7 @@ def front(
     checkpoints: Annotated[list[Path], typer.Argument(help="The folders of one or more training runs.")],
     data: OwnData = None,
     data_root: DataRoot = None,
-    sizes: Annotated[str, typer.Option(help="Input sides in pixels, multiples of 16, comma-separated.")] = "64,96,128",
+    size: Annotated[str, typer.Option(help="Input sides in pixels, multiples of 16, comma-separated.")] = "64,96,128",
     output: Annotated[
         Path,
         typer.Option("--output", "-o", help="The plot. The figures are written next to it as JSON.", callback=to_be_written),
@@ -173,11 +173,11 @@ def front(
 ) -> None:
     """Evaluate and time networks at several input sizes on this computer, and plot accuracy against latency."""
     try:
-        sides = [int(each) for each in sizes.split(",")]
+        sides = [int(each) for each in size.split(",")]
     except ValueError as error:
-        raise UsageError(f"--sizes {sizes}: give integers separated by commas, such as 64,96,128") from error
+        raise UsageError(f"--size {size}: give integers separated by commas, such as 64,96,128") from error
     if odd := [side for side in sides if side < 16 or side % 16]:
-        raise UsageError(f"--sizes {sizes}: {odd[0]} is not a multiple of 16")
+        raise UsageError(f"--size {size}: {odd[0]} is not a multiple of 16")
     if (data is None) == (data_root is None):
         raise UsageError(OWN_OR_PUBLISHED)
     networks = {checkpoint: load_network(checkpoint) for checkpoint in checkpoints}

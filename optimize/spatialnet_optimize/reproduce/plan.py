@@ -125,7 +125,7 @@ def is_done(stage: Stage, record: dict[str, str]) -> bool:
         return False
     if record[stage.name] != stage.digest:
         raise UsageError(
-            f"{stage.output}: was made by another recipe, profile or earlier stage; name another folder with --out, or remove "
+            f"{stage.output}: was made by another recipe, profile or earlier stage; name another folder with --output, or remove "
             f"this one"
         )
     return True

@@ -49,7 +49,7 @@ COMMANDS: dict[str, Row] = {
         "spatialnet_optimize.cli.build:build", "Build the fastest bundle that passes the gates.", "optimize", OPTIMIZE
     ),
     "run": Row("spatialnet_edge.cli.run:run", "Classify every frame of a source."),
-    "evaluate": Row("spatialnet_optimize.cli.build:evaluate", "Measure accuracy on labelled images.", "optimize", OPTIMIZE),
+    "evaluate": Row("spatialnet_optimize.cli.evaluate:evaluate", "Measure accuracy on labelled images.", "optimize", OPTIMIZE),
     "inspect": Row("spatialnet_edge.cli.inspect:inspect", "Verify a bundle and show its contents."),
     "serve": Row("spatialnet_edge.cli.serve:serve", "Run unattended, as a service."),
     "health": Row("spatialnet_edge.cli.serve:health", "Report whether the service works."),
@@ -142,24 +142,52 @@ ADDED = "Added by other packages"
 
 
 RENAMED: dict[str, dict[str, str]] = {
-    "build": {"--targets": "--targets-file", "--fresh": "--no-cache", "--level": "--optimization-level"},
+    "ablate": {"--seeds": "--repeats", "--out": "--output"},
+    "baseline": {"--only": "--data-set"},
+    "build": {
+        "--targets": "--targets-file",
+        "--fresh": "--no-cache",
+        "--level": "--optimization-level",
+        "--batches": "--batch",
+    },
     "cost": {"--targets": "--targets-file"},
+    "duplicates": {"--only": "--data-set"},
+    "evaluate": {"--head": "--heads"},
+    "front": {"--sizes": "--size"},
+    "modalities": {"--seeds": "--repeats", "--out": "--output"},
+    "reproduce": {"--out": "--output"},
     "run": {"--show": "--heads"},
     "targets": {"--targets": "--targets-file"},
+    "train": {"--metres": "--gsd", "--out": "--output"},
 }
 """Maps each command to its renamed options (old name to new name). Old names still work and are hidden."""
+
+
+JSON_WITHOUT_FILE = ("doctor", "health", "inspect", "status")
+"""Commands whose `--json` took no file in earlier releases."""
 
 
 def with_new_names(command: str, arguments: list[str]) -> list[str]:
     """Replace old option names with the current ones. Print a warning to standard error for each."""
     renamed, found = RENAMED.get(command, {}), list[str]()
-    for argument in arguments:
+    for place, argument in enumerate(arguments):
         option, separator, value = argument.partition("=")
+        if argument == "--json" and command in JSON_WITHOUT_FILE and not takes_a_file(command, arguments, place):
+            typer.echo("--json now takes a file; write '--json -' for standard output", err=True)
+            option, separator, value = "--json", "=", "-"
         if option in renamed:
             typer.echo(f"{option} is now called {renamed[option]}; the next release removes the old name", err=True)
             option = renamed[option]
         found.append(option + separator + value)
     return found
+
+
+def takes_a_file(command: str, arguments: list[str], place: int) -> bool:
+    """Whether a file follows `--json` at this place: not the end, another option, or the only bundle of `inspect`."""
+    words = [each for each in arguments if each == "-" or not each.startswith("-")]
+    if command == "inspect" and len(words) < 2:
+        return "-" in words
+    return arguments[place + 1 : place + 2] != [] and arguments[place + 1] in words
 
 
 def panel_of(command: str) -> str:

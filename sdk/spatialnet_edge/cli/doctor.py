@@ -6,20 +6,21 @@ import platform
 import sys
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Annotated
 
-import msgspec
-import typer
 from rich.table import Column, Table
 from rich.text import Text
 
 from spatialnet_edge.api import load
 from spatialnet_edge.bundle.manifest import EngineRecord
 from spatialnet_edge.bundle.reader import MODEL
+from spatialnet_edge.cli.json_file import json_option, write_json
 from spatialnet_edge.cli.printer import printer
 from spatialnet_edge.core.errors import EngineUnavailable, MissingExtra, SpatialNetError, first_line
 from spatialnet_edge.core.hardware_info import cores, power_mode
 from spatialnet_edge.core.installation import install_command
+from spatialnet_edge.core.output_paths import STANDARD_OUTPUT
 from spatialnet_edge.core.plugins import known
 from spatialnet_edge.core.printable import printable
 from spatialnet_edge.engines.devices.identity import described
@@ -45,11 +46,11 @@ class Check:
     mend: str = ""
 
 
-def doctor(json: Annotated[bool, typer.Option("--json", help="Print the diagnosis as JSON.")] = False) -> None:
+def doctor(json: Annotated[Path | None, json_option("the diagnosis")] = None) -> None:
     """Report what works on this computer, and how to fix the rest."""
     checks = [*libraries(), opencv(), video_decoding(), gpu(), *backends(), gstreamer(), shipped_model()]
-    if json:
-        typer.echo(msgspec.json.format(msgspec.json.encode([asdict(check) for check in checks])))
+    write_json(json, [asdict(check) for check in checks])
+    if json == STANDARD_OUTPUT:
         return
     console = printer()
     console.print(f"Python {sys.version.split()[0]} on {platform.system()} {platform.machine()}, {cores()} cores")

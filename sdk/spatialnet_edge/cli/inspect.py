@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,14 +12,16 @@ from rich.table import Table
 from spatialnet_edge.bundle.manifest import Manifest, encode_manifest, manifest_schema
 from spatialnet_edge.bundle.reader import Bundle, open_bundle
 from spatialnet_edge.bundle.trust import open_trust
+from spatialnet_edge.cli.json_file import json_option, write_text
 from spatialnet_edge.cli.printer import printer
 from spatialnet_edge.core.errors import UsageError
+from spatialnet_edge.core.output_paths import STANDARD_OUTPUT
 from spatialnet_edge.core.spec import Head, Multiclass, Multilabel, Regression
 
 
 def inspect(
     bundle: Annotated[str, typer.Argument(help="A .snb file, a bundle directory, or builtin:spatialnet-s.")] = "",
-    json: Annotated[bool, typer.Option("--json", help="Print the verified manifest as JSON.")] = False,
+    json: Annotated[Path | None, json_option("the verified manifest")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the manifest's JSON Schema and stop.")] = False,
 ) -> None:
     """Show the contents of a bundle. Every file's size and hash is verified first."""
@@ -28,8 +31,8 @@ def inspect(
     if not bundle:
         raise UsageError("name a bundle to inspect, or give --schema")
     opened = open_bundle(bundle, open_trust(allow_unsigned=True))
-    if json:
-        typer.echo(encode_manifest(opened.manifest).decode(), nl=False)
+    write_text(json, encode_manifest(opened.manifest).decode())
+    if json == STANDARD_OUTPUT:
         return
     console = printer()
     console.print(heading(opened))

@@ -55,11 +55,7 @@ def sign_command(
     key: Annotated[Path, typer.Option(help="A private key made by 'spatialnet-edge keygen'.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the signed bundle here instead.")] = None,
 ) -> None:
-    """Verify a bundle and sign it.
-
-    Raises:
-        UsageError: a shipped model without `--output`: installed files are not changed.
-    """
+    """Verify a bundle and sign it. Shipped models are installed files and need --output."""
     if output is None and str(bundle).startswith(BUILTIN_PREFIX):
         raise UsageError(
             f"{bundle} is part of this installation and cannot be changed; write the signed bundle to "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
@@ -13,110 +12,72 @@ import typer
 from rich.console import Console
 
 from spatialnet_edge.api import Model, load
-from spatialnet_edge.bundle.trust import open_trust
-from spatialnet_edge.cli.printer import printer
+from spatialnet_edge.cli.json_file import console_beside
+from spatialnet_edge.cli.option_groups import grouped
+from spatialnet_edge.cli.run_options import (
+    EngineOptions,
+    Outputs,
+    Selection,
+    SourceOptions,
+    Tiling,
+    Timing,
+    stream_options,
+)
 from spatialnet_edge.cli.run_view import LiveView, detail_of, summary
-from spatialnet_edge.core.deep_still import parse_range
 from spatialnet_edge.core.errors import ReaderGone, RunError, SpatialNetError
-from spatialnet_edge.core.spec import ModelSpec
 from spatialnet_edge.runtime.frame_stats import FrameStats
 from spatialnet_edge.runtime.inputs import open_input
-from spatialnet_edge.runtime.options import StreamOptions
 from spatialnet_edge.runtime.session import default_policy, engine_threads
 from spatialnet_edge.runtime.stream import Stream
-from spatialnet_edge.sinks.registry import SINKS, Sink, names_of
 from spatialnet_edge.sources.pose import open_pose
 from spatialnet_edge.sources.supervised import Report
 
 
+@grouped(
+    outputs="Where the results go",
+    selection="What is shown and written",
+    timing="Time",
+    reading="The source",
+    tiling="Large frames, cut into tiles at the taught scale",
+    engine="The engine",
+)
 def run(
     bundle: Annotated[str, typer.Argument(help="A .snb file, a bundle directory, or builtin:spatialnet-s.")],
     source: Annotated[str, typer.Argument(help="clip.mp4, photo.jpg, folder/, 0, rtsp://…, gst:…, synthetic:…")],
-    json: Annotated[
-        str, typer.Option(help="Write one JSON object per frame; the file is overwritten; - for standard output.")
-    ] = "",
-    video: Annotated[
-        Path | None, typer.Option(help="Write an .mp4 with the predictions drawn on the frames; the file is overwritten.")
-    ] = None,
-    sink: Annotated[list[str] | None, typer.Option(help="More sinks, NAME:WHERE; existing files are appended to.")] = None,
-    policy: Annotated[
-        str, typer.Option(help="every, latest or queue:N. Default: every for recordings, latest for live sources.")
-    ] = "",
-    smooth: Annotated[float, typer.Option(min=0, help="Half-life of the temporal smoothing in seconds; 0 for none.")] = 0.0,
-    backend: Annotated[str, typer.Option(help="Use only this backend.")] = "",
-    workers: Annotated[int, typer.Option(min=0, help="Frames in the engine at once; 0: one per core.")] = 0,
-    limit: Annotated[int, typer.Option(min=0, help="Stop after this many frames; 0: all.")] = 0,
-    deadline_ms: Annotated[float, typer.Option(min=0, help="Milliseconds from capture to result; 0: no deadline.")] = 0.0,
-    drop_late: Annotated[
-        bool, typer.Option("--drop-late", help="Skip late frames; by default they are classified and marked as late.")
-    ] = False,
-    wait: Annotated[
-        bool | None,
-        typer.Option("--wait/--no-wait", help="Wait for an absent source or broker. Default: only for live sources."),
-    ] = None,
-    heads: Annotated[
-        str, typer.Option(help="Heads to show and write, separated by commas, or all. Default: all but those for evaluation.")
-    ] = "",
-    only: Annotated[
-        list[str] | None, typer.Option(help="HEAD=LABEL, such as objects=buildings: only frames with this prediction.")
-    ] = None,
-    top: Annotated[int, typer.Option(min=0, help="Number of most likely labels per head on the terminal.")] = 0,
-    value_range: Annotated[
-        str,
-        typer.Option(
-            "--range", help="For images of more than 8 bits: values of black and white, such as 0,4095. Default: the model's."
-        ),
-    ] = "",
-    keep_unknown: Annotated[
-        int, typer.Option(min=0, help="Keep this many of the frames that the model knows least, as JPEG; 0: none.")
-    ] = 0,
-    keep_folder: Annotated[Path, typer.Option(help="Folder of --keep-unknown.")] = Path("unknown-frames"),
-    gsd: Annotated[
-        float | None,
-        typer.Option(help="Metres on the ground per pixel of the frame; cuts large frames into tiles at the taught scale."),
-    ] = None,
-    fov: Annotated[
-        float | None, typer.Option(help="Horizontal field of view in degrees; with the pose's height in the place of --gsd.")
-    ] = None,
-    ground: Annotated[float, typer.Option(help="With --fov: height of the ground above the sea in metres.")] = 0.0,
-    credentials: Annotated[
-        str, typer.Option(help="netrc file with users and passwords of network cameras; default: $SPATIALNET_CREDENTIALS.")
-    ] = "",
-    pose: Annotated[str, typer.Option(help="Source of positions: mavlink:CONNECTION.")] = "",
-    allow_unsigned: Annotated[bool, typer.Option("--allow-unsigned", help="Accept an absent or unknown signature.")] = False,
-    no_fallback: Annotated[bool, typer.Option("--no-fallback", help="Fail if the preferred engine cannot run here.")] = False,
+    outputs: Outputs,
+    selection: Selection,
+    timing: Timing,
+    reading: SourceOptions,
+    tiling: Tiling,
+    engine: EngineOptions,
 ) -> None:
     """Classify every frame of a source.
 
     With --json -, standard output has only the JSON objects; everything else goes to standard error.
+
+    --json and --video overwrite their files.
     """
-    console = printer(stderr=json == "-")
-    options = StreamOptions(
-        policy or None, smooth, workers or None, deadline_ms / 1e3 if deadline_ms else None, drop_late, wait,
-        only=tuple(only or ()),
-        gsd=gsd, fov_deg=fov, ground_m=ground,
-        value_range=parse_range(value_range, "--range") if value_range else None,
-        credentials=credentials,
-    )  # fmt: skip
+    console = console_beside(outputs.json)
+    options = stream_options(selection, timing, reading, tiling)
     report = print_event(console)
     opened = open_input(source, options, report)
     with ExitStack() as cleanup:
         cleanup.callback(opened.close)
         threads = engine_threads(options.policy or default_policy(opened.live))
-        trust = open_trust(allow_unsigned=True) if allow_unsigned else None
-        model = cleanup.enter_context(load(bundle, backend, threads, trust=trust, fallback=not no_fallback))
+        fallback = not engine.no_fallback
+        model = cleanup.enter_context(load(bundle, engine.backend, threads, trust=engine.trusted(), fallback=fallback))
         introduce(model, console)
         results = cleanup.enter_context(
             model.stream(
                 opened,
-                replace(options, show=heads_shown(heads, model.bundle.spec)),
-                sinks=outputs(json, video, [*(sink or []), *keeping(keep_unknown, keep_folder)], opened.fps),
-                pose=open_pose(pose, patient=opened.live and wait is not False) if pose else None,
+                replace(options, show=selection.shown(model.bundle.spec)),
+                sinks=outputs.sinks(opened.fps),
+                pose=open_pose(reading.pose, patient=opened.live and reading.wait is not False) if reading.pose else None,
                 report=report,
             )
         )
         stop_on_terminate()
-        consume(results, console, limit, top)
+        consume(results, console, selection.limit, selection.top)
 
 
 def consume(results: Stream, console: Console, limit: int, top: int) -> None:
@@ -178,28 +139,6 @@ def nothing_answered(source: str, ledger: FrameStats) -> RunError | None:
 def print_event(console: Console) -> Report:
     """Print an event of a source or sink."""
     return lambda kind, detail: console.print(f"{kind}: {detail}", style="yellow")
-
-
-def outputs(json: str, video: Path | None, others: list[str], fps: float | None) -> dict[str, str | Sink]:
-    """The sinks by name. Sinks that overwrite a file are opened here; all others are given as URIs."""
-    named: dict[str, str | Sink] = {}
-    if json:
-        named["--json"] = SINKS["jsonl"].load()(json, overwrite=True)
-    if video is not None:
-        named["--video"] = SINKS["video"].load()(str(video), fps, overwrite=True)
-    return named | dict(zip(names_of(others), others, strict=True))
-
-
-def heads_shown(text: str, spec: ModelSpec) -> tuple[str, ...]:
-    """The heads of --heads; empty for every head of the model."""
-    if text.strip() == "all":
-        return ()
-    return tuple(name.strip() for name in text.split(",") if name.strip()) or spec.main_heads
-
-
-def keeping(count: int, folder: Path) -> list[str]:
-    """The sink of --keep-unknown, as a URI; none for 0."""
-    return [f"unknown:{folder}?keep={count}"] if count else []
 
 
 def stop_on_terminate() -> None:

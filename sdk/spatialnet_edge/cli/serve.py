@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
+from spatialnet_edge.cli.json_file import json_option, write_text
 from spatialnet_edge.cli.printer import echo
 from spatialnet_edge.core.errors import ConfigRefused, Refused, SpatialNetError, UsageError
+from spatialnet_edge.core.output_paths import STANDARD_OUTPUT
 from spatialnet_edge.core.printable import printable
 from spatialnet_edge.service.config import load_service_config, trust_of
 from spatialnet_edge.service.diagnostics import last_words, unblock_standard_error
@@ -43,12 +45,15 @@ def serve(
 def health(
     file: Annotated[Path, typer.Option(help="The health file of the service.")] = Path("/run/spatialnet-edge/health.json"),
     strict: Annotated[bool, typer.Option("--strict", help="Count DEGRADED as not working.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the complete health file.")] = False,
+    json: Annotated[Path | None, json_option("the complete health file")] = None,
 ) -> None:
     """Report whether the service works. Exit status 0: a camera has a recent result and a sink accepted it. 1: not. 78: no
     health file."""
     found = read_health(file)
     working, line = verdict(found)
-    typer.echo(file.read_text(encoding="utf-8") if json else line)
+    if json is not None:
+        write_text(json, file.read_text(encoding="utf-8"))
+    if json != STANDARD_OUTPUT:
+        typer.echo(line)
     if not working or (strict and found.state != "READY"):
         raise typer.Exit(1)

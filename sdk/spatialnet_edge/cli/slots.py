@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 from rich.table import Table
 from rich.text import Text
@@ -13,8 +12,10 @@ from rich.text import Text
 from spatialnet_edge.bundle.reader import open_bundle
 from spatialnet_edge.bundle.slots import CURRENT, MAX_TRIES, PREVIOUS, TRIAL, Slots
 from spatialnet_edge.bundle.trust import Trust, open_trust
+from spatialnet_edge.cli.json_file import json_option, write_json
 from spatialnet_edge.cli.printer import echo, printer
 from spatialnet_edge.core.errors import SpatialNetError
+from spatialnet_edge.core.output_paths import STANDARD_OUTPUT
 from spatialnet_edge.service.config import load_service_config
 
 Root = Annotated[Path, typer.Option(help="The folder of the slots.", envvar="SPATIALNET_ROOT")]
@@ -30,7 +31,8 @@ def install(
     rebuild_state: Annotated[
         bool,
         typer.Option(
-            help="When both copies of the slot state are damaged: read the highest serials from the installed bundles."
+            "--rebuild-state",
+            help="When both copies of the slot state are damaged: read the highest serials from the installed bundles.",
         ),
     ] = False,
 ) -> None:
@@ -57,7 +59,7 @@ def rollback(root: Root = ROOT) -> None:
     echo(f"active at the next start: {opened.spec.name}, serial {opened.manifest.serial}")
 
 
-def status(root: Root = ROOT, json: Annotated[bool, typer.Option("--json", help="Print the slots as JSON.")] = False) -> None:
+def status(root: Root = ROOT, json: Annotated[Path | None, json_option("the slots")] = None) -> None:
     """Verify and list the installed bundles, with the number of tries of the trial."""
     slots = Slots(root)
     rows: list[dict[str, str | int]] = []
@@ -71,10 +73,9 @@ def status(root: Root = ROOT, json: Annotated[bool, typer.Option("--json", help=
             continue
         row = {"slot": name, "model": opened.spec.name, "serial": opened.manifest.serial, "signature": opened.signature}
         rows.append(row | {"sha256": opened.sha256, "tries": slots.state.tries if name == TRIAL else 0})
-    if json:
-        state = slots.state
-        shown = {"slots": rows, "accepted": state.accepted, "state_complete": state.complete}
-        typer.echo(msgspec.json.format(msgspec.json.encode(shown)))
+    state = slots.state
+    write_json(json, {"slots": rows, "accepted": state.accepted, "state_complete": state.complete})
+    if json == STANDARD_OUTPUT:
         return
     table = Table("slot", "model", "serial", "signature", "sha256", title=str(root))
     for row in rows:

@@ -6,17 +6,22 @@ from pathlib import Path
 
 from spatialnet_edge.core.errors import UsageError
 
+STANDARD_OUTPUT = Path("-")
+"""The name that stands for standard output in options such as `--json`."""
+
 
 def to_be_written(path: Path | None) -> Path | None:
     """Create the folder of a file and check that the file can be written, before minutes of work are lost.
 
-    A callback for command-line options; None (no file requested) stays None.
+    A callback for command-line options; None (no file requested) and `-` (standard output) stay as they are.
 
     Raises:
         UsageError: it cannot be written; nothing is changed.
     """
-    if path is None:
-        return None
+    if path is None or path == STANDARD_OUTPUT:
+        return path
+    if path.exists() and not path.is_file() and not path.is_dir():
+        return path  # opening a pipe twice would end it
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         new = not path.exists()

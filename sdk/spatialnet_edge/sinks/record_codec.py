@@ -22,7 +22,7 @@
 A prediction: u8 index of the head in the model, u8 kind (0 one label, 1 present labels, 2 quantity), i16 label (its
 index in the head; -1 for no label and for other kinds), f32 confidence or quantity, u64 bits of the present labels.
 
-The indices refer to the bundle with this hash: `spatialnet-edge inspect --json` prints its names of heads and labels.
+The indices refer to the bundle with this hash: `spatialnet-edge inspect --json -` prints its names of heads and labels.
 Version 1 had no hash. The C header is `firmware_examples/c_client/spatialnet_record.h`.
 """
 

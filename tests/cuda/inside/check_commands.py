@@ -138,7 +138,7 @@ def test_a_rejected_timing_cache_is_replaced(prepared: Bundle, tmp_path: Path, m
 
 
 def test_doctor_reports_the_gpu_and_a_working_tensorrt() -> None:
-    done = CliRunner().invoke(app, ["doctor", "--json"])
+    done = CliRunner().invoke(app, ["doctor", "--json", "-"])
     assert done.exit_code == 0, done.output
     checks = {check["what"]: check for check in json.loads(done.output)}
     assert checks["backend tensorrt"]["works"], checks["backend tensorrt"]

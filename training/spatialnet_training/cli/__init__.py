@@ -1,4 +1,5 @@
-"""The command `train`: `train.py` (its options), `configs.py` (configurations by name), `dataset_summary.py` (printed before
-training),
-`progress.py` (printed during training).
+"""The command `train`: start with `train.py`.
+
+`train_options.py` has its options, `configs.py` the configurations by name, `dataset_summary.py` what is printed before training
+and `progress.py` what is printed during it.
 """

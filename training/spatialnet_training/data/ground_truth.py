@@ -29,7 +29,7 @@ class Truth:
     values: NDArray[np.int64] | NDArray[np.float32]
 
 
-def truths(images: LabelledImages, spec: ModelSpec, name: str = "") -> list[Truth]:
+def truths(images: LabelledImages, spec: ModelSpec, *names: str) -> list[Truth]:
     """The targets for every head of a model that these labels match.
 
     A multiclass head matches if the class folders are among its labels, or are classes of a data set that the taxonomy maps to
@@ -37,12 +37,13 @@ def truths(images: LabelledImages, spec: ModelSpec, name: str = "") -> list[Trut
     its column, or its labels' columns.
 
     Args:
-        name: only this head; empty: every matching head.
+        names: only these heads; none: every matching head.
 
     Raises:
-        DataRefused: the given head, or no head at all, matches; the message has the difference.
+        DataRefused: a named head, or no head at all, matches; the message has the difference.
+        KeyError: the model has no such head.
     """
-    wanted = [spec.head(name)] if name else list(spec.heads)
+    wanted = [spec.head(name) for name in names] or list(spec.heads)
     found: list[Truth] = []
     reasons: list[str] = []
     for head in wanted:
@@ -53,7 +54,7 @@ def truths(images: LabelledImages, spec: ModelSpec, name: str = "") -> list[Trut
             reasons.append(f"'{head.name}': none of these images has any of its labels, so it cannot be evaluated")
         else:
             found.append(truth)
-    if not found:
+    if not found or (names and reasons):
         raise DataRefused(
             f"{images.tree.path}: its {len(images.class_names)} classes match no head of {spec.name}: {'; '.join(reasons)}"
         )

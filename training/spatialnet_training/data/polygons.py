@@ -80,7 +80,7 @@ def open_polygons(path: Path, options: DatasetOptions) -> StoredImages:
     if not rows:
         raise DataRefused(
             f"{path}: no tile of {options.tile} pixels is covered by half by a polygon with a label, in {len(grids)} rasters; give "
-            f"smaller tiles with --tile, or a finer sampling distance with --metres"
+            f"smaller tiles with --tile, or a finer sampling distance with --gsd"
         )
 
     def fetch(names: Sequence[str]) -> Iterator[bytes]:

@@ -73,7 +73,7 @@ def require_same(folder: Path, own: RunFingerprint, epochs: int) -> None:
     for name, there, here in differences(held, own, epochs):
         raise UsageError(
             f"{folder}: holds the checkpoint of a run with another '{name}': {shown(there)} in the folder, "
-            f"{shown(here)} now; name another folder with --out, or remove this one"
+            f"{shown(here)} now; name another folder with --output, or remove this one"
         )
 
 

@@ -1,4 +1,4 @@
-"""The inputs of a run besides labelled images: initial weights, teachers, and images for distillation."""
+"""The inputs of a run: labelled images, initial weights, teachers, and images for distillation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.spec import BandGroup, Head, Multilabel, Regression
 from spatialnet_training.config import SELF, TaughtBy, TrainConfig
 from spatialnet_training.data.bands import groups_named
-from spatialnet_training.data.datasets import TrainingData, load_unlabelled
+from spatialnet_training.data.custom_dataset import load_own
+from spatialnet_training.data.dataset_options import DatasetOptions
+from spatialnet_training.data.datasets import TrainingData, load_published, load_unlabelled
 from spatialnet_training.data.samples import Samples
 from spatialnet_training.distillation.teachers import Teacher, as_teacher, taken_bands
 from spatialnet_training.loop.linear_head import larger_size
@@ -41,6 +43,24 @@ class RunInputs:
     unlabelled: Samples | None
     seen: tuple[str, ...]
     terms: tuple[str, ...]
+
+
+def load_images(config: TrainConfig, data: Path | None, data_root: Path, options: DatasetOptions) -> TrainingData:
+    """Load the user's own images, or the data sets of the configuration.
+
+    Args:
+        data: the user's folder, zip or table; None: published data sets below `data_root`.
+
+    Raises:
+        UsageError: options for own images without `--data`.
+        DataRefused: the images cannot be trained on.
+    """
+    side, groups = stored_side(config), groups_named(config.groups)
+    if data is not None:
+        return load_own(data, side, groups, options)
+    if options != DatasetOptions():
+        raise UsageError("options such as --labels, --group and --range describe your own images; give them with --data")
+    return load_published({name: data_root / file for name, file in config.data.items()}, side, groups)
 
 
 def open_inputs(config: TrainConfig, data: TrainingData) -> RunInputs:

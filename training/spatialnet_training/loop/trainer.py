@@ -183,7 +183,7 @@ class Trainer:
         kept = f"the checkpoint of epoch {epoch - 1} is kept" if epoch > 1 else "no epoch was completed"
         return RunError(
             f"training diverged: {what} at step {step % len(self.loader) + 1} of epoch {epoch}, at a learning rate of up to "
-            f"{rate:g}; {kept}; lower it, such as --lr {rate / 10:g}, and name another folder with --out"
+            f"{rate:g}; {kept}; lower it, such as --lr {rate / 10:g}, and name another folder with --output"
         )
 
     def _step(self, batch: Batch) -> Tensor:
@@ -285,7 +285,7 @@ class Trainer:
         found = newest_readable(path, self.fabric.device)
         if found is None:
             raise RunError(
-                f"{path}: damaged, and so is {PREVIOUS}; remove them to train from the beginning, or give another --out"
+                f"{path}: damaged, and so is {PREVIOUS}; remove them to train from the beginning, or give another --output"
             )
         state = found
         self.network.load_state_dict(state["model"])

@@ -4,7 +4,7 @@ encoders of its cloud networks, trained on Sentinel-2 with blue, green, red, nea
     pip download --no-deps ukis-csmask==1.0.0 && unzip ukis_csmask-1.0.0-*.whl
     python -m spatialnet_training.networks.csmask_weights ukis_csmask/model_6b_l2a.onnx csmask.pth
     spatialnet-edge train --config spatialnet-ms --backbone timm-trunk:tf_efficientnet_b4 --start scratch \\
-      --set weights=csmask.pth --set 'groups=["rgb", "nir", "swir"]' --data-root DATA --out runs/csmask
+      --set weights=csmask.pth --set 'groups=["rgb", "nir", "swir"]' --data-root DATA -o runs/csmask
 
 The tensors keep their names in the ONNX file. They are written in timm's order with timm's names. The first convolution is
 reordered for our bands and rescaled from the package's normalisation to ours.

@@ -92,8 +92,10 @@ def ablate(
     data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets.")],
     config: Annotated[str, typer.Option(help="Configuration of the run to vary.")] = "studies/ablation",
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override the configuration: key=value.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs per variant.")] = 3,
-    out: Annotated[Path, typer.Option(help="Folder for the runs and the table, ablation.md.")] = Path("runs/ablation"),
+    repeats: Annotated[int, typer.Option(min=1, help="Runs per variant, each with a seed of its own.")] = 3,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the runs and the table, ablation.md.")] = Path(
+        "runs/ablation"
+    ),
 ) -> None:
     """Train short runs with one change each, and print the effect of each change."""
     base = read_config(config, tuple(set_ or ()))
@@ -101,12 +103,12 @@ def ablate(
     paths = data_sets(data_root, ",".join(base.data))
     data = load_published(paths, stored_side(base), groups_named(base.groups))
     outcomes: list[Outcome] = []
-    for outcome in compare(base, data, out, seeds):
+    for outcome in compare(base, data, output, repeats):
         outcomes.append(outcome)
         console.print(f"{outcome.name}: {outcome.mean:.1%}")
-    table = Table("variant", "accuracy", "against the first line", title=f"{seeds} seeds, held-out training images")
+    table = Table("variant", "accuracy", "against the first line", title=f"{repeats} seeds, held-out training images")
     for each in outcomes:
         table.add_row(each.name, f"{each.mean:.1%}", gain(each, outcomes[0]))
     printer().print(table)
-    (out / "ablation.md").write_text(markdown(outcomes), encoding="utf-8")
-    (out / "ablation.json").write_text(jsonlib.dumps({e.name: e.accuracies for e in outcomes}) + "\n", encoding="utf-8")
+    (output / "ablation.md").write_text(markdown(outcomes), encoding="utf-8")
+    (output / "ablation.json").write_text(jsonlib.dumps({e.name: e.accuracies for e in outcomes}) + "\n", encoding="utf-8")

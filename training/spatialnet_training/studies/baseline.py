@@ -7,23 +7,21 @@ with a support vector machine with an RBF kernel from scikit-learn. Images and s
 
 from __future__ import annotations
 
-import json as jsonlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import cv2
 import numpy as np
-import typer
 from numpy.typing import NDArray
 from rich.table import Table
 
+from spatialnet_edge.cli.json_file import console_beside, json_option, write_json
 from spatialnet_edge.cli.printer import printer
 from spatialnet_edge.core.errors import MissingExtra
 from spatialnet_edge.core.hardware_info import cores
-from spatialnet_edge.core.output_paths import to_be_written
 from spatialnet_training.data.samples import STORED_SIDE, Samples
-from spatialnet_training.studies.study_data import DataRoot, OwnData, study_sets
+from spatialnet_training.studies.study_data import DataRoot, DataSets, OwnData, study_sets
 
 HOG_SIDE = 64
 PENALTY = 10.0
@@ -82,8 +80,8 @@ def judge(name: str, head: str, train: Samples, val: Samples) -> Result:
 def baseline(
     data: OwnData = None,
     data_root: DataRoot = None,
-    only: Annotated[str, typer.Option(help="Published data sets, comma-separated. Default: all.")] = "",
-    json: Annotated[Path | None, typer.Option(help="Write the results to this file.", callback=to_be_written)] = None,
+    names: DataSets = "",
+    json: Annotated[Path | None, json_option("the results")] = None,
 ) -> None:
     """Evaluate colour, HOG, LBP and Haralick features with a support vector machine on the same splits."""
     try:
@@ -92,13 +90,11 @@ def baseline(
         raise MissingExtra("skimage", "training") from error
     results: list[Result] = []
     console = printer(stderr=True)
-    for each in study_sets(data, data_root, only, STORED_SIDE):
+    for each in study_sets(data, data_root, names, STORED_SIDE):
         with console.status(f"{each.name}: features and support vector machine"):
             results.append(judge(each.name, each.head, each.train, each.val))
     table = Table("data set", "train", "val", "accuracy", title="colour + HOG + LBP + Haralick, RBF support vector machine")
     for each in results:
         table.add_row(each.data_set, str(each.trained_on), str(each.judged_on), f"{each.accuracy:.2%}")
-    printer().print(table)
-    if json is not None:
-        figures = {each.data_set: round(each.accuracy, 5) for each in results}
-        json.write_text(jsonlib.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    console_beside(json).print(table)
+    write_json(json, {each.data_set: round(each.accuracy, 5) for each in results})

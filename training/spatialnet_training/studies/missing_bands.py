@@ -15,10 +15,11 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from spatialnet_edge.cli.json_file import console_beside, json_option
 from spatialnet_edge.cli.printer import printer
 from spatialnet_edge.core.bands import present_groups
 from spatialnet_edge.core.errors import UsageError
-from spatialnet_edge.core.output_paths import to_be_written
+from spatialnet_edge.core.output_paths import STANDARD_OUTPUT, to_be_written
 from spatialnet_edge.core.spec import BandGroup
 from spatialnet_training.cli.configs import read_config
 from spatialnet_training.data.bands import groups_named
@@ -91,15 +92,13 @@ def modalities(
     train_alone: Annotated[
         bool, typer.Option("--train-alone", help="Also train networks and random forests on each single subset.")
     ] = False,
-    seeds: Annotated[int, typer.Option(min=1, help="With --train-alone: runs per subset.")] = 3,
+    repeats: Annotated[int, typer.Option(min=1, help="With --train-alone: runs per subset, each with a seed of its own.")] = 3,
     config: Annotated[str, typer.Option(help="With --train-alone: configuration of the runs.")] = "studies/modalities",
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override that configuration: key=value.")] = None,
-    out: Annotated[Path, typer.Option(help="With --train-alone: folder for the runs; the same one resumes.")] = Path(
-        "runs/modalities"
-    ),
     output: Annotated[
-        Path | None, typer.Option("--json", callback=to_be_written, help="Also write the results to this file.")
-    ] = None,
+        Path, typer.Option("--output", "-o", help="With --train-alone: folder for the runs; the same one resumes.")
+    ] = Path("runs/modalities"),
+    json: Annotated[Path | None, json_option("the results")] = None,
     plot: Annotated[Path | None, typer.Option(callback=to_be_written, help="Draw them to this file (.png).")] = None,
 ) -> None:
     """Evaluate a network with missing band groups."""
@@ -126,13 +125,14 @@ def modalities(
         val = only_head(load_split(source, load_taxonomy(), "val", judging_side(spec.input), chosen), head)
         data = replace(data, heads=tuple(each for each in data.heads if each.name == head))
         data = replace(data, train=only_head(data.train, head), holdout=only_head(data.holdout, head))
-        study = Study(data_set, data, val, chosen, base, out, seeds)
+        study = Study(data_set, data, val, chosen, base, output, repeats)
         for index, row in enumerate(rows):
             printer(stderr=True).print(f"{row.name}: {index + 1} of {len(rows)}")
             row.right[ALONE], row.right[FOREST] = networks_alone(study, row.kept), forests_alone(study, row.kept)
-            write(rows[: index + 1], data_set, head, output, None)
-    printer().print(table(rows, f"{spec.name}, head {head}: {len(own)} validation images of {data_set}"))
-    write(rows, data_set, head, output, plot)
+            if json != STANDARD_OUTPUT:  # what is known so far, should the next run fail
+                write(rows[: index + 1], data_set, head, json, None)
+    console_beside(json).print(table(rows, f"{spec.name}, head {head}: {len(own)} validation images of {data_set}"))
+    write(rows, data_set, head, json, plot)
 
 
 def only_head(samples: Samples, head: str) -> Samples:

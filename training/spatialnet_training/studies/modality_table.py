@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from spatialnet_edge.cli.json_file import write_json
 from spatialnet_training.plots import plot_intervals
 from spatialnet_training.studies.intervals import Interval, over_images
 
@@ -88,10 +88,9 @@ def figures(right: NDArray[np.bool_]) -> dict[str, Any]:
     return {"mean": round(interval.mean, 5), "low": round(interval.low, 5), "high": round(interval.high, 5), "seeds": seeds}
 
 
-def write(rows: Sequence[Row], data_set: str, head: str, output: Path | None, plot: Path | None) -> None:
+def write(rows: Sequence[Row], data_set: str, head: str, json: Path | None, plot: Path | None) -> None:
     """Write the requested record and plot."""
-    if output is not None:
-        output.write_text(json.dumps(record(rows, data_set, head), indent=1) + "\n", encoding="utf-8")
+    write_json(json, record(rows, data_set, head))
     if plot is not None:
         series = {kind: [(i.mean, i.low, i.high) for i in (row.interval(kind) for row in rows)] for kind in kinds_of(rows)}
         plot_intervals(plot, [row.name for row in rows], series, f"{data_set}: accuracy of {head}")

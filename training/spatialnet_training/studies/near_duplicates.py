@@ -9,24 +9,22 @@ mirrored copies are not found.
 
 from __future__ import annotations
 
-import json as jsonlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import typer
 from numpy.typing import NDArray
 from rich.table import Table
 
-from spatialnet_edge.cli.printer import echo, printer
+from spatialnet_edge.cli.json_file import console_beside, json_option, write_json
+from spatialnet_edge.cli.printer import printer
 from spatialnet_edge.core.errors import MissingExtra
 from spatialnet_edge.core.frames import to_rgb
-from spatialnet_edge.core.output_paths import to_be_written
 from spatialnet_training.data.samples import STORED_SIDE, Samples
 from spatialnet_training.data.tiles import structured
-from spatialnet_training.studies.study_data import DataRoot, OwnData, StudySet, study_sets
+from spatialnet_training.studies.study_data import DataRoot, DataSets, OwnData, StudySet, study_sets
 
 BITS = 6
 """Largest number of different bits of near duplicates; by chance, one pair in 200 million is below it."""
@@ -126,11 +124,11 @@ def near_copies(train: Samples, val: Samples) -> list[NearCopy]:
 def duplicates(
     data: OwnData = None,
     data_root: DataRoot = None,
-    only: Annotated[str, typer.Option(help="Published data sets, comma-separated. Default: all.")] = "",
-    json: Annotated[Path | None, typer.Option(help="Write the counts to this file.", callback=to_be_written)] = None,
+    names: DataSets = "",
+    json: Annotated[Path | None, json_option("the counts")] = None,
 ) -> None:
     """Count validation images that nearly duplicate training images, by perceptual hash."""
-    sets = study_sets(data, data_root, only, STORED_SIDE)
+    sets = study_sets(data, data_root, names, STORED_SIDE)
     if data is not None:
         list_own_copies(sets[0], json)
         return
@@ -147,10 +145,8 @@ def duplicates(
     for each in found:
         share = f"{each.own} ({each.own / max(1, each.hashed):.1%})"
         table.add_row(each.data_set, str(each.images), str(each.hashed), share, str(each.elsewhere))
-    printer().print(table)
-    if json is not None:
-        record = {each.data_set: {"images": each.images, "own": each.own, "elsewhere": each.elsewhere} for each in found}
-        json.write_text(jsonlib.dumps(record, indent=1) + "\n", encoding="utf-8")
+    console_beside(json).print(table)
+    write_json(json, {each.data_set: {"images": each.images, "own": each.own, "elsewhere": each.elsewhere} for each in found})
 
 
 def list_own_copies(each: StudySet, json: Path | None) -> None:
@@ -166,12 +162,12 @@ def list_own_copies(each: StudySet, json: Path | None) -> None:
         table.add_row(copy.val, copy.train, str(copy.bits))
     if len(copies) > MOST_SHOWN:
         table.add_row(f"… {len(copies) - MOST_SHOWN} more", "", "")
-    printer().print(table)
+    console = console_beside(json)
+    console.print(table)
     if copies:
-        echo(
+        console.print(
             "frames of one flight or site in both splits make the validation accuracy too high: keep them together "
-            "with train --group"
+            "with train --group",
+            soft_wrap=True,
         )
-    if json is not None:
-        record = [{"val": copy.val, "train": copy.train, "bits": copy.bits} for copy in copies]
-        json.write_text(jsonlib.dumps(record, indent=1) + "\n", encoding="utf-8", errors="backslashreplace")
+    write_json(json, [{"val": copy.val, "train": copy.train, "bits": copy.bits} for copy in copies])

@@ -74,7 +74,7 @@ def recalibrate(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The folder to write the checkpoint to.", callback=checkpoint_to_be_written)
     ] = Path("recalibrated"),
-    seed: Annotated[int, typer.Option(help="Of the corruptions.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the corruptions.")] = 0,
 ) -> None:
     """Calibrate a network on poor pictures too, so that its confidence falls with its accuracy; no label changes."""
     printer().print(recalibrate_checkpoint(located(str(checkpoint)), data_root, output, seed))

@@ -18,6 +18,7 @@ from spatialnet_training.data.samples import Samples
 from spatialnet_training.data.taxonomy import load_taxonomy
 
 OwnData = Annotated[Path | None, typer.Option(help="Your own images: a folder, zip or table, or the dataset.json of a run.")]
+DataSets = Annotated[str, typer.Option("--data-set", help="Published data sets, comma-separated. Default: all.")]
 DataRoot = Annotated[Path | None, typer.Option(help="The folder that holds the published data sets.")]
 
 
