@@ -32,6 +32,7 @@ from spatialnet_training.data.dataset_registry import FILES, TERMS
 from spatialnet_training.data.labelled_dataset import TRAIN
 from spatialnet_training.data.samples import judging_side
 from spatialnet_training.lineage import continued
+from spatialnet_training.loop.licensing import with_known
 from spatialnet_training.losses.multitask import UNLABELLED
 from spatialnet_training.networks.checkpoint import load_checkpoint_config, load_network, save_network
 from spatialnet_training.networks.checkpoint_paths import checkpoint_to_be_written, located
@@ -188,7 +189,7 @@ def with_known_head(checkpoint: Path, root: Path, output: Path, seed: int) -> tu
     provenance = replace(
         continued(provenance, "output 'known' taught on its features"),
         data=(*provenance.data, f"pictures without land, real and generated, for 'known' alone: {unknown}"),
-        licence=f"{provenance.licence}; for 'known' alone: {TERMS[NWPU]}, {NOT_LAND_TERMS}",
+        licence=with_known(provenance.licence, [TERMS[NWPU], NOT_LAND_TERMS]),
     )
     spec = replace(spec, known=Known(threshold=threshold))
     save_network(output, network, backbone, spec, provenance)
