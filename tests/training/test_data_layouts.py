@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -370,3 +372,25 @@ def test_coco_annotations_become_image_labels(tmp_path: Path) -> None:
     (tmp_path / "instances.json").write_text(json.dumps(tree_of))
     with pytest.raises(DataRefused, match="not COCO annotations: 1 is missing"):
         open_labelled(tmp_path / "instances.json")
+
+
+READ_ALL = """
+import sys
+from pathlib import Path
+from spatialnet_training.data.deep_pixels import read_deep
+from spatialnet_training.data.groups import exif_of
+from spatialnet_training.data.labelled_dataset import open_labelled
+
+images = open_labelled(Path(sys.argv[1]))
+print(exif_of(images.tree, images.files), *{read_deep((Path(sys.argv[1]) / file).read_bytes()).shape for file in images.files})
+"""
+
+
+def test_tiffs_of_many_bands_print_nothing(tmp_path: Path) -> None:
+    """Pillow prints "More samples per pixel than can be decoded" when it is asked about one of more than six bands."""
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        levels = np.zeros((16, 16, 12), np.uint16)
+        tifffile.imwrite(tmp_path / label / "0.tif", levels, photometric="rgb", planarconfig="contig")
+    done = subprocess.run([sys.executable, "-c", READ_ALL, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("[None, None] (16, 16, 12)\n", "")

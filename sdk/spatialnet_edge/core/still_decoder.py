@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,17 +133,27 @@ def refuse_deep_pixels(encoded: bytes) -> None:
 
 
 def tiff_layout(encoded: bytes) -> tuple[int, int, str]:
-    """Bits per sample, bands, and sample type of a TIFF's first picture (TIFF 6.0, tags 258, 277, 339)."""
+    """Bits per sample, bands, and sample type of a TIFF's first picture; see `read_tiff_layout`."""
+    return read_tiff_layout(io.BytesIO(encoded))
+
+
+def read_tiff_layout(file: IO[bytes]) -> tuple[int, int, str]:
+    """Bits per sample, bands, and sample type of a TIFF's first picture (TIFF 6.0, tags 258, 277, 339), from its header.
+
+    Raises:
+        NotDecoded: a damaged header.
+    """
     from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+    file.seek(0)
+    begin = file.read(16)
     try:
-        big = encoded[2:3] in (b"+",) or encoded[3:4] == b"+"
-        directory: Any = ImageFileDirectory_v2(encoded[: 16 if big else 8])
-        file = io.BytesIO(encoded)
+        big = begin[2:3] == b"+" or begin[3:4] == b"+"
+        directory: Any = ImageFileDirectory_v2(begin if big else begin[:8])
         file.seek(directory.next)
         directory.load(file)
         bits, bands = directory.get(258, (1,)), directory.get(277, 1)
         kinds = directory.get(339, (1,))
         return max(bits), int(bands), SAMPLE_FORMATS.get(max(kinds), "other")
     except Exception as error:  # Pillow may raise anything for a damaged directory
-        raise NotDecoded(f"damaged: {error}; it begins with {encoded[:16]!r}") from error
+        raise NotDecoded(f"damaged: {error}; it begins with {begin!r}") from error

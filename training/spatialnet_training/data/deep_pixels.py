@@ -63,6 +63,8 @@ def read_deep(encoded: bytes) -> NDArray[np.float32] | None:
 
     What the runtime's decoder does not read, such as many bands, tifffile may.
     """
+    if depth_of(encoded) is None:
+        return tiff_values(encoded) if is_tiff(encoded) else None
     try:
         return decode_deep(encoded)
     except NotDecoded:

@@ -10,7 +10,9 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
+from spatialnet_edge.core.deep_still import MOST_BANDS, TIFF
 from spatialnet_edge.core.errors import UsageError
+from spatialnet_edge.core.still_decoder import read_tiff_layout
 from spatialnet_edge.sources.exif import degrees
 from spatialnet_training.data.dataset_options import NO_GROUPS
 from spatialnet_training.data.file_tree import Tree
@@ -91,10 +93,14 @@ def shot_of(opened: Any, file: str) -> Shot | None:
     from PIL import Image
 
     try:
-        with opened(file) as stream, Image.open(stream) as image:
-            exif = image.getexif()
-            gps: dict[int, Any] = exif.get_ifd(GPS_IFD)
-            taken = exif.get_ifd(EXIF_IFD).get(TIME_TAKEN)
+        with opened(file) as stream:
+            if stream.read(4) in TIFF and read_tiff_layout(stream)[1] > MOST_BANDS:
+                return None  # no photograph; Pillow would print that it cannot decode it
+            stream.seek(0)
+            with Image.open(stream) as image:
+                exif = image.getexif()
+                gps: dict[int, Any] = exif.get_ifd(GPS_IFD)
+                taken = exif.get_ifd(EXIF_IFD).get(TIME_TAKEN)
     except Exception:  # an unreadable image is reported when it is decoded; here it only has no group
         return None
     seconds, place = time_of(taken), place_of(gps)
