@@ -1,0 +1,52 @@
+"""`train` from Python, and what its result is good for: a bundle that classifies."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import spatialnet_edge
+from spatialnet_edge.core.errors import UsageError
+from spatialnet_optimize.api import evaluate, export
+from spatialnet_training.api import train
+from spatialnet_training.networks.checkpoint import load_network
+
+SETTINGS = ('backbone="student-1m"', "linear_head=false", 'fine_tune="always"', "epoch_images=160", "batch=16")
+
+
+def fields(folder: Path) -> Path:
+    """Forty bright and forty dark pictures of 32 pixels."""
+    chance = np.random.default_rng(0)
+    for label, level in (("bright", 200), ("dark", 50)):
+        (folder / label).mkdir(parents=True)
+        for number in range(40):
+            levels = np.clip(level + chance.integers(-30, 30, (32, 32, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(levels).save(folder / label / f"{number}.png")
+    return folder
+
+
+def test_train_gives_a_checkpoint_that_becomes_a_bundle(tmp_path: Path) -> None:
+    data, output = fields(tmp_path / "fields"), tmp_path / "run"
+    checkpoint = train(data, output, start="scratch", epochs=1, size=32, seed=3, settings=SETTINGS)
+    assert checkpoint == output / "model.safetensors"
+    _, spec, provenance = load_network(output)
+    (head,) = spec.heads
+    assert head.labels == ("bright", "dark")
+    assert "spatialnet_training.api.train" in provenance.command
+    assert (output / "log.csv").read_text().count("\n") == 2
+
+    bundle = export(output, tmp_path / "fields.snb", golden=data)
+    assert evaluate(bundle.path, data).scores[0].images == 80
+    with spatialnet_edge.load(bundle.path) as model:
+        found = model(data / "dark" / "0.png")[head.name]
+    assert sum(found.probabilities) == pytest.approx(1, abs=1e-4)
+
+    assert train(data, output, start="scratch", epochs=1, size=32, seed=3, settings=SETTINGS) == checkpoint
+    with pytest.raises(UsageError, match="--output"):
+        train(data, output, start="scratch", epochs=1, size=32, seed=4, settings=SETTINGS)
+
+
+def test_train_names_an_unknown_configuration(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no configuration 'folders'"):
+        train(tmp_path, tmp_path / "run", config="folders")
