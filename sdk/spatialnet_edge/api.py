@@ -11,7 +11,7 @@ for result in model.stream("video.mp4", smoothing_s=0.3):
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TypedDict, overload
@@ -70,7 +70,12 @@ class Model:
     bundle: Bundle
     session: Session
     golden: GoldenTest
-    _single: Pipeline = field(repr=False)
+    _single: Pipeline
+
+    def __repr__(self) -> str:
+        spec, engine = self.bundle.spec, self.opened.record
+        heads = ", ".join(head.name for head in spec.heads)
+        return f"<Model {spec.name} ({self.bundle.short_hash}), {engine.precision} on {engine.backend}: {heads}>"
 
     @property
     def opened(self) -> LoadedEngine:

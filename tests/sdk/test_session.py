@@ -172,6 +172,18 @@ class Slow:
 
 
 @pytest.mark.fault(70)
+def test_a_model_its_bundle_and_a_stream_print_as_one_short_line(tiny_path: Path) -> None:
+    with spatialnet_edge.load(tiny_path) as model, model.stream("synthetic:frames=3&size=64x64") as results:
+        shown = [repr(model), repr(model.bundle), repr(results)]
+        assert len(list(results)) == 3
+    assert shown[0].startswith(f"<Model tiny ({model.bundle.short_hash}), fp32 on onnxruntime: shade, ")
+    assert (
+        shown[1] == f"<Bundle {tiny_path}: tiny, serial {model.bundle.manifest.serial}, {model.bundle.short_hash}, unsigned>"
+    )
+    assert shown[2].startswith("<Stream synthetic:frames=3&size=64x64: captured ")
+    assert repr(results).endswith("captured 3 = emitted 3 + skipped 0>")
+
+
 def test_a_replaced_engine_is_closed_when_the_last_frame_has_left_it() -> None:
     old, new = Slow(1, delay_s=0.2), Slow(2)
     handle = EngineHandle(old)

@@ -58,6 +58,9 @@ class Bundle:
     sha256: str
     signature: str
 
+    def __repr__(self) -> str:
+        return f"<Bundle {self.path}: {self.spec.name}, serial {self.manifest.serial}, {self.short_hash}, {self.signature}>"
+
     @property
     def spec(self) -> ModelSpec:
         return self.manifest.spec

@@ -128,6 +128,9 @@ class Stream:
         )  # has no reference to this object, which avoids a reference cycle
         close_at_exit(self)
 
+    def __repr__(self) -> str:
+        return f"<Stream {self.name}: {self.stats}>"
+
     def __iter__(self) -> Iterator[FrameResult]:
         return self
 

@@ -85,6 +85,8 @@ def read_image(path: Path, seq: int) -> Frame | Skipped:
         if (depth := depth_of(encoded)) is not None:
             return Frame(DeepPicture(decode_deep(encoded), depth), seq, name, pose=exif_pose(encoded))
         still = decode_still(encoded)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        return Skipped(seq, "decode_error", f"{name}: {error.strerror or error}")
+    except ValueError as error:
         return Skipped(seq, "decode_error", f"{name}: {error}")
     return Frame(still.pixels, seq, name, pose=exif_pose(encoded), note=still.note)
