@@ -11,6 +11,7 @@ import spatialnet_edge
 from conftest import lit
 from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.frames import Frame, Pose
+from spatialnet_edge.sinks.record_codec import pack, unpack
 
 PICTURES = [lit(60), lit(200), lit(1 + 1), lit(210)]
 
@@ -75,3 +76,21 @@ def test_run_shows_the_selected_heads(tiny_path: Path, tmp_path: Path) -> None:
         [*command, "--only", "shade=dark", "--only", "bands=red"], capture_output=True, text=True, timeout=60
     )
     assert nothing.returncode == 0, nothing.stderr
+
+
+def test_a_record_has_the_number_of_the_head_in_the_model(tiny_path: Path) -> None:
+    with spatialnet_edge.load(tiny_path) as model:
+        found = list(model.stream(PICTURES[1:2], show=("level", "shade")))
+    assert found[0].heads == ("shade", "bands", "level")
+    assert [answer.head for answer in unpack(pack(found[0])).answers] == [2, 0]
+
+
+def test_a_csv_file_with_other_columns_gets_a_new_row_of_names(tiny_path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "results.csv"
+    with spatialnet_edge.load(tiny_path) as model:
+        for show in (("level",), ("shade",), ("shade",)):
+            list(model.stream(PICTURES[1:2], show=show, sinks=[f"csv:{file}"]))
+    with file.open(newline="") as opened:
+        rows = list(csv.reader(opened))
+    assert [len(row) for row in rows] == [8, 8, 9, 9, 9]
+    assert [row[-1] for row in rows if row[0] == "seq"] == ["level", "shade_confidence"]

@@ -149,7 +149,8 @@ class FrameResult:
     """The result for one frame. Each head is an attribute: `result.land_use.label`.
 
     Attributes:
-        predictions: head name to prediction, in the model's order.
+        predictions: head name to prediction; only of the heads that are shown (`StreamOptions.show`).
+        heads: names of all heads of the model, in its order.
         engine_ms: time inside the engine.
         emitted_ns: monotonic clock at which the result was complete.
         quality: flags of the picture, such as `dark`; see `core.frames.quality`.
@@ -164,6 +165,7 @@ class FrameResult:
 
     frame: Frame
     predictions: Mapping[str, Prediction]
+    heads: tuple[str, ...]
     engine_ms: float
     emitted_ns: int
     quality: tuple[str, ...] = ()
@@ -319,7 +321,8 @@ def assemble(
     known = None if spec.known is None else float(rows[KNOWN][0])
     now = time.monotonic_ns()
     late = now - frame.captured_ns > deadline_s * 1e9
-    return FrameResult(frame, predictions, engine_ms, now, quality, late, known, reason, bundle, absent, tiles)
+    heads = tuple(predictions)
+    return FrameResult(frame, predictions, heads, engine_ms, now, quality, late, known, reason, bundle, absent, tiles)
 
 
 def no_label_reason(spec: ModelSpec, rows: Probabilities, quality: tuple[str, ...]) -> str | None:

@@ -29,6 +29,7 @@ RESERVED = frozenset(
         "seq",
         "source",
         "frame",
+        "heads",
         "age_ms",
         "engine_ms",
         "emitted_ns",

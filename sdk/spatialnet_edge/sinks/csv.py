@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import deque
+from pathlib import Path
 from typing import final
 
 from spatialnet_edge.core.results import Classification, FrameResult, MultilabelPrediction, Prediction
@@ -14,7 +16,8 @@ FRAME_COLUMNS = ("seq", "source", "captured_unix", "latitude", "longitude", "lat
 
 @final
 class CsvSink:
-    """`csv:FILE?budget=BYTES_A_SECOND`; `-` is standard output. A new file begins with a row of column names.
+    """`csv:FILE?budget=BYTES_A_SECOND`; `-` is standard output. A new file begins with a row of column names. A file whose last
+    row of names differs, because other heads were written before, gets a new one.
 
     A multiclass head has two columns, `HEAD` with the label and `HEAD_confidence`; a multilabel head has one, with the present
     labels joined by `;`; a regression head has one, with the value. A withheld prediction is empty.
@@ -28,7 +31,7 @@ class CsvSink:
 
     def __init__(self, rest: str) -> None:
         self._lines = JsonLines("csv", rest)
-        self._named = not self._lines.empty
+        self._names = last_names(self._lines.path) if not self._lines.empty else b""
 
     @property
     def over_budget(self) -> int:
@@ -36,9 +39,10 @@ class CsvSink:
 
     def write(self, result: FrameResult) -> None:
         cells = {name: cell for head, answer in result.predictions.items() for name, cell in columns(head, answer).items()}
-        if not self._named:
-            self._lines.write_line(row([*FRAME_COLUMNS, *cells]), "the column names")
-            self._named = True
+        names = row([*FRAME_COLUMNS, *cells])
+        if names != self._names:
+            self._lines.write_line(names, "the column names")
+            self._names = names
         pose = result.frame.pose
         place = ("", "") if pose is None else (pose.latitude, pose.longitude)
         first = (
@@ -53,6 +57,13 @@ class CsvSink:
 
     def close(self) -> None:
         self._lines.close()
+
+
+def last_names(path: Path) -> bytes:
+    """The last row of column names in a file; empty if there is none."""
+    first = FRAME_COLUMNS[0].encode() + b","
+    with path.open("rb") as lines:
+        return next(iter(deque((line for line in lines if line.startswith(first)), maxlen=1)), b"")
 
 
 def columns(head: str, answer: Prediction) -> dict[str, object]:

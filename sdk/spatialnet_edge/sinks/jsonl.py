@@ -36,6 +36,7 @@ class JsonLines:
         overwrite: empty the file first.
 
     Attributes:
+        path: of the file; `-` for standard output.
         empty: whether the file was empty when it was opened.
 
     Raises:
@@ -47,6 +48,7 @@ class JsonLines:
     def __init__(self, scheme: str, rest: str, overwrite: bool = False) -> None:
         where, self._budget = path_and_budget(scheme, rest)
         self._where = where or "-"
+        self.path = Path(self._where)
         self._closed = self._torn = False
         self.empty = True
         try:

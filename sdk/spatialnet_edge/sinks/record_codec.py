@@ -99,11 +99,9 @@ def pack(result: FrameResult) -> bytes:
     Raises:
         SinkError: more than 64 heads, more than 64 labels of a multilabel head, or a label index above 32,767.
     """
-    if len(result.predictions) > MOST_ANSWERS:
-        raise SinkError(
-            f"a model of {len(result.predictions)} heads does not fit a record, which has at most {MOST_ANSWERS} predictions"
-        )
-    answers = [_answer(place, answer) for place, answer in enumerate(result.predictions.values())]
+    if len(result.heads) > MOST_ANSWERS:
+        raise SinkError(f"a model of {len(result.heads)} heads does not fit a record, which has at most {MOST_ANSWERS} predictions")
+    answers = [_answer(result.heads.index(name), answer) for name, answer in result.predictions.items()]
     place = _place(result.frame.pose)
     flags = sum(QUALITY.get(name, 0) for name in result.quality) | (LATE if result.late else 0) | (PLACED if place else 0)
     size = HEADER.size + ANSWER.size * len(answers) + CRC.size
