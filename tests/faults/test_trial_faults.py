@@ -1,5 +1,6 @@
 """Bundles that are refused at the start, on trial or after damage on disk."""
 
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,7 +15,10 @@ from spatialnet_edge.bundle.reader import Bundle, open_bundle
 from spatialnet_edge.bundle.slots import CURRENT, MAX_TRIES, PREVIOUS, TRIAL, Slots
 from spatialnet_edge.bundle.writer import file_records, write_bundle
 from spatialnet_edge.core.errors import BundleError
+from spatialnet_edge.service.camera_worker import stream_options
+from spatialnet_edge.service.config import SourceSection
 from spatialnet_edge.service.crash_loop import MAX_STARTS, count_start
+from spatialnet_edge.sinks.journal_reader import read_journal
 
 
 def flown(payload: Path) -> tuple[Slots, Bundle, dict[str, bytes]]:
@@ -184,3 +188,27 @@ def test_a_held_trial_that_is_alone_is_named_with_the_fault_and_keeps_its_tries(
         slots.choose(hold="revoked.json is damaged")
     assert slots.state.tries == 0
     assert slots.choose() == (slots.root / str(slots.target(TRIAL)), True)
+
+
+def test_the_heads_of_a_camera_are_logged_and_a_bundle_without_them_is_refused(payload: Path) -> None:
+    folder = payload.parent
+    plain = payload.read_text()
+    payload.write_text(plain.replace("smooth_s", 'heads = ["level"]\nsmooth_s'))
+    service = start(payload)
+    wait_for(folder / "health.json", lambda found: found.state == "READY")
+    service.terminate()
+    assert service.wait(10) == 0
+    logged = [json.loads(record) for reading in read_journal(folder / "results") for record in reading.records]
+    assert {tuple(each["predictions"]) for each in logged} == {("level",)}
+    payload.write_text(plain.replace("smooth_s", 'heads = ["depth"]\nsmooth_s'))
+    refused = subprocess.run([*COMMAND, "serve", "--config", str(payload)], capture_output=True, text=True, check=False)
+    assert refused.returncode == 78
+    assert "no head 'depth'; this model has shade, bands, level; camera synthetic:" in " ".join(refused.stderr.split())
+
+
+def test_a_service_shows_the_heads_that_run_shows() -> None:
+    spec = open_bundle("builtin:spatialnet-s").spec
+    shown = {
+        heads: stream_options(SourceSection(uri="0", heads=heads), 1, spec).show for heads in ((), ("all",), ("land_use_aid",))
+    }
+    assert shown == {(): ("land_use", "objects", "settlement"), ("all",): (), ("land_use_aid",): ("land_use_aid",)}

@@ -15,6 +15,7 @@ from spatialnet_edge.core.deep_still import parse_range
 from spatialnet_edge.core.output_paths import to_be_written
 from spatialnet_edge.core.spec import ModelSpec
 from spatialnet_edge.runtime.options import StreamOptions
+from spatialnet_edge.runtime.selection import heads_to_show
 from spatialnet_edge.sinks.registry import SINKS, Sink, names_of
 
 RANGE_HELP = "For images of more than 8 bits: values of black and white, such as 0,4095. Default: the model's."
@@ -67,9 +68,7 @@ class Selection:
 
     def shown(self, spec: ModelSpec) -> tuple[str, ...]:
         """The heads to show; empty for every head of the model."""
-        if self.heads.strip() == "all":
-            return ()
-        return names(self.heads) or spec.main_heads
+        return heads_to_show(spec, names(self.heads))
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,17 @@ class Selection:
         return replace(result, predictions={name: result.predictions[name] for name in self.show})
 
 
+def heads_to_show(spec: ModelSpec, names: Sequence[str]) -> tuple[str, ...]:
+    """The value of `StreamOptions.show` for the heads that a person named.
+
+    Args:
+        names: of heads; empty for those that people are shown (`ModelSpec.main_heads`), `["all"]` for every head.
+    """
+    if tuple(names) == ("all",):
+        return ()
+    return tuple(names) or spec.main_heads
+
+
 def read_selection(spec: ModelSpec, show: Sequence[str], only: Sequence[str]) -> Selection:
     """Parse a selection and check its heads and labels against the model.
 

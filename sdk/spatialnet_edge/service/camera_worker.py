@@ -12,8 +12,10 @@ from typing import Any, final
 import numpy as np
 
 from spatialnet_edge.core.errors import SinkError, SpatialNetError
+from spatialnet_edge.core.spec import ModelSpec
 from spatialnet_edge.runtime.options import StreamOptions
 from spatialnet_edge.runtime.pipeline import Hooks
+from spatialnet_edge.runtime.selection import heads_to_show
 from spatialnet_edge.runtime.session import Session
 from spatialnet_edge.runtime.stream import Stream
 from spatialnet_edge.service.config import SourceSection
@@ -47,7 +49,7 @@ class CameraWorker:
         self._watchdog: Watchdog | None = None
         self._stream: Stream = session.open_stream(
             section.uri,
-            stream_options(section, workers),
+            stream_options(section, workers, session.engine.spec),
             sinks=section.sinks,
             pose=open_pose(section.pose, patient=True, report=report) if section.pose else None,
             hooks=Hooks(self._tick, throttle.admit, integrity.on_suspect_output),
@@ -144,7 +146,7 @@ def percentiles(values: Iterable[float]) -> dict[str, float | None]:
     return {"p50": p50, "p99": p99}
 
 
-def stream_options(section: SourceSection, workers: int) -> StreamOptions:
+def stream_options(section: SourceSection, workers: int, spec: ModelSpec) -> StreamOptions:
     """The stream options of a configuration section. Every source of a service is supervised, and waited for if absent."""
     return StreamOptions(
         policy=section.policy,
@@ -155,6 +157,7 @@ def stream_options(section: SourceSection, workers: int) -> StreamOptions:
         wait=True,
         silence_s=section.silence_s,
         own_process=True,
+        show=heads_to_show(spec, section.heads),
         gsd=section.gsd,
         fov_deg=section.fov_deg,
         ground_m=section.ground_m,

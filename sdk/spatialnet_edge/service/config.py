@@ -54,6 +54,7 @@ class SourceSection(Section, frozen=True):
         silence_s: a camera without a frame for this many seconds counts as hung.
         pose: source of positions: empty, or `mavlink:CONNECTION`.
         gsd, fov_deg, ground_m: scale of the frames; see `StreamOptions`.
+        heads: heads of the results; empty: all but those for evaluation, as in `run`; `["all"]`: every head of the model.
     """
 
     uri: Annotated[str, msgspec.Meta(min_length=1)]
@@ -68,6 +69,7 @@ class SourceSection(Section, frozen=True):
     gsd: Annotated[float, msgspec.Meta(gt=0, le=1e6)] | None = None
     fov_deg: Annotated[float, msgspec.Meta(gt=0, lt=180)] | None = None
     ground_m: Annotated[float, msgspec.Meta(ge=-1000, le=10_000)] = 0.0
+    heads: tuple[str, ...] = ()
 
     @property
     def shown(self) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 from spatialnet_edge.api import Model, load
 from spatialnet_edge.bundle.slots import CURRENT, PREVIOUS, TRIAL, Slots
 from spatialnet_edge.bundle.trust import Trust
-from spatialnet_edge.core.errors import BundleError, EngineError, Refused
+from spatialnet_edge.core.errors import BundleError, EngineError, Refused, UsageError
+from spatialnet_edge.runtime.selection import heads_to_show, read_selection
 from spatialnet_edge.runtime.session import Batching
 from spatialnet_edge.service.config import ServiceConfig, trust_of
 from spatialnet_edge.service.events import Events
@@ -99,17 +100,23 @@ def refuse_other_model(model: Model, slots: Slots, compatible: Collection[str]) 
     try:
         slots.refuse_other_model(model.bundle, compatible)
     except BundleError:
-        model.opened.engine.close()
+        model.close()
         raise
 
 
 def load_model(config: ServiceConfig, bundle: str | Path, trust: Trust, safe: bool) -> Model:
+    """Open, verify and test a bundle with the options of the configuration.
+
+    Raises:
+        Refused: the bundle is refused, or lacks a head that the configuration names.
+        EngineError: it does not run on this computer.
+    """
     backend = "onnxruntime" if safe else config.engine.backend
     threads = config.engine.threads
     batching = None
     if config.engine.batch > 1 and len(config.sources) > 1:
         batching = Batching(config.engine.batch, config.engine.batch_wait_ms / 1e3)
-    return load(
+    model = load(
         bundle,
         backend,
         threads,
@@ -118,3 +125,26 @@ def load_model(config: ServiceConfig, bundle: str | Path, trust: Trust, safe: bo
         inspectable_weights=config.health.scrub_s > 0,
         batching=batching,
     )
+    try:
+        require_heads(model, config)
+    except BundleError:
+        model.close()
+        raise
+    return model
+
+
+def require_heads(model: Model, config: ServiceConfig) -> None:
+    """Check the heads that cameras name.
+
+    Raises:
+        BundleError: the model lacks one of them.
+    """
+    spec = model.bundle.spec
+    for section in config.sources:
+        show = heads_to_show(spec, section.heads)
+        try:
+            read_selection(spec, show, ())
+        except UsageError as error:
+            raise BundleError(
+                f"{model.bundle.path}: {error}; camera {section.shown} names that head in the configuration"
+            ) from error

@@ -100,7 +100,9 @@ def pack(result: FrameResult) -> bytes:
         SinkError: more than 64 heads, more than 64 labels of a multilabel head, or a label index above 32,767.
     """
     if len(result.heads) > MOST_ANSWERS:
-        raise SinkError(f"a model of {len(result.heads)} heads does not fit a record, which has at most {MOST_ANSWERS} predictions")
+        raise SinkError(
+            f"a model of {len(result.heads)} heads does not fit a record, which has at most {MOST_ANSWERS} predictions"
+        )
     answers = [_answer(result.heads.index(name), answer) for name, answer in result.predictions.items()]
     place = _place(result.frame.pose)
     flags = sum(QUALITY.get(name, 0) for name in result.quality) | (LATE if result.late else 0) | (PLACED if place else 0)
