@@ -44,6 +44,7 @@ def test_a_card_has_the_figures_of_the_data_sets_that_the_model_learnt(
     assert "train this" in text
     assert "Trained in a test." in text
     assert f"| ucmerced | `land_use_ucmerced` | {len(val)} | {100 * expected['land_use_ucmerced']:.2f} |" in text
+    assert "| `land_use_ucmerced` | 1.6 |" in text  # 256 pixels of 0.3 m become 48
     for plot in ("confusion", "curves", "robustness", "risk"):
         assert f"tiny.{plot}.png" in text
         assert (tmp_path / f"tiny.{plot}.png").stat().st_size > 5000

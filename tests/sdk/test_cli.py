@@ -127,6 +127,7 @@ def test_inspect_shows_and_prints_json_and_schema(tiny_path: Path) -> None:
     shown = cli("inspect", tiny_path).stdout
     for expected in ("shade", "dark, bright", "regression", "model.onnx", "sha256", "unsigned"):
         assert expected in shown
+    assert "0.53 to 80" in cli("inspect", "builtin:spatialnet-s").stdout  # metres per pixel of land_use
     assert json.loads(cli("inspect", tiny_path, "--json", "-").stdout)["spec"]["name"] == "tiny"
     assert json.loads(cli("inspect", "--schema").stdout)["$schema"].startswith("https://json-schema.org")
 

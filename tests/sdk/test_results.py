@@ -18,6 +18,7 @@ from spatialnet_edge.core.results import (
     assemble,
     decode,
     difference,
+    readable,
 )
 from spatialnet_edge.core.spec import RGB, InputSpec, Known, ModelSpec
 
@@ -192,10 +193,12 @@ def test_answers_differ_by_probability_or_by_a_share_of_the_range() -> None:
 
 def test_people_are_shown_the_shared_heads_and_not_those_of_single_data_sets() -> None:
     from spatialnet_edge.core.spec import Multiclass
-    from spatialnet_edge.sinks.video import readable
 
     labels = ("water", "forest")
     heads = tuple(Multiclass(name=name, labels=labels) for name in ("land_use", "land_use_eurosat", "settlement"))
     spec = msgspec.structs.replace(TINY, heads=heads)
     given_rows = {head.name: np.float32([0.9, 0.1]) for head in heads}
-    assert list(readable(assemble(spec, Frame(BLANK, 0, ""), given_rows, 0, ()))) == ["land_use", "settlement"]
+    found = assemble(spec, Frame(BLANK, 0, ""), given_rows, 0, ())
+    assert list(readable(found)) == ["land_use", "settlement"]
+    assert "settlement" in str(found)
+    assert "eurosat" not in str(found)

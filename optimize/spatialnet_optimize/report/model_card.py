@@ -20,7 +20,7 @@ from spatialnet_edge.api import Model, load
 from spatialnet_edge.cli.printer import echo, printer
 from spatialnet_edge.core.errors import DataRefused, UsageError
 from spatialnet_edge.core.output_paths import to_be_written
-from spatialnet_edge.core.spec import RGB, BandGroup, InputSpec, ModelSpec
+from spatialnet_edge.core.spec import RGB, BandGroup, InputSpec, ModelSpec, gsd_text
 from spatialnet_optimize.evaluation.metrics import Score, decode_images, figures, judge, predict
 from spatialnet_optimize.evaluation.robustness import (
     COVERAGES,
@@ -223,8 +223,25 @@ Per-label figures and every confusion matrix: [{name}.json]({name}.json).
 
 ![Confusion matrices]({name}.confusion.png)
 
-{poor}{curves}"""
+{scale_chapter(bundle.spec)}{poor}{curves}"""
     output.write_text(text, encoding="utf-8")
+
+
+def scale_chapter(spec: ModelSpec) -> str:
+    """The card's chapter on the ground sampling distance of each head; empty if the manifest states none."""
+    if not any(head.gsd for head in spec.heads):
+        return ""
+    rows = [f"| `{head.name}` | {gsd_text(head.gsd)} |" for head in spec.heads]
+    return f"""## Scale
+
+Ground sampling distance of the training images of each head: metres on the ground per pixel of the model's input
+({spec.input.height}×{spec.input.width} pixels), smallest to largest. `run --gsd` cuts large frames into tiles at this scale.
+
+| head | metres per pixel |
+|---|---|
+{chr(10).join(rows)}
+
+"""
 
 
 def input_text(spec: InputSpec) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from spatialnet_edge.bundle.manifest import Manifest, encode_manifest, manifest_schema
 from spatialnet_edge.bundle.reader import Bundle, open_bundle
@@ -16,7 +16,9 @@ from spatialnet_edge.cli.json_file import json_option, write_text
 from spatialnet_edge.cli.printer import printer
 from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.output_paths import STANDARD_OUTPUT
-from spatialnet_edge.core.spec import Head, Multiclass, Multilabel, Regression
+from spatialnet_edge.core.spec import Head, Multiclass, Multilabel, Regression, gsd_text
+
+GSD_CAPTION = "m per pixel: metres on the ground per pixel of the model's input in the training images"
 
 
 def inspect(
@@ -62,22 +64,24 @@ def heading(bundle: Bundle) -> str:
 
 
 def heads(manifest: Manifest) -> Table:
-    table = Table("head", "kind", "outputs", "labels", title="heads")
+    table = Table(Column("head", no_wrap=True), "kind", "m per pixel", Column("labels", overflow="fold"), title="heads")
+    table.caption = GSD_CAPTION
     for head in manifest.spec.heads:
-        table.add_row(head.name, *describe(head))
+        kind, labels = describe(head)
+        table.add_row(head.name, kind, gsd_text(head.gsd), labels)
     return table
 
 
-def describe(head: Head) -> tuple[str, str, str]:
-    """Kind, width and labels of a head, for a table."""
+def describe(head: Head) -> tuple[str, str]:
+    """Kind and labels of a head, for a table."""
     match head:
         case Multiclass():
             extra = f", no label below {head.abstain_below:.2f}" if head.abstain_below else ""
-            return f"multiclass{extra}", str(head.width), ", ".join(head.labels)
+            return f"multiclass of {head.width}{extra}", ", ".join(head.labels)
         case Multilabel():
-            return "multilabel", str(head.width), ", ".join(head.labels)
+            return f"multilabel of {head.width}", ", ".join(head.labels)
         case Regression():
-            return "regression", "1", f"{head.low} to {head.high} {head.unit}"
+            return "regression", f"{head.low} to {head.high} {head.unit}"
 
 
 def files(manifest: Manifest) -> Table:

@@ -13,7 +13,7 @@ from typing_extensions import assert_never
 
 from spatialnet_edge.core.clock import boot_id
 from spatialnet_edge.core.frames import NO_PICTURE, Frame
-from spatialnet_edge.core.spec import KNOWN, Head, ModelSpec, Multiclass, Multilabel, Output, Regression
+from spatialnet_edge.core.spec import EVALUATION_HEADS, KNOWN, Head, ModelSpec, Multiclass, Multilabel, Output, Regression
 
 Probabilities: TypeAlias = Mapping[str, NDArray[np.float32]]
 """One row per output: float32 `[width]`."""
@@ -200,11 +200,11 @@ class FrameResult:
         return self.predictions[head]
 
     def __str__(self) -> str:
-        """One line: the source, the frame number, and each head's prediction."""
+        """One line: the source, the frame number, and the predictions for people; see `readable`."""
         start = f"{self.source} #{self.seq}{' (late)' if self.late else ''}: "
         if self.reason is not None:
             return f"{start}no label ({self.reason})"
-        return start + ", ".join(f"{name} {answer}" for name, answer in self.predictions.items())
+        return start + ", ".join(f"{name} {answer}" for name, answer in readable(self).items())
 
     def __repr__(self) -> str:
         return f"<FrameResult {self}>"
@@ -246,6 +246,11 @@ class FrameResult:
         if self.frame.note is not None:
             record["note"] = self.frame.note
         return record
+
+
+def readable(result: FrameResult) -> Mapping[str, Prediction]:
+    """The predictions for people: without the heads that serve evaluation, unless there are no others."""
+    return {name: answer for name, answer in result.predictions.items() if name not in EVALUATION_HEADS} or result.predictions
 
 
 def difference(head: Output, found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:

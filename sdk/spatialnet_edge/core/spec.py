@@ -68,6 +68,13 @@ Gsd: TypeAlias = tuple[Annotated[float, msgspec.Meta(gt=0, le=1e6)], Annotated[f
 """Ground sampling distance that a head was taught at: metres on the ground per pixel of the model's input, smallest and largest."""
 
 
+def gsd_text(gsd: tuple[float, float] | None) -> str:
+    """Metres per pixel of the model's input, for people: `0.53 to 80`, `6.7`, or a dash if not stated."""
+    if gsd is None:
+        return "—"
+    return " to ".join(dict.fromkeys(f"{metres:.2g}" for metres in gsd))
+
+
 class Multiclass(Contract, frozen=True, tag_field="kind", tag="multiclass"):
     """Head with exactly one correct label. The output is a softmax, float32 `[N, len(labels)]`; each row sums to 1.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import final
 
@@ -14,8 +13,7 @@ from numpy.typing import NDArray
 
 from spatialnet_edge.core.errors import SinkError, SinkRefused
 from spatialnet_edge.core.frames import to_rgb
-from spatialnet_edge.core.results import NO_ANSWER, Classification, FrameResult, Prediction
-from spatialnet_edge.core.spec import EVALUATION_HEADS
+from spatialnet_edge.core.results import NO_ANSWER, Classification, FrameResult, readable
 from spatialnet_edge.sinks.file_errors import not_opened
 
 DEFAULT_FPS = 30.0
@@ -97,11 +95,6 @@ def free_name(path: Path) -> Path:
     """The path, with a number if it exists already."""
     names = (path if number == 1 else path.with_stem(f"{path.stem}-{number}") for number in itertools.count(1))
     return next(name for name in names if not name.exists())
-
-
-def readable(result: FrameResult) -> Mapping[str, Prediction]:
-    """The predictions for people: without the heads that serve evaluation, unless there are no others."""
-    return {name: answer for name, answer in result.predictions.items() if name not in EVALUATION_HEADS} or result.predictions
 
 
 def draw(image: NDArray[np.uint8], result: FrameResult) -> NDArray[np.uint8]:
