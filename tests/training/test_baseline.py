@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from spatialnet_edge.cli.app import app
@@ -15,6 +16,7 @@ from spatialnet_training.data.samples import Samples
 from spatialnet_training.data.taxonomy import load_taxonomy
 from spatialnet_training.data.tiles import structured
 from spatialnet_training.studies.baseline import features, judge
+from spatialnet_training.studies.by_place import beside, compare, consecutive, shuffled
 from spatialnet_training.studies.near_duplicates import BITS, hashes, nearest, overlaps
 
 
@@ -82,3 +84,28 @@ def test_a_missing_data_set_is_named(tmp_path: Path) -> None:
         published.data_sets(tmp_path, "eurosat")
     with pytest.raises(UsageError, match="no data set 'mars'"):
         published.data_sets(tmp_path, "mars")
+
+
+def test_what_is_learnt_of_places_is_lost_when_places_are_kept_apart() -> None:
+    """40 images of two classes, five in a row of each place; only the place can be recognised, not the class."""
+    names = tuple(f"{kind}/image{number}.jpg" for kind in "ab" for number in range(1, 21))
+    classes = np.repeat(np.array([0, 1], np.int64), 20)
+    place = np.arange(40) // 4
+
+    def recognises_places(train: NDArray[np.int64], test: NDArray[np.int64]) -> NDArray[np.int64]:
+        known = dict(zip(place[train].tolist(), classes[train].tolist(), strict=True))
+        return np.array([known.get(int(each), -1) for each in place[test]])
+
+    found = compare(names, classes, recognises_places)
+    assert found.random.mean == 1
+    assert found.place.mean == 0
+    assert found.difference.high == -1
+    assert beside(consecutive(names, classes), names, classes) < 0.5 < beside(shuffled(classes), names, classes)
+    assert compare(names, classes, recognises_places, r"image(\d)").images == 40
+    with pytest.raises(DataRefused, match="a class has 3 images; a comparison by place needs at least 5"):
+        compare(names[:23], classes[:23], recognises_places)
+
+
+def test_images_of_a_published_set_keep_their_file_names(parts: dict[str, Samples]) -> None:
+    assert all(name.endswith(".jpg") for name in parts["train"].names)
+    assert len(set(parts["train"].names)) == len(parts["train"])

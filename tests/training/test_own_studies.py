@@ -27,6 +27,11 @@ def test_the_baseline_evaluates_own_data(folder: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["baseline", "--data", str(folder), "--json", str(tmp_path / "figures.json")])
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "figures.json").read_text())["mine"] > 0.9  # water and forest
+    result = CliRunner().invoke(app, ["baseline", "--data", str(folder), "--by-place", "--json", str(tmp_path / "place.json")])
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "place.json").read_text())["mine"]["place"]["mean"] > 0.9
+    result = CliRunner().invoke(app, ["baseline", "--data", str(folder), "--group", "[0-9]+"])
+    assert isinstance(result.exception, UsageError)
 
 
 def test_near_copies_of_own_data_are_named(folder: Path, tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def load_split(
                 continue
             kind = class_of(file)
             if row is not None and row.head is not None:
-                collector.add(image, {row.head.name: kind}, owner)
+                collector.add(image, {row.head.name: kind}, owner, file)
                 continue
             labels: dict[str, object] = {
                 "land_use": taxonomy.land_use[known_as, kind],
@@ -203,7 +203,7 @@ def load_split(
                 labels |= {"objects": present, "object_kinds": sum(present.values())}
             elif split == TRAIN and (known_as, kind) in taxonomy.objects:
                 labels["objects"] = taxonomy.objects[known_as, kind]
-            collector.add(image, labels, owner)
+            collector.add(image, labels, owner, file)
     return collector.samples()
 
 
