@@ -224,8 +224,10 @@ def test_a_benchmark_records_its_environment_and_method(tiny_path: Path, tmp_pat
 
 
 def test_a_damaged_picture_is_reported_and_a_run_without_results_fails(tiny_path: Path, image_folder: Path) -> None:
-    done = cli("run", tiny_path, f"{image_folder}/")
-    assert done.returncode == 0, done.stderr
+    done = cli("run", tiny_path, f"{image_folder}/", "--json", image_folder / "results.jsonl")
+    assert done.returncode == 1
+    assert "1 of its 7 frames could not be decoded" in done.stderr
+    assert len((image_folder / "results.jsonl").read_text().splitlines()) == 6
     assert "broken.jpg" in "".join(done.stdout.replace("│", "").split())
     for file in image_folder.rglob("[0-9].jpg"):
         file.write_bytes(b"damaged")
@@ -239,7 +241,8 @@ def test_each_broken_file_of_a_folder_is_a_line_of_its_own(tiny_path: Path, imag
     for index in range(25):
         (image_folder / f"cut{index:02d}.jpg").write_bytes(whole[: 200 + index])
     done = cli("run", tiny_path, f"{image_folder}/")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1
+    assert "26 of its 32 frames could not be decoded" in done.stderr
     lines = [line for line in done.stdout.splitlines() if ".jpg" in line]
     named = [index for index in range(25) if any(f"cut{index:02d}.jpg" in line for line in lines)]
     assert named == list(range(20))

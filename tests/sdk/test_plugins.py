@@ -77,7 +77,8 @@ def test_a_package_adds_a_source_and_a_sink(tiny_path: Path, tmp_path: Path) -> 
     command = [sys.executable, "-m", "spatialnet_edge", "run", str(tiny_path), "gradient:4", "--sink", "labels:labels.txt"]
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     done = subprocess.run([*command, "--json", "-"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
+    assert "1 of its 4 frames could not be decoded" in done.stderr
     assert [json.loads(line)["seq"] for line in done.stdout.splitlines()] == [0, 2, 3]
     assert [line.split()[0] for line in (tmp_path / "labels.txt").read_text().splitlines()] == ["0", "2", "3"]
     table = [line.strip("│ ").split("│") for line in done.stderr.splitlines() if line.startswith("│")]

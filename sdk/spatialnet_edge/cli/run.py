@@ -77,14 +77,15 @@ def run(
             )
         )
         stop_on_terminate()
-        consume(results, console, selection.limit, selection.top)
+        consume(results, console, selection.limit, selection.top, opened.live)
 
 
-def consume(results: Stream, console: Console, limit: int, top: int) -> None:
+def consume(results: Stream, console: Console, limit: int, top: int, live: bool) -> None:
     """Consume the stream: show every result, then the summary.
 
     Raises:
-        SpatialNetError: the source, the engine or a sink failed, or no frame was classified.
+        SpatialNetError: the source, the engine or a sink failed; no frame was classified; or files of a source that is not live
+            could not be decoded.
     """
     view = LiveView(console, results.stats, results.length, top)
     failure: SpatialNetError | None = None
@@ -113,6 +114,8 @@ def consume(results: Stream, console: Console, limit: int, top: int) -> None:
     console.print(summary(results.stats, view, {each.name: each.figures() for each in results.sinks}))
     if failure is None and not stopped:
         failure = nothing_answered(results.name, results.stats)
+        if failure is None and not live:
+            failure = not_decoded(results.name, results.stats)
     if failure is not None:
         raise failure
 
@@ -134,6 +137,14 @@ def nothing_answered(source: str, ledger: FrameStats) -> RunError | None:
         return None
     why = "; ".join(f"{count} {reason}" + detail_of(ledger, reason) for reason, count in ledger.skipped.items())
     return RunError(f"{source}: none of its {ledger.captured} frames was classified: {why}")
+
+
+def not_decoded(source: str, ledger: FrameStats) -> RunError | None:
+    """The error for a recording or folder with damaged parts; None if all of it was decoded."""
+    count = ledger.skipped.get("decode_error", 0)
+    if not count:
+        return None
+    return RunError(f"{source}: {count} of its {ledger.captured} frames could not be decoded; all others have results")
 
 
 def print_event(console: Console) -> Report:
