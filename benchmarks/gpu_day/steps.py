@@ -20,7 +20,7 @@ from spatialnet_benchmarks.latency import engine_alone, summary
 from spatialnet_edge.bundle.manifest import EngineRecord
 from spatialnet_edge.bundle.reader import MODEL, Bundle, open_bundle
 from spatialnet_edge.core.errors import EngineUnavailable, MissingExtra
-from spatialnet_edge.core.results import difference
+from spatialnet_edge.core.predictions import difference
 from spatialnet_edge.engines.devices.base import MemoryKind
 from spatialnet_edge.engines.devices.identity import described
 from spatialnet_edge.engines.devices.registry import open_device

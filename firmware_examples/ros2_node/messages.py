@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from spatialnet_edge.core.errors import SourceRefused
 from spatialnet_edge.core.frames import Frame
-from spatialnet_edge.core.results import Classification, FrameResult, MultilabelPrediction
+from spatialnet_edge.core.predictions import Classification, MultilabelPrediction
+from spatialnet_edge.core.results import FrameResult
 
 CHANNELS = {"rgb8": 3, "bgr8": 3, "mono8": 1, "rgba8": 4, "bgra8": 4}
 """Supported encodings of sensor_msgs/Image (sensor_msgs/image_encodings.hpp)."""

@@ -19,7 +19,8 @@ from store import Store
 
 import spatialnet_edge
 from spatialnet_edge.core.frames import to_rgb
-from spatialnet_edge.core.results import Classification, FrameResult
+from spatialnet_edge.core.predictions import Classification
+from spatialnet_edge.core.results import FrameResult
 from spatialnet_edge.sinks.ccsds import packets_of, receive, split
 from spatialnet_edge.sinks.routing import read_rule
 

@@ -18,7 +18,8 @@ from spatialnet_edge.api import load
 from spatialnet_edge.bundle.reader import open_bundle
 from spatialnet_edge.core.errors import SinkError
 from spatialnet_edge.core.frames import Frame, Pose
-from spatialnet_edge.core.results import REASONS, Classification, FrameResult, assemble
+from spatialnet_edge.core.predictions import Classification
+from spatialnet_edge.core.results import REASONS, FrameResult, assemble
 from spatialnet_edge.sinks.record_codec import pack, unpack
 from spatialnet_edge.sinks.registry import open_sink
 

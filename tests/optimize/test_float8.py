@@ -7,7 +7,7 @@ import pytest
 
 from conftest import shipped_graph
 from spatialnet_edge.bundle.reader import open_bundle
-from spatialnet_edge.core.results import difference
+from spatialnet_edge.core.predictions import difference
 from spatialnet_optimize.compilers.plan_builder import RTX, build_plan
 from spatialnet_optimize.evaluation.candidate_evaluation import open_candidate
 from spatialnet_optimize.evaluation.gates import GOLDEN_TOLERANCE

@@ -10,16 +10,9 @@ from hypothesis import strategies as st
 
 from conftest import TINY
 from spatialnet_edge.core.frames import SAMPLED, Frame, Pose, preprocess, quality, sampled
-from spatialnet_edge.core.results import (
-    Classification,
-    MultilabelPrediction,
-    RegressionPrediction,
-    Smoother,
-    assemble,
-    decode,
-    difference,
-    readable,
-)
+from spatialnet_edge.core.predictions import Classification, MultilabelPrediction, RegressionPrediction, decode, difference
+from spatialnet_edge.core.results import assemble, readable
+from spatialnet_edge.core.smoothing import Smoother
 from spatialnet_edge.core.spec import RGB, InputSpec, Known, ModelSpec
 
 BLANK = np.zeros((4, 4, 3), np.uint8)

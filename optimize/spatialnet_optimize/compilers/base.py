@@ -10,7 +10,7 @@ import numpy as np
 
 from spatialnet_edge.bundle.manifest import EngineRecord, ExecutedLayer
 from spatialnet_edge.bundle.reader import Bundle
-from spatialnet_edge.core.results import difference
+from spatialnet_edge.core.predictions import difference
 from spatialnet_edge.core.spec import ModelSpec
 from spatialnet_edge.engines.registry import Engine
 from spatialnet_optimize.compilers.plan_builder import PlanOptions

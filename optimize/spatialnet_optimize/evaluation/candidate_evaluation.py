@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from spatialnet_edge.bundle.reader import Bundle
 from spatialnet_edge.core.errors import MissingExtra
-from spatialnet_edge.core.results import difference
+from spatialnet_edge.core.predictions import difference
 from spatialnet_edge.core.spec import InputSpec, ModelSpec
 from spatialnet_edge.engines.onnxruntime import OnnxRuntimeBackend
 from spatialnet_edge.engines.registry import CheckedEngine, Engine

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from spatialnet_edge.core.errors import BuildError
-from spatialnet_edge.core.results import difference
+from spatialnet_edge.core.predictions import difference
 from spatialnet_edge.core.spec import IMAGE_INPUT, Known, ModelSpec, Multiclass, Multilabel, Output, Regression
 from spatialnet_training.data.augmentation import band_statistics
 from spatialnet_training.networks.image_temperature import IMAGE_TEMPERATURE

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 
 from spatialnet_edge.core.errors import BuildError
-from spatialnet_edge.core.results import difference
+from spatialnet_edge.core.predictions import difference
 from spatialnet_edge.core.spec import IMAGE_INPUT, ModelSpec, Multiclass
 
 HALF_FROM = 8192

@@ -13,7 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from spatialnet_edge.core.results import Classification, FrameResult, Prediction
+from spatialnet_edge.core.predictions import Classification, Prediction
+from spatialnet_edge.core.results import FrameResult
 from spatialnet_edge.runtime.frame_stats import FrameStats
 
 REFRESH_HZ = 8

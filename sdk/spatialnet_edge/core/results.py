@@ -1,118 +1,21 @@
-"""From probabilities to results: decoding, abstention and temporal smoothing."""
+"""The result of one frame: the predictions of all heads, and why there may be none."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
-from typing_extensions import assert_never
+from typing import Any
 
 from spatialnet_edge.core.clock import boot_id
 from spatialnet_edge.core.frames import NO_PICTURE, Frame
-from spatialnet_edge.core.spec import EVALUATION_HEADS, KNOWN, Head, ModelSpec, Multiclass, Multilabel, Output, Regression
-
-Probabilities: TypeAlias = Mapping[str, NDArray[np.float32]]
-"""One row per output: float32 `[width]`."""
+from spatialnet_edge.core.predictions import Prediction, Probabilities, decode
+from spatialnet_edge.core.spec import EVALUATION_HEADS, KNOWN, ModelSpec
 
 UNKNOWN = "unknown"
 REASONS = (UNKNOWN, *NO_PICTURE)
 """Reasons for a frame without a label. `dark`, `saturated`, `featureless`: the frame has no usable picture. `unknown`: it does
 not resemble the training images."""
-
-
-NO_ANSWER = "—"
-"""Text for a missing label."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Classification:
-    """The prediction of a multiclass head.
-
-    Attributes:
-        label: the most likely label; None if its probability is below the head's `abstain_below` or the frame gets no label.
-        confidence: that probability, even if the label is withheld.
-        probabilities: float32 `[len(labels)]`.
-    """
-
-    label: str | None
-    confidence: float
-    labels: tuple[str, ...]
-    probabilities: NDArray[np.float32]
-
-    def top(self, count: int = 5) -> list[tuple[str, float]]:
-        """The most likely labels with their probabilities, best first."""
-        order = np.argsort(-self.probabilities)[:count]
-        return [(self.labels[index], float(self.probabilities[index])) for index in order]
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"label": self.label, "confidence": round(self.confidence, 4)}
-
-    def __str__(self) -> str:
-        return f"{self.label or NO_ANSWER} {self.confidence:.0%}"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class MultilabelPrediction:
-    """The prediction of a multilabel head.
-
-    Attributes:
-        present: the labels that are present; None if the frame gets no label.
-        probabilities: float32 `[len(labels)]`.
-    """
-
-    present: tuple[str, ...] | None
-    labels: tuple[str, ...]
-    probabilities: NDArray[np.float32]
-
-    def to_dict(self) -> dict[str, Any]:
-        scores = {label: round(float(p), 4) for label, p in zip(self.labels, self.probabilities, strict=True)}
-        return {"present": None if self.present is None else list(self.present), "confidence": scores}
-
-    def __str__(self) -> str:
-        return NO_ANSWER if self.present is None else ", ".join(self.present) or "none"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RegressionPrediction:
-    """The prediction of a regression head; `value` is None if the frame gets no label."""
-
-    value: float | None
-    unit: str
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"value": None if self.value is None else round(self.value, 4), "unit": self.unit}
-
-    def __str__(self) -> str:
-        return NO_ANSWER if self.value is None else f"{self.value:.2f} {self.unit}".rstrip()
-
-
-Prediction: TypeAlias = Classification | MultilabelPrediction | RegressionPrediction
-
-
-def decode(head: Head, row: NDArray[np.float32], withhold: bool = False) -> Prediction:
-    """Decode the output of one head for one frame, float32 `[head.width]`.
-
-    Args:
-        withhold: give no label, set of labels or value, whatever the probabilities.
-    """
-    match head:
-        case Multiclass():
-            best = int(row.argmax())
-            confidence = float(row[best])
-            label = None if withhold or confidence < head.abstain_below else head.labels[best]
-            return Classification(label, confidence, head.labels, row)
-        case Multilabel():
-            judged = zip(head.labels, row.tolist(), head.thresholds, strict=True)
-            present = tuple(label for label, p, least in judged if p >= least)
-            return MultilabelPrediction(None if withhold else present, head.labels, row)
-        case Regression():
-            return RegressionPrediction(None if withhold else float(row[0]), head.unit)
-        case _:
-            assert_never(head)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -251,55 +154,6 @@ class FrameResult:
 def readable(result: FrameResult) -> Mapping[str, Prediction]:
     """The predictions for people: without the heads that serve evaluation, unless there are no others."""
     return {name: answer for name, answer in result.predictions.items() if name not in EVALUATION_HEADS} or result.predictions
-
-
-def difference(head: Output, found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """The largest difference between two outputs of a head: of probabilities directly, of a quantity as a share of its range.
-
-    Infinite if a value is not a number.
-    """
-    span = head.high - head.low if isinstance(head, Regression) else 1.0
-    largest = float(np.abs(found - expected).max()) / span
-    return float("inf") if np.isnan(largest) else largest
-
-
-class Smoother:
-    """Exponential averaging of the probabilities over time, before decoding.
-
-    With half-life h, a frame dt seconds old has the weight `2 ** (-dt / h)`. After a gap longer than `reset_after_s` the
-    average starts anew.
-
-    Args:
-        half_life_s: seconds; 0 switches smoothing off.
-        reset_after_s: seconds.
-    """
-
-    def __init__(self, half_life_s: float = 0.0, reset_after_s: float = 2.0) -> None:
-        self.half_life_s = half_life_s
-        self.reset_after_s = reset_after_s
-        self._state: dict[str, NDArray[np.float32]] = {}
-        self._seconds = 0.0
-
-    def update(self, probabilities: Probabilities, seconds: float) -> Probabilities:
-        """The smoothed rows. `known` is not smoothed.
-
-        Args:
-            probabilities: of a frame that gets a label; other frames must not enter the average (see `no_label_reason`).
-            seconds: time of the frame on any steady scale.
-        """
-        if self.half_life_s <= 0:
-            return probabilities
-        elapsed = seconds - self._seconds
-        if not 0 <= elapsed <= self.reset_after_s:  # a recording's time can also jump back
-            self._state, elapsed = {}, 0.0
-        keep = np.float32(0.5 ** (elapsed / self.half_life_s))
-        self._state = {
-            name: self._state[name] * keep + row * (1 - keep) if name in self._state else np.array(row)
-            for name, row in probabilities.items()
-            if name != KNOWN
-        }
-        self._seconds = seconds
-        return self._state | ({KNOWN: probabilities[KNOWN]} if KNOWN in probabilities else {})
 
 
 def assemble(

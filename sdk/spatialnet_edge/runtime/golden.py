@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from spatialnet_edge.bundle.reader import Bundle
 from spatialnet_edge.core.errors import GoldenTestFailed
-from spatialnet_edge.core.results import Probabilities, difference
+from spatialnet_edge.core.predictions import Probabilities, difference
 from spatialnet_edge.core.spec import ModelSpec
 from spatialnet_edge.engines.registry import Engine
 

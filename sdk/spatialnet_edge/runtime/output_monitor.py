@@ -9,7 +9,7 @@ import numpy as np
 
 from spatialnet_edge.core.errors import InvalidOutput
 from spatialnet_edge.core.frames import Frame
-from spatialnet_edge.core.results import Probabilities
+from spatialnet_edge.core.predictions import Probabilities
 from spatialnet_edge.runtime.tiling import TileOutput
 
 MAX_INVALID_IN_A_ROW = 3

@@ -23,7 +23,9 @@ from spatialnet_edge.core.errors import EngineError, InvalidOutput, SourceRefuse
 from spatialnet_edge.core.frame_queue import FrameQueue, parse_policy
 from spatialnet_edge.core.frames import Frame, Skipped, preprocess, quality, sampled
 from spatialnet_edge.core.pixels import resize_on_one_thread
-from spatialnet_edge.core.results import FrameResult, Probabilities, Smoother, assemble, no_label_reason
+from spatialnet_edge.core.predictions import Probabilities
+from spatialnet_edge.core.results import FrameResult, assemble, no_label_reason
+from spatialnet_edge.core.smoothing import Smoother
 from spatialnet_edge.engines.registry import Engine
 from spatialnet_edge.runtime.capture import Capture
 from spatialnet_edge.runtime.frame_stats import FrameStats

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from spatialnet_edge.core.errors import UsageError
-from spatialnet_edge.core.results import Classification, FrameResult, MultilabelPrediction
+from spatialnet_edge.core.predictions import Classification, MultilabelPrediction
+from spatialnet_edge.core.results import FrameResult
 from spatialnet_edge.core.spec import ModelSpec, Regression
 
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from spatialnet_edge.core.errors import UsageError
 from spatialnet_edge.core.frames import NO_PICTURE, Frame
-from spatialnet_edge.core.results import Probabilities, TileResult, decode, no_label_reason
+from spatialnet_edge.core.predictions import Probabilities, decode
+from spatialnet_edge.core.results import TileResult, no_label_reason
 from spatialnet_edge.core.spec import KNOWN, ModelSpec
 
 MOST_TILES = 64

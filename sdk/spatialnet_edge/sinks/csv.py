@@ -8,7 +8,8 @@ from collections import deque
 from pathlib import Path
 from typing import final
 
-from spatialnet_edge.core.results import Classification, FrameResult, MultilabelPrediction, Prediction
+from spatialnet_edge.core.predictions import Classification, MultilabelPrediction, Prediction
+from spatialnet_edge.core.results import FrameResult
 from spatialnet_edge.sinks.jsonl import JsonLines
 
 FRAME_COLUMNS = ("seq", "source", "captured_unix", "latitude", "longitude", "late", "reason")

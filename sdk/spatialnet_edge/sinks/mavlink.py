@@ -7,7 +7,8 @@ import time
 from typing import Any, final
 
 from spatialnet_edge.core.errors import SinkError, UsageError, first_line
-from spatialnet_edge.core.results import Classification, FrameResult, MultilabelPrediction, RegressionPrediction
+from spatialnet_edge.core.predictions import Classification, MultilabelPrediction, RegressionPrediction
+from spatialnet_edge.core.results import FrameResult
 from spatialnet_edge.sinks.budget import Budget, integer, number, options_of
 from spatialnet_edge.sinks.record_codec import Record, pack, unpack
 from spatialnet_edge.sources.mavlink_pose import load_mavutil

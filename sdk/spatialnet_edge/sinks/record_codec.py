@@ -37,7 +37,8 @@ from typing_extensions import assert_never
 
 from spatialnet_edge.core.errors import SinkError
 from spatialnet_edge.core.frames import Pose
-from spatialnet_edge.core.results import Classification, FrameResult, MultilabelPrediction, Prediction, RegressionPrediction
+from spatialnet_edge.core.predictions import Classification, MultilabelPrediction, Prediction, RegressionPrediction
+from spatialnet_edge.core.results import FrameResult
 
 MAGIC, VERSION = b"SNER", 2
 HEADER = struct.Struct("<4sHHQQQIHHiii8sBBH")

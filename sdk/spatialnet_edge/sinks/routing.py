@@ -14,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from spatialnet_edge.core.errors import UsageError
-from spatialnet_edge.core.results import Classification, FrameResult, MultilabelPrediction, RegressionPrediction
+from spatialnet_edge.core.predictions import Classification, MultilabelPrediction, RegressionPrediction
+from spatialnet_edge.core.results import FrameResult
 from spatialnet_edge.core.spec import KNOWN, ModelSpec, Multiclass, Multilabel, Regression
 
 RULE = re.compile(r"^\s*keep\s+if\s+(?P<conditions>.+?)\s+else\s+(?P<otherwise>thumbnail|nothing)\s*$")

@@ -22,7 +22,8 @@ from spatialnet_edge.core.atomic_io import DATA_MODE, write_durably
 from spatialnet_edge.core.errors import SinkRefused, UsageError
 from spatialnet_edge.core.frames import NO_PICTURE
 from spatialnet_edge.core.pixels import resize
-from spatialnet_edge.core.results import Classification, FrameResult
+from spatialnet_edge.core.predictions import Classification
+from spatialnet_edge.core.results import FrameResult
 from spatialnet_edge.sinks.file_errors import not_opened
 
 MB = 1_000_000

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from spatialnet_edge.core.errors import SinkError, SinkRefused
 from spatialnet_edge.core.frames import to_rgb
-from spatialnet_edge.core.results import NO_ANSWER, Classification, FrameResult, readable
+from spatialnet_edge.core.predictions import NO_ANSWER, Classification
+from spatialnet_edge.core.results import FrameResult, readable
 from spatialnet_edge.sinks.file_errors import not_opened
 
 DEFAULT_FPS = 30.0
