@@ -13,9 +13,10 @@ import pytest
 from conftest import tiny_graph, write_tiny_bundle
 from spatialnet_edge.bundle import slots as slots_module
 from spatialnet_edge.bundle import writer
+from spatialnet_edge.bundle.admission import FORMER_NAMES, refuse_replay
 from spatialnet_edge.bundle.reader import MANIFEST, contents, open_bundle
 from spatialnet_edge.bundle.slot_state import COPIES
-from spatialnet_edge.bundle.slots import BUNDLES, CURRENT, FORMER_NAMES, PREVIOUS, TRIAL, Slots
+from spatialnet_edge.bundle.slots import BUNDLES, CURRENT, PREVIOUS, TRIAL, Slots
 from spatialnet_edge.bundle.trust import Trust
 from spatialnet_edge.bundle.writer import write_raw
 from spatialnet_edge.core.errors import BundleError
@@ -253,7 +254,7 @@ def test_no_flipped_bit_of_the_state_lets_an_old_release_in(tmp_path: Path, rele
         damaged[bit // 8] ^= 1 << bit % 8
         state.write_bytes(damaged)
         with pytest.raises(BundleError, match="serial 1 of 'tiny' is older than 3"):
-            slots.refuse_replay(old)
+            refuse_replay(old, slots.state, slots.root)
 
 
 @pytest.mark.fault(58)

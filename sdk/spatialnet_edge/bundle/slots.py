@@ -30,6 +30,7 @@ from pathlib import Path
 
 import msgspec
 
+from spatialnet_edge.bundle.admission import refuse_other_model, refuse_replay
 from spatialnet_edge.bundle.manifest import MAX_MANIFEST_BYTES, decode_manifest
 from spatialnet_edge.bundle.pins import is_pinned, pin, unpin
 from spatialnet_edge.bundle.reader import MANIFEST, Bundle, contents, open_bundle
@@ -43,8 +44,6 @@ from spatialnet_edge.core.errors import BundleError
 BUNDLES, CURRENT, PREVIOUS, TRIAL = "bundles", "current", "previous", "trial"
 LINKS = (CURRENT, PREVIOUS, TRIAL)
 MAX_TRIES = 3
-FORMER_NAMES = {"spatialnet-s": "spatialnet-student-2m", "spatialnet-m": "spatialnet-student-160"}
-"""Shipped models, and their names in bundles of earlier releases. Serials continue under the new name."""
 CHANGE_S = 60.0
 """Seconds that a change waits for the lock of another process."""
 START_S = 10.0
@@ -75,8 +74,8 @@ class Slots:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             with self._change():
-                self.refuse_replay(bundle)
-                self.refuse_other_model(bundle, compatible)
+                refuse_replay(bundle, self.state, self.root)
+                refuse_other_model(bundle, self.models, compatible)
                 (self.root / BUNDLES).mkdir(exist_ok=True)
                 self._remove_unused()
                 kept = self.root / BUNDLES / bundle.sha256
@@ -91,45 +90,6 @@ class Slots:
             raise BundleError(
                 f"{self.root}: cannot be written: {error.strerror}; the installed bundles are unchanged"
             ) from error
-
-    def refuse_replay(self, bundle: Bundle) -> None:
-        """Refuse a bundle with a lower serial than an accepted one: an attacker may replay an old signed release.
-
-        Raises:
-            BundleError: the serial is too low (with both serials), or the highest serials are unknown.
-        """
-        state = self.state
-        if not state.complete:
-            raise BundleError(
-                f"{self.root}: both copies of the state ({', '.join(COPIES)}) are damaged or missing, so the highest "
-                "serials are unknown; give --rebuild-state to read them from the installed bundles"
-            )
-        names = (bundle.spec.name, FORMER_NAMES.get(bundle.spec.name))
-        least = max(state.accepted.get(name, 0) for name in names if name is not None)
-        if bundle.manifest.serial < least:
-            raise BundleError(
-                f"{bundle.path}: serial {bundle.manifest.serial} of '{bundle.spec.name}' is older than {least}, which was "
-                "accepted before; build it again with a higher --serial, or go back with 'spatialnet-edge rollback'"
-            )
-
-    def refuse_other_model(self, bundle: Bundle, compatible: Collection[str] = ()) -> None:
-        """Refuse a bundle with another model name than the active one: a valid signature does not prove that the model is
-        meant for this payload.
-
-        A shipped model may replace itself under its former name.
-
-        Args:
-            compatible: other accepted names.
-
-        Raises:
-            BundleError: with both names.
-        """
-        here, name = self.models, bundle.spec.name
-        if here and here.isdisjoint({name, FORMER_NAMES.get(name)}) and name not in compatible:
-            raise BundleError(
-                f"{bundle.path}: holds the model '{name}'; the active model is '{', '.join(sorted(here))}'; if it may "
-                "be replaced, list the new name under 'compatible' in the configuration, and install with --config"
-            )
 
     @property
     def models(self) -> frozenset[str]:

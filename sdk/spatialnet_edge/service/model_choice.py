@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spatialnet_edge.api import Model, load
+from spatialnet_edge.bundle.admission import refuse_other_model
 from spatialnet_edge.bundle.slots import CURRENT, PREVIOUS, TRIAL, Slots
 from spatialnet_edge.bundle.trust import Trust
 from spatialnet_edge.core.errors import BundleError, EngineError, Refused, UsageError
@@ -75,7 +76,7 @@ def installed_model(config: ServiceConfig, slots: Slots, trust: Trust, events: E
     try:
         model = load_model(config, path, trust.at_install() if on_trial else trust, safe=False)
         if on_trial:
-            refuse_other_model(model, slots, config.compatible)
+            require_allowed(model, slots, config.compatible)
         return Started(model, on_trial, stands_in=stands_in, trial_waits=trial_waits)
     except (Refused, EngineError) as error:
         if on_trial and not slots.only_trial:
@@ -91,14 +92,14 @@ def installed_model(config: ServiceConfig, slots: Slots, trust: Trust, events: E
         return Started(model, stands_in=True, trial_waits=trial_waits)
 
 
-def refuse_other_model(model: Model, slots: Slots, compatible: Collection[str]) -> None:
+def require_allowed(model: Model, slots: Slots, compatible: Collection[str]) -> None:
     """Close and refuse a model with a name that is not allowed.
 
     Raises:
-        BundleError: as `Slots.refuse_other_model`.
+        BundleError: as `refuse_other_model`.
     """
     try:
-        slots.refuse_other_model(model.bundle, compatible)
+        refuse_other_model(model.bundle, slots.models, compatible)
     except BundleError:
         model.close()
         raise
