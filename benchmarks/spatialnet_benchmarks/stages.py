@@ -114,13 +114,13 @@ def measure(model: Model, source: str, kept: int) -> Measurement:
     frames = list(read(source, kept))
     if not frames:
         raise DataRefused(f"{source}: none of its first {kept} frames can be read, so there is nothing to measure")
-    inputs = {frame.seq: preprocess(frame.pixels, spec.input)[None] for frame in frames}
+    inputs = {frame.seq: preprocess(frame, spec.input)[None] for frame in frames}
     for frame in frames[:WARM_UP]:
         engine.infer(inputs[frame.seq])
     rows = {name: values[0] for name, values in engine.infer(inputs[frames[0].seq]).items()}
     stages = {
         "decode": timed(read(source)),
-        "resize": timed(applied(lambda frame: preprocess(frame.pixels, spec.input), frames)),
+        "resize": timed(applied(lambda frame: preprocess(frame, spec.input), frames)),
         "engine": timed(applied(lambda frame: engine.infer(inputs[frame.seq]), frames)),
         "answer": timed(applied(lambda frame: assemble(spec, frame, rows, 0.0, ()), frames)),
     }

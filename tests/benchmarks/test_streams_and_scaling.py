@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import onnxruntime as ort
 import pytest
 
-from conftest import clip_frames
+from conftest import CLIP, clip_frames
+from spatialnet_benchmarks import efficiency
 from spatialnet_benchmarks.peer_sdks import for_ultralytics
 from spatialnet_benchmarks.scaling import draw, fitted
 from spatialnet_benchmarks.streams import InMemory, no_decoding, streams
@@ -46,3 +49,11 @@ def test_the_graph_for_ultralytics_gives_the_same_probabilities() -> None:
     ours = ort.InferenceSession(bundle.read("model.onnx")).run(["land_use"], {"image": image[None]})[0]
     theirs = ort.InferenceSession(wrapped.SerializeToString()).run(None, {"images": given})[0]
     np.testing.assert_allclose(theirs, ours, atol=1e-5)
+
+
+def test_efficiency_is_the_rate_over_the_work_bound_of_the_same_round(capsys: pytest.CaptureFixture[str]) -> None:
+    efficiency.main(str(CLIP), rounds=2, bundle=["builtin:spatialnet-s"])
+    record = json.loads(capsys.readouterr().out.splitlines()[-1])
+    ratios = record["fp32 on onnxruntime"]
+    assert len(ratios) == 2
+    assert all(0.2 < ratio < 1.1 for ratio in ratios)
