@@ -27,6 +27,7 @@ from spatialnet_edge.engines.devices.identity import described
 from spatialnet_edge.engines.devices.registry import DEVICES, open_device
 from spatialnet_edge.engines.registry import BACKENDS, Backend, load_backend
 from spatialnet_edge.engines.tensorrt_plans import PlanBackend
+from spatialnet_edge.sources import jetson
 from spatialnet_edge.sources.gstreamer import load_gstreamer, opencv_has_gstreamer
 
 LIBRARIES = {
@@ -147,13 +148,20 @@ def mend_extra(error: MissingExtra) -> str:
 
 def gstreamer() -> Check:
     if load_gstreamer() is not None:
-        return Check("source gst:", True, "GStreamer through PyGObject")
+        return Check("source gst:", True, f"GStreamer through PyGObject{jetson_elements()}")
     if opencv_has_gstreamer():
         return Check("source gst:", True, "GStreamer through OpenCV")
     return Check(
         "source gst:", False, "GStreamer not found",
         "apt install python3-gi gstreamer1.0-plugins-base; python3 -m venv --system-site-packages",
     )  # fmt: skip
+
+
+def jetson_elements() -> str:
+    """What a Jetson's elements of GStreamer are used for; empty on another computer."""
+    uses = [f"csi: with {jetson.CAMERA}"] if jetson.has_elements(jetson.CAMERA, jetson.CONVERTER) else []
+    uses += [f"rtsp: decoded by {jetson.DECODER}"] if jetson.decodes_streams() else []
+    return "".join(f"; {use}" for use in uses)
 
 
 def shipped_model() -> Check:

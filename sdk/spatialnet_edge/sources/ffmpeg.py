@@ -18,6 +18,7 @@ from av.video.stream import VideoStream
 
 from spatialnet_edge.core.errors import SourceRefused, first_line
 from spatialnet_edge.sources.container_end import is_cut_off
+from spatialnet_edge.sources.source_options import HARDWARE_VARIABLE
 
 FORMATS = (
     "3g2,3gp,asf,av1,avi,flv,h264,hevc,ivf,jpeg_pipe,m4a,m4v,matroska,mj2,mjpeg,mov,mp4,mpeg,mpegts,mpjpeg,mpegvideo,mxf,nut,obu,ogg,rm,"
@@ -31,8 +32,6 @@ MAX_PIXELS = 8192 * 4352
 STREAM_TIMEOUT_S = 10.0
 HARDWARE = ("cuda", "vaapi", "videotoolbox")
 """Hardware decoders to try, in this order, if FFmpeg was built with them."""
-HARDWARE_VARIABLE = "SPATIALNET_DECODER"
-"""Environment variable; `software` disables hardware decoding."""
 
 
 @dataclass(frozen=True, slots=True)

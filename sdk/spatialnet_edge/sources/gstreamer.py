@@ -25,14 +25,18 @@ PULL_TIMEOUT_NS = 10_000_000_000
 
 @final
 class GStreamerSource:
-    """Frames of a pipeline until its end of stream."""
+    """Frames of a pipeline until its end of stream.
+
+    Args:
+        uri: display name; None: `gst:` and the pipeline.
+    """
 
     live = True
     length = None
     fps = None
 
-    def __init__(self, rest: str) -> None:
-        self.uri = f"gst:{rest}"
+    def __init__(self, rest: str, uri: str | None = None) -> None:
+        self.uri = f"gst:{rest}" if uri is None else uri
         description = f"{parse_pipeline(rest)} ! {SINK}"
         gst = load_gstreamer()
         self._reader: _OpenCvReader | _GstReader

@@ -91,7 +91,7 @@ PARSERS = "spatialnet_edge.sources.source_options"
 SOURCES: dict[str, Plugin] = {
     "video": Plugin("spatialnet_edge.sources.video:VideoSource", "av", "video"),
     "camera": Plugin("spatialnet_edge.sources.camera:CameraSource", "cv2", "opencv", f"{PARSERS}:parse_camera"),
-    "stream": Plugin("spatialnet_edge.sources.video:StreamSource", "av", "video", f"{PARSERS}:parse_stream"),
+    "stream": Plugin("spatialnet_edge.sources.jetson:network_stream", "av", "video", f"{PARSERS}:parse_stream"),
     "image": Plugin("spatialnet_edge.sources.stills:ImageSource"),
     "folder": Plugin("spatialnet_edge.sources.stills:FolderSource"),
     "scene": Plugin(
@@ -100,6 +100,7 @@ SOURCES: dict[str, Plugin] = {
     "gst": Plugin(
         "spatialnet_edge.sources.gstreamer:GStreamerSource", parser="spatialnet_edge.sources.gstreamer:parse_pipeline"
     ),
+    "csi": Plugin("spatialnet_edge.sources.jetson:csi_camera", parser=f"{PARSERS}:parse_csi"),
     "faulty": Plugin("spatialnet_edge.sources.faulty:FaultySource", parser=f"{PARSERS}:parse_script"),
     "synthetic": Plugin("spatialnet_edge.sources.synthetic:SyntheticSource", parser=f"{PARSERS}:parse_synthetic"),
 }
@@ -114,7 +115,7 @@ def hidden(part: str) -> bool:
     return part.startswith(".") or part == "__MACOSX"
 
 
-DEVICES = frozenset({"camera", "stream", "gst", "faulty"})
+DEVICES = frozenset({"camera", "csi", "stream", "gst", "faulty"})
 """Sources that may hang, crash or disconnect, and run in a separate process (`supervised.py`)."""
 CAMERA_PATHS = ("/dev/video", "/dev/v4l/")
 STREAM_SCHEMES = frozenset({"rtsp", "rtsps", "http", "https", "udp", "tcp", "srt"})

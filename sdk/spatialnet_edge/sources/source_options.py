@@ -13,7 +13,10 @@ from spatialnet_edge.core.errors import SourceRefused
 from spatialnet_edge.core.redaction import redacted
 from spatialnet_edge.sources.registry import options_of, size_of
 
+HARDWARE_VARIABLE = "SPATIALNET_DECODER"
+"""Environment variable; `software` disables hardware decoding."""
 CAMERA_OPTIONS = {"size": "", "fps": "", "format": ""}
+CSI_OPTIONS = {"size": "1280x720", "fps": "30"}
 SYNTHETIC_OPTIONS = {"frames": "300", "size": "640x480", "fps": "0", "seed": "0", "bands": "3"}
 NEEDS_HOST = ("rtsp", "rtsps", "http", "https")
 """Schemes of a peer. The others may listen, and then name no host."""
@@ -37,6 +40,16 @@ class CameraMode:
     size: tuple[int, int] | None
     fps: float | None
     format: str
+
+
+@dataclass(frozen=True, slots=True)
+class CsiMode:
+    """The mode that is requested from a Jetson's CSI camera: number of the sensor, width and height in pixels, frames per
+    second."""
+
+    sensor: int
+    size: tuple[int, int]
+    fps: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +84,23 @@ def parse_camera(rest: str) -> CameraMode:
     if len(options["format"]) > 4:
         raise SourceRefused(f"{rest}: format={options['format']}: expected at most four letters, such as MJPG")
     return CameraMode(device, size, fps, options["format"])
+
+
+def parse_csi(rest: str) -> CsiMode:
+    """Read `SENSOR?size=1280x720&fps=30`.
+
+    Raises:
+        SourceRefused: an option that is unknown or impossible.
+    """
+    sensor, _, query = rest.partition("?")
+    options = options_of(f"csi:{rest}", query, CSI_OPTIONS)
+    try:
+        mode = CsiMode(int(sensor), size_of(options["size"]), int(options["fps"]))
+    except ValueError as error:
+        raise SourceRefused(f"csi:{rest}: {error}; example: csi:0?size=1280x720&fps=30") from error
+    if not (0 <= mode.sensor < 64 and all(0 < side <= 16384 for side in mode.size) and 0 < mode.fps <= 1000):
+        raise SourceRefused(f"csi:{rest}: sensor from 0 to 63, positive size, fps from 1 to 1000")
+    return mode
 
 
 def parse_stream(rest: str) -> None:
