@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import psutil
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from conftest import CLIP, ROOT, SAMPLES, TINY, write_tiny_bundle
@@ -41,6 +42,15 @@ def refused(status: int, *arguments: object) -> str:
         assert len(lines) == 1, done.stderr
         return lines[0]
     return done.stderr
+
+
+def test_a_picture_over_the_limit_is_one_line_without_a_warning_of_pillow(tiny_path: Path, tmp_path: Path) -> None:
+    for side in (9_500, 14_000):  # Pillow warns of the first, and refuses the second
+        Image.new("1", (side, side)).save(tmp_path / "big.png")
+        done = cli("run", tiny_path, tmp_path / "big.png")
+        assert done.returncode == 78
+        assert len(done.stderr.splitlines()) == 1, done.stderr
+        assert "too large" in done.stderr
 
 
 def test_run_with_json_on_standard_output_writes_nothing_else_there(tiny_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -241,6 +242,7 @@ def options(
 
 def main() -> None:
     """Entry point: converts a `SpatialNetError` into one line on standard error and an exit status."""
+    warnings.filterwarnings("ignore", "Image size .* could be decompression bomb")  # Pillow's; such a picture is refused
     try:
         app(prog_name="spatialnet-edge")
     except SpatialNetError as error:

@@ -81,7 +81,7 @@ def decode_still(encoded: bytes, formats: Sequence[str] = FORMATS) -> Still:
     except UnidentifiedImageError as error:
         raise NotDecoded(f"not an image; it begins with {encoded[:16]!r}; expected one of {', '.join(formats)}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise NotDecoded(f"too large: {error}; {TILES}") from error
+        raise NotDecoded(f"too large: {TILES}") from error
     except NotDecoded:
         raise
     except (Exception, MemoryError) as error:  # Pillow's decoders may raise anything for a damaged file
