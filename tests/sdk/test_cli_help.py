@@ -6,15 +6,21 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
+from msgspec.structs import replace
+from rich.console import Console
 from typer import Option, Typer
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from spatialnet_edge.bundle.manifest import BuildRecord, CandidateRecord
+from spatialnet_edge.bundle.reader import open_bundle
 from spatialnet_edge.cli.app import COMMANDS, PANELS, RENAMED, app, with_new_names
+from spatialnet_edge.cli.inspect import candidates
 from spatialnet_edge.cli.option_groups import grouped
 from spatialnet_edge.core import installation
 from spatialnet_edge.core.installation import install_command
@@ -196,3 +202,16 @@ def test_shipped_models_have_a_name_of_today_and_of_before() -> None:
         assert locate(f"builtin:{old}") == locate(f"builtin:{new}")
     shipped = {path.name for path in (ROOT / "sdk/spatialnet_edge/models").glob("*.snb")}
     assert {*BUILTIN.values()} == shipped
+
+
+def test_the_candidates_of_a_build_keep_their_names_in_80_columns(tiny_path: Path) -> None:
+    name = "int8-qdq-fp16-minmax"
+    verdict = "accuracy: land_use_ucmerced loses 1.25 points, 0.5 allowed"
+    made = CandidateRecord(name, 4_133_952, {}, 0.25, 0.9987, 3.81, 12.5, False, verdict, stripped_size=1_200_000)
+    build = BuildRecord("orin-nano", "AMD EPYC 9R14", {}, 0.5, 240, "", (made,), "the fastest")
+    written = StringIO()
+    Console(width=80, file=written).print(candidates(replace(open_bundle(tiny_path).manifest, build=build)))
+    text = written.getvalue()
+    assert name in text
+    assert "…" not in text
+    assert "1.20 MB without weights" in " ".join(text.split())

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
 from spatialnet_edge.bundle.manifest import Manifest, encode_manifest, manifest_schema
@@ -92,15 +93,22 @@ def files(manifest: Manifest) -> Table:
 
 
 def candidates(manifest: Manifest) -> Table:
+    """The candidates of a build. Their names are complete at 80 columns, and long verdicts are folded."""
     assert manifest.build is not None
     build = manifest.build
+    numbers = (Column(name, justify="right") for name in ("MB", "loss", "same", "p50 ms", "p99 ms"))
     table = Table(
-        "candidate", "MB", "loss (points)", "agreement", "p50 ms", "p99 ms", "verdict",
+        Column("candidate", no_wrap=True),
+        *numbers,
+        Column("verdict", overflow="fold"),
         title=f"built for {build.target} on {build.machine}",
-    )  # fmt: skip
+        caption="loss: percentage points of accuracy; same: share of labels as FP32",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     for each in build.candidates:
         judged = [f"{each.loss_points:.2f}", f"{each.agreement:.2%}"] if each.agreement else ["—"] * 2
         timed = [f"{each.latency_ms:.2f}", f"{each.latency_p99_ms:.2f}"] if each.latency_ms else ["—"] * 2
-        stripped = f" ({each.stripped_size / 1e6:.2f} without weights)" if each.stripped_size else ""
-        table.add_row(each.name, f"{each.size / 1e6:.2f}{stripped}", *judged, *timed, each.verdict)
+        stripped = f" ({each.stripped_size / 1e6:.2f} MB without weights)" if each.stripped_size else ""
+        table.add_row(each.name, f"{each.size / 1e6:.2f}", *judged, *timed, f"{each.verdict}{stripped}")
     return table

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from spatialnet_edge.bundle.reader import open_bundle
@@ -77,7 +77,8 @@ def status(root: Root = ROOT, json: Annotated[Path | None, json_option("the slot
     write_json(json, {"slots": rows, "accepted": state.accepted, "state_complete": state.complete})
     if json == STANDARD_OUTPUT:
         return
-    table = Table("slot", "model", "serial", "signature", "sha256", title=str(root))
+    headers = ("slot", "model", "serial", "signature", "sha256")
+    table = Table(*(Column(header, overflow="fold") for header in headers), title=str(root))
     for row in rows:
         name = f"{row['slot']} (try {row['tries']} of {MAX_TRIES})" if row.get("tries") else str(row["slot"])
         if "refused" in row:
