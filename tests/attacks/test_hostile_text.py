@@ -21,6 +21,7 @@ from spatialnet_edge.bundle.writer import write_raw
 from spatialnet_edge.cli.app import app
 from spatialnet_edge.core.pixels import encode_png
 from spatialnet_edge.core.printable import plot_text, printable
+from spatialnet_edge.sinks.journal_reader import to_line
 
 ANY = Trust(allow_unsigned=True)
 ESCAPE = "\x1b]0;PWNED\x07"
@@ -103,3 +104,22 @@ def test_a_dollar_in_a_label_is_not_mathematics(tmp_path: Path) -> None:
         text = made.text(0, 0, plot_text(label))
         assert text._preprocess_math(text.get_text()) == (label, False)
     pyplot.close(made)
+
+
+@pytest.mark.fault(64)
+def test_a_log_of_another_author_prints_json_without_control_characters(tmp_path: Path) -> None:
+    records = [
+        b'{"source":"front","note":"caf\xc3\xa9"}',
+        b'{"note":"\xc2\x9b31m\xe2\x80\xae\x7f"}',
+        b"\x1b]0;PWNED\x07 not JSON",
+        b'{"note":"\xff"}',
+        b"[" * 100_000,
+    ]
+    (tmp_path / "000000001.log").write_bytes(b"".join(map(to_line, records)))
+    done = command("log", tmp_path)
+    assert done.returncode == 0
+    first, second = done.stdout.splitlines()
+    assert first == records[0]
+    assert second == rb'{"note":"\u009b31m\u202e\u007f"}'
+    assert json.loads(second) == json.loads(records[1])
+    assert b"3 records were skipped: their checksum is right, but they are not JSON" in done.stderr
