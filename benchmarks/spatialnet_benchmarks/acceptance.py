@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html as htmllib
 import json as jsonlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -82,6 +82,11 @@ def judged(check: Any, run: AcceptanceRun) -> Verdict:
         return Verdict(check.__name__, Outcome.FAIL, f"{type(error).__name__}: {first_line(error)}")
 
 
+def fact(value: object) -> str:
+    """One fact about the device as text; a table as `name value` pairs."""
+    return ", ".join(f"{name} {each}" for name, each in value.items()) if isinstance(value, Mapping) else str(value)
+
+
 def page(report: AcceptanceReport) -> str:
     """The report as one HTML page without scripts."""
 
@@ -89,7 +94,7 @@ def page(report: AcceptanceReport) -> str:
         return "\n".join("<tr>" + "".join(f"<td>{htmllib.escape(cell)}</td>" for cell in row) + "</tr>" for row in pairs)
 
     verdicts = rows([(each.outcome.value, each.check, each.found) for each in report.verdicts])
-    facts = rows([(name, "", str(value)) for name, value in report.environment.items()])
+    facts = rows([(name, "", fact(value)) for name, value in report.environment.items()])
     figures = htmllib.escape(jsonlib.dumps([asdict(each) for each in report.verdicts], indent=1))
     result = "accepted" if report.accepted else "not accepted"
     return f"""<!doctype html>

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from conftest import SAMPLES
-from spatialnet_benchmarks.acceptance_checks import answers, cameras, soak
+from spatialnet_benchmarks.acceptance_checks import answers, cameras, soak, termination
 from spatialnet_benchmarks.acceptance_run import AcceptanceRun, Outcome
 from spatialnet_edge.bundle.reader import open_bundle
 from spatialnet_edge.cli.app import app
@@ -33,7 +33,16 @@ def test_the_cpu_is_accepted_and_what_needs_a_gpu_is_skipped(tmp_path: Path) -> 
     assert found["accepted"] is (outcomes["soak"] == "pass")
     assert done.exit_code == (0 if found["accepted"] else 1)
     assert "p99.9" in done.output
-    assert "<table>" in (tmp_path / "a.html").read_text()
+    page = (tmp_path / "a.html").read_text()
+    assert "<table>" in page
+    assert "{&#x27;" not in page  # no Python in the table of facts
+
+
+def test_a_command_without_a_result_fails_the_check_of_termination(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spatialnet_benchmarks.acceptance_checks.START_S", 0.01)
+    verdict = termination(AcceptanceRun(open_bundle("builtin:student"), open_labelled(LABELLED), 0.1, 20, 2))
+    assert verdict.outcome is Outcome.FAIL
+    assert "without a result" in verdict.found
 
 
 class Wrong:
