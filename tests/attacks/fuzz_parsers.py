@@ -278,8 +278,8 @@ def main() -> None:
         with suppress(*parser.allowed):
             parser.read(data)
 
-    limits = [f"-max_len={parser.longest}", f"-dict={dictionary}"]
-    atheris.Setup([*sys.argv, *limits, str(corpus)], one_input)
+    options = [f"-max_len={parser.longest}"] + ([f"-dict={dictionary}"] if parser.words else [])
+    atheris.Setup([*sys.argv, *options, str(corpus)], one_input)
     atheris.Fuzz()
 
 
