@@ -30,6 +30,7 @@ from spatialnet_optimize.evaluation.robustness import (
     measure_not_land,
     unlabelled,
 )
+from spatialnet_optimize.evaluation.tiled import FrameScore, compare_scales
 from spatialnet_optimize.quantization.int8_calibration import exclude_training
 from spatialnet_training.data.ground_truth import Truth, truths
 from spatialnet_training.data.labelled_dataset import LabelledImages, open_labelled
@@ -156,6 +157,7 @@ class Evaluation:
         withheld: share of the images that get no label, 0 to 1.
         robustness: of each evaluated multiclass head on corrupted images; empty if not requested.
         not_land: on generated pictures without land; None if corrupted images were not requested.
+        frames: each categorical head on the frames as a whole and in tiles; empty if no ground sampling distance was given.
     """
 
     bundle: Bundle
@@ -166,6 +168,7 @@ class Evaluation:
     withheld: float
     robustness: tuple[Robustness, ...]
     not_land: NotLand | None
+    frames: tuple[FrameScore, ...] = ()
 
 
 def evaluate(
@@ -177,6 +180,7 @@ def evaluate(
     backend: str = "",
     corrupted: int = 0,
     value_range: tuple[float, float] | None = None,
+    gsd: float | None = None,
     progress: Callable[[int, int], None] = lambda done, images: None,
 ) -> Evaluation:
     """Measure accuracy, calibration and robustness on labelled images, and confidence on pictures without land.
@@ -189,10 +193,12 @@ def evaluate(
         backend: use only this backend.
         corrupted: number of images for the evaluation with each corruption at each severity; 0: none.
         value_range: the pixel values of black and white in images of more than 8 bits; None: the model's range.
+        gsd: metres on the ground per pixel of the images; they are then also judged in tiles at the scale that the model was
+            taught, as `run` cuts them. None: only as a whole.
         progress: called with the number of decoded images and their total.
 
     Raises:
-        UsageError: no such head.
+        UsageError: no such head, or a `gsd` for a model that does not state its scale.
         DataRefused: the images cannot be used, or no head has their labels.
     """
     opened = open_bundle(bundle)
@@ -206,10 +212,11 @@ def evaluate(
         outputs = predict(model.opened.engine, pixels.images)
         engine = model.opened.record
         robust, not_land = doubts(model.opened.engine, images, known, corrupted)
+        frames = () if gsd is None else tuple(compare_scales(model.opened.engine, images, known, gsd))
     withheld = float(unlabelled(opened.spec, outputs, pixels.images).mean())
     scores = tuple(judge(opened.spec, truth, outputs, pixels.kept) for truth in known)
     training = not split and len(exclude_training(images, opened.manifest.provenance.image_counts)) < len(images)
-    return Evaluation(opened, scores, engine, tuple(pixels.broken), training, withheld, robust, not_land)
+    return Evaluation(opened, scores, engine, tuple(pixels.broken), training, withheld, robust, not_land, frames)
 
 
 def doubts(

@@ -4,11 +4,13 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
+from PIL import Image
 
-from conftest import SAMPLES, SHARED, TINY
-from spatialnet_edge.core.errors import DataRefused
+from conftest import SAMPLES, SHARED, TINY, lit
+from spatialnet_edge.core.errors import DataRefused, UsageError
 from spatialnet_edge.core.spec import ModelSpec
 from spatialnet_edge.engines.fake import FakeEngine
 from spatialnet_optimize.evaluation.latency import latencies
@@ -20,6 +22,7 @@ from spatialnet_optimize.evaluation.metrics import (
     predict,
     score,
 )
+from spatialnet_optimize.evaluation.tiled import compare_scales
 from spatialnet_training.data.ground_truth import Truth, truths
 from spatialnet_training.data.labelled_dataset import open_labelled
 
@@ -131,3 +134,19 @@ def test_a_quantity_is_scored_by_its_mean_error() -> None:
     found = score(TINY, truth, np.array([[110.0], [170.0]], np.float32))
     assert found.metrics == {"mean_absolute_error": pytest.approx(20)}
     assert found.headline == pytest.approx(1 - 20 / 255)
+
+
+def test_a_frame_is_judged_as_a_whole_and_in_tiles(tmp_path: Path) -> None:
+    """Half of the frame is dark: its mean is bright, and its two tiles contradict each other."""
+    heads = tuple(msgspec.structs.replace(head, gsd=(1.0, 1.0)) for head in TINY.heads)
+    engine = FakeEngine(msgspec.structs.replace(TINY, heads=heads))
+    for label, levels in (("bright", (60, 200)), ("dark", (40, 90))):
+        (tmp_path / label).mkdir()
+        Image.fromarray(np.concatenate([lit(level) for level in levels], axis=1)).save(tmp_path / label / "frame.png")
+    images = open_labelled(tmp_path)
+    known = [truth for truth in truths(images, engine.spec) if truth.head == "shade"]
+    whole, tiles = compare_scales(engine, images, known, gsd=1.0)
+    assert (whole.shown, whole.images, whole.tiles, whole.accuracy, whole.confident_right) == ("whole", 2, 1, 1, 1)
+    assert (tiles.shown, tiles.tiles, tiles.labelled, tiles.right, tiles.confident) == ("tiles", 2, 0.5, 1, 0.5)
+    with pytest.raises(UsageError, match="does not state the ground sampling distance"):
+        compare_scales(FakeEngine(TINY), images, known, gsd=1.0)

@@ -60,6 +60,7 @@ def test_a_tiny_recipe_from_data_to_bundle_and_a_second_start_does_nothing_again
     assert not (recipe.parent / "out").exists()
     for said in ("teacher", "student", "teach-known", "recalibrate", "export", "0.01 h", "not measured", "to do"):
         assert said in shown.output
+    assert "seed=7" in "".join(reproduce(recipe, published_root, "--dry-run", "--set", "seed=7").output.split())
     done = reproduce(recipe, published_root)
     assert done.exit_code == 0, (done.output, done.exception)
     out = recipe.parent / "out"

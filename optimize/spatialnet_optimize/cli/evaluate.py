@@ -21,6 +21,7 @@ from spatialnet_optimize.api import Evaluation
 from spatialnet_optimize.api import evaluate as run_evaluation
 from spatialnet_optimize.evaluation.metrics import Score, figures
 from spatialnet_optimize.evaluation.robustness import CONFIDENT, JPEG_QUALITY, Robustness
+from spatialnet_optimize.evaluation.tiled import FrameScore
 from spatialnet_training.data.corruptions import SEVERITIES
 
 
@@ -40,6 +41,10 @@ def evaluate(
         typer.Option(min=0, metavar="N", help="Evaluate N images with 8 corruptions at 3 severities; 0: none."),
     ] = 60,
     value_range: Annotated[str, typer.Option("--range", metavar="LOW,HIGH", help=RANGE_HELP)] = "",
+    gsd: Annotated[
+        float | None,
+        typer.Option(metavar="METRES", help="Metres on the ground per pixel; also judges the images in tiles, as run --gsd."),
+    ] = None,
 ) -> None:
     """Measure accuracy, calibration and robustness on labelled images, and confidence on pictures without land."""
     console = printer(stderr=True)
@@ -54,6 +59,7 @@ def evaluate(
             backend=backend,
             corrupted=corrupted,
             value_range=parse_range(value_range, "--range") if value_range else None,
+            gsd=gsd,
             progress=lambda done, images: progress.update(bar, completed=done, total=images),
         )
     if found.contains_training:
@@ -62,6 +68,8 @@ def evaluate(
     out = console_beside(json)
     out.print(score_table(found.scores, f"{found.bundle.spec.name} ({engine.precision} on {engine.backend}), {data}"))
     print_doubts(found, out)
+    if found.frames:
+        out.print(frames_table(found.frames))
     for path in found.broken:
         console.print(f"skipped {path}: not an image", style="yellow")
     write_json(json, record_of(found, data, split))
@@ -79,6 +87,7 @@ def record_of(found: Evaluation, data: Path, split: str) -> dict[str, Any]:
         "withheld": round(found.withheld, 5),
         "robustness": [robustness_figures(each) for each in found.robustness],
         "not_land": None if found.not_land is None else asdict(found.not_land),
+        "frames": [asdict(each) for each in found.frames],
     }
 
 
@@ -118,6 +127,17 @@ def robustness_table(found: Sequence[Robustness]) -> Table:
             ", ".join("—" if value is None else f"{value:.1%}" for value in each.labelled_right.values()),
             f"{each.withheld:.1%}",
         )  # fmt: skip
+    return table
+
+
+def frames_table(found: Sequence[FrameScore]) -> Table:
+    """Each head on the frames as a whole and in tiles."""
+    headers = ("head", "shown", "tiles", "accuracy", "with label", "right", f"label ≥ {CONFIDENT}", "right of these")
+    table = folded_table(headers, f"{found[0].images} frames as a whole, and in tiles at the taught scale")
+    for each in found:
+        shares = (each.accuracy, each.labelled, each.right, each.confident, each.confident_right)
+        cells = ("—" if value is None else f"{value:.1%}" for value in shares)
+        table.add_row(each.head, each.shown, f"{each.tiles:.1f}", *cells)
     return table
 
 

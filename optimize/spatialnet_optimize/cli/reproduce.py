@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from spatialnet_edge.cli.printer import echo, printer
 from spatialnet_edge.core.errors import MissingExtra
@@ -39,12 +39,16 @@ def reproduce(
     seed: Annotated[
         int, typer.Option(help="Seed of the generated pictures and corruptions in the stages after training.")
     ] = 0,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A different value in every training run, such as epoch_images=2000, for a quick trial."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the stages and do nothing.")] = False,
 ) -> None:
     """Make a shipped model again: teachers, student, teach-known, recalibrate, export. The same command resumes."""
     known = read_recipe(recipe)
     out = output or Path("runs") / known.model
-    request = Request(out, data_root, profile, weights, seed, serial)
+    request = Request(out, data_root, profile, weights, seed, serial, tuple(overrides or ()))
     stages = plan(known, request)
     record = finished(out)
     console = printer(stderr=not dry_run)
@@ -66,7 +70,7 @@ def reproduce(
 
 def as_table(stages: list[Stage], record: dict[str, str]) -> Table:
     """The stages with their expected times."""
-    table = Table("stage", "state", "expected", "command")
+    table = Table("stage", "state", "expected", Column("command", overflow="fold"))
     for stage in stages:
         expected = "not measured" if stage.hours is None else f"{stage.hours:g} h"
         table.add_row(stage.name, "done" if is_done(stage, record) else "to do", expected, stage.described)

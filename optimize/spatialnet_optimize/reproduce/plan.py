@@ -53,6 +53,7 @@ class Request:
         weights: file of public weights that a run begins with; None for none.
         seed: of pictures and corruptions after the training runs.
         serial: of the bundle.
+        set: what is different in every training run, `key=value` as `train --set` takes it.
     """
 
     out: Path
@@ -61,6 +62,7 @@ class Request:
     weights: Path | None = None
     seed: int = 0
     serial: int = 1
+    set: tuple[str, ...] = ()
 
 
 def plan(recipe: Recipe, request: Request) -> list[Stage]:
@@ -94,7 +96,7 @@ def plan(recipe: Recipe, request: Request) -> list[Stage]:
 
 def overrides_of(recipe: Recipe, run: Run, request: Request) -> tuple[str, ...]:
     """What a run sets in its configuration, with paths in the place of `$OUT` and `$WEIGHTS`."""
-    overrides = (*run.set, *(recipe.gpu if request.profile == "gpu" else ()))
+    overrides = (*run.set, *(recipe.gpu if request.profile == "gpu" else ()), *request.set)
     if request.weights is None and any("$WEIGHTS" in each for each in overrides):
         raise UsageError(f"run '{run.name}' begins with pretrained weights; give their file with --weights: {recipe.weights}")
     return tuple(each.replace("$OUT", str(request.out)).replace("$WEIGHTS", str(request.weights)) for each in overrides)
