@@ -1,6 +1,7 @@
 """The linear head on frozen features, the choice between it and fine-tuning, and runs that stop on the way."""
 
 import dataclasses
+import logging
 import math
 import re
 from pathlib import Path
@@ -388,18 +389,22 @@ def test_curves_go_to_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         open_trackers(("mlflow",), tmp_path / "other")
 
 
-def test_a_failed_download_of_weights_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_of_weights_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     timm = import_timm()
     real = timm.create_model
 
     def offline(name: str, **options: object) -> object:
         if options["pretrained"]:
+            logging.getLogger("huggingface_hub.utils").warning("Retrying in 1s")
             raise OSError("cannot reach the hub")
         return real(name, **options)
 
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(UsageError, match=r"weights=hub: .*OSError: cannot reach the hub; .*--set weights=FILE"):
         SpatialNet("timm:resnet18", {"a": 2}, 32, weights="hub")
+    assert "Retrying" not in caplog.text
 
 
 def test_a_checkpoint_given_as_a_bundle_is_recognised(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def selection_of(best: BestEpoch, history: Sequence[Mapping[str, float]], why_no
         return Selection(options, "the epoch with the lowest loss on held-out training images")
     winner, loser = sorted(options, key=lambda option: not option.chosen)
     return Selection(
-        options, f"{winner.name} has the lower loss on held-out training images: {winner.loss:.3f}, against {loser.loss:.3f}"
+        options, f"{winner.name} has the lower loss on held-out training images: {winner.loss:.3g}, against {loser.loss:.3g}"
     )
 
 

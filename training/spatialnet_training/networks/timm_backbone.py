@@ -3,6 +3,7 @@ convolutional network is a good teacher for a small ViT)."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -106,6 +107,7 @@ def pretrained(timm: ModuleType, name: str, size: int, options: dict[str, Any]) 
     Raises:
         UsageError: the download failed, for instance without a network connection, or timm has no weights for this network.
     """
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # else each of ten attempts without a network is printed
     try:
         return create(timm, name, size, options)
     except Exception as error:  # the hub's client raises errors of many libraries
