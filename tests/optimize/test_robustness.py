@@ -1,17 +1,21 @@
 """Corruptions, pictures without land, and the metrics on them."""
 
+import io
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import pytest
+from rich.console import Console
 
 from conftest import SAMPLES, TINY, clip_frames, lit
 from spatialnet_edge.core.spec import Known
 from spatialnet_edge.engines.fake import FakeEngine
+from spatialnet_optimize.cli.evaluate import robustness_table
 from spatialnet_optimize.evaluation.metrics import area_under_risk_coverage
 from spatialnet_optimize.evaluation.robustness import (
     COVERAGES,
+    Robustness,
     judge_not_land,
     judge_robustness,
     not_land_pictures,
@@ -100,3 +104,18 @@ def test_shared_heads_are_evaluated_through_the_taxonomy(student_spec) -> None:
         answers = {images.classes[row]: labels[value] for row, value in zip(truth.rows, truth.values, strict=True)}
         assert answers["Residential" if data_set == "eurosat" else "denseresidential"] == "residential"
         assert answers["SeaLake" if data_set == "eurosat" else "river"] == "water"
+
+
+def test_the_table_of_three_heads_is_readable_at_80_columns() -> None:
+    accuracy = {(name, severity): 0.5 for name in ("fog", "noise") for severity in SEVERITIES}
+    found = [
+        Robustness(name, 20, 1.0, accuracy, 0.9, 0.06, 0.97, 0.025, labelled_right={1: 1.0, 3: 0.875, 5: None})
+        for name in ("land_use", "land_use_eurosat", "settlement")
+    ]
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(robustness_table(found))
+    lines = [" ".join(line.split()) for line in console.export_text().splitlines()]
+    assert "│ severity 3 │ 50.0% │ 50.0% │ 50.0% │" in lines
+    assert "│ severity 3, label ≥ 0.9 │ 87.5% │ 87.5% │ 87.5% │" in lines
+    assert "│ severity 5, label ≥ 0.9 │ — │ — │ — │" in lines
+    assert "│ ECE, all severities │ 0.060 │ 0.060 │ 0.060 │" in lines

@@ -113,20 +113,23 @@ def folded_table(headers: Sequence[str], title: str) -> Table:
 
 
 def robustness_table(found: Sequence[Robustness]) -> Table:
-    """Accuracy of each head under corruption: the mean over the corruptions at each severity."""
-    headers = (
-        "head", "images", "clean", f"JPEG {JPEG_QUALITY}", *(f"severity {each}" for each in SEVERITIES),
-        "ECE", f"right of labels ≥ {CONFIDENT} at severity {', '.join(map(str, SEVERITIES))}", "no label",
-    )  # fmt: skip
-    table = folded_table(headers, "accuracy on corrupted images")
-    for each in found:
-        shown = [each.clean, each.jpeg_75, *(each.mean(severity) for severity in SEVERITIES)]
-        cells = [f"{value:.1%}" for value in shown]
-        table.add_row(
-            each.head, str(each.images), *cells, f"{each.calibration_error:.3f}",
-            ", ".join("—" if value is None else f"{value:.1%}" for value in each.labelled_right.values()),
-            f"{each.withheld:.1%}",
-        )  # fmt: skip
+    """Accuracy of each head under corruption, one column for each head: the mean over the corruptions at each severity."""
+    table = folded_table(("accuracy", *(each.head for each in found)), "accuracy on corrupted images")
+    rows: dict[str, list[str]] = {
+        "as they are": [f"{each.clean:.1%}" for each in found],
+        f"JPEG {JPEG_QUALITY}": [f"{each.jpeg_75:.1%}" for each in found],
+    }
+    for severity in SEVERITIES:
+        rows[f"severity {severity}"] = [f"{each.mean(severity):.1%}" for each in found]
+    for severity in SEVERITIES:
+        rows[f"severity {severity}, label ≥ {CONFIDENT}"] = [
+            "—" if (right := each.labelled_right.get(severity)) is None else f"{right:.1%}" for each in found
+        ]
+    rows["images"] = [str(each.images) for each in found]
+    rows["ECE, all severities"] = [f"{each.calibration_error:.3f}" for each in found]
+    rows["no label, all severities"] = [f"{each.withheld:.1%}" for each in found]
+    for name, cells in rows.items():
+        table.add_row(name, *cells)
     return table
 
 
