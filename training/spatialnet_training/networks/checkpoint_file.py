@@ -21,14 +21,16 @@ def save_checkpoint(path: Path, state: dict[str, Any], previous: Path | None = N
     """
     partial = path.with_suffix(".partial")
     try:
-        torch.save(state, partial)
+        with partial.open("wb") as file:  # then the operating system's error is the context of torch's
+            torch.save(state, file)
         if previous is not None and path.is_file():
             path.replace(previous)
         partial.replace(path)
     except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
         partial.unlink(missing_ok=True)
+        why = error.__context__ if isinstance(error.__context__, OSError) else error
         raise RunError(
-            f"{path}: the checkpoint cannot be written: {first_line(error)}; free some space and run the same command "
+            f"{path}: the checkpoint cannot be written: {first_line(why)}; free some space and run the same command "
             "again to resume from the last checkpoint"
         ) from error
 
