@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from spatialnet_benchmarks.stages import Measurement, measure, read
 from spatialnet_benchmarks.streams import no_decoding, streams
 from spatialnet_edge.api import Model, load
 from spatialnet_edge.cli.json_file import console_beside, json_option, write_json
+from spatialnet_edge.cli.option_groups import grouped
 from spatialnet_edge.cli.printer import Printer, printer
 from spatialnet_edge.core.errors import MissingExtra, UsageError
 from spatialnet_edge.core.output_paths import to_be_written
@@ -33,7 +35,25 @@ LOAD = 0.7
 """Share of its capacity at which a stream is measured unless a rate is given."""
 
 
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much is measured."""
+
+    rounds: Annotated[int, typer.Option(min=1, metavar="N", help="Passes over the source; the median pass is reported.")] = 5
+    kept: Annotated[int, typer.Option(min=10, metavar="N", help="Frames held in memory for the stages after decoding.")] = 100
+    runs: Annotated[int, typer.Option(min=20, metavar="N", help="Number of inferences of the engine alone.")] = 500
+    rate: Annotated[
+        float, typer.Option(min=0, metavar="HZ", help="Frames per second of the paced stream; 0: 70 % of capacity.")
+    ] = 0.0
+    seconds: Annotated[
+        float,
+        typer.Option(min=1, metavar="SECONDS", help="Duration of the paced stream; throttling shows after minutes."),
+    ] = 10.0
+
+
+@grouped(effort="How much is measured")
 def bench(
+    effort: Effort,
     bundle: Annotated[
         str, typer.Argument(help="A .snb file, a bundle directory, or builtin:spatialnet-s.")
     ] = "builtin:spatialnet-s",
@@ -43,13 +63,6 @@ def bench(
             help="Source to stream, such as a recording. Default: generated 720p frames with all the model's bands."
         ),
     ] = "",
-    rounds: Annotated[int, typer.Option(min=1, help="Passes over the source; the median pass is reported.")] = 5,
-    kept: Annotated[int, typer.Option(min=10, help="Frames held in memory for the stages after decoding.")] = 100,
-    runs: Annotated[int, typer.Option(min=20, help="Number of inferences of the engine alone.")] = 500,
-    rate: Annotated[float, typer.Option(min=0, help="Frames per second of the paced stream; 0: 70 % of capacity.")] = 0.0,
-    seconds: Annotated[
-        float, typer.Option(min=1, help="Duration of the paced stream in seconds; throttling shows after minutes.")
-    ] = 10.0,
     backend: Annotated[str, typer.Option(help="Use only this backend.")] = "",
     json: Annotated[Path | None, json_option("all results, for --compare,")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with plots to this file.", callback=to_be_written)] = None,
@@ -67,7 +80,7 @@ def bench(
         require_end(source)
     with load(bundle, backend, threads=1) as model:
         source = source or f"synthetic:frames=300&size=1280x720&bands={model.bundle.spec.input.channels}"
-        record = take(model, bundle, source, rounds, kept, runs, rate, seconds, backend)
+        record = take(model, bundle, source, effort, backend)
     show(record, console_beside(json))
     write_json(json, record)
     if html is not None:
@@ -85,22 +98,21 @@ def require_end(source: str) -> None:
             raise UsageError(f"{source}: a live source has no end; record some seconds of it and measure on the recording")
 
 
-def take(
-    model: Model, bundle: str, source: str, rounds: int, kept: int, runs: int, rate: float, seconds: float, backend: str
-) -> dict[str, Any]:
+def take(model: Model, bundle: str, source: str, effort: Effort, backend: str) -> dict[str, Any]:
     """Run all measurements, with the environment needed to interpret and repeat them."""
     start = state()
     passes = [
-        measure(model, source, kept) for _ in track(range(rounds), "measure", console=printer(stderr=True), transient=True)
+        measure(model, source, effort.kept)
+        for _ in track(range(effort.rounds), "measure", console=printer(stderr=True), transient=True)
     ]
     energy = energy_a_frame(lambda: whole_pass(model, source))
     middle = sorted(passes, key=lambda each: each.pipeline_efficiency)[len(passes) // 2]
     golden, _ = model.bundle.golden()
     engine = model.opened.engine
-    alone = engine_alone(engine, golden, 1, runs)
-    rate = rate or LOAD * min(middle.frames_per_second, 1e3 / float(np.median(alone)))
-    stream = paced(model, rate, seconds)
-    cold_start, memory_mb = cold_starts(bundle, backend, min(rounds, 5))
+    alone = engine_alone(engine, golden, 1, effort.runs)
+    rate = effort.rate or LOAD * min(middle.frames_per_second, 1e3 / float(np.median(alone)))
+    stream = paced(model, rate, effort.seconds)
+    cold_start, memory_mb = cold_starts(bundle, backend, min(effort.rounds, 5))
     return {
         "command": shlex.join(["spatialnet-edge", *sys.argv[1:]]),
         "environment": environment(),
@@ -112,15 +124,15 @@ def take(
         "source": source,
         "frames": len(middle.ages),
         "rounds": len(passes),
-        "runs": runs,
+        "runs": effort.runs,
         "warm_up": WARM_UP,
         "clock": "perf_counter for wall time, process_time for core time, CLOCK_MONOTONIC for frames",
         "stages": {name: stage.percentiles() for name, stage in middle.stages.items()},
         "engine_alone": summary(alone),
         "streams": streams(model, STREAMS),
-        "no_decoding": no_decoding(model, (frame.pixels for frame in read(source, kept)), rounds),
-        "batches": batches(engine, golden, BATCHES, max(20, runs // 5)),
-        "paced": {"rate": round(rate, 2), "seconds": seconds, "latency": summary(stream)},
+        "no_decoding": no_decoding(model, (frame.pixels for frame in read(source, effort.kept)), effort.rounds),
+        "batches": batches(engine, golden, BATCHES, max(20, effort.runs // 5)),
+        "paced": {"rate": round(rate, 2), "seconds": effort.seconds, "latency": summary(stream)},
         "cold_start": cold_start,
         "memory_mb": round(memory_mb, 1),
         "gpu_memory_mb": gpu_memory_mb() or NOT_MEASURABLE,
