@@ -6,6 +6,7 @@ import math
 import re
 import resource
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -248,6 +249,18 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_no_half_one(tmp_path: Path) -
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert load_checkpoint(path) == {"epoch": 1}
+    assert [each.name for each in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_checkpoint_that_is_interrupted_leaves_no_half_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(state: object, file: BinaryIO) -> None:
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    save_checkpoint(tmp_path / "last.ckpt", {"epoch": 1})
+    monkeypatch.setattr(torch, "save", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        save_checkpoint(tmp_path / "last.ckpt", {"epoch": 2})
     assert [each.name for each in tmp_path.iterdir()] == ["last.ckpt"]
 
 

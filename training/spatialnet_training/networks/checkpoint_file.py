@@ -27,12 +27,13 @@ def save_checkpoint(path: Path, state: dict[str, Any], previous: Path | None = N
             path.replace(previous)
         partial.replace(path)
     except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError on a full disk
-        partial.unlink(missing_ok=True)
         why = error.__context__ if isinstance(error.__context__, OSError) else error
         raise RunError(
             f"{path}: the checkpoint cannot be written: {first_line(why)}; free some space and run the same command "
             "again to resume from the last checkpoint"
         ) from error
+    finally:
+        partial.unlink(missing_ok=True)  # also after Ctrl-C
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
