@@ -9,10 +9,13 @@ import torch
 
 from conftest import SAMPLES
 from spatialnet_edge.bundle.manifest import Provenance
+from spatialnet_edge.bundle.reader import open_bundle
 from spatialnet_edge.core.errors import RunError, UsageError
+from spatialnet_edge.core.pixels import encode_png
 from spatialnet_edge.core.spec import RGB, InputSpec, ModelSpec, Multiclass, Multilabel
 from spatialnet_edge.engines.registry import load_backend
 from spatialnet_optimize.build.build import Job, build
+from spatialnet_optimize.build.labelled_data import calibrate
 from spatialnet_optimize.build.variants import precisions_to_try
 from spatialnet_optimize.cli.build_options import Variants
 from spatialnet_optimize.evaluation.gates import MODELOPT, QAT, REFERENCE, Measured, better
@@ -137,6 +140,17 @@ def test_a_build_keeps_it_only_where_it_comes_out_better(checkpoint: Path, tmp_p
     with pytest.raises(UsageError, match="no checkpoint"):
         Variants(qat=3).qat_request("builtin:student")
     assert Variants(qat=3).qat_request(str(checkpoint)) == QatRequest(checkpoint, 3)
+
+
+def test_it_learns_on_more_images_than_the_ranges_are_taken_from(images: np.ndarray, tmp_path: Path, monkeypatch) -> None:
+    for number, image in enumerate(images[:20]):
+        (tmp_path / f"{number}.png").write_bytes(encode_png(image))
+    student = open_bundle("builtin:student")
+    assert calibrate(tmp_path, student, student.spec, [])[0].training is None
+    monkeypatch.setattr("spatialnet_optimize.build.labelled_data.MOST_TRAINING", 14)
+    found, _ = calibrate(tmp_path, student, student.spec, [], training=True)
+    assert found.training is not None
+    assert (len(found.images), len(found.training)) == (20, 14)
 
 
 def test_better_means_passing_then_accuracy_then_agreement() -> None:

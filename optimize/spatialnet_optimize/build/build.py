@@ -102,7 +102,7 @@ def build(job: Job, step: Step = lambda text: None, progress: Progress = silent)
     """
     loaded = load(job, progress)
     prepared = prepared_variants(job, loaded.compiler)
-    options = DataOptions(job.labelled, job.calibration, job.budget, prepared is not None)
+    options = DataOptions(job.labelled, job.calibration, job.budget, prepared is not None, job.qat is not None)
     data = load_data(options, job.model, loaded.spec)
     for problem in (*data.problems, *(data.calibration.warnings if loaded.calibrated else ())):
         step(f"warning: {problem}")

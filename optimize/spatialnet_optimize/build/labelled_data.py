@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from spatialnet_edge.bundle.reader import Bundle
@@ -12,6 +13,7 @@ from spatialnet_edge.core.errors import DataRefused
 from spatialnet_edge.core.spec import ModelSpec
 from spatialnet_optimize.evaluation.candidate_evaluation import Evidence, decoded, evidence_of
 from spatialnet_optimize.quantization.int8_calibration import (
+    MOST_TRAINING,
     Calibration,
     exclude_training,
     from_folder,
@@ -32,12 +34,14 @@ class DataOptions:
         calibration: a folder of real images for static INT8; None: use some of the labelled ones.
         budget: percentage points of accuracy that a variant may lose; determines the warning for too few images.
         prepared: the variants passed the gates on the computer that prepared the bundle.
+        training: decode images for quantisation-aware training, too.
     """
 
     labelled: tuple[Path, ...] = ()
     calibration: Path | None = None
     budget: float = 0.5
     prepared: bool = False
+    training: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ def load_data(options: DataOptions, model: Bundle, spec: ModelSpec) -> BuildData
         MissingExtra: see `evidence_of`.
     """
     sets, problems = usable_sets(options.labelled or shipped_samples(), spec, bool(options.labelled))
-    calibration, sets = calibrate(options.calibration, model, spec, sets)
+    calibration, sets = calibrate(options.calibration, model, spec, sets, options.training)
     sets = disambiguate(sets)
     problems += small_set_warnings(sets, options.budget) if options.labelled else []
     evidence = evidence_of(model, spec, decoded(sets, spec.input), options.prepared)
@@ -113,12 +117,17 @@ def small_set_warnings(sets: list[LabelledImages], budget: float) -> list[str]:
 
 
 def calibrate(
-    folder: Path | None, model: Bundle, spec: ModelSpec, sets: list[LabelledImages]
+    folder: Path | None, model: Bundle, spec: ModelSpec, sets: list[LabelledImages], training: bool = False
 ) -> tuple[Calibration, list[LabelledImages]]:
-    """The calibration images, and the remaining labelled images for evaluation."""
+    """The calibration images, with those for training if they are asked for, and the remaining labelled images for evaluation."""
     golden, _ = model.golden()
     learnt = model.manifest.provenance.image_counts
     if folder is not None:
-        return from_folder(folder, spec.input, golden), [exclude_training(each, learnt) for each in sets]
-    pairs = [split_calibration(each, learnt) for each in sets]
-    return from_labelled([aside for aside, _ in pairs], spec.input, golden), [judged for _, judged in pairs]
+        judged = [exclude_training(each, learnt) for each in sets]
+        images = partial(from_folder, folder, spec.input, golden)
+    else:
+        pairs = [split_calibration(each, learnt) for each in sets]
+        judged = [rest for _, rest in pairs]
+        images = partial(from_labelled, [aside for aside, _ in pairs], spec.input, golden)
+    calibration = images()
+    return (replace(calibration, training=images(MOST_TRAINING).images) if training else calibration), judged

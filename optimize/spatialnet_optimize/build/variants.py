@@ -121,12 +121,15 @@ def add_qat(contents: dict[str, bytes], qat: QatRequest, request: VariantRequest
     from spatialnet_optimize.quantization.int8_qat import int8_qat
     from spatialnet_training.loop.quantization_aware import QatOptions
 
-    step(f"{QAT}: train with rounded layers, {qat.epochs} epochs over {len(request.calibration.images)} images")
+    calibration = request.calibration
+    training = calibration.images if calibration.training is None else calibration.training
+    step(f"{QAT}: train with rounded layers, {qat.epochs} epochs over {len(training)} images")
     trained = int8_qat(
         qat.checkpoint,
-        request.calibration.images,
+        calibration.images,
         QatOptions(epochs=qat.epochs),
         lambda epoch, loss: step(f"{QAT}: epoch {epoch}, loss {loss:.5f}"),
+        training,
     )
     trained = prune(trained, evidence.spec)
     judged = {REFERENCE: request.portable, "int8-qdq": contents["int8-qdq"], QAT: trained}

@@ -20,6 +20,9 @@ ENOUGH = 64
 MOST = 128
 """Largest number of images; more had no measurable effect."""
 
+MOST_TRAINING = 4096
+"""Largest number of images for quantisation-aware training."""
+
 UNLIKE = 2.5
 """Warning threshold for the difference in brightness or contrast from the golden frames, in standard deviations."""
 
@@ -32,11 +35,13 @@ class Calibration:
         images: uint8 `[N, H, W, bands]` at the model's size.
         origin: of the images, for the build record.
         warnings: too few images, or images unlike the golden frames; with the figure.
+        training: images for quantisation-aware training, of the same origin; None: not asked for.
     """
 
     images: NDArray[np.uint8]
     origin: str
     warnings: tuple[str, ...]
+    training: NDArray[np.uint8] | None = None
 
 
 NOTHING: Mapping[str, int] = {}
@@ -65,21 +70,21 @@ def split_calibration(images: LabelledImages, learnt: Mapping[str, int] = NOTHIN
     return images.chosen([row for row, file in enumerate(images.files) if file not in files]), judged
 
 
-def from_labelled(sets: Sequence[LabelledImages], spec: InputSpec, golden: NDArray[np.uint8]) -> Calibration:
-    """Calibration from labelled images that were set aside, spread evenly over the data sets."""
-    share = MOST // max(1, len(sets))
+def from_labelled(sets: Sequence[LabelledImages], spec: InputSpec, golden: NDArray[np.uint8], most: int = MOST) -> Calibration:
+    """Calibration from at most `most` labelled images that were set aside, spread evenly over the data sets."""
+    share = most // max(1, len(sets))
     decoded = [decode_images(spread(images, share), spec).images for images in sets if len(images)]
     images = completed(np.concatenate(decoded), golden) if decoded else golden
     return checked(images, f"{len(images)} images set aside from {', '.join(s.name for s in sets)}", golden)
 
 
-def from_folder(folder: Path, spec: InputSpec, golden: NDArray[np.uint8]) -> Calibration:
-    """Calibration from any images below a folder.
+def from_folder(folder: Path, spec: InputSpec, golden: NDArray[np.uint8], most: int = MOST) -> Calibration:
+    """Calibration from at most `most` of the images below a folder.
 
     Raises:
         DataRefused: none can be read.
     """
-    images = pictures(folder, spec, MOST)
+    images = pictures(folder, spec, most)
     if not images:
         raise DataRefused(f"{folder}: no image for calibration; give a folder of at least {ENOUGH} real images")
     return checked(completed(np.stack(images), golden), f"{len(images)} images of {folder.name}", golden)

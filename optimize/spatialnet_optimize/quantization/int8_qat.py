@@ -31,12 +31,14 @@ def int8_qat(
     images: NDArray[np.uint8],
     options: QatOptions = USUAL,
     watch: Callable[[int, float], None] = lambda epoch, loss: None,
+    training: NDArray[np.uint8] | None = None,
 ) -> bytes:
     """The Q/DQ graph of a checkpoint after quantisation-aware training, with all heads.
 
     Args:
-        images: real ones, uint8 `[N, H, W, bands]`: they give the ranges and are learnt from.
+        images: real ones, uint8 `[N, H, W, bands]`: they give the ranges.
         watch: see `train_rounded`.
+        training: real ones of the same shape, to learn from; None: `images`.
 
     Raises:
         BuildError: the graph's layers are not the network's.
@@ -46,7 +48,7 @@ def int8_qat(
     groups = spec.input.groups
     present = None if len(groups) == 1 else from_numpy(present_groups(images[:1], groups))
     layers = layers_of(network, export_onnx(network, spec), images, present)
-    train_rounded(network, spec, images, layers, options, watch)
+    train_rounded(network, spec, images if training is None else training, layers, options, watch)
     return int8_static(export_onnx(network, spec), images, "tensorrt")
 
 
