@@ -220,7 +220,9 @@ def test_after_a_damaged_checkpoint_the_previous_one_is_used(data: TrainingData,
     whole = train(OWN, data, tmp_path, "test").read_bytes()
     last = tmp_path / "last.ckpt"
     last.write_bytes(last.read_bytes()[:1000])
-    train(OWN, data, tmp_path, "test")
+    seen = Recorder()
+    train(OWN, data, tmp_path, "test", seen)
+    assert "resumed after epoch 1; last.ckpt is damaged, so the checkpoint before it is used" in seen.notes
     assert [row["epoch"] for row in read_log(tmp_path / "log.csv")] == [0, 1, 2]
     assert len((tmp_path / "model.safetensors").read_bytes()) == len(whole)
     for name in ("last.ckpt", "previous.ckpt"):

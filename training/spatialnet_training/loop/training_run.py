@@ -28,6 +28,7 @@ from spatialnet_training.loop.trainer import Trainer, epochs_of, newest_readable
 from spatialnet_training.loop.watcher import Watcher
 from spatialnet_training.losses.class_balance import log_shares
 from spatialnet_training.networks.checkpoint import load_network
+from spatialnet_training.networks.checkpoint_file import load_checkpoint
 from spatialnet_training.networks.checkpoint_paths import NETWORK
 
 LAST = "last.ckpt"
@@ -65,6 +66,8 @@ def train(
     watcher = watcher if watcher and first else Watcher()  # only one of several processes prints
     if first:
         write_identity(out, identity)
+    if resumed:
+        watcher.note(resumed_from(out, run.trainer.epoch))
     linear_loss = math.inf
     if run.fit is not None and run.best is not None:
         linear_loss = keep_linear_head(run, config, run.fit, run.best, watcher)
@@ -113,6 +116,12 @@ def resumes(out: Path, identity: RunFingerprint) -> bool:
     if (out / LAST).exists():
         raise RunError(f"{out / LAST}: damaged, and no earlier checkpoint can be read; remove it to train from the beginning")
     return False
+
+
+def resumed_from(out: Path, epoch: int) -> str:
+    """Where a run resumes, for people."""
+    damaged = f"; {LAST} is damaged, so the checkpoint before it is used" if load_checkpoint(out / LAST) is None else ""
+    return f"resumed after epoch {epoch}{damaged}"
 
 
 def start_training(
