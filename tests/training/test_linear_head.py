@@ -118,6 +118,18 @@ def test_a_linear_head_replaces_the_networks_own_and_leaves_the_backbone(data: T
     assert fit.accuracies["land_use"] > 0.9
 
 
+def test_a_final_linear_head_is_fitted_to_the_held_out_images_too(data: TrainingData) -> None:
+    torch.manual_seed(0)
+    network, spec = SpatialNet("student-1m", {"land_use": 2}, 32), InputSpec(height=32, width=32, groups=(RGB,))
+    mislabelled = dataclasses.replace(data.holdout, targets={"land_use": 1 - data.holdout.targets["land_use"]})
+    fit = fit_linear_heads(network, data.train, spec, "all", data.groups_of_training, heldout=mislabelled)
+    without = predict(network, data.train, 32)["land_use"].softmax(1)
+    fit.use_all_images(network)
+    contradicted = predict(network, data.train, 32)["land_use"].softmax(1)
+    truth = torch.from_numpy(data.train.targets["land_use"])[:, None]
+    assert without.gather(1, truth).mean() > contradicted.gather(1, truth).mean()
+
+
 def test_the_strongest_regularisation_within_one_standard_error_is_chosen() -> None:
     target = torch.tensor([0, 1] * 8)
     right = torch.tensor([[4.0, 0.0], [0.0, 4.0]] * 8, dtype=torch.float64)
@@ -173,8 +185,9 @@ def test_the_better_of_the_linear_head_and_fine_tuning_is_kept_and_the_table_say
     assert [option.chosen for option in recorder.selection.options] == [True, False]
     assert "linear head on frozen features has the lower loss" in recorder.selection.reason
     linear = train(replace(OWN, fine_tune="never"), data, tmp_path / "linear", "test")
-    for one, other in zip(*(load_network(path)[0].state_dict().values() for path in (ruined, linear)), strict=True):
-        assert torch.equal(one, other)
+    kept, alone = (load_network(path)[0].state_dict() for path in (ruined, linear))
+    changed = [name for name in kept if not torch.equal(kept[name], alone[name])]
+    assert changed == ["heads.land_use.weight", "heads.land_use.bias"]  # fitted to the held-out images too
     assert [row["epoch"] for row in read_log(tmp_path / "linear" / "log.csv")] == [0]
     page = (tmp_path / "linear" / "card.html").read_text()
     assert "fine-tuning was skipped" in page

@@ -36,10 +36,14 @@ class EpochJudge:
             found["holdout_loss"] = held_out_loss(
                 self.data.heads, logits, self.data.holdout, balanced=self.config.class_balance != "none"
             )
-        if self.val is not None:
-            reached = accuracies(predict(network, self.val, size, self.groups), self.val)
-            found |= {f"val/{head}": value for head, value in reached.items()}
-        return found
+        return found | self.on_val(network, size)
+
+    def on_val(self, network: nn.Module, size: int) -> dict[str, float]:
+        """Accuracies on the user's validation images by `val/HEAD`; empty without such images."""
+        if self.val is None:
+            return {}
+        reached = accuracies(predict(network, self.val, size, self.groups), self.val)
+        return {f"val/{head}": value for head, value in reached.items()}
 
 
 def spread(samples: Samples, most: int) -> Samples:

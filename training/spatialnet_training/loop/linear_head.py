@@ -9,8 +9,8 @@ exported and built like any other. (Kornblith et al. 2019, arXiv 1805.08974, com
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -64,12 +64,19 @@ class LinearFit:
         strengths: head to the chosen C.
         accuracies: head to the cross-validated accuracy on training images, 0 to 1.
         balanced_heads: heads fitted with adjusted logits; see `losses/class_balance.py`.
+        on_all: head to weight `[outputs, width]` and bias `[outputs]`, with the same strength fitted to the held-out images too.
     """
 
     strengths: dict[str, float]
     accuracies: dict[str, float]
     seconds: float
     balanced_heads: tuple[str, ...] = ()
+    on_all: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def use_all_images(self, network: SpatialNet) -> None:
+        """Replace the heads by those fitted to all training images. Held-out images no longer judge them."""
+        for name, (weight, bias) in self.on_all.items():
+            assign(network.heads[name], weight, bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +104,7 @@ def fit_linear_heads(
     groups: Sequence[str],
     queries: Tensor | None = None,
     balance: str = "none",
+    heldout: Samples | None = None,
 ) -> LinearFit:
     """Replace the network's linear layers by regularised ones fitted to these images; the backbone does not change.
 
@@ -106,13 +114,17 @@ def fit_linear_heads(
         groups: of each image; all images of a group are in the same fold.
         queries: float32 `[queries, width]`, candidate pooling queries, in addition to the mean over the tokens.
         balance: see `TrainConfig.class_balance`; `sampling` is treated as `logits`.
+        heldout: images that judge the heads. `LinearFit.on_all` are the heads fitted to them, too.
     """
     begun = time.monotonic()
     network.to("cuda" if torch.cuda.is_available() else "cpu")
     candidates = torch.zeros(1, network.pooling.query.shape[1])
     if queries is not None and network.backbone.head_queries:
         candidates = torch.cat([candidates, queries]).unique(dim=0)
-    features = extract(network, samples, views_of(network, samples, spec), ORIENTATIONS[flips], candidates)
+    views = views_of(network, samples, spec)
+    features = extract(network, samples, views, ORIENTATIONS[flips], candidates)
+    more = extract(network, heldout, views, ORIENTATIONS[flips], candidates) if heldout is not None and len(heldout) else None
+    on_all: dict[str, tuple[Tensor, Tensor]] = {}
     strengths: dict[str, float] = {}
     reached: dict[str, float] = {}
     balanced: list[str] = []
@@ -129,12 +141,25 @@ def fit_linear_heads(
             balanced.append(name)
         x, y = features.of(query, rows), repeated(target[rows], features)
         weight, bias = solve(x, y, len(rows), best.strength, layer.out_features, shares=best.shares)
+        assign(layer, weight, bias)
         with torch.no_grad():
-            layer.weight.copy_(weight)
-            layer.bias.copy_(bias)
             network.pooling.query[index] = features.queries[query]
+        if heldout is not None and more is not None:
+            judging = torch.from_numpy(heldout.targets[name])
+            others = np.flatnonzero(labelled_rows(judging).numpy())
+            x, y = torch.cat([x, more.of(query, others)]), torch.cat([y, repeated(judging[others], more)])
+            images, before = len(rows) + len(others), (weight, bias)
+            on_all[name] = solve(x, y, images, best.strength, layer.out_features, before, best.shares)
     network.to("cpu")
-    return LinearFit(strengths, reached, time.monotonic() - begun, tuple(balanced))
+    return LinearFit(strengths, reached, time.monotonic() - begun, tuple(balanced), on_all)
+
+
+@torch.no_grad()
+def assign(layer: nn.Module, weight: Tensor, bias: Tensor) -> None:
+    """Give a linear layer these weights."""
+    assert isinstance(layer, nn.Linear)
+    layer.weight.copy_(weight)
+    layer.bias.copy_(bias)
 
 
 def views_of(network: SpatialNet, samples: Samples, spec: InputSpec) -> list[InputSpec]:

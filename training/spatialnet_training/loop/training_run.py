@@ -78,8 +78,11 @@ def train(
         fine_tune(config, run, out, watcher)
     run.trainer.fabric.barrier()
     inputs.network.load_state_dict(run.best.weights() if run.best else run.trainer.averaged.module.state_dict())
-    selection = selection_of(run.best, run.trainer.history, None if tune else why) if run.best else None
     result = calibrated_result(config, data, inputs, given, command)
+    if run.fit is not None and not tune:  # after the calibration, which needs images that the heads were not fitted to
+        run.fit.use_all_images(inputs.network)
+        run.trainer.history[LINEAR_HEAD] |= run.judge.on_val(inputs.network, config.size)
+    selection = selection_of(run.best, run.trainer.history, None if tune else why) if run.best else None
     if first:
         verdict = write_result(out, config, data, result, run.trainer.history, selection)
         watcher.finished(selection, verdict)
@@ -135,7 +138,10 @@ def start_training(
     fit = None
     if config.linear_head and not resumed:
         balance, frames = config.class_balance, data.groups_of_training
-        fit = fit_linear_heads(inputs.network, data.train, given, config.flips, frames, queries_of(inputs.start), balance)
+        queries = queries_of(inputs.start)
+        fit = fit_linear_heads(
+            inputs.network, data.train, given, config.flips, frames, queries, balance, heldout=data.holdout
+        )
     best = BestEpoch(out / BEST, fresh=not resumed) if config.keep_best else None
     if best and fit:
         best.balanced_heads = fit.balanced_heads
