@@ -137,9 +137,26 @@ def test_the_share_with_the_lowest_held_out_loss_is_taken(two: tuple[Path, Path,
 
 def test_networks_that_are_not_related_are_refused(two: tuple[Path, Path, TrainingData], tmp_path: Path) -> None:
     first, _, data = two
-    other = train(replace(TINY_RUN, backbone="student-2m", stages=TINY_RUN.stages[:1]), data, tmp_path, "test")
+    other = train(replace(TINY_RUN, backbone="student-2m", stages=TINY_RUN.stages[1:]), data, tmp_path, "test")
     with pytest.raises(UsageError, match="different shape"):
         related(first, other)
+
+
+def test_heads_that_only_the_second_network_has_are_left_out(
+    two: tuple[Path, Path, TrainingData], data_root: Path, tmp_path: Path
+) -> None:
+    config = replace(TINY_RUN, data={"ucmerced": "ucmerced.zip"})
+    first = train(config, load_published({"ucmerced": data_root / "ucmerced.zip"}, 48), tmp_path / "first", "test")
+    both = train(replace(TINY_RUN, seed=1, start=str(first)), two[2], tmp_path / "second", "test")
+    network, spec, towards = related(first, both)
+    assert "land_use_eurosat" not in {head.name for head in spec.heads}
+    end, other = mixed(network, towards, 1.0), load_network(both)[0]
+    shown = torch.rand(2, 3, 32, 32)
+    answers, expected = end.eval()(shown), other.eval()(shown)
+    for head in spec.heads:
+        torch.testing.assert_close(answers[head.name], expected[head.name])
+    with pytest.raises(UsageError, match="different heads"):
+        related(both, first)
 
 
 def test_the_command_writes_a_network(

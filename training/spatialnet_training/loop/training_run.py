@@ -139,9 +139,7 @@ def start_training(
     if config.linear_head and not resumed:
         balance, frames = config.class_balance, data.groups_of_training
         queries = queries_of(inputs.start)
-        fit = fit_linear_heads(
-            inputs.network, data.train, given, config.flips, frames, queries, balance, heldout=data.holdout
-        )
+        fit = fit_linear_heads(inputs.network, data.train, given, config.flips, frames, queries, balance, heldout=data.holdout)
     best = BestEpoch(out / BEST, fresh=not resumed) if config.keep_best else None
     if best and fit:
         best.balanced_heads = fit.balanced_heads

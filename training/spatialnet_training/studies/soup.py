@@ -38,6 +38,8 @@ from spatialnet_training.networks.transfer import answers
 from spatialnet_training.studies.study_data import DataRoot, OwnData
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+QUERY = "pooling.query"
+"""The pooling queries, one row for each head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,27 +60,42 @@ Weights = dict[str, Tensor]
 
 
 def related(first: Path, second: Path) -> tuple[SpatialNet, ModelSpec, Weights]:
-    """The first network, and the weights of the second.
+    """The first network, and the weights of the second for the same heads. Heads that only the second has are left out.
 
     Raises:
-        UsageError: they differ in shape, labels or input.
+        UsageError: they differ in shape or input, or the second lacks a head of the first.
     """
     network, spec, _ = load_network(first)
     other, other_spec, _ = load_network(second)
     # fitted to the features of one network: train `known` of the mean again, and recalibrate it
     network.image_temperature = other.image_temperature = network.known = other.known = None
-    own, theirs = network.state_dict(), other.state_dict()
-    if own.keys() != theirs.keys() or any(own[key].shape != theirs[key].shape for key in own):
-        raise UsageError(
-            f"{first} and {second} are networks of different shape; give a network and one that was trained further from it"
-        )
     # the mean keeps the first network's resizing
     same_input = spec.input == replace(other_spec.input, resize=spec.input.resize)
-    if [answers(head) for head in spec.heads] != [answers(head) for head in other_spec.heads] or not same_input:
+    theirs = [answers(head) for head in other_spec.heads]
+    if not same_input or any(answers(head) not in theirs for head in spec.heads):
         raise UsageError(
             f"{first} and {second} have different heads or inputs; give a network and one that was trained further from it"
         )
-    return network, replace(spec, known=None), theirs
+    own, weights = (
+        network.state_dict(),
+        of_heads(other.state_dict(), spec, [theirs.index(answers(head)) for head in spec.heads]),
+    )
+    if own.keys() != weights.keys() or any(own[key].shape != weights[key].shape for key in own):
+        raise UsageError(
+            f"{first} and {second} are networks of different shape; give a network and one that was trained further from it"
+        )
+    return network, replace(spec, known=None), weights
+
+
+def of_heads(weights: Weights, spec: ModelSpec, rows: Sequence[int]) -> Weights:
+    """The weights without heads that `spec` does not have.
+
+    Args:
+        rows: the place of each head of `spec` in the network of the weights.
+    """
+    names = {head.name for head in spec.heads}
+    kept = {key: value for key, value in weights.items() if not key.startswith("heads.") or key.split(".")[1] in names}
+    return kept | {QUERY: weights[QUERY][list(rows)]}
 
 
 def mixed(network: SpatialNet, towards: Weights, share: float) -> SpatialNet:
