@@ -171,6 +171,10 @@ def test_the_command_writes_a_network(
     _, spec, provenance = load_network(out)
     assert spec.input.height == TINY_RUN.size
     assert "the rest of first" in provenance.source
+    done = CliRunner().invoke(app, ["soup", "spatialnet-x", str(second), "--data-root", str(data_root), "-o", str(out)])
+    assert "the name of a shipped one" in " ".join(done.output.split())
+    done = CliRunner().invoke(app, ["soup", "spatialnet-m", str(second), "--data-root", str(data_root), "-o", str(out)])
+    assert "have different heads or inputs" in " ".join(done.output.split())
 
 
 def test_a_given_share_is_used_and_images_are_at_least_the_input_size(

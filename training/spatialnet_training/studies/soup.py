@@ -32,7 +32,7 @@ from spatialnet_training.data.taxonomy import load_taxonomy
 from spatialnet_training.lineage import command_line
 from spatialnet_training.loop.evaluation import Judgement, judge
 from spatialnet_training.networks.checkpoint import load_checkpoint_config, load_network, load_spec, save_network
-from spatialnet_training.networks.checkpoint_paths import checkpoint_to_be_written, run_name
+from spatialnet_training.networks.checkpoint_paths import checkpoint_to_be_written, located, run_name
 from spatialnet_training.networks.model import SpatialNet
 from spatialnet_training.networks.transfer import answers
 from spatialnet_training.studies.study_data import DataRoot, OwnData
@@ -138,7 +138,7 @@ def held_out_images(spec: ModelSpec, own: Path | None, root: Path | None) -> Sam
 
 
 def soup(
-    first: Annotated[Path, typer.Argument(help="The folder of a training run.")],
+    first: Annotated[Path, typer.Argument(help="The folder of a training run, or the name of a shipped checkpoint.")],
     second: Annotated[Path, typer.Argument(help="The folder of the run that was trained further from it.")],
     data: OwnData = None,
     data_root: DataRoot = None,
@@ -150,6 +150,7 @@ def soup(
     ] = None,
 ) -> None:
     """Average the weights of two related networks; held-out training images select the share."""
+    first, second = located(str(first)), located(str(second))
     spec = load_spec(first)
     holdout = held_out_images(spec, data, data_root)
     best, found = best_of(first, second, holdout, SHARES if share is None else (share,))
