@@ -6,17 +6,30 @@ import torch
 from msgspec.structs import replace
 
 from conftest import SIDE, TINY, clip_frames
+from spatialnet_edge.core.bands import present_groups
 from spatialnet_edge.core.spec import Known
 from spatialnet_optimize.export.graph import check_parity, export_onnx, reference
+from spatialnet_training.data.all_bands import in_all_bands, padded
+from spatialnet_training.data.bands import groups_named
 from spatialnet_training.data.degradation import STEPS, degrade
+from spatialnet_training.data.measured_sets import MEASURED
 from spatialnet_training.data.not_land import KINDS, generated
 from spatialnet_training.losses.multitask import UNLABELLED
 from spatialnet_training.networks.checkpoint import load_network, save_network
 from spatialnet_training.networks.known import KnownHead
 from spatialnet_training.networks.model import SpatialNet
 from spatialnet_training.studies import known_pictures
-from spatialnet_training.studies.known import FILES, choose_threshold, emphasised, fit, scores_of, without_too_poor
+from spatialnet_training.studies.known import (
+    FILES,
+    choose_threshold,
+    emphasised,
+    extract,
+    fit,
+    scores_of,
+    without_too_poor,
+)
 from spatialnet_training.studies.known_pictures import Pictures, balanced, gather
+from training_fixtures import write_set
 
 PICTURE = clip_frames(1)[0][:96, :96]
 
@@ -136,3 +149,34 @@ def test_ordinary_pictures_are_gathered_unmodified_degraded_and_corrupted(publis
     assert found.weights[ordinary].sum() == pytest.approx(1, abs=1e-3)
     again = gather(published_root, "train", 64, 0)
     assert all((a == b).all() for a, b in zip(found.images, again.images, strict=True))
+
+
+def test_a_colour_picture_is_an_input_of_more_bands() -> None:
+    groups = groups_named(("sar", "rgb", "nir", "swir"))
+    without = padded(PICTURE, groups)
+    assert present_groups(without[None], groups).tolist() == [[0, 1, 0, 0]]
+    np.testing.assert_array_equal(without[..., 2:5], PICTURE)
+    assert padded(without, groups) is without
+    made = in_all_bands(PICTURE, groups, np.random.default_rng(0))
+    assert present_groups(made[None], groups).tolist() == [[0, 1, 1, 1]]
+    assert made[..., 5].mean() == pytest.approx(PICTURE.mean(), rel=0.15)
+
+
+def test_a_network_of_measured_bands_is_taught_by_measured_images_too(published_root, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(known_pictures, "PER_KIND", 1)
+    root = tmp_path / "root"
+    root.mkdir()
+    for file in published_root.iterdir():
+        (root / file.name).symlink_to(file)
+    write_set(tmp_path, "flood", {"Land": -800, "Water": -2200}, 2).rename(root / MEASURED["flood"].file)
+    groups = groups_named(("rgb", "sar"))
+    found = gather(root, "train", 64, 0, groups, ("flood",))
+    assert {"flood", "space", "space in all bands"} <= set(found.groups)
+    assert "flood degraded" not in found.groups
+    of_flood = [row for row, group in enumerate(found.groups) if group == "flood"]
+    assert found.known[of_flood].all()
+    assert {found.images[row].shape[2] for row in of_flood} == {5}
+    torch.manual_seed(0)
+    several = SpatialNet("student-1m", {"land_use": 3, "flood": 3}, SIDE, groups, known=True).eval()
+    features, answers = extract(several, found.images[-40:], SIDE, groups)
+    assert features.shape[0] == len(answers) == 40

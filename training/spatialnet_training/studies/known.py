@@ -24,12 +24,15 @@ from rich.table import Table
 from torch import Tensor
 
 from spatialnet_edge.cli.printer import printer
+from spatialnet_edge.core.bands import present_groups
 from spatialnet_edge.core.errors import DataRefused, UsageError
 from spatialnet_edge.core.frames import preprocess
-from spatialnet_edge.core.spec import RGB, InputSpec, Known
+from spatialnet_edge.core.spec import RGB, BandGroup, InputSpec, Known
+from spatialnet_training.data.all_bands import padded
 from spatialnet_training.data.augmentation import normalise
 from spatialnet_training.data.dataset_registry import FILES, TERMS
 from spatialnet_training.data.labelled_dataset import TRAIN
+from spatialnet_training.data.measured_sets import MEASURED
 from spatialnet_training.data.samples import judging_side
 from spatialnet_training.lineage import continued
 from spatialnet_training.loop.licensing import with_known
@@ -81,17 +84,23 @@ def without_too_poor(pictures: Pictures, answers: NDArray[np.int64]) -> Pictures
 
 
 @torch.inference_mode()
-def extract(network: SpatialNet, images: Sequence[Image], size: int, batch: int = 64) -> tuple[Tensor, NDArray[np.int64]]:
+def extract(
+    network: SpatialNet, images: Sequence[Image], size: int, groups: tuple[BandGroup, ...] = (RGB,), batch: int = 64
+) -> tuple[Tensor, NDArray[np.int64]]:
     """`networks.known.features` of every image, with the deployed resize, and the index of the predicted land use.
+
+    Args:
+        images: with the bands of all groups, or colour pictures.
 
     Returns:
         float32 `[N, features]`, and int64 `[N]`.
     """
-    given = InputSpec(height=size, width=size, groups=(RGB,))
+    given = InputSpec(height=size, width=size, groups=groups)
     parts, answers = list[Tensor](), list[Tensor]()
     for start in range(0, len(images), batch):
-        pixels = np.stack([preprocess(image, given) for image in images[start : start + batch]])
-        tokens = network.backbone(normalise(pixels).contiguous(memory_format=torch.channels_last))
+        pixels = np.stack([preprocess(padded(image, groups), given) for image in images[start : start + batch]])
+        present = torch.from_numpy(present_groups(pixels, groups)) if len(groups) > 1 else None
+        tokens = network.backbone(normalise(pixels).contiguous(memory_format=torch.channels_last), present)
         pooled = network.pooling(tokens)
         parts.append(features(pooled, tokens))
         answers.append(network.answer(pooled)["land_use"].argmax(dim=1))
@@ -118,9 +127,9 @@ def fit(head: KnownHead, found: Tensor, pictures: Pictures, seed: int) -> None:
         schedule.step()
 
 
-def choose_threshold(scores: NDArray[np.float32], groups: Sequence[str]) -> float:
-    """The highest threshold that rejects at most `REFUSED` of the unmodified pictures of every data set in `FILES`."""
-    of_group = {name: np.sort(scores[[group == name for group in groups]]) for name in FILES}
+def choose_threshold(scores: NDArray[np.float32], groups: Sequence[str], sets: Sequence[str] = ()) -> float:
+    """The highest threshold that rejects at most `REFUSED` of the unmodified pictures of every data set in `FILES` and `sets`."""
+    of_group = {name: np.sort(scores[[group == name for group in groups]]) for name in (*FILES, *sets)}
     return float(min(each[int(REFUSED * len(each))] for each in of_group.values()))
 
 
@@ -163,29 +172,31 @@ def with_known_head(checkpoint: Path, root: Path, output: Path, seed: int) -> tu
         DataRefused: a data set is not there.
         UsageError: the network has no head `land_use`.
     """
-    if missing := [file for file in (*WIDER.values(), NOT_LAND) if not (root / file).exists()]:
-        raise DataRefused(f"{root / missing[0]}: no such file; give the folder that holds the data sets with --data-root")
     old, spec, provenance = load_network(checkpoint)
+    sets = tuple(name for name, row in MEASURED.items() if row.head and row.head.name in old.heads)
+    needed = (*WIDER.values(), NOT_LAND, *(MEASURED[name].file for name in sets))
+    if missing := [file for file in needed if not (root / file).exists()]:
+        raise DataRefused(f"{root / missing[0]}: no such file; give the folder that holds the data sets with --data-root")
     if "land_use" not in old.heads:
         raise UsageError(f"{checkpoint}: has no head 'land_use', by which pictures that are too poor are found")
-    size, side = spec.input.height, judging_side(spec.input)
+    size, side, groups = spec.input.height, judging_side(spec.input), spec.input.groups
     outputs = {head.name: head.width for head in spec.heads}
     backbone = load_checkpoint_config(checkpoint).backbone
     torch.manual_seed(seed)
     network = SpatialNet(
-        backbone, outputs, size, spec.input.groups, known=True, image_temperature=old.image_temperature is not None
+        backbone, outputs, size, groups, known=True, image_temperature=old.image_temperature is not None
     ).eval()
     network.load_state_dict({k: v for k, v in old.state_dict().items() if not k.startswith("known.")}, strict=False)
     assert network.known is not None
-    pictures = gather(root, TRAIN, side, seed)
-    found, answers = extract(network, pictures.images, size)
+    pictures = gather(root, TRAIN, side, seed, groups, sets)
+    found, answers = extract(network, pictures.images, size, groups)
+    unknown = int((pictures.known == 0).sum())
     pictures = without_too_poor(pictures, answers)
     fit(network.known, found, pictures, seed)
     fit(network.known, found, emphasised(pictures, scores_of(network.known, found)), seed)
-    held_out = gather(root, "holdout", side, seed + 1)
-    scores = scores_of(network.known, extract(network, held_out.images, size)[0])
-    threshold = round(choose_threshold(scores, held_out.groups), 4)
-    unknown = int((pictures.land_use == UNLABELLED).sum())
+    held_out = gather(root, "holdout", side, seed + 1, groups, sets)
+    scores = scores_of(network.known, extract(network, held_out.images, size, groups)[0])
+    threshold = round(choose_threshold(scores, held_out.groups, sets), 4)
     provenance = replace(
         continued(provenance, "output 'known' taught on its features"),
         data=(*provenance.data, f"pictures without land, real and generated, for 'known' alone: {unknown}"),

@@ -10,11 +10,14 @@ import numpy as np
 from numpy.random import default_rng
 from numpy.typing import NDArray
 
+from spatialnet_edge.core.spec import RGB, BandGroup
+from spatialnet_training.data.all_bands import in_all_bands
 from spatialnet_training.data.corruptions import CORRUPTIONS, corrupt
 from spatialnet_training.data.dataset_registry import FILES
 from spatialnet_training.data.datasets import load_split
 from spatialnet_training.data.degradation import degrade
 from spatialnet_training.data.labelled_dataset import TRAIN, open_labelled
+from spatialnet_training.data.measured_sets import MEASURED, head_of
 from spatialnet_training.data.not_land import generated
 from spatialnet_training.data.samples import Samples, load_image, part_of
 from spatialnet_training.data.taxonomy import load_taxonomy
@@ -25,7 +28,7 @@ NOT_LAND, NWPU = "not_land.zip", "nwpu_resisc45"
 WIDER = {**FILES, NWPU: "nwpu_resisc45.zip"}
 PER_SET, PER_KIND = 1400, 150
 """Limit of ordinary images per data set, and of generated pictures per kind."""
-DEGRADED, CORRUPTED = " degraded", " corrupted"
+DEGRADED, CORRUPTED, ALL_BANDS = " degraded", " corrupted", " in all bands"
 """Suffixes of group names."""
 
 
@@ -51,7 +54,7 @@ class Pictures:
     @property
     def unmodified(self) -> NDArray[np.bool_]:
         """Which pictures are unmodified: bool `[N]`."""
-        return np.array([not group.endswith((DEGRADED, CORRUPTED)) for group in self.groups])
+        return np.array([not group.endswith((DEGRADED, CORRUPTED, ALL_BANDS)) for group in self.groups])
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,18 @@ def ordinary(root: Path, split: str, side: int) -> dict[str, OrdinaryImages]:
         found[name] = OrdinaryImages(
             [samples.images[row] for row in chosen], [classes[row] for row in chosen], [land_use[row] for row in chosen]
         )
+    return found
+
+
+def measured(
+    root: Path, split: str, side: int, groups: tuple[BandGroup, ...], names: Sequence[str]
+) -> dict[str, OrdinaryImages]:
+    """The images of measured sets with all their bands; they have no land use."""
+    found: dict[str, OrdinaryImages] = {}
+    for name in names:
+        samples = load_split({name: root / MEASURED[name].file}, load_taxonomy(), split, side, groups)
+        classes = samples.targets[head_of(name)].astype(int).tolist()
+        found[name] = OrdinaryImages(list(samples.images), classes, [UNLABELLED] * len(classes))
     return found
 
 
@@ -113,9 +128,16 @@ def real_not_land(root: Path, split: str, side: int) -> list[tuple[str, Image]]:
     return pairs
 
 
-def gather(root: Path, split: str, side: int, seed: int) -> Pictures:
-    """All pictures of one split, unmodified and degraded; ordinary images also with a corruption of random severity."""
-    known = ordinary(root, split, side)
+def gather(
+    root: Path, split: str, side: int, seed: int, groups_of_bands: tuple[BandGroup, ...] = (RGB,), sets: Sequence[str] = ()
+) -> Pictures:
+    """All pictures of one split, unmodified and degraded; ordinary images also with a corruption of random severity.
+
+    Args:
+        groups_of_bands: of the network. With several, pictures without land are also in all bands (`all_bands`).
+        sets: measured sets, whose images are ordinary and stay unmodified.
+    """
+    known = ordinary(root, split, side) | measured(root, split, side, groups_of_bands, sets)
     images: list[Image] = []
     groups: list[str] = []
     labels: list[str] = []
@@ -135,16 +157,21 @@ def gather(root: Path, split: str, side: int, seed: int) -> Pictures:
         for image, number, kind in zip(own.images, own.classes, own.land_use, strict=True):
             rng = default_rng([seed, len(images)])
             name_of, severity = str(rng.choice(list(CORRUPTIONS))), int(rng.integers(1, 6))
-            made = [("", image, 0.6), (DEGRADED, degrade(image, rng), 0.2)]
-            made.append((CORRUPTED, corrupt(image, name_of, severity, len(images)), 0.2))
+            made = [("", image, 1.0)]
+            if name not in sets:
+                made = [("", image, 0.6), (DEGRADED, degrade(image, rng), 0.2)]
+                made.append((CORRUPTED, corrupt(image, name_of, severity, len(images)), 0.2))
             add(made, name, f"{name} {number}", kind, 1 / (len(known) * (sizes > 0).sum() * sizes[number]))
     first_unknown = len(images)
-    backdrop = [image for own in known.values() for image in own.images[:60]]
+    backdrop = [image for name, own in known.items() if name not in sets for image in own.images[:60]]
     real = real_not_land(root, split, side)
     drawn = generated(PER_KIND if split == TRAIN else PER_KIND // 4, side, seed, backdrop)
     kinds = [kind for kind, _ in (*real, *drawn)]
     for kind, image in (*real, *drawn):
-        made = [("", image, 0.6), (DEGRADED, degrade(image, default_rng([seed, len(images)])), 0.4)]
+        rng = default_rng([seed, len(images)])
+        made = [("", image, 0.6), (DEGRADED, degrade(image, rng), 0.4)]
+        if len(groups_of_bands) > 1:
+            made.append((ALL_BANDS, in_all_bands(image, groups_of_bands, rng), 0.6))
         add(made, kind, kind, UNLABELLED, 1 / (len(set(kinds)) * kinds.count(kind)))
     flags = np.arange(len(images)) < first_unknown
     return Pictures(
