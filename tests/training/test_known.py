@@ -6,6 +6,7 @@ import torch
 from msgspec.structs import replace
 
 from conftest import SIDE, TINY, clip_frames
+from spatialnet_edge import load
 from spatialnet_edge.core.bands import present_groups
 from spatialnet_edge.core.spec import Known
 from spatialnet_optimize.export.graph import check_parity, export_onnx, reference
@@ -18,7 +19,7 @@ from spatialnet_training.losses.multitask import UNLABELLED
 from spatialnet_training.networks.checkpoint import load_network, save_network
 from spatialnet_training.networks.known import KnownHead
 from spatialnet_training.networks.model import SpatialNet
-from spatialnet_training.studies import known_pictures
+from spatialnet_training.studies import abstention, known_pictures
 from spatialnet_training.studies.known import (
     FILES,
     choose_threshold,
@@ -180,3 +181,17 @@ def test_a_network_of_measured_bands_is_taught_by_measured_images_too(published_
     several = SpatialNet("student-1m", {"land_use": 3, "flood": 3}, SIDE, groups, known=True).eval()
     features, answers = extract(several, found.images[-40:], SIDE, groups)
     assert features.shape[0] == len(answers) == 40
+
+
+def test_the_table_of_abstention_has_a_row_for_each_kind_of_picture(published_root, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(abstention, "EVERYDAY", ())
+    monkeypatch.setattr(abstention, "CROPS_PER_PICTURE", 1)
+    abstention.abstention("builtin:spatialnet-s", published_root, per_set=2)
+    rows = {line.split("│")[1].strip(): line for line in capsys.readouterr().out.splitlines() if line.count("│") == 5}
+    assert {"eurosat", "eurosat, JPEG 75", "everyday", "everyday, 128 px crops"} <= set(rows)
+    assert rows["everyday"].split("│")[2].strip() == "2"
+
+
+def test_flat_pictures_count_as_withheld() -> None:
+    with load("builtin:spatialnet-s") as model:
+        assert abstention.shares(model, [np.zeros((64, 64, 3), np.uint8)] * 2) == (1.0, 0.0)
