@@ -24,7 +24,7 @@ def test_a_shipped_card_is_a_hubs_card_and_has_the_measured_figures(name: str) -
     shown = {(each.dataset_type, each.metric_name): each.metric_value for each in data.eval_results}
     for data_set, heads in measured.items():
         own = next(each for each in heads if each["head"] == f"land_use_{data_set}" or len(heads) == 1)
-        assert shown[data_set, f"accuracy of {own['head']}"] == round(own["accuracy"], 4)
+        assert shown[data_set, f"accuracy of {own['head']}"] == pytest.approx(own["accuracy"], abs=1e-4)
 
 
 @pytest.mark.parametrize("name", CARDS)

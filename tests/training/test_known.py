@@ -111,6 +111,7 @@ def test_no_data_set_exceeds_the_allowed_rejections() -> None:
     threshold = choose_threshold(scores, groups)
     refused = [(scores[[group == name for group in groups]] < threshold).mean() for name in FILES]
     assert max(refused) == pytest.approx(0.03)
+    assert choose_threshold(scores, groups, ("flood",)) == threshold  # a set of which nothing is held out
 
 
 def test_rejected_classes_get_more_weight_and_the_sum_is_kept() -> None:

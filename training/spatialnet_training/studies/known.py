@@ -129,8 +129,10 @@ def fit(head: KnownHead, found: Tensor, pictures: Pictures, seed: int) -> None:
 
 def choose_threshold(scores: NDArray[np.float32], groups: Sequence[str], sets: Sequence[str] = ()) -> float:
     """The highest threshold that rejects at most `REFUSED` of the unmodified pictures of every data set in `FILES` and `sets`."""
-    of_group = {name: np.sort(scores[[group == name for group in groups]]) for name in (*FILES, *sets)}
-    return float(min(each[int(REFUSED * len(each))] for each in of_group.values()))
+    of_group = [np.sort(scores[[group == name for group in groups]]) for name in (*FILES, *sets)]
+    return float(
+        min(each[int(REFUSED * len(each))] for each in of_group if len(each))
+    )  # no scene of a small set may be held out
 
 
 def refusals(scores: NDArray[np.float32], groups: Sequence[str], threshold: float) -> dict[str, float]:
