@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import TINY
-from spatialnet_edge.core.frames import SAMPLED, Frame, Pose, preprocess, quality, sampled
+from spatialnet_edge.core.frames import SAMPLED, Frame, Pose, in_memory_order, preprocess, quality, sampled
 from spatialnet_edge.core.predictions import Classification, MultilabelPrediction, RegressionPrediction, decode, difference
 from spatialnet_edge.core.results import assemble, readable
 from spatialnet_edge.core.smoothing import Smoother
@@ -195,3 +195,15 @@ def test_people_are_shown_the_shared_heads_and_not_those_of_single_data_sets() -
     assert list(readable(found)) == ["land_use", "settlement"]
     assert "settlement" in str(found)
     assert "eurosat" not in str(found)
+
+
+@pytest.mark.parametrize("resize", ["stretch", "area"])
+def test_a_reversed_view_is_resized_in_the_order_of_its_memory(resize: str) -> None:
+    bgr = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    spec = msgspec.structs.replace(TINY.input, resize=resize)
+    np.testing.assert_array_equal(preprocess(bgr[..., ::-1], spec), preprocess(bgr[..., ::-1].copy(), spec))
+    frame = in_memory_order(Frame(bgr[..., ::-1], 0, "test"))
+    assert isinstance(frame.image, np.ndarray)
+    assert frame.image.flags.c_contiguous  # no copy at full size
+    assert np.shares_memory(frame.image, bgr)
+    np.testing.assert_array_equal(frame.pixels, bgr[..., ::-1])
