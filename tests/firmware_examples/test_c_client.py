@@ -65,7 +65,7 @@ def test_a_label_that_does_not_fit_a_record_is_refused() -> None:
     labels = tuple(map(str, range(40_000)))
     answer = Classification("39999", 0.9, labels, np.zeros(1, np.float32))
     with pytest.raises(SinkError, match="does not fit a record"):
-        pack(replace(result(1), predictions={"many": answer}))
+        pack(replace(result(1), predictions={"many": answer}, heads=("many",)))
 
 
 def test_a_record_round_trips() -> None:

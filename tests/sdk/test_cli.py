@@ -259,6 +259,11 @@ def test_each_broken_file_of_a_folder_is_a_line_of_its_own(tiny_path: Path, imag
     assert "and 6 more, the last: " in done.stdout
 
 
+def heed_ctrl_c() -> None:
+    """A shell's background job, such as the tests with `&`, ignores SIGINT, and so do its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.mark.fault(81)
 def test_ctrl_c_ends_the_wait_for_an_absent_camera_at_once_and_leaves_no_traceback(tiny_path: Path) -> None:
     """The process group gets the signal, as from a terminal. No thread is waited for: the limit of that wait is a minute here."""
@@ -267,13 +272,23 @@ def test_ctrl_c_ends_the_wait_for_an_absent_camera_at_once_and_leaves_no_traceba
         "from spatialnet_edge.cli.app import main; main()"
     )
     command = [sys.executable, "-c", program, "run", str(tiny_path), "faulty:absent"]
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    run = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=heed_ctrl_c,
+    )
     assert run.stdout is not None
     for line in run.stdout:
         if "camera_absent" in line:
             break
     os.killpg(run.pid, signal.SIGINT)
-    _, words = run.communicate(timeout=55)
+    try:
+        _, words = run.communicate(timeout=55)
+    finally:
+        run.kill()
     assert run.returncode == 0, words
     assert "Traceback" not in words
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
+from spatialnet_edge.core.plugins import _installed
 
 IMPORT_LIMIT_S = 0.25
 
@@ -68,7 +69,9 @@ def test_streaming_takes_no_more_than_130_mb() -> None:
     assert 10_000 < peak <= 130_000
 
 
-def test_another_package_adds_a_sink_and_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_package_adds_a_sink_and_a_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     """A real distribution on the path, as `pip install` would lay it out."""
     (tmp_path / "shouting.py").write_text(
         "class ShoutSink:\n"
@@ -85,6 +88,8 @@ def test_another_package_adds_a_sink_and_a_command(tmp_path: Path, monkeypatch: 
         "[spatialnet_edge.sinks]\nshout = shouting:ShoutSink\n[spatialnet_edge.commands]\nshout = shouting:shout\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
+    request.addfinalizer(_installed.cache_clear)
+    _installed.cache_clear()
     assert "shout" in {entry.name for entry in entry_points(group="spatialnet_edge.sinks")}
     from typer.testing import CliRunner
 
