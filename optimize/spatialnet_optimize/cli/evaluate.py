@@ -10,12 +10,13 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Column, Table
+from rich.table import Table
 
 from spatialnet_edge.cli.json_file import console_beside, json_option, write_json
 from spatialnet_edge.cli.option_values import names
 from spatialnet_edge.cli.printer import Printer, printer
 from spatialnet_edge.cli.run_options import RANGE_HELP
+from spatialnet_edge.cli.tables import folded_table
 from spatialnet_edge.core.deep_still import parse_range
 from spatialnet_optimize.api import Evaluation
 from spatialnet_optimize.api import evaluate as run_evaluation
@@ -105,11 +106,6 @@ def print_doubts(found: Evaluation, console: Printer) -> None:
             f"pictures without land: {found.not_land.withheld:.1%} of {found.not_land.images} generated ones get no label, "
             f"{found.not_land.confident:.1%} one with a confidence of {CONFIDENT} or more"
         )
-
-
-def folded_table(headers: Sequence[str], title: str) -> Table:
-    """A table with folded instead of truncated cells on a narrow terminal."""
-    return Table(*(Column(header, overflow="fold") for header in headers), title=title)
 
 
 def robustness_table(found: Sequence[Robustness]) -> Table:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Column, Table
 from rich.text import Text
 
 from spatialnet_edge.bundle.reader import open_bundle
@@ -14,6 +13,7 @@ from spatialnet_edge.bundle.slots import CURRENT, MAX_TRIES, PREVIOUS, TRIAL, Sl
 from spatialnet_edge.bundle.trust import Trust, open_trust
 from spatialnet_edge.cli.json_file import json_option, write_json
 from spatialnet_edge.cli.printer import echo, printer
+from spatialnet_edge.cli.tables import folded_table
 from spatialnet_edge.core.errors import SpatialNetError
 from spatialnet_edge.core.output_paths import STANDARD_OUTPUT
 from spatialnet_edge.service.config import load_service_config
@@ -77,8 +77,7 @@ def status(root: Root = ROOT, json: Annotated[Path | None, json_option("the slot
     write_json(json, {"slots": rows, "accepted": state.accepted, "state_complete": state.complete})
     if json == STANDARD_OUTPUT:
         return
-    headers = ("slot", "model", "serial", "signature", "sha256")
-    table = Table(*(Column(header, overflow="fold") for header in headers), title=str(root))
+    table = folded_table(("slot", "model", "serial", "signature", "sha256"), str(root))
     for row in rows:
         name = f"{row['slot']} (try {row['tries']} of {MAX_TRIES})" if row.get("tries") else str(row["slot"])
         if "refused" in row:
