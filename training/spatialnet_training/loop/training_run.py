@@ -139,7 +139,8 @@ def start_training(
     if config.linear_head and not resumed:
         balance, frames = config.class_balance, data.groups_of_training
         queries = queries_of(inputs.start)
-        fit = fit_linear_heads(inputs.network, data.train, given, config.flips, frames, queries, balance, heldout=data.holdout)
+        heldout = None if config.fine_tune == "always" else data.holdout  # only a final head is fitted to them too
+        fit = fit_linear_heads(inputs.network, data.train, given, config.flips, frames, queries, balance, heldout=heldout)
     best = BestEpoch(out / BEST, fresh=not resumed) if config.keep_best else None
     if best and fit:
         best.balanced_heads = fit.balanced_heads
