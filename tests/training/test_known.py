@@ -8,9 +8,10 @@ from msgspec.structs import replace
 from conftest import SIDE, TINY, clip_frames
 from spatialnet_edge import load
 from spatialnet_edge.core.bands import present_groups
-from spatialnet_edge.core.spec import Known
+from spatialnet_edge.core.frames import preprocess
+from spatialnet_edge.core.spec import InputSpec, Known
 from spatialnet_optimize.export.graph import check_parity, export_onnx, reference
-from spatialnet_training.data.all_bands import in_all_bands, padded
+from spatialnet_training.data.all_bands import in_all_bands
 from spatialnet_training.data.bands import groups_named
 from spatialnet_training.data.degradation import STEPS, degrade
 from spatialnet_training.data.measured_sets import MEASURED
@@ -155,10 +156,11 @@ def test_ordinary_pictures_are_gathered_unmodified_degraded_and_corrupted(publis
 
 def test_a_colour_picture_is_an_input_of_more_bands() -> None:
     groups = groups_named(("sar", "rgb", "nir", "swir"))
-    without = padded(PICTURE, groups)
+    given = InputSpec(height=96, width=96, groups=groups)
+    without = preprocess(PICTURE, given)
     assert present_groups(without[None], groups).tolist() == [[0, 1, 0, 0]]
     np.testing.assert_array_equal(without[..., 2:5], PICTURE)
-    assert padded(without, groups) is without
+    np.testing.assert_array_equal(preprocess(without, given), without)
     made = in_all_bands(PICTURE, groups, np.random.default_rng(0))
     assert present_groups(made[None], groups).tolist() == [[0, 1, 1, 1]]
     assert made[..., 5].mean() == pytest.approx(PICTURE.mean(), rel=0.15)

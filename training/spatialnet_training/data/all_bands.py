@@ -1,4 +1,4 @@
-"""Colour pictures as inputs of networks with more bands: the other bands absent, or made up from the brightness."""
+"""Colour pictures without land as an optical sensor with more bands would record them."""
 
 from __future__ import annotations
 
@@ -8,20 +8,11 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from spatialnet_edge.core.bands import REFLECTANCE
 from spatialnet_edge.core.spec import RGB, BandGroup
 
 Image = NDArray[np.uint8]
-REFLECTANCE = "reflectance"
 SHORT_WAVE = "swir"
-
-
-def padded(image: Image, groups: Sequence[BandGroup]) -> Image:
-    """An input of all groups: uint8 `[H, W, channels]`. A colour picture gets zeros in the other bands, which means "absent"."""
-    channels = sum(len(group.bands) for group in groups)
-    if image.shape[2] == channels:
-        return image
-    parts = [image if group.name == RGB.name else zeros(image, len(group.bands)) for group in groups]
-    return np.ascontiguousarray(np.concatenate(parts, axis=2))
 
 
 def in_all_bands(image: Image, groups: Sequence[BandGroup], rng: Generator) -> Image:
@@ -35,14 +26,10 @@ def in_all_bands(image: Image, groups: Sequence[BandGroup], rng: Generator) -> I
     for group in groups:
         if group.name == RGB.name:
             parts.append(image)
-        elif group.ranges and all(span.unit == REFLECTANCE for span in group.ranges):
+        elif group.ranges and all(span.unit == REFLECTANCE.unit for span in group.ranges):
             low, high = (0.3, 1.0) if group.name == SHORT_WAVE else (0.9, 1.1)
             gain = rng.uniform(low, high) * rng.uniform(0.97, 1.03, len(group.bands))
             parts.append(np.clip(np.rint(brightness * gain), 0, 255).astype(np.uint8))
         else:
-            parts.append(zeros(image, len(group.bands)))
+            parts.append(np.zeros((*image.shape[:2], len(group.bands)), np.uint8))
     return np.ascontiguousarray(np.concatenate(parts, axis=2))
-
-
-def zeros(image: Image, bands: int) -> Image:
-    return np.zeros((*image.shape[:2], bands), np.uint8)

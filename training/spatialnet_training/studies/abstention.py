@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
-import cv2
 import numpy as np
 import typer
 from numpy.random import default_rng
@@ -23,14 +22,16 @@ from spatialnet_edge import load
 from spatialnet_edge.api import Model
 from spatialnet_edge.cli.printer import printer
 from spatialnet_edge.core.errors import UsageError
+from spatialnet_training.data.corruptions import recompressed
 from spatialnet_training.data.dataset_registry import FILES
 from spatialnet_training.data.datasets import load_split
 from spatialnet_training.data.samples import judging_side
 from spatialnet_training.data.taxonomy import load_taxonomy
+from spatialnet_training.loop.epoch_judge import spread
 from spatialnet_training.studies.known_pictures import real_not_land
 
 Image = NDArray[np.uint8]
-CONFIDENT, CROP, CROPS_PER_PICTURE = 0.9, 128, 10
+CONFIDENT, JPEG_QUALITY, CROP, CROPS_PER_PICTURE = 0.9, 75, 128, 10
 EVERYDAY = (
     "astronaut", "camera", "cat", "coffee", "coins", "horse", "rocket", "clock", "colorwheel", "page", "text", "retina",
     "immunohistochemistry", "hubble_deep_field", "brick", "grass", "gravel", "moon",
@@ -42,15 +43,9 @@ def ordinary(root: Path, side: int, per_set: int) -> Iterator[tuple[str, list[Im
     """Evenly chosen `val` images of each data set, as they are and after JPEG."""
     for name, file in FILES.items():
         samples = load_split({name: root / file}, load_taxonomy(), "val", side)
-        rows = np.unique(np.linspace(0, len(samples) - 1, min(per_set, len(samples))).astype(int))
-        chosen = [samples.images[row] for row in rows]
+        chosen = list(spread(samples, per_set).images)
         yield name, chosen
-        yield f"{name}, JPEG 75", [jpeg(image) for image in chosen]
-
-
-def jpeg(image: Image) -> Image:
-    encoded = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, 75])[1]
-    return np.ascontiguousarray(np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.uint8)[..., ::-1])
+        yield f"{name}, JPEG {JPEG_QUALITY}", [recompressed(image, JPEG_QUALITY) for image in chosen]
 
 
 def everyday() -> list[Image]:

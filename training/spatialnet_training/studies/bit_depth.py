@@ -20,14 +20,13 @@ from rich.table import Table
 from spatialnet_edge.cli.printer import printer
 from spatialnet_edge.core.bands import RANGES
 from spatialnet_edge.core.errors import UsageError
-from spatialnet_edge.core.hardware_info import cores
 from spatialnet_training.data.datasets import SPLITS
 from spatialnet_training.data.file_tree import Tree
 from spatialnet_training.data.labelled_dataset import class_of
 from spatialnet_training.data.measured_sets import MEASURED, MeasuredSet
 from spatialnet_training.data.tiff_files import tiff_array
 from spatialnet_training.studies.intervals import Interval, over_images
-from spatialnet_training.studies.trained_alone import TREES, statistics
+from spatialnet_training.studies.trained_alone import forest_right, statistics
 
 BITS = (8, 16, None)
 """Depths that are compared; None: the stored values, not clipped."""
@@ -73,19 +72,9 @@ def rounded(image: Values, row: MeasuredSet, bits: int | None) -> Values:
 
 def forest(train: Split, val: Split, row: MeasuredSet, bits: int | None, seeds: int) -> NDArray[np.bool_]:
     """The correctly classified images of `val`: bool `[seeds, images]`."""
-    from sklearn.ensemble import RandomForestClassifier
-
     features = [np.stack([statistics(rounded(image, row, bits)) for image in each.images]) for each in (train, val)]
-    truth = np.array(val.classes)
-    return np.stack(
-        [
-            RandomForestClassifier(TREES, random_state=seed, n_jobs=cores())
-            .fit(features[0], train.classes)
-            .predict(features[1])
-            == truth
-            for seed in range(seeds)
-        ]
-    )
+    labels, truth = np.array(train.classes), np.array(val.classes)
+    return np.stack([forest_right(features[0], labels, features[1], truth, seed) for seed in range(seeds)])
 
 
 def bit_depth(

@@ -28,7 +28,6 @@ from spatialnet_edge.core.bands import present_groups
 from spatialnet_edge.core.errors import DataRefused, UsageError
 from spatialnet_edge.core.frames import preprocess
 from spatialnet_edge.core.spec import RGB, BandGroup, InputSpec, Known
-from spatialnet_training.data.all_bands import padded
 from spatialnet_training.data.augmentation import normalise
 from spatialnet_training.data.dataset_registry import FILES, TERMS
 from spatialnet_training.data.labelled_dataset import TRAIN
@@ -90,7 +89,7 @@ def extract(
     """`networks.known.features` of every image, with the deployed resize, and the index of the predicted land use.
 
     Args:
-        images: with the bands of all groups, or colour pictures.
+        images: with the bands of all groups, or colour pictures, whose other groups are then absent.
 
     Returns:
         float32 `[N, features]`, and int64 `[N]`.
@@ -98,7 +97,7 @@ def extract(
     given = InputSpec(height=size, width=size, groups=groups)
     parts, answers = list[Tensor](), list[Tensor]()
     for start in range(0, len(images), batch):
-        pixels = np.stack([preprocess(padded(image, groups), given) for image in images[start : start + batch]])
+        pixels = np.stack([preprocess(image, given) for image in images[start : start + batch]])
         present = torch.from_numpy(present_groups(pixels, groups)) if len(groups) > 1 else None
         tokens = network.backbone(normalise(pixels).contiguous(memory_format=torch.channels_last), present)
         pooled = network.pooling(tokens)

@@ -16,6 +16,7 @@ import numpy as np
 import typer
 
 from spatialnet_edge.cli.json_file import console_beside, json_option
+from spatialnet_edge.cli.option_values import names as names_in
 from spatialnet_edge.cli.printer import printer
 from spatialnet_edge.core.bands import present_groups
 from spatialnet_edge.core.errors import UsageError
@@ -111,7 +112,7 @@ def modalities(
         raise UsageError(f"{checkpoint}: has no head '{head}'; it has {', '.join(each.name for each in spec.heads)}")
     source = data_sets(data_root, data_set)
     own = only_head(load_split(source, load_taxonomy(), "val", judging_side(spec.input), spec.input.groups), head)
-    chosen = groups_named(tuple(part.strip() for part in parts.split(",") if part.strip()))
+    chosen = groups_named(names_in(parts))
     if unknown := [
         band for part in chosen for band in part.bands if band not in [b for g in spec.input.groups for b in g.bands]
     ]:

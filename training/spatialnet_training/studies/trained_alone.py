@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from msgspec.structs import replace as altered
@@ -113,16 +114,27 @@ def one_network(study: Study, kept: tuple[str, ...], seed: int) -> Right:
 
 
 def one_forest(study: Study, kept: tuple[str, ...], seed: int) -> Right:
-    """The same with a random forest (Breiman 2001)."""
-    from sklearn.ensemble import RandomForestClassifier
-
+    """The same with a random forest."""
     parts = [
         np.stack([statistics(image) for image in sliced(each, study.parts, kept).images])
         for each in (study.data.train, study.val)
     ]
-    forest = RandomForestClassifier(TREES, random_state=seed, n_jobs=cores())
-    forest.fit(parts[0], study.data.train.targets[study.head])
-    return np.asarray(forest.predict(parts[1]) == study.truth)
+    return forest_right(parts[0], study.data.train.targets[study.head], parts[1], study.truth, seed)
+
+
+def forest_right(
+    train: NDArray[np.float32], labels: NDArray[Any], val: NDArray[np.float32], truth: NDArray[Any], seed: int
+) -> Right:
+    """Train a random forest (Breiman 2001). Returns the correctly classified validation images: bool `[images]`.
+
+    Args:
+        train, val: features, `[images, features]`.
+        labels, truth: the class of each image of `train` and of `val`.
+    """
+    from sklearn.ensemble import RandomForestClassifier
+
+    forest = RandomForestClassifier(TREES, random_state=seed, n_jobs=cores()).fit(train, labels)
+    return np.asarray(forest.predict(val) == truth)
 
 
 def statistics(image: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
