@@ -63,8 +63,7 @@ MODELS = {"spatialnet-s": "student", "spatialnet-m": "student-160", "spatialnet-
 @pytest.mark.parametrize("name", MODELS)
 def test_a_shipped_checkpoint_is_the_shipped_model(name: str) -> None:
     """Its large matrices are rounded to float16; every tensor is otherwise the bundle's own, and so is every answer that is not
-    within rounding of a threshold. The shipped
-    samples are held out of all training."""
+    within rounding of a threshold. The shipped samples are held out of all training."""
     network, spec, _ = load_network(WEIGHTS / name)
     bundle = open_bundle(f"builtin:{MODELS[name]}")
     theirs = {head.name: head for head in bundle.spec.heads}

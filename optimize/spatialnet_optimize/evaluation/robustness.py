@@ -1,8 +1,7 @@
 """Robustness: accuracy on corrupted images, and behaviour on pictures without land.
 
 Measures accuracy and calibration under corruption (Hendrycks and Dietterich 2019), and how often a picture without land gets a
-label, or a
-confident one.
+label, or a confident one.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Activation ranges with the least squared error of clipping and rounding together, per tensor.
 
 A wide range rounds coarsely, a narrow one clips; there is a minimum in between (Banner et al. 2019, arXiv 1810.05723). Here it
-is
-found by search over the real values of the tensor.
+is found by search over the real values of the tensor.
 """
 
 from __future__ import annotations

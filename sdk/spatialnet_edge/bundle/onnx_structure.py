@@ -1,10 +1,9 @@
 """Check the protobuf structure of an ONNX file before a library loads it: one self-contained graph that reads no other file.
 
 The check follows the wire format as a protobuf parser does (protobuf.dev, Encoding; field numbers from onnx.proto), through
-nested
-graphs, functions and attributes. It is stricter than a parser where no exporter needs the freedom. It refuses groups, tags and
-lengths
-with more bytes than necessary, and known fields with another wire type. So two parsers cannot read the same bytes differently.
+nested graphs, functions and attributes. It is stricter than a parser where no exporter needs the freedom. It refuses groups,
+tags and lengths with more bytes than necessary, and known fields with another wire type. So two parsers cannot read the same
+bytes differently.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Revoked keys: a list, signed by an offline key, that is uploaded to payloads.
 
 The list is one file, `revoked.json`, in the trust store: the text of the list, and a signature over that text by a key that
-may
-revoke (see `keys.py`). Each list has a higher serial than the previous one and includes all of its keys: a revocation cannot
-be undone.
+may revoke (see `keys.py`). Each list has a higher serial than the previous one and includes all of its keys: a revocation
+cannot be undone.
 
 A revoked key blocks installs and trials. An active bundle stays active until it is replaced or rolled back: a list must not
 leave a payload without a model.

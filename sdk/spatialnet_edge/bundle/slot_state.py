@@ -1,8 +1,7 @@
 """The state of the slots, stored twice with a checksum, so that a flipped bit or a lost file cannot allow an older release.
 
 Each copy is one line: the sha256 of the JSON, a space, the JSON. The reader uses the newer of the valid copies. For each model
-it uses the
-highest serial of both.
+it uses the highest serial of both.
 """
 
 from __future__ import annotations

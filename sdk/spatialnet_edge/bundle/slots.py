@@ -10,8 +10,7 @@ A trial is started at most `MAX_TRIES` times while another bundle exists. Each t
 bundle is loaded, so that a crash in native code counts too. A try that was stopped on request does not count. The trial
 becomes `current` when it is
 marked good: after the golden test and some time of real frames. Every step is one atomic rename. The order of the steps leaves
-a usable bundle after a power
-cut at any point.
+a usable bundle after a power cut at any point.
 
 Only one process at a time changes the slots: each change holds a lock on ROOT. The folder of a running bundle is pinned (see
 `pins.py`): no install removes it.
@@ -126,8 +125,7 @@ class Slots:
         """Choose the bundle to start. It is pinned until this process ends.
 
         The try is counted. A trial without tries left is rolled back. If the try cannot be counted (full disk, or another
-        process holds the lock), the trial is
-        postponed, unless it is the only bundle.
+        process holds the lock), the trial is postponed, unless it is the only bundle.
 
         Args:
             hold: why no trial can be judged now; then it waits, and its tries are left as they are. None to try it.

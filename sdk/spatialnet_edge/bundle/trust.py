@@ -1,13 +1,11 @@
 """Trust: Ed25519 signatures over the raw manifest (RFC 8032), and the keys that this computer trusts.
 
 The manifest lists the hash of every other file, so one signature covers the complete bundle. A trust store is a folder of
-public keys
-(`*.pub`, PEM). Install two: one for daily signing, and one whose private key is kept offline in case the first is
+public keys (`*.pub`, PEM). Install two: one for daily signing, and one whose private key is kept offline in case the first is
 lost. Keys can expire, and the offline key can sign a list of revoked keys (`keys.py`, `revocation.py`).
 
 The store is the folder in `SPATIALNET_TRUST`, or else `/etc/spatialnet-edge/trust`. Without a store nothing can be verified:
-bundles are
-opened as `unsigned` or `unchecked`, and `serve` and `install` refuse them unless unsigned bundles are allowed.
+bundles are opened as `unsigned` or `unchecked`, and `serve` and `install` refuse them unless unsigned bundles are allowed.
 """
 
 from __future__ import annotations

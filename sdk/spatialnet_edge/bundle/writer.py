@@ -22,8 +22,7 @@ def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> 
     """Write a bundle atomically, then open it.
 
     A `.snb` is replaced by one atomic rename. A directory needs two renames; a power cut between them leaves the old one next
-    to the path,
-    under a name that begins with a dot.
+    to the path, under a name that begins with a dot.
 
     Args:
         path: a `.snb` file, or a directory to create.

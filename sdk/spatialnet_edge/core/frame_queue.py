@@ -20,8 +20,7 @@ class Policy:
     """Policy for frames that arrive while the engine is busy.
 
     `every` makes the source wait and drops nothing. `latest` keeps only the newest frame. `queue:N` keeps the newest N. The
-    oldest
-    frame is dropped and counted as `overrun`.
+    oldest frame is dropped and counted as `overrun`.
     """
 
     name: str

@@ -2,8 +2,7 @@
 
 Pillow decodes. OpenCV resizes if it is installed, by the extra or by the system. Otherwise
 NumPy resizes by the same definition, much more slowly (40 ms rather than 0.7 for a frame of 1280×720). The two differ by at
-most one
-grey level.
+most one grey level.
 """
 
 from __future__ import annotations
@@ -111,8 +110,7 @@ def resize_on_one_thread() -> Generator[None, None, None]:
     """Limit OpenCV to one thread inside the block, for callers that keep every core busy themselves.
 
     The number of threads is one setting of the process. When blocks overlap, the last one to end restores the number that the
-    first
-    one found.
+    first one found.
     """
     global _inside, _threads_before
     if cv2 is None:

@@ -1,9 +1,9 @@
 """Weights of ONNX Runtime in our own memory, so that checksums can detect flipped bits.
 
 ONNX Runtime does not expose its weights. But it takes initial values from its caller (`SessionOptions.add_initializer`) and
-reads those in
-place unless it may repack them. So the graph is optimised once as usual, the optimised graph's weights are copied into our
-memory, and a second session runs on them without packing. This costs some milliseconds at the start, and speed (decision 11).
+reads those in place unless it may repack them. So the graph is optimised once as usual, the optimised graph's weights are
+copied into our memory, and a second session runs on them without packing. This costs some milliseconds at the start, and speed
+(decision 11).
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The engine registry: the `Engine` protocol, the backends, and the choice of an engine.
 
 `open_engine` tries the bundle's variants in their order of preference, the portable graph last. The reasons for rejected
-variants are
-kept in `LoadedEngine.rejected`.
+variants are kept in `LoadedEngine.rejected`.
 """
 
 from __future__ import annotations
@@ -146,8 +145,7 @@ def open_engine(
     """Open the most preferred variant of the model that works on this computer.
 
     If a variant fails (its library is missing, it does not deserialise, memory is short, its outputs are wrong), the next one
-    is tried, and the
-    reason is kept in `LoadedEngine.rejected`.
+    is tried, and the reason is kept in `LoadedEngine.rejected`.
 
     Args:
         bundle: a verified bundle; the loaded bytes are hashed again.

@@ -1,10 +1,8 @@
 """Standard error that never blocks the service.
 
 A pipe that nobody reads is full after 64 KiB. The next write then blocks forever, be it an event, output of a C library, a
-stack trace
-or a final message. So descriptor 2 becomes non-blocking for this process and its children, and a separate thread writes the
-lines of the
-service from a bounded queue.
+stack trace or a final message. So descriptor 2 becomes non-blocking for this process and its children, and a separate thread
+writes the lines of the service from a bounded queue.
 """
 
 from __future__ import annotations
@@ -30,8 +28,7 @@ def unblock_standard_error() -> None:
     """Make writes to descriptor 2 fail with EAGAIN instead of blocking, for Python, C libraries and children.
 
     The flag belongs to the open file description, which other processes may share. So a pipe or a terminal is reopened for
-    this process. A socket
-    cannot be reopened; systemd's journal socket has no other writer. Files never block.
+    this process. A socket cannot be reopened; systemd's journal socket has no other writer. Files never block.
     """
     with suppress(OSError):
         mode = os.fstat(STANDARD_ERROR).st_mode

@@ -1,9 +1,8 @@
 """Start guard: ends a process that hangs during the start, and handles SIGTERM meanwhile.
 
 Python runs signal handlers in the main thread, between two bytecode instructions. While that thread is inside a C++ library,
-where
-a broken model can hang, no handler runs. So a separate thread reads the signals from a socket that the C handler writes to
-(`signal.set_wakeup_fd`).
+where a broken model can hang, no handler runs. So a separate thread reads the signals from a socket that the C handler writes
+to (`signal.set_wakeup_fd`).
 """
 
 from __future__ import annotations

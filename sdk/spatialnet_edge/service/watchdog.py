@@ -1,8 +1,7 @@
 """Watchdog: systemd ends a hung process if it started the service; otherwise the process ends itself.
 
 Only the pipeline loops reset the watchdog, and only if every one of them has made progress lately. A separate keep-alive
-thread
-would keep running while the pipelines hang.
+thread would keep running while the pipelines hang.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """CCSDS space packets (133.0-B-2, extra `ccsds`): encoding, products of several packets, and the ground receiver.
 
 A product, such as a picture, is cut into segments: the sequence flags mark first, middle and last (4.1.3.4.2). The data of
-each segment: u32 frame
-number, u16 segment, u16 segments, u8 kind, u8 confidence in 1/255, u8[8] bundle (the first bytes of its
-sha256; zeros if unknown), then bytes of the picture, then a CRC-16.
+each segment: u32 frame number, u16 segment, u16 segments, u8 kind, u8 confidence in 1/255, u8[8] bundle (the first bytes of
+its sha256; zeros if unknown), then bytes of the picture, then a CRC-16.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@
 
 Eight hexadecimal digits are the CRC-32 (as in zlib) of the JSON text after the space. A truncated or changed line does
 not match its CRC, and only that line is lost. Segments are `000000001.log`, `000000002.log` …; the oldest are deleted when the
-folder exceeds its
-limit or the disk is full, except those pinned by a file such as `000000001.log.pin`. Links, devices and folders with
-a segment's name are never opened. Only one journal at a time may use a folder, by a lock on the folder (flock(2)).
+folder exceeds its limit or the disk is full, except those pinned by a file such as `000000001.log.pin`. Links, devices and
+folders with a segment's name are never opened. Only one journal at a time may use a folder, by a lock on the folder
+(flock(2)).
 """
 
 from __future__ import annotations

@@ -40,8 +40,7 @@ class UnixSink:
     message.
 
     The socket preserves message boundaries (unix(7), SOCK_SEQPACKET). A client that reads too slowly misses records and can
-    detect this by the frame
-    numbers; it does not delay other clients or the pipeline. At most `MOST_CLIENTS` are served.
+    detect this by the frame numbers; it does not delay other clients or the pipeline. At most `MOST_CLIENTS` are served.
 
     Attributes:
         missed: undelivered records, counted per client.

@@ -1,10 +1,8 @@
 """Transport of frames between processes: pixels in shared memory, and small messages that refer to them.
 
 The capture process makes a ring of slots (`memfd_create(2)`) and passes its descriptor over a socket (SCM_RIGHTS). It writes a
-frame into a
-free slot and sends a message. The runtime reads the slot as an array, without copying; when the last array on it is deleted,
-the slot
-is released. Nothing has a name in the file system, so nothing is left behind when a process is killed.
+frame into a free slot and sends a message. The runtime reads the slot as an array, without copying; when the last array on it
+is deleted, the slot is released. Nothing has a name in the file system, so nothing is left behind when a process is killed.
 
 The runtime does not trust the capture process, which runs drivers and decoders on untrusted data. Types and
 ranges of a message are checked when it is decoded, the memory when it is mapped, and the position of a frame before it is

@@ -1,10 +1,8 @@
 """Supervised source: its capture process is killed when it hangs and restarted when it ends.
 
 OpenCV's `read()` can block forever inside a driver, and no code in the same process can interrupt it (OpenCV issues 4780,
-18116). So
-a separate process (`capture_process.py`) reads cameras and streams. It is restarted after a timeout or after a message that
-breaks
-the protocol, because the decoded data may have compromised that process.
+18116). So a separate process (`capture_process.py`) reads cameras and streams. It is restarted after a timeout or after a
+message that breaks the protocol, because the decoded data may have compromised that process.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Regularised linear head on frozen features: fitted in seconds, and strong with a few dozen images per class.
 
 The backbone computes the features of every image once. For each head, cross-validation over the training images chooses the
-pooling query and the
-regularisation strength. The result replaces the network's own linear layer, so the network is
-exported and built like any other. (Kornblith et al. 2019, arXiv 1805.08974, compare such heads with fine-tuning.)
+pooling query and the regularisation strength. The result replaces the network's own linear layer, so the network is exported
+and built like any other. (Kornblith et al. 2019, arXiv 1805.08974, compare such heads with fine-tuning.)
 """
 
 from __future__ import annotations

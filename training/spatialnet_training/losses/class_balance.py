@@ -1,8 +1,7 @@
 """Class balance: keeps a network from predicting only the common classes.
 
 Logit adjustment (Menon et al. 2021, arXiv 2007.07314): during training only, the logarithm of each class's share is added to
-its logit,
-so that the network's own logits correspond to equally frequent classes. Balanced sampling instead draws each class
+its logit, so that the network's own logits correspond to equally frequent classes. Balanced sampling instead draws each class
 equally often.
 """
 

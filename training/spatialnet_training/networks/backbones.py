@@ -3,8 +3,7 @@
 Design choices:
 
 - the **convolutional stem** (Xiao et al. 2021, arXiv 2106.14881) extracts texture and edges within a token, so that a small
-ViT can
-  learn from tens of thousands of images instead of millions;
+  ViT can learn from tens of thousands of images instead of millions;
 - **2-D positions**, learned on one grid and interpolated to any other, so that training can start on small images;
 - **self-attention** between the 16-pixel cells exchanges context across the frame;
 - **one attention-pooling query for each head** over the cells (`layers.HeadPooling`): "is there a ship" and "is this

@@ -53,8 +53,7 @@ class Block(nn.Module):
     @torch.no_grad()
     def silence(self) -> None:
         """Zero-initialise the outputs: until trained, the network computes the same as without this block (Chen et al. 2016,
-            arXiv
-        1511.05641)."""
+        arXiv 1511.05641)."""
         for last in (self.projection, self.mlp[-1]):
             for parameter in last.parameters():
                 parameter.zero_()

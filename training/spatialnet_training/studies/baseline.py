@@ -1,8 +1,8 @@
 """Baseline without learned features: the methods that SpatialNet-ViT (arXiv 2506.22501) is compared with.
 
 Colour histogram, HOG (Dalal and Triggs 2005), LBP (Ojala et al. 2002) and Haralick's texture features (1973) from
-scikit-image,
-with a support vector machine with an RBF kernel from scikit-learn. Images and splits are the same as for the networks.
+scikit-image, with a support vector machine with an RBF kernel from scikit-learn. Images and splits are the same as for the
+networks.
 """
 
 from __future__ import annotations

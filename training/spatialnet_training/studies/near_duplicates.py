@@ -1,10 +1,8 @@
 """Find validation images that nearly duplicate training images.
 
 Each image is hashed by its coarse structure (64 bits of the discrete cosine transform, by the library imagehash). Two images
-are
-near duplicates if few bits differ. Images without structure (mostly water) are excluded, because their hash is noise. Rotated
-or
-mirrored copies are not found.
+are near duplicates if few bits differ. Images without structure (mostly water) are excluded, because their hash is noise.
+Rotated or mirrored copies are not found.
 """
 
 from __future__ import annotations

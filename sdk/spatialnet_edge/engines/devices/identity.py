@@ -2,8 +2,7 @@
 
 TensorRT chooses kernels by timing them, so a plan is valid for one GPU model (NVIDIA, TensorRT documentation, "Engine Plan
 Portability"). The name is not enough: the driver calls every Jetson of one generation "Orin". So the board's name in the
-device
-tree, the memory and the number of multiprocessors are compared.
+device tree, the memory and the number of multiprocessors are compared.
 """
 
 from __future__ import annotations

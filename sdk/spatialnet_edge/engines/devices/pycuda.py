@@ -1,13 +1,11 @@
 """A CUDA device through pycuda (extra `jetson`), which is compiled on the device.
 
 pycuda provides memory, the stream and the context. It has no graphs, so these functions are called in the driver directly
-(CUDA Driver API,
-"Graph Management" and "Stream Management").
+(CUDA Driver API, "Graph Management" and "Stream Management").
 
 The primary context is retained once per process and never released: other libraries use it too, and pycuda leaves a released
 primary context current. Memory, streams and graphs are freed inside `current`, because pycuda leaks objects that are freed in
-a thread
-without this context.
+a thread without this context.
 """
 
 from __future__ import annotations
