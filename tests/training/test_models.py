@@ -130,6 +130,23 @@ def test_a_trunk_is_a_network_of_timm_without_its_widest_layer_and_starts_from_t
         transfer(SpatialNet("timm-trunk:tf_efficientnet_lite1", {"a": 3}, 64), head, tmp_path / "whole")
 
 
+def test_a_hybrid_starts_with_the_first_stages_of_a_trunk_and_silent_blocks(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    head = heads(a=("x", "y", "z"))
+    trunk = SpatialNet("timm-trunk:tf_efficientnet_lite0", {"a": 3}, 64).eval()
+    spec = ModelSpec(name="trunk", input=InputSpec(height=64, width=64, groups=(RGB,)), heads=head)
+    save_network(tmp_path / "trunk", trunk, "timm-trunk:tf_efficientnet_lite0", spec, Provenance(created="", tool="", source=""))
+    hybrid = SpatialNet("student-1m+tf_efficientnet_lite0", {"a": 3}, 64).eval()
+    transfer(hybrid, head, tmp_path / "trunk")
+    stem = hybrid.backbone.embedding
+    assert torch.equal(stem.network.blocks[4][0].conv_pw.weight, trunk.backbone.network.blocks[4][0].conv_pw.weight)
+    assert torch.equal(stem.network.bn1.running_var, trunk.backbone.network.bn1.running_var)
+    tokens = torch.randn(2, 16, hybrid.backbone.width)
+    assert torch.equal(hybrid.backbone.blocks(tokens), tokens)
+    with pytest.raises(UsageError, match="use the backbone of the checkpoint"):
+        transfer(SpatialNet("student-1m+tf_efficientnet_lite1", {"a": 3}, 64), head, tmp_path / "trunk")
+
+
 def test_a_timm_network_accepts_other_bands() -> None:
     groups = groups_named(("rgb", "nir"))
     network = SpatialNet("timm:tf_efficientnet_lite0", {"a": 5}, 64, groups).eval()

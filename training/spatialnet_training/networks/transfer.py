@@ -23,7 +23,7 @@ def transfer(network: SpatialNet, heads: tuple[Head, ...], start: Path) -> Prove
 
     A deeper network of otherwise equal shape initially computes the same as the source, because its additional blocks output
     zero. A trunk (`timm-trunk:NAME`) copies the stages of the complete network (`timm:NAME`), whose pooling and heads are
-    wider.
+    wider. A hybrid (`PRESET+NAME`) copies the first stages of either as its stem; all its blocks initially output zero.
 
     Args:
         heads: of `network`, in its order.
@@ -42,6 +42,8 @@ def transfer(network: SpatialNet, heads: tuple[Head, ...], start: Path) -> Prove
     own = network.state_dict()
     if is_trunk_of(network, source):
         kept = {k: v for k, v in kept.items() if k in own and k.startswith("backbone.")}
+    elif stem := stem_from(network, source):
+        kept = stem
     place = "backbone.positions"
     if place in kept and place in own and kept[place].shape[-2:] != own[place].shape[-2:]:
         kept[place] = F.interpolate(kept[place], own[place].shape[-2:], mode="bicubic", align_corners=False)
@@ -64,8 +66,9 @@ def transfer(network: SpatialNet, heads: tuple[Head, ...], start: Path) -> Prove
             f"{start}: its shape differs from this backbone ({first_line(error)}); use the backbone of the "
             "checkpoint, or --start scratch"
         ) from error
-    if isinstance(network.backbone, Encoder) and isinstance(source.backbone, Encoder):
-        for block in [*network.backbone.blocks][len(source.backbone.blocks) :]:
+    if isinstance(network.backbone, Encoder):
+        before_blocks = len(source.backbone.blocks) if isinstance(source.backbone, Encoder) else 0
+        for block in [*network.backbone.blocks][before_blocks:]:
             if isinstance(block, Block):
                 block.silence()
     return provenance
@@ -93,6 +96,16 @@ def is_trunk_of(network: SpatialNet, source: SpatialNet) -> bool:
     """Whether a network's backbone is the trunk of the other's."""
     own, whole = network.backbone.state_dict(), source.backbone.state_dict()
     return own.keys() < whole.keys() and all(value.shape == whole[name].shape for name, value in own.items())
+
+
+def stem_from(network: SpatialNet, source: SpatialNet) -> dict[str, Tensor]:
+    """The first stages of a convolutional source as the stem of a hybrid; empty if they do not match."""
+    own, stem = network.state_dict(), "backbone.embedding.network."
+    wanted = {key: key.replace(stem, "backbone.network.", 1) for key in own if key.startswith(stem)}
+    found = source.state_dict()
+    if any(name not in found or found[name].shape != own[key].shape for key, name in wanted.items()):
+        return {}
+    return {key: found[name] for key, name in wanted.items()}
 
 
 def answers(head: Head) -> tuple[str, tuple[str, ...]]:
