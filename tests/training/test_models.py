@@ -135,7 +135,9 @@ def test_a_hybrid_starts_with_the_first_stages_of_a_trunk_and_silent_blocks(tmp_
     head = heads(a=("x", "y", "z"))
     trunk = SpatialNet("timm-trunk:tf_efficientnet_lite0", {"a": 3}, 64).eval()
     spec = ModelSpec(name="trunk", input=InputSpec(height=64, width=64, groups=(RGB,)), heads=head)
-    save_network(tmp_path / "trunk", trunk, "timm-trunk:tf_efficientnet_lite0", spec, Provenance(created="", tool="", source=""))
+    save_network(
+        tmp_path / "trunk", trunk, "timm-trunk:tf_efficientnet_lite0", spec, Provenance(created="", tool="", source="")
+    )
     hybrid = SpatialNet("student-1m+tf_efficientnet_lite0", {"a": 3}, 64).eval()
     transfer(hybrid, head, tmp_path / "trunk")
     stem = hybrid.backbone.embedding
