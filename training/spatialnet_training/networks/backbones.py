@@ -167,7 +167,8 @@ class Encoder(nn.Module):
 
 def build_backbone(name: str, groups: tuple[BandGroup, ...], size: int, weights: str = "") -> nn.Module:
     """Build a `Backbone` by its name: a preset, `PRESET+NAME` for a preset after the first stages of a convolutional timm
-    network, `timm:NAME`, or `timm-trunk:NAME` for only the stages of that network.
+    network, `PRESET+timm-trunk:NAME` for one after all its stages, `timm:NAME`, or `timm-trunk:NAME` for only the stages of
+    that network.
 
     Args:
         weights: of a timm network: a local file, `hub` (timm downloads them), or empty (random). A stem takes files.
@@ -185,11 +186,13 @@ def build_backbone(name: str, groups: tuple[BandGroup, ...], size: int, weights:
     if preset not in PRESETS | ABLATED:
         raise UsageError(
             f"no preset '{preset}'; available: {', '.join(PRESETS)}, {HYBRID} for one after the first stages of a "
-            f"convolutional timm network, timm:NAME for any timm network, and {TRUNK}:NAME for only its stages"
+            f"convolutional timm network, {HYBRID.replace('+', f'+{TRUNK}:')} for one after all its stages, timm:NAME for any "
+            f"timm network, and {TRUNK}:NAME for only its stages"
         )
     shape = (PRESETS | ABLATED)[preset]
     if not plus:
         return Encoder(shape, groups, size)
     from spatialnet_training.networks.timm_stem import TimmStem
 
-    return Encoder(shape, groups, size, TimmStem(stem, groups, shape.width, weights))
+    _, trunk, network = stem.rpartition(f"{TRUNK}:")
+    return Encoder(shape, groups, size, TimmStem(network, groups, shape.width, weights, trunk=bool(trunk)))

@@ -1,5 +1,5 @@
-"""The first stages of a convolutional timm network as the stem of an encoder: the hybrid of Dosovitskiy et al. (2020, arXiv
-2010.11929, section 3.1), which may start from ImageNet weights."""
+"""A convolutional timm network as the stem of an encoder: the hybrid of Dosovitskiy et al. (2020, arXiv 2010.11929, section 3.1),
+which may start from ImageNet weights."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ class TimmStem(nn.Module):
         width: of a cell.
         weights: a local state dict of the complete network; empty: random. Weights for three colours are inflated to more
             bands.
+        trunk: all stages; those after a stride of 16 keep it and dilate their filters instead (Yu and Koltun 2016, arXiv
+            1511.07122).
 
     An absent band group is replaced by its mean.
 
@@ -34,14 +36,15 @@ class TimmStem(nn.Module):
         MissingExtra: timm is not installed.
     """
 
-    def __init__(self, name: str, groups: tuple[BandGroup, ...], width: int, weights: str = "") -> None:
+    def __init__(self, name: str, groups: tuple[BandGroup, ...], width: int, weights: str = "", trunk: bool = False) -> None:
         super().__init__()
         self.bands = [len(group.bands) for group in groups]
         timm = import_timm()
         try:
-            network: Any = create(timm, name, 64, {"num_classes": 0, "in_chans": 3})
+            stride = {"output_stride": STRIDE} if trunk else {}
+            network: Any = create(timm, name, 64, {"num_classes": 0, "in_chans": 3, **stride})
             stages = [stage["reduction"] for stage in network.feature_info]
-            last = stages.index(STRIDE)
+            last = len(stages) - 1 if trunk else stages.index(STRIDE)
             channels = int(network.feature_info[last]["num_chs"])
             if weights:
                 load_weights(network, Path(weights))
