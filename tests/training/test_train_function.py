@@ -10,6 +10,7 @@ import spatialnet_edge
 from spatialnet_edge.core.errors import UsageError
 from spatialnet_optimize.api import evaluate, export
 from spatialnet_training.api import train
+from spatialnet_training.cli.train_options import Recipe
 from spatialnet_training.networks.checkpoint import load_network
 
 SETTINGS = ('backbone="student-1m"', "linear_head=false", 'fine_tune="always"', "epoch_images=160", "batch=16")
@@ -50,3 +51,12 @@ def test_train_gives_a_checkpoint_that_becomes_a_bundle(tmp_path: Path) -> None:
 def test_train_names_an_unknown_configuration(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no configuration 'folders'"):
         train(tmp_path, tmp_path / "run", config="folders")
+
+
+def test_a_start_brings_its_backbone_unless_another_one_is_named() -> None:
+    shipped = Recipe(start="spatialnet-s").read(own=True)
+    assert (shipped.start, shipped.backbone) == ("spatialnet-s", "student-2m")
+    assert Recipe(start="spatialnet-s", backbone="student-3m").read(own=True).backbone == "student-3m"
+    assert Recipe(start="spatialnet-s", set_=["backbone=student-3m"]).read(own=True).backbone == "student-3m"
+    assert Recipe(start="spatialnet-m", config="spatialnet-vit").read(own=False).backbone.startswith("spatialnet-vit+")
+    assert Recipe().read(own=True).backbone == "timm-trunk:tf_efficientnet_lite0"

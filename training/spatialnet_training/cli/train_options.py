@@ -14,6 +14,8 @@ from spatialnet_edge.core.errors import UsageError
 from spatialnet_training.cli.configs import read_config
 from spatialnet_training.config import TrainConfig
 from spatialnet_training.data.dataset_options import DatasetOptions
+from spatialnet_training.loop.run_inputs import starting_point
+from spatialnet_training.networks.checkpoint import load_checkpoint_config
 
 SCRATCH = "scratch"
 """Value of `--start` for random weights."""
@@ -65,17 +67,29 @@ class Recipe:
     def read(self, own: bool) -> TrainConfig:
         """The configuration with the overridden settings.
 
+        With `--start` alone, the backbone is that of the checkpoint.
+
         Args:
             own: whether the user's own images are trained on.
 
         Raises:
-            UsageError: no such configuration, or an invalid value.
+            UsageError: no such configuration or checkpoint, or an invalid value.
+            Refused: the checkpoint cannot be read.
         """
         read = read_config(self.config or ("folder" if own else "student"), (*(self.set_ or ()), *self.overrides()))
         chosen = with_stage(read, self.epochs, self.size)
-        if self.start or self.backbone:  # another backbone cannot start from the configured weights
-            return replace(chosen, start="" if self.start == SCRATCH else self.start)
-        return chosen
+        if not (self.start or self.backbone):
+            return chosen
+        # another backbone cannot start from the configured weights
+        chosen = replace(chosen, start="" if self.start == SCRATCH else self.start)
+        begun = starting_point(chosen)
+        if begun is None or self.config or self.names_backbone():
+            return chosen
+        return replace(chosen, backbone=load_checkpoint_config(begun).backbone)
+
+    def names_backbone(self) -> bool:
+        settings = [each.partition("=")[0].strip() for each in self.set_ or ()]
+        return bool(self.backbone) or "backbone" in settings
 
     def overrides(self) -> tuple[str, ...]:
         """The given options in the notation of `--set`."""
