@@ -151,6 +151,22 @@ def test_a_hybrid_starts_with_the_stages_of_a_trunk_and_silent_blocks(stem: str,
         transfer(SpatialNet("student-1m+tf_efficientnet_lite1", {"a": 3}, 64), head, tmp_path / "trunk")
 
 
+def test_a_network_without_colour_starts_from_one_with_colour(tmp_path: Path) -> None:
+    """As the runs of `modalities --train-alone` do."""
+    torch.manual_seed(6)
+    head = heads(a=("x", "y", "z"))
+    source = SpatialNet("student-1m", {"a": 3}, 32).eval()
+    spec = ModelSpec(name="colour", input=InputSpec(height=32, width=32, groups=(RGB,)), heads=head)
+    save_network(tmp_path / "colour", source, "student-1m", spec, Provenance(created="", tool="", source=""))
+    for names in (("nir",), ("nir", "swir")):
+        network = SpatialNet("student-1m", {"a": 3}, 32, groups_named(names))
+        transfer(network, head, tmp_path / "colour")
+        filters = source.backbone.embedding.convolutions["rgb"].weight.mean(dim=1, keepdim=True)
+        torch.testing.assert_close(network.backbone.embedding.convolutions["nir"].weight, filters)
+        assert torch.equal(network.backbone.blocks[0].qkv.weight, source.backbone.blocks[0].qkv.weight)
+        assert torch.equal(network.heads["a"].weight, source.heads["a"].weight)
+
+
 def test_a_timm_network_accepts_other_bands() -> None:
     groups = groups_named(("rgb", "nir"))
     network = SpatialNet("timm:tf_efficientnet_lite0", {"a": 5}, 64, groups).eval()

@@ -17,6 +17,9 @@ from spatialnet_training.networks.checkpoint import load_network
 from spatialnet_training.networks.layers import Block
 from spatialnet_training.networks.model import SpatialNet
 
+FIRST = "backbone.embedding.convolutions."
+"""Prefix of the first convolution of each band group. Those of groups that the network does not have are not copied."""
+
 
 def transfer(network: SpatialNet, heads: tuple[Head, ...], start: Path) -> Provenance:
     """Copy the backbone and the pooling, and the query and linear layer of each head with the same name and labels.
@@ -47,7 +50,7 @@ def transfer(network: SpatialNet, heads: tuple[Head, ...], start: Path) -> Prove
     place = "backbone.positions"
     if place in kept and place in own and kept[place].shape[-2:] != own[place].shape[-2:]:
         kept[place] = F.interpolate(kept[place], own[place].shape[-2:], mode="bicubic", align_corners=False)
-    kept |= inflated(source, own)
+    kept = {k: v for k, v in kept.items() if k in own or not k.startswith(FIRST)} | inflated(source, own)
     query = torch.zeros_like(own["pooling.query"])
     before = {answers(head): index for index, head in enumerate(spec.heads)}
     for index, head in enumerate(heads):
@@ -80,15 +83,14 @@ def inflated(source: SpatialNet, own: Mapping[str, Tensor]) -> dict[str, Tensor]
     A new band thus starts with the edge and texture filters of the colours (inflation, Carreira and Zisserman 2017, arXiv
     1705.07750). Each group contributes as much as one colour.
     """
-    place = "backbone.embedding.convolutions."
-    colour = source.state_dict().get(f"{place}rgb.weight")
+    colour = source.state_dict().get(f"{FIRST}rgb.weight")
     if colour is None:
         return {}
     before = source.state_dict().keys()
     return {
         key: (colour.mean(dim=1, keepdim=True) / value.shape[1]).expand_as(value).clone()
         for key, value in own.items()
-        if key.startswith(place) and key.endswith(".weight") and key not in before and value.shape[0] == colour.shape[0]
+        if key.startswith(FIRST) and key.endswith(".weight") and key not in before and value.shape[0] == colour.shape[0]
     }
 
 
