@@ -32,6 +32,11 @@ def ranged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_bundle(tmp_path_factory.mktemp("ranged") / "ranged.snb", spec=spec).path
 
 
+def test_inspect_prints_the_range(ranged: Path) -> None:
+    shown = CliRunner().invoke(app, ["inspect", str(ranged)])
+    assert "values 0 to 4095 of images with more than 8 bits become levels 0 to 255" in shown.output
+
+
 def picture() -> NDArray[np.uint8]:
     """Three bands that differ."""
     levels = lit(120)

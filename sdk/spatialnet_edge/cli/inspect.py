@@ -59,6 +59,9 @@ def heading(bundle: Bundle) -> str:
         f"trained  {', '.join(origin.data) or 'not recorded'}",
         f"licence  {origin.licence or 'not recorded'}",
     ]
+    if given.value_range is not None:
+        low, high = given.value_range
+        lines.insert(4, f"range    values {low:g} to {high:g} of images with more than 8 bits become levels 0 to 255")
     if origin.command:
         lines.append(f"command  {origin.command}")
     return "\n".join(lines)
