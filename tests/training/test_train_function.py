@@ -10,7 +10,10 @@ import spatialnet_edge
 from spatialnet_edge.core.errors import UsageError
 from spatialnet_optimize.api import evaluate, export
 from spatialnet_training.api import train
+from spatialnet_training.cli.next_steps import next_commands
 from spatialnet_training.cli.train_options import Recipe
+from spatialnet_training.data.custom_dataset import load_own
+from spatialnet_training.lineage import command_line
 from spatialnet_training.networks.checkpoint import load_network
 
 SETTINGS = ('backbone="student-1m"', "linear_head=false", 'fine_tune="always"', "epoch_images=160", "batch=16")
@@ -60,3 +63,12 @@ def test_a_start_brings_its_backbone_unless_another_one_is_named() -> None:
     assert Recipe(start="spatialnet-s", set_=["backbone=student-3m"]).read(own=True).backbone == "student-3m"
     assert Recipe(start="spatialnet-m", config="spatialnet-vit").read(own=False).backbone.startswith("spatialnet-vit+")
     assert Recipe().read(own=True).backbone == "timm-trunk:tf_efficientnet_lite0"
+
+
+def test_printed_commands_can_be_pasted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("sys.argv", ["spatialnet-edge", "train", "--set", "stages=[{size=64, epochs=1}]", "-o", "my runs/a"])
+    assert command_line() == "spatialnet-edge train --set 'stages=[{size=64, epochs=1}]' -o 'my runs/a'"
+    data = load_own(fields(tmp_path / "fields"), 32)
+    assert next_commands(Path("my runs/a b"), data)[0] == (
+        "next: spatialnet-edge build 'my runs/a b' --labelled 'my runs/a b/dataset.json' -o 'a b.snb'"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 
 from msgspec.structs import replace
@@ -11,7 +12,7 @@ from spatialnet_edge.bundle.manifest import Provenance
 
 def command_line() -> str:
     """The command of this process, as a user types it."""
-    return "spatialnet-edge " + " ".join(sys.argv[1:])
+    return shlex.join(["spatialnet-edge", *sys.argv[1:]])
 
 
 def continued(before: Provenance, step: str) -> Provenance:

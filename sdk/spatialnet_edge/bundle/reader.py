@@ -9,6 +9,7 @@ The signature is in `manifest.sig`; `trust.py` has the trusted keys.
 from __future__ import annotations
 
 import hashlib
+import shlex
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,7 +177,8 @@ def open_bundle(name: str | Path, trust: Trust | None = None) -> Bundle:
         if any(
             name.endswith((".safetensors", "data.pkl")) for name in sizes
         ):  # the current checkpoint name, and the former one
-            raise BundleError(f"{path}: a training checkpoint; build it first: spatialnet-edge build {path} -o model.snb")
+            build = f"spatialnet-edge build {shlex.quote(str(path))} -o model.snb"
+            raise BundleError(f"{path}: a training checkpoint; build it first: {build}")
         raise BundleError(f"{path}: no {MANIFEST} inside; this directory is not a spatialnet-edge bundle")
     total = sum(sizes.values())
     if total > MAX_BUNDLE_BYTES:
@@ -223,7 +225,7 @@ def _store(path: Path) -> Store:
         size = path.stat().st_size
         raise BundleError(
             f"{path}: {size} bytes that begin with {start!r}; a bundle is a zip or a directory; "
-            f"for a checkpoint run 'spatialnet-edge build {path} --target here -o out.snb' first"
+            f"for a checkpoint run 'spatialnet-edge build {shlex.quote(str(path))} --target here -o out.snb' first"
         )
     return ZipStore(path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def describe(images: TrainingData, console: Console, flips: str, data: Path | No
             warn_of_imbalance(head, images.train, console)
             warn_of_directions(head, flips, console)
     for split, count in images.unseen.items():
-        how = f"; spatialnet-edge evaluate BUNDLE {data} --split {split}" if images.own.said else ""
+        how = f"; spatialnet-edge evaluate BUNDLE {shlex.quote(str(data))} --split {split}" if images.own.said else ""
         console.print(f"for evaluation: {count} images of {split}{how}", highlight=False, soft_wrap=True)
     warn_of_near_copies(images, console)
     for note in images.own.notes:

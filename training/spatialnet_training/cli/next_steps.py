@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from spatialnet_training.data.dataset_record import RECORD
@@ -11,12 +12,12 @@ from spatialnet_training.loop.training_run import LAST
 
 def next_commands(out: Path, data: TrainingData) -> list[str]:
     """The commands that build the network and, for a user's own data, evaluate the bundle."""
-    bundle = f"{out.name}.snb"
+    bundle, run, record = (shlex.quote(str(each)) for each in (f"{out.name}.snb", out, out / RECORD))
     if data.own is None:
-        return [f"next: spatialnet-edge build {out} -o {bundle}"]
-    lines = [f"next: spatialnet-edge build {out} --labelled {out / RECORD} -o {bundle}"]
+        return [f"next: spatialnet-edge build {run} -o {bundle}"]
+    lines = [f"next: spatialnet-edge build {run} --labelled {record} -o {bundle}"]
     if "val" in data.own.splits:
-        lines.append(f"then: spatialnet-edge evaluate {bundle} {out / RECORD} --split val")
+        lines.append(f"then: spatialnet-edge evaluate {bundle} {record} --split val")
     lines.append(f"then: spatialnet-edge run {bundle} FOLDER_OR_VIDEO")
     return lines
 
