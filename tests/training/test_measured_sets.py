@@ -1,14 +1,17 @@
 """Data sets with measured bands: partial labels and partial band groups in one run."""
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from conftest import SHARED
 from spatialnet_edge.core.bands import present_groups
-from spatialnet_edge.core.errors import UsageError
+from spatialnet_edge.core.errors import NotInstalled, UsageError
 from spatialnet_training.data.bands import groups_named
 from spatialnet_training.data.datasets import load_published, load_split
 from spatialnet_training.data.measured_sets import MEASURED, scene_of
@@ -16,6 +19,7 @@ from spatialnet_training.data.taxonomy import load_taxonomy
 from spatialnet_training.loop.training_run import train
 from spatialnet_training.networks.checkpoint import load_network
 from spatialnet_training.studies.bit_depth import Split, bit_depth, forest
+from spatialnet_training.studies.cloud_gate import cloudy, import_csmask
 from training_fixtures import TINY_RUN, write_set
 
 GROUPS = ("rgb", "nir", "swir", "elevation", "sar")
@@ -101,3 +105,23 @@ def test_the_comparison_of_depths_reads_a_set_and_prints_a_row(
     assert "100.0 %" in shown
     with pytest.raises(UsageError, match="has none of hls_landcover"):
         bit_depth(root / "elsewhere", 1)
+
+
+def test_a_cloud_gate_reads_a_tile_in_the_order_and_size_of_the_package() -> None:
+    class Recorder:
+        """The interface of the package: a mask that is cloud wherever blue is above 0.5."""
+
+        def CSmask(self, img: NDArray[np.float32], band_order: list[str], **_: object) -> SimpleNamespace:
+            assert img.shape == (256, 256, 4)
+            return SimpleNamespace(csm=(img[..., band_order.index("blue")] > 0.5).astype(np.uint8)[..., None])
+
+    tile = np.zeros((32, 32, 5), np.float32)
+    tile[:8, :, 1] = 0.9
+    bands = ("elevation", "blue", "green", "red", "nir")
+    assert cloudy(Recorder(), tile, bands, "l2a") == pytest.approx(0.25)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_missing_cloud_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ukis_csmask", None)
+    with pytest.raises(NotInstalled, match="pip install --no-deps ukis-csmask"):
+        import_csmask()
