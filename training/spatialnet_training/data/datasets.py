@@ -64,10 +64,18 @@ class TrainingData:
     @property
     def groups_of_training(self) -> tuple[str, ...]:
         """The group of each training image; an independent image is its own group."""
-        if self.own is None or not self.train.names:
-            return tuple(map(str, range(len(self.train))))
+        return self._groups(self.train, "train")
+
+    @property
+    def groups_of_holdout(self) -> tuple[str, ...]:
+        """The group of each held-out training image."""
+        return self._groups(self.holdout, "holdout")
+
+    def _groups(self, samples: Samples, split: str) -> tuple[str, ...]:
+        if self.own is None or not samples.names:
+            return tuple(f"{split} {index}" for index in range(len(samples)))
         groups = dict(zip(self.own.files, self.own.groups, strict=True))
-        return tuple(groups[name] for name in self.train.names)
+        return tuple(groups[name] for name in samples.names)
 
     @property
     def broken(self) -> list[str]:

@@ -63,7 +63,10 @@ class LinearFit:
         strengths: head to the chosen C.
         accuracies: head to the cross-validated accuracy on training images, 0 to 1.
         balanced_heads: heads fitted with adjusted logits; see `losses/class_balance.py`.
-        on_all: head to weight `[outputs, width]` and bias `[outputs]`, with the same strength fitted to the held-out images too.
+        on_all: head to weight `[outputs, width]` and bias `[outputs]`, fitted to the held-out images too, with a C that was
+            chosen by cross-validation over all of them.
+        out_of_fold: head to the logits of every training image from a head that was not fitted to it: float64 `[N, outputs]`;
+            zeros for images without a label.
     """
 
     strengths: dict[str, float]
@@ -71,6 +74,7 @@ class LinearFit:
     seconds: float
     balanced_heads: tuple[str, ...] = ()
     on_all: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    out_of_fold: Mapping[str, Tensor] = field(default_factory=dict)
 
     def use_all_images(self, network: SpatialNet) -> None:
         """Replace the heads by those fitted to all training images. Held-out images no longer judge them."""
@@ -104,6 +108,7 @@ def fit_linear_heads(
     queries: Tensor | None = None,
     balance: str = "none",
     heldout: Samples | None = None,
+    groups_of_heldout: Sequence[str] = (),
 ) -> LinearFit:
     """Replace the network's linear layers by regularised ones fitted to these images; the backbone does not change.
 
@@ -114,6 +119,7 @@ def fit_linear_heads(
         queries: float32 `[queries, width]`, candidate pooling queries, in addition to the mean over the tokens.
         balance: see `TrainConfig.class_balance`; `sampling` is treated as `logits`.
         heldout: images that judge the heads. `LinearFit.on_all` are the heads fitted to them, too.
+        groups_of_heldout: their groups.
     """
     begun = time.monotonic()
     network.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -127,6 +133,7 @@ def fit_linear_heads(
     strengths: dict[str, float] = {}
     reached: dict[str, float] = {}
     balanced: list[str] = []
+    out_of_fold: dict[str, Tensor] = {}
     for index, (name, layer) in enumerate(network.heads.items()):
         assert isinstance(layer, nn.Linear)
         target = torch.from_numpy(samples.targets[name])
@@ -143,14 +150,19 @@ def fit_linear_heads(
         assign(layer, weight, bias)
         with torch.no_grad():
             network.pooling.query[index] = features.queries[query]
+        out_of_fold[name] = torch.zeros(len(samples), layer.out_features, dtype=torch.float64)
+        out_of_fold[name][rows, : best.logits.shape[1]] = best.logits
         if heldout is not None and more is not None:
-            judging = torch.from_numpy(heldout.targets[name])
-            others = np.flatnonzero(labelled_rows(judging).numpy())
-            x, y = torch.cat([x, more.of(query, others)]), torch.cat([y, repeated(judging[others], more)])
-            images, before = len(rows) + len(others), (weight, bias)
-            on_all[name] = solve(x, y, images, best.strength, layer.out_features, before, best.shares)
+            everything = Features(torch.cat([features.values, more.values], dim=1), candidates)
+            target = torch.cat([target, torch.from_numpy(heldout.targets[name])])
+            rows = np.flatnonzero(labelled_rows(target).numpy())
+            folds = folds_of(target, rows, [*groups, *groups_of_heldout])
+            # chosen again: with one wrong label among them, the C of the training images fitted it at the cost of all others
+            strength = best_strength(everything, query, target, rows, folds, name, best.shares).strength
+            x, y = everything.of(query, rows), repeated(target[rows], everything)
+            on_all[name] = solve(x, y, len(rows), strength, layer.out_features, (weight, bias), best.shares)
     network.to("cpu")
-    return LinearFit(strengths, reached, time.monotonic() - begun, tuple(balanced), on_all)
+    return LinearFit(strengths, reached, time.monotonic() - begun, tuple(balanced), on_all, out_of_fold)
 
 
 @torch.no_grad()
@@ -236,12 +248,14 @@ class Fit:
     Attributes:
         loss: averaged over the classes if classes may be balanced, otherwise over the images.
         shares: logit offsets during fitting.
+        logits: out of fold, of the labelled images: float64 `[N, outputs]`.
     """
 
     strength: float
     accuracy: float
     loss: float
     shares: Tensor | None
+    logits: Tensor
 
 
 def best_strength(
@@ -267,7 +281,7 @@ def best_strength(
         best = strongest_within_error(logits, known)
     loss = balanced_cross_entropy(logits[best], known) if target.ndim == 1 else losses[best]
     samples = Samples([], {name: known.numpy()}, np.zeros(len(rows), np.int64), ())
-    return Fit(STRENGTHS[best], accuracies({name: logits[best]}, samples)[name], loss, shares)
+    return Fit(STRENGTHS[best], accuracies({name: logits[best]}, samples)[name], loss, shares, logits[best])
 
 
 def strongest_within_error(logits: Sequence[Tensor], target: Tensor) -> int:

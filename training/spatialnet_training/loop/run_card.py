@@ -24,7 +24,7 @@ from spatialnet_training.config import TrainConfig
 from spatialnet_training.loop.selection import Selection
 from spatialnet_training.loop.verdict import HeadVerdict, Verdict
 from spatialnet_training.losses.multitask import UNLABELLED
-from spatialnet_training.plots import Confusion, plot_confusions, plot_curves
+from spatialnet_training.plots import Confusion, plot_confusions, plot_curves, read_log
 
 CARD, CURVES, CONFUSIONS = "card.html", "curves.png", "confusion.png"
 
@@ -62,7 +62,9 @@ class Row:
 def write_card(out: Path, outcome: Outcome, log: Path) -> Path:
     """Write `card.html` and its plots as PNG files."""
     config, verdict = outcome.config, outcome.verdict
-    plot_curves(out / CURVES, log)
+    (out / CURVES).unlink(missing_ok=True)
+    if any(row["epoch"] for row in read_log(log)):  # a linear head alone, epoch 0, has no curve
+        plot_curves(out / CURVES, log)
     plot_confusions(out / CONFUSIONS, confusions(outcome.spec, verdict))
     template = files("spatialnet_training.loop").joinpath("run_card.html.j2").read_text(encoding="utf-8")
     page = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(template)
@@ -81,7 +83,7 @@ def write_card(out: Path, outcome: Outcome, log: Path) -> Path:
         selection=outcome.selection,
         mistakes=[(each, thumbnail(each.image)) for each in verdict.mistakes],
         suspects=[(each, thumbnail(each.image)) for each in verdict.suspects],
-        curves=encoded(out / CURVES),
+        curves=encoded(out / CURVES) if (out / CURVES).exists() else None,
         confusions=encoded(out / CONFUSIONS) if (out / CONFUSIONS).exists() else None,
         facts=facts(config, outcome.provenance, outcome.seconds),
         configuration=msgspec.toml.encode(said(msgspec.to_builtins(config))).decode(),

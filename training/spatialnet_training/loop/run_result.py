@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,14 +74,19 @@ def write_result(
     result: RunResult,
     history: Sequence[dict[str, float]],
     selection: Selection | None,
+    out_of_fold: Mapping[str, Tensor],
 ) -> Verdict:
-    """Write checkpoint, log, card and, for a user's own data, its record; and report the evaluation."""
+    """Write checkpoint, log, card and, for a user's own data, its record; and report the evaluation.
+
+    Args:
+        out_of_fold: see `LinearFit.out_of_fold`; empty without a linear head.
+    """
     network = result.inputs.network
     save_network(out, network, config.backbone, result.spec, result.provenance)
     write_log(out / LOG, history)  # also if there was nothing left to train
     if data.own is not None:
         write_record(out, data.own_path, data.own)
-    verdict = verdict_of(network, result.spec, data, config, result.logits)
+    verdict = verdict_of(network, result.spec, data, config, result.logits, out_of_fold)
     outcome = Outcome(
         config=config,
         spec=result.spec,

@@ -84,7 +84,8 @@ def train(
         run.trainer.history[LINEAR_HEAD] |= run.judge.on_val(inputs.network, config.size)
     selection = selection_of(run.best, run.trainer.history, None if tune else why) if run.best else None
     if first:
-        verdict = write_result(out, config, data, result, run.trainer.history, selection)
+        out_of_fold = run.fit.out_of_fold if run.fit is not None else {}
+        verdict = write_result(out, config, data, result, run.trainer.history, selection, out_of_fold)
         watcher.finished(selection, verdict)
     run.trainer.fabric.barrier()
     return out / NETWORK
@@ -140,7 +141,9 @@ def start_training(
         balance, frames = config.class_balance, data.groups_of_training
         queries = queries_of(inputs.start)
         heldout = None if config.fine_tune == "always" else data.holdout  # only a final head is fitted to them too
-        fit = fit_linear_heads(inputs.network, data.train, given, config.flips, frames, queries, balance, heldout=heldout)
+        fit = fit_linear_heads(
+            inputs.network, data.train, given, config.flips, frames, queries, balance, heldout, data.groups_of_holdout
+        )
     best = BestEpoch(out / BEST, fresh=not resumed) if config.keep_best else None
     if best and fit:
         best.balanced_heads = fit.balanced_heads

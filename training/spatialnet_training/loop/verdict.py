@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ from spatialnet_training.networks.model import SpatialNet
 
 MOST_PAIRS, MOST_MISTAKES = 5, 12
 SURE = 0.9
-"""A training image may be mislabelled if the network contradicts its label with at least this probability."""
+"""Without a linear head, a training image may be mislabelled if the network contradicts its label with this probability."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +89,19 @@ class Verdict:
 
 
 def verdict_of(
-    network: SpatialNet, spec: ModelSpec, data: TrainingData, config: TrainConfig, holdout: dict[str, Tensor]
+    network: SpatialNet,
+    spec: ModelSpec,
+    data: TrainingData,
+    config: TrainConfig,
+    holdout: dict[str, Tensor],
+    out_of_fold: Mapping[str, Tensor],
 ) -> Verdict:
     """Evaluate a network on the user's own validation images, or on the held-out ones if there are none.
 
     Args:
         spec: with calibrated temperatures.
         holdout: logits of the held-out images.
+        out_of_fold: logits of training images from linear heads that were not fitted to them; empty without such heads.
     """
     groups = groups_named(config.groups)
     samples, logits, judged_by = data.holdout, holdout, "held-out training"
@@ -105,8 +112,8 @@ def verdict_of(
     heads = tuple(head_verdict(head, logits[head.name], samples, figures) for head in spec.heads if head.name in figures)
     suspects: tuple[Mistake, ...] = ()
     if data.own is not None:
-        answers = predict(network, data.train, config.size, groups)
-        suspects = tuple(each for each in mistakes_of(spec, answers, data.train, "train") if each.probability >= SURE)
+        answers = out_of_fold or predict(network, data.train, config.size, groups)
+        suspects = mistakes_of(spec, answers, data.train, "train", usual_probabilities if out_of_fold else surely)
     split = "val" if data.val is not None else "holdout"
     mistakes = mistakes_of(spec, logits, samples, split) if data.own is not None else ()
     return Verdict(judged_by, samples, logits, heads, mistakes, suspects)
@@ -131,15 +138,44 @@ def head_verdict(head: Head, logits: Tensor, samples: Samples, figures: dict[str
     return HeadVerdict(head, int(known.sum()), figures[head.name], per_class, tuple(pairs[:MOST_PAIRS]))
 
 
-def mistakes_of(spec: ModelSpec, logits: dict[str, Tensor], samples: Samples, split: str) -> tuple[Mistake, ...]:
-    """The wrong predictions of categorical heads with the highest probability."""
+def usual_probabilities(probabilities: Tensor, truth: Tensor) -> Tensor:
+    """The mean probability of each class over the images with that label: `[classes]`; 1 for classes without images.
+
+    A label is doubtful if another class is as probable as it usually is for its own images (confident learning, Northcutt et al.
+    2021, arXiv 1911.00068). The probabilities must be of a model that was not trained on the image.
+    """
+    own = [probabilities[truth == index, index] for index in range(probabilities.shape[1])]
+    return torch.stack([each.mean() if len(each) else probabilities.new_tensor(1.0) for each in own])
+
+
+def surely(probabilities: Tensor, truth: Tensor) -> Tensor:
+    """`SURE` for every class: `[classes]`."""
+    return torch.full((probabilities.shape[1],), SURE)
+
+
+def mistakes_of(
+    spec: ModelSpec,
+    logits: Mapping[str, Tensor],
+    samples: Samples,
+    split: str,
+    least: Callable[[Tensor, Tensor], Tensor] | None = None,
+) -> tuple[Mistake, ...]:
+    """The wrong predictions of categorical heads with the highest probability.
+
+    Args:
+        least: from probabilities `[N, classes]` and labels `[N]` to the lowest probability that counts, `[classes]`.
+    """
     found: list[Mistake] = []
     for head in spec.heads:
         if not isinstance(head, Multiclass):
             continue
         truth = torch.from_numpy(samples.targets[head.name].astype(np.int64))
-        surest, answers = (logits[head.name] / head.temperature).softmax(dim=1).max(dim=1)
-        wrong = ((truth >= 0) & (answers != truth)).nonzero().flatten().tolist()
+        probabilities = (logits[head.name] / head.temperature).softmax(dim=1)
+        surest, answers = probabilities.max(dim=1)
+        counts = (truth >= 0) & (answers != truth)
+        if least is not None:
+            counts &= surest >= least(probabilities, truth)[answers]
+        wrong = counts.nonzero().flatten().tolist()
         for row in sorted(wrong, key=lambda row: -float(surest[row]))[:MOST_MISTAKES]:
             labels = head.labels[int(truth[row])], head.labels[int(answers[row])]
             name = samples.names[row] if samples.names else f"image {row}"
