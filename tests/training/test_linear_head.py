@@ -43,7 +43,7 @@ from spatialnet_training.loop.prediction import predict
 from spatialnet_training.loop.selection import Selection, should_fine_tune, training_images_seem_known
 from spatialnet_training.loop.trainer import Trainer
 from spatialnet_training.loop.training_run import train
-from spatialnet_training.loop.verdict import Verdict, mistakes_of, usual_probabilities
+from spatialnet_training.loop.verdict import Verdict, doubtful, usual_probabilities
 from spatialnet_training.loop.watcher import Watcher
 from spatialnet_training.losses.class_balance import balanced_cross_entropy, draw_balanced, log_shares
 from spatialnet_training.networks.checkpoint import load_network
@@ -140,12 +140,17 @@ def test_a_wrong_label_is_found_by_a_head_that_was_not_fitted_to_it(data: Traini
     labels = data.train.targets["land_use"].copy()
     wrong = [int(np.flatnonzero(labels == label)[0]) for label in (0, 1)]
     labels[wrong] = 1 - labels[wrong]
-    doubtful = dataclasses.replace(data.train, targets={"land_use": labels})
-    fit = fit_linear_heads(network, doubtful, spec, "all", data.groups_of_training)
+    mixed_up = dataclasses.replace(data, train=dataclasses.replace(data.train, targets={"land_use": labels}))
+    mixed_up.holdout.targets["land_use"][0] ^= 1
+    groups = data.groups_of_training, data.groups_of_holdout
     given = ModelSpec(name="test", input=spec, heads=data.heads)
-    found = mistakes_of(given, fit.out_of_fold, doubtful, "train", usual_probabilities)
-    assert {doubtful.names[row] for row in wrong} <= {each.name for each in found}
-    assert len(found) < 6
+    for heldout in (None, data.holdout):
+        fit = fit_linear_heads(network, mixed_up.train, spec, "all", groups[0], heldout=heldout, groups_of_heldout=groups[1])
+        found = {each.name for each in doubtful(given, mixed_up, fit.out_of_fold)}
+        expected = {data.train.names[row] for row in wrong} | ({data.holdout.names[0]} if heldout else set())
+        assert expected <= found
+        assert len(found) < 8
+    mixed_up.holdout.targets["land_use"][0] ^= 1
 
 
 def test_a_class_is_as_probable_as_usual() -> None:

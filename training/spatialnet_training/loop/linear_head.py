@@ -65,8 +65,8 @@ class LinearFit:
         balanced_heads: heads fitted with adjusted logits; see `losses/class_balance.py`.
         on_all: head to weight `[outputs, width]` and bias `[outputs]`, fitted to the held-out images too, with a C that was
             chosen by cross-validation over all of them.
-        out_of_fold: head to the logits of every training image from a head that was not fitted to it: float64 `[N, outputs]`;
-            zeros for images without a label.
+        out_of_fold: head to the logits of every training image, then of every held-out one, each from a head that was not fitted
+            to it: float64 `[N, outputs]`; zeros for images without a label.
     """
 
     strengths: dict[str, float]
@@ -150,17 +150,18 @@ def fit_linear_heads(
         assign(layer, weight, bias)
         with torch.no_grad():
             network.pooling.query[index] = features.queries[query]
-        out_of_fold[name] = torch.zeros(len(samples), layer.out_features, dtype=torch.float64)
-        out_of_fold[name][rows, : best.logits.shape[1]] = best.logits
         if heldout is not None and more is not None:
             everything = Features(torch.cat([features.values, more.values], dim=1), candidates)
             target = torch.cat([target, torch.from_numpy(heldout.targets[name])])
             rows = np.flatnonzero(labelled_rows(target).numpy())
             folds = folds_of(target, rows, [*groups, *groups_of_heldout])
             # chosen again: with one wrong label among them, the C of the training images fitted it at the cost of all others
-            strength = best_strength(everything, query, target, rows, folds, name, best.shares).strength
+            again = best_strength(everything, query, target, rows, folds, name, best.shares)
             x, y = everything.of(query, rows), repeated(target[rows], everything)
-            on_all[name] = solve(x, y, len(rows), strength, layer.out_features, (weight, bias), best.shares)
+            on_all[name] = solve(x, y, len(rows), again.strength, layer.out_features, (weight, bias), best.shares)
+            best = again
+        out_of_fold[name] = torch.zeros(len(target), layer.out_features, dtype=torch.float64)
+        out_of_fold[name][rows, : best.logits.shape[1]] = best.logits
     network.to("cpu")
     return LinearFit(strengths, reached, time.monotonic() - begun, tuple(balanced), on_all, out_of_fold)
 

@@ -112,8 +112,10 @@ def verdict_of(
     heads = tuple(head_verdict(head, logits[head.name], samples, figures) for head in spec.heads if head.name in figures)
     suspects: tuple[Mistake, ...] = ()
     if data.own is not None:
-        answers = out_of_fold or predict(network, data.train, config.size, groups)
-        suspects = mistakes_of(spec, answers, data.train, "train", usual_probabilities if out_of_fold else surely)
+        if out_of_fold:
+            suspects = doubtful(spec, data, out_of_fold)
+        else:
+            suspects = mistakes_of(spec, predict(network, data.train, config.size, groups), data.train, "train", surely)
     split = "val" if data.val is not None else "holdout"
     mistakes = mistakes_of(spec, logits, samples, split) if data.own is not None else ()
     return Verdict(judged_by, samples, logits, heads, mistakes, suspects)
@@ -136,6 +138,21 @@ def head_verdict(head: Head, logits: Tensor, samples: Samples, figures: dict[str
     ]
     pairs.sort(key=lambda pair: (-pair.count, pair.truth, pair.answer))
     return HeadVerdict(head, int(known.sum()), figures[head.name], per_class, tuple(pairs[:MOST_PAIRS]))
+
+
+def doubtful(spec: ModelSpec, data: TrainingData, out_of_fold: Mapping[str, Tensor]) -> tuple[Mistake, ...]:
+    """The training images, held out or not, whose labels are contradicted by heads that were not fitted to them.
+
+    Args:
+        out_of_fold: see `LinearFit.out_of_fold`.
+    """
+    parts = (data.train, "train", slice(len(data.train))), (data.holdout, "holdout", slice(len(data.train), None))
+    found: list[Mistake] = []
+    for samples, split, rows in parts:
+        logits = {head: values[rows] for head, values in out_of_fold.items()}
+        if all(len(values) for values in logits.values()):
+            found += mistakes_of(spec, logits, samples, split, usual_probabilities)
+    return tuple(sorted(found, key=lambda each: -each.probability)[:MOST_MISTAKES])
 
 
 def usual_probabilities(probabilities: Tensor, truth: Tensor) -> Tensor:
