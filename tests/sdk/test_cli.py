@@ -103,8 +103,10 @@ def test_a_recording_that_stops_half_way_exits_1_and_keeps_the_log(tiny_path: Pa
     assert "stopped after frame" in message
     records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     assert len(records) > 50
-    last = records[-1]["seq"] + 1  # with one decoder thread, a packet before it may be a decode_error
-    assert f"stopped after frame {last} of 242" in message
+    frames = records[-1]["seq"] + 1
+    assert f"stopped after frame {frames} of 242" in message
+    missing = set(range(frames)) - {each["seq"] for each in records}
+    assert len(missing) <= 1  # with one decoder thread, the packet that was cut is a decode_error, and later frames are shown
 
 
 def test_bad_input_is_refused_with_one_line(tiny_path: Path, tmp_path: Path) -> None:

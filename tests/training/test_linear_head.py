@@ -140,17 +140,21 @@ def test_a_wrong_label_is_found_by_a_head_that_was_not_fitted_to_it(data: Traini
     labels = data.train.targets["land_use"].copy()
     wrong = [int(np.flatnonzero(labels == label)[0]) for label in (0, 1)]
     labels[wrong] = 1 - labels[wrong]
-    mixed_up = dataclasses.replace(data, train=dataclasses.replace(data.train, targets={"land_use": labels}))
-    mixed_up.holdout.targets["land_use"][0] ^= 1
+    of_holdout = data.holdout.targets["land_use"].copy()
+    of_holdout[0] = 1 - of_holdout[0]
+    train, holdout = (
+        dataclasses.replace(samples, targets={"land_use": each})
+        for samples, each in ((data.train, labels), (data.holdout, of_holdout))
+    )
+    mixed_up = dataclasses.replace(data, train=train, holdout=holdout)
     groups = data.groups_of_training, data.groups_of_holdout
     given = ModelSpec(name="test", input=spec, heads=data.heads)
-    for heldout in (None, data.holdout):
-        fit = fit_linear_heads(network, mixed_up.train, spec, "all", groups[0], heldout=heldout, groups_of_heldout=groups[1])
+    for heldout in (None, holdout):
+        fit = fit_linear_heads(network, train, spec, "all", groups[0], heldout=heldout, groups_of_heldout=groups[1])
         found = {each.name for each in doubtful(given, mixed_up, fit.out_of_fold)}
         expected = {data.train.names[row] for row in wrong} | ({data.holdout.names[0]} if heldout else set())
         assert expected <= found
         assert len(found) < 8
-    mixed_up.holdout.targets["land_use"][0] ^= 1
 
 
 def test_a_class_is_as_probable_as_usual() -> None:

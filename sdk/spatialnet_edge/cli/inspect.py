@@ -55,13 +55,15 @@ def heading(bundle: Bundle) -> str:
         f"bundle   {bundle.path}",
         f"identity sha256 {bundle.sha256}",
         f"input    uint8 {given.height}×{given.width}, {bands}, resize: {given.resize}",
+    ]
+    if given.value_range is not None:
+        low, high = given.value_range
+        lines.append(f"range    values {low:g} to {high:g} of images with more than 8 bits become levels 0 to 255")
+    lines += [
         f"made     {origin.created} by {origin.tool} from {origin.source}",
         f"trained  {', '.join(origin.data) or 'not recorded'}",
         f"licence  {origin.licence or 'not recorded'}",
     ]
-    if given.value_range is not None:
-        low, high = given.value_range
-        lines.insert(4, f"range    values {low:g} to {high:g} of images with more than 8 bits become levels 0 to 255")
     if origin.command:
         lines.append(f"command  {origin.command}")
     return "\n".join(lines)

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from spatialnet_edge.core.bands import RANGES
 from spatialnet_edge.core.spec import Multiclass
 from spatialnet_training.data.bands import SENTINEL_2_LAYOUT, Layout
 
@@ -33,6 +34,11 @@ class MeasuredSet:
     metres_per_pixel: float
     terms: str
     taxonomy: str | None = None
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        """The bands that models take, in the order of the layout."""
+        return tuple(band for band in self.layout if band in RANGES)
 
 
 HLS_BANDS = ("aerosol", "blue", "green", "red", "nir", "swir_1", "swir_2")

@@ -128,7 +128,10 @@ def fit_linear_heads(
         candidates = torch.cat([candidates, queries]).unique(dim=0)
     views = views_of(network, samples, spec)
     features = extract(network, samples, views, ORIENTATIONS[flips], candidates)
-    more = extract(network, heldout, views, ORIENTATIONS[flips], candidates) if heldout is not None and len(heldout) else None
+    everything = None
+    if heldout is not None and len(heldout):
+        more = extract(network, heldout, views, ORIENTATIONS[flips], candidates)
+        everything = Features(torch.cat([features.values, more.values], dim=1), candidates)
     on_all: dict[str, tuple[Tensor, Tensor]] = {}
     strengths: dict[str, float] = {}
     reached: dict[str, float] = {}
@@ -150,16 +153,14 @@ def fit_linear_heads(
         assign(layer, weight, bias)
         with torch.no_grad():
             network.pooling.query[index] = features.queries[query]
-        if heldout is not None and more is not None:
-            everything = Features(torch.cat([features.values, more.values], dim=1), candidates)
+        if heldout is not None and everything is not None:
             target = torch.cat([target, torch.from_numpy(heldout.targets[name])])
             rows = np.flatnonzero(labelled_rows(target).numpy())
             folds = folds_of(target, rows, [*groups, *groups_of_heldout])
             # chosen again: with one wrong label among them, the C of the training images fitted it at the cost of all others
-            again = best_strength(everything, query, target, rows, folds, name, best.shares)
+            best = best_strength(everything, query, target, rows, folds, name, best.shares)
             x, y = everything.of(query, rows), repeated(target[rows], everything)
-            on_all[name] = solve(x, y, len(rows), again.strength, layer.out_features, (weight, bias), best.shares)
-            best = again
+            on_all[name] = solve(x, y, len(rows), best.strength, layer.out_features, (weight, bias), best.shares)
         out_of_fold[name] = torch.zeros(len(target), layer.out_features, dtype=torch.float64)
         out_of_fold[name][rows, : best.logits.shape[1]] = best.logits
     network.to("cpu")

@@ -62,8 +62,8 @@ class Row:
 def write_card(out: Path, outcome: Outcome, log: Path) -> Path:
     """Write `card.html` and its plots as PNG files."""
     config, verdict = outcome.config, outcome.verdict
-    (out / CURVES).unlink(missing_ok=True)
-    if any(row["epoch"] for row in read_log(log)):  # a linear head alone, epoch 0, has no curve
+    curved = any(row["epoch"] for row in read_log(log))  # a linear head alone, epoch 0, has no curve
+    if curved:
         plot_curves(out / CURVES, log)
     plot_confusions(out / CONFUSIONS, confusions(outcome.spec, verdict))
     template = files("spatialnet_training.loop").joinpath("run_card.html.j2").read_text(encoding="utf-8")
@@ -83,7 +83,7 @@ def write_card(out: Path, outcome: Outcome, log: Path) -> Path:
         selection=outcome.selection,
         mistakes=[(each, thumbnail(each.image)) for each in verdict.mistakes],
         suspects=[(each, thumbnail(each.image)) for each in verdict.suspects],
-        curves=encoded(out / CURVES) if (out / CURVES).exists() else None,
+        curves=encoded(out / CURVES) if curved else None,
         confusions=encoded(out / CONFUSIONS) if (out / CONFUSIONS).exists() else None,
         facts=facts(config, outcome.provenance, outcome.seconds),
         configuration=msgspec.toml.encode(said(msgspec.to_builtins(config))).decode(),

@@ -47,7 +47,7 @@ def physical(encoded: bytes, row: MeasuredSet) -> Values:
     stored = tiff_array(encoded)
     assert stored is not None, "a published set has TIFF files only"
     factors = np.array(list(row.layout.values()), np.float32)
-    kept = [index for index, band in enumerate(row.layout) if band in RANGES]
+    kept = [index for index, band in enumerate(row.layout) if band in row.bands]
     return (stored * factors)[..., kept].astype(np.float32)
 
 
@@ -64,7 +64,7 @@ def rounded(image: Values, row: MeasuredSet, bits: int | None) -> Values:
     """The values as levels of `bits` bits over each band's range; unchanged without."""
     if bits is None:
         return image
-    spans = [RANGES[band] for band in row.layout if band in RANGES]
+    spans = [RANGES[band] for band in row.bands]
     low, high = (np.array([getattr(span, end) for span in spans], np.float32) for end in ("low", "high"))
     most = 2**bits - 1
     return np.clip(np.round((image - low) / (high - low) * most), 0, most).astype(np.float32)

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from spatialnet_edge.cli.printer import printer
-from spatialnet_edge.core.bands import RANGES
 from spatialnet_edge.core.errors import NotInstalled, UsageError
 from spatialnet_training.data.measured_sets import MEASURED, MeasuredSet
 from spatialnet_training.studies.bit_depth import Values, read
@@ -32,7 +31,6 @@ SIDE = 256
 
 NAMES = {"blue": "blue", "green": "green", "red": "red", "nir": "nir", "swir_1": "swir16", "swir_2": "swir22"}
 """Our names of bands, and the package's."""
-
 
 TOP_OF_ATMOSPHERE = "eurosat_ms"
 """The data set with reflectances at the top of the atmosphere (level 1C); the others have them at the surface (2A)."""
@@ -71,9 +69,8 @@ def gated(csmask: ModuleType, root: Path, row: MeasuredSet, tiles: int) -> dict[
     """The cloudy share of validation tiles drawn at random: class to float64 `[tiles]`."""
     val = read(root / row.file, row, "val")
     level = "l1c" if row is MEASURED[TOP_OF_ATMOSPHERE] else "l2a"
-    bands = [band for band in row.layout if band in RANGES]
     drawn = default_rng(0).permutation(len(val.images))[:tiles]
-    shares = {index: cloudy(csmask, val.images[index], bands, level) for index in drawn}
+    shares = {index: cloudy(csmask, val.images[index], row.bands, level) for index in drawn}
     classes = sorted({val.classes[index] for index in drawn})
     return {name: np.array([share for index, share in shares.items() if val.classes[index] == name]) for name in classes}
 
