@@ -135,6 +135,21 @@ def test_an_undecodable_packet_is_one_decode_error_and_the_stream_continues(tmp_
 
 
 @pytest.mark.fault(6)
+@pytest.mark.parametrize("spoilt", [26, 27, 28, 29])
+def test_a_damaged_end_loses_no_other_frame_although_decoding_is_parallel(tmp_path: Path, spoilt: int) -> None:
+    """Nothing refers to the pictures of a recording of key frames, and with B-frames one failure must not hide pictures."""
+    for name, options in {"key.mp4": {"g": "1"}, "both.mp4": {"g": "30", "bf": "2", "b_strategy": "0"}}.items():
+        path = write_video(tmp_path / name, REGULAR, "libx264", options=options)
+        spoil_packets(path, range(spoilt, spoilt + 1))
+        items = read(path)
+        assert [item.seq for item in items] == list(range(30))
+        shown = [item.media_time_s for item in items if isinstance(item, Frame)]
+        assert shown == sorted(set(shown))
+        if name == "key.mp4" or spoilt == 29:
+            assert len(shown) == 29
+
+
+@pytest.mark.fault(6)
 def test_damage_in_a_recording_without_duration_loses_no_frame(tmp_path: Path) -> None:
     path = write_video(tmp_path / "x.mkv", REGULAR, "libx264", options={"g": "5", "bf": "0"})
     raw = tmp_path / "x.h264"

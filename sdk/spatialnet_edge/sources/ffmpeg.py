@@ -99,6 +99,10 @@ class Decoder:
         low_delay: one thread per picture, so that a picture is available as soon as its packet is read; for live streams.
             Otherwise several pictures are decoded in parallel.
 
+    Attributes:
+        missing: packets without a picture so far. At the end of a recording they were lost, or are packets that only others
+            refer to.
+
     Raises:
         SourceRefused: the container has no video, or FFmpeg does not support its codec.
     """
@@ -114,7 +118,7 @@ class Decoder:
         context.options = {"max_pixels": str(MAX_PIXELS)}
         context.thread_type = "SLICE" if low_delay else "AUTO"
         self._packets = container.demux(self.stream)
-        self._sent = 0
+        self.missing = 0
         self.closed = False
         self._lock = Lock()
 
@@ -134,15 +138,9 @@ class Decoder:
         Raises:
             FFmpegError: reading the container failed.
         """
-        given = 0
-        damaged = False
         while (step := self._step()) is not None:
-            damaged = damaged or any(isinstance(item, Undecodable) for item in step)
-            given += len(step)
+            self.missing -= len(step)
             yield from step
-        if damaged:  # after a refusal at the very end the decoder cannot be drained
-            for _ in range(self._sent - given):
-                yield Undecodable("follows a packet that could not be decoded")
 
     def _step(self) -> list[av.VideoFrame | Undecodable] | None:
         """The pictures of the next packet; None at the end, or after closing."""
@@ -150,13 +148,24 @@ class Decoder:
             packet = None if self.closed else next(self._packets, None)
             if packet is None:
                 return None
-            self._sent += packet.size > 0 and not packet.is_discard
-            try:
-                return [picture_or_damage(picture) for picture in packet.decode()]
-            except EOFError:
-                return None
-            except FFmpegError as error:
-                return [Undecodable(words_of(error))]
+            if not packet.is_corrupt:
+                return self._decoded(packet)
+            following = next(self._packets, None)
+            if following is not None and following.size > 0:
+                return self._decoded(packet) + self._decoded(following)
+            # The file is truncated inside this last packet. With several threads, FFmpeg would drop the pictures before it, too.
+            self.missing += 1
+            return [*(self._decoded(following) if following is not None else ()), Undecodable("its packet is incomplete")]
+
+    def _decoded(self, packet: av.Packet[VideoStream]) -> list[av.VideoFrame | Undecodable]:
+        """The pictures that a packet completes; a packet without data completes the last ones."""
+        self.missing += packet.size > 0 and not packet.is_discard
+        try:
+            return [picture_or_damage(picture) for picture in packet.decode()]
+        except EOFError:
+            return []
+        except FFmpegError as error:
+            return [Undecodable(words_of(error))]
 
     def close(self) -> None:
         """Close the container after the current read: FFmpeg must not be closed while it reads."""
