@@ -133,7 +133,7 @@ def add_qat(contents: dict[str, bytes], qat: QatRequest, request: VariantRequest
     )
     trained = prune(trained, evidence.spec)
     judged = {REFERENCE: request.portable, "int8-qdq": contents["int8-qdq"], QAT: trained}
-    reference, plain, learnt = measure_candidates(judged, evidence, lambda text: None, timed=False)
+    reference, plain, learnt = measure_candidates(judged, evidence, lambda text: None, here=False)
     if better(learnt, plain, reference, request.budget):
         contents[QAT] = trained
     else:
@@ -154,7 +154,7 @@ def search(request: VariantRequest, evidence: Evidence, step: Step) -> tuple[byt
 
     def passes(layers: Sequence[str]) -> bool:
         contents = {REFERENCE: portable, PARTIAL: quantised(layers)}
-        reference, candidate = measure_candidates(contents, evidence, lambda text: None, timed=False)
+        reference, candidate = measure_candidates(contents, evidence, lambda text: None, here=False)
         verdict = refusal(candidate, reference, request.budget)
         step(f"search: {len(layers)} of {len(ranked)} layers: {verdict or 'passes'}")
         return not verdict

@@ -101,13 +101,16 @@ class Compiler(Protocol):
         ...
 
 
-def simulate(request: CompileRequest, timed: bool) -> Sequence[Measured]:
-    """Evaluate the variants that ONNX Runtime can run on this computer's CPU. Latency is measured only if the CPU is the
-    target."""
+def simulate(request: CompileRequest, here: bool) -> Sequence[Measured]:
+    """Evaluate the variants that ONNX Runtime can run on this computer's CPU.
+
+    Args:
+        here: this CPU is the target; see `open_candidate`. Latency is measured only then.
+    """
     runnable = {name: graph for name, graph in request.variants.items() if name not in NOT_RUN_ON_A_CPU}
-    engines = {name: open_candidate(name, graph, request.spec) for name, graph in runnable.items()}
+    engines = {name: open_candidate(graph, request.spec, here) for name, graph in runnable.items()}
     try:
-        return request.measure(engines, runnable, timed)
+        return request.measure(engines, runnable, here)
     finally:
         for engine in engines.values():
             engine.close()

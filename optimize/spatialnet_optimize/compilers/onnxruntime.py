@@ -26,7 +26,7 @@ class OnnxRuntimeCompiler:
             raise UsageError(f"{PLAN_OPTIONS}: this target has none; remove them")
 
     def compile(self, request: CompileRequest) -> Compiled:
-        decision = decide(simulate(request, timed=True), request.budget)
+        decision = decide(simulate(request, here=True), request.budget)
         return Compiled(decision, preferred_engines(decision), {"onnxruntime": str(ort.__version__)})
 
 

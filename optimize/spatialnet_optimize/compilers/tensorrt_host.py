@@ -37,7 +37,7 @@ class TensorRtHost:
 
     def compile(self, request: CompileRequest) -> Compiled:
         """Choose only FP32 for now, which runs everywhere; the files are the graphs that passed."""
-        measured = simulate(request, timed=False)
+        measured = simulate(request, here=False)
         reference = decide(measured[:1], request.budget).winner
         judged = {each.name: each for each in measured}
         graphs: dict[EngineRecord, bytes] = {}

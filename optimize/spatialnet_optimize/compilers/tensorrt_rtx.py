@@ -34,7 +34,7 @@ class TensorRtRtxCompiler:
             raise UsageError("TensorRT for RTX strips weights only with a GPU; remove --strip-weights")
 
     def compile(self, request: CompileRequest) -> Compiled:
-        measured = simulate(request, timed=False)
+        measured = simulate(request, here=False)
         request.step(f"compile: {self.builder.library.title} (no GPU needed)")
         simulated = {each.name: each for each in measured}
         reference = measured[0]

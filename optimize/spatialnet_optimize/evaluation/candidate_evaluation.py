@@ -18,7 +18,7 @@ from spatialnet_edge.core.predictions import difference
 from spatialnet_edge.core.spec import InputSpec, ModelSpec
 from spatialnet_edge.engines.onnxruntime import OnnxRuntimeBackend
 from spatialnet_edge.engines.registry import CheckedEngine, Engine
-from spatialnet_optimize.evaluation.gates import REFERENCE, ROUNDED_ON_A_CPU, Measured
+from spatialnet_optimize.evaluation.gates import REFERENCE, Measured
 from spatialnet_optimize.evaluation.latency import latencies
 from spatialnet_optimize.evaluation.metrics import Outputs, Pixels, agreement, decode_images, judge, predict
 from spatialnet_optimize.evaluation.robustness import (
@@ -122,19 +122,29 @@ def not_land_withheld(engine: Engine, evidence: Evidence) -> float | None:
     return judge_not_land(evidence.spec, predict(engine, evidence.not_land), evidence.not_land).withheld
 
 
-def open_candidate(name: str, content: bytes, spec: ModelSpec) -> Engine:
-    """Open a variant for evaluation on this computer's CPU."""
-    return CheckedEngine(OnnxRuntimeBackend(fuse=name not in ROUNDED_ON_A_CPU).open(content, spec, GATE_THREADS))
+def open_candidate(content: bytes, spec: ModelSpec, here: bool) -> Engine:
+    """Open a variant for evaluation on this computer's CPU.
+
+    Args:
+        here: this CPU is the target, so its integer kernels are evaluated. Otherwise Q/DQ round values, and FP32 computes with
+            them, as exactly as the accelerator does: the kernels of a CPU without VNNI overflow with TensorRT's 8-bit weights
+            (decision 5), and there are none for FP8 and for FP16 between quantised layers.
+    """
+    return CheckedEngine(OnnxRuntimeBackend(fuse=here).open(content, spec, GATE_THREADS))
 
 
-def measure_candidates(contents: Mapping[str, bytes], evidence: Evidence, step: Step, timed: bool = True) -> list[Measured]:
-    """Evaluate variants with ONNX Runtime; see `measure_engines`."""
+def measure_candidates(contents: Mapping[str, bytes], evidence: Evidence, step: Step, here: bool = True) -> list[Measured]:
+    """Evaluate variants with ONNX Runtime; see `measure_engines`.
+
+    Args:
+        here: see `open_candidate`; latency is measured only then.
+    """
     with ExitStack() as cleanup:
         engines: dict[str, Engine] = {}
         for name, content in contents.items():
-            engines[name] = open_candidate(name, content, evidence.spec)
+            engines[name] = open_candidate(content, evidence.spec, here)
             cleanup.callback(engines[name].close)
-        return measure_engines(engines, contents, evidence, step, timed)
+        return measure_engines(engines, contents, evidence, step, timed=here)
 
 
 def measure_engines(

@@ -22,9 +22,6 @@ QAT = "int8-qat"
 NEEDS_CALIBRATION = ("int8-static", "int8-qdq", "int8-qdq-fp16", "fp8-qdq")
 NOT_RUN_ON_A_CPU = ("bf16",)
 """ONNX Runtime has no CPU kernels for these: they cannot be evaluated without the device."""
-ROUNDED_ON_A_CPU = ("fp8-qdq", "int8-qdq-fp16", MODELOPT)
-"""ONNX Runtime has no CPU kernels for these either, but it can compute in FP32 with the values rounded by Q/DQ. Versions
-before 1.32 try to fuse Q/DQ into kernels that do not exist."""
 WORTHWHILE = 0.95
 """A variant replaces a more precise one only if it needs at most this share of its time."""
 
