@@ -13,8 +13,9 @@ demo: $(DEMO)/.installed
 		--json $(OUT)/results.jsonl --video $(OUT)/annotated.mp4
 	@echo "wrote $(OUT)/: landuse.snb report.html results.jsonl annotated.mp4"
 
+# Two test files at a time, each with one thread for its arithmetic.
 test: $(TEST)/.installed lint docs
-	$(TEST)/bin/pytest
+	OMP_NUM_THREADS=1 $(TEST)/bin/pytest --numprocesses 2 --dist loadfile
 
 # Compiles pycuda without a GPU, for the tests that run it on a stand-in of NVIDIA's driver; the first time takes a few minutes.
 test-cuda: $(TEST)/.installed
