@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 from spatialnet_edge.core.bands import RANGES
 from spatialnet_edge.core.spec import Multiclass
@@ -25,6 +26,7 @@ class MeasuredSet:
         layout: its bands in order.
         metres_per_pixel: ground sampling distance.
         terms: title and licence.
+        level: Sentinel-2's product level: `l2a`, reflectance at the surface, or `l1c`, at the top of the atmosphere.
         taxonomy: the data set of the taxonomy whose classes it shares.
     """
 
@@ -34,6 +36,7 @@ class MeasuredSet:
     metres_per_pixel: float
     terms: str
     taxonomy: str | None = None
+    level: Literal["l1c", "l2a"] = "l2a"
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -73,6 +76,7 @@ MEASURED: dict[str, MeasuredSet] = {
         metres_per_pixel=10.0,
         terms="EuroSAT (MIT)",
         taxonomy="eurosat",
+        level="l1c",
     ),
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,7 +115,8 @@ def verdict_of(
         if out_of_fold:
             suspects = doubtful(spec, data, out_of_fold)
         else:
-            suspects = mistakes_of(spec, predict(network, data.train, config.size, groups), data.train, "train", surely)
+            sure = {head.name: torch.full((head.width,), SURE) for head in spec.heads}
+            suspects = mistakes_of(spec, predict(network, data.train, config.size, groups), data.train, "train", sure)
     split = "val" if data.val is not None else "holdout"
     mistakes = mistakes_of(spec, logits, samples, split) if data.own is not None else ()
     return Verdict(judged_by, samples, logits, heads, mistakes, suspects)
@@ -146,12 +147,19 @@ def doubtful(spec: ModelSpec, data: TrainingData, out_of_fold: Mapping[str, Tens
     Args:
         out_of_fold: see `LinearFit.out_of_fold`.
     """
-    parts = (data.train, "train", slice(len(data.train))), (data.holdout, "holdout", slice(len(data.train), None))
+    usual: dict[str, Tensor] = {}
+    for head in spec.heads:
+        if isinstance(head, Multiclass):  # from the images of both parts: the held-out ones alone are few
+            logits = out_of_fold[head.name]
+            truth = np.concatenate([data.train.targets[head.name], data.holdout.targets[head.name]])[: len(logits)]
+            labels = torch.from_numpy(truth.astype(np.int64))
+            usual[head.name] = usual_probabilities((logits / head.temperature).softmax(dim=1), labels)
+    parts = [(data.train, "train", slice(len(data.train)))]
+    if all(len(logits) > len(data.train) for logits in out_of_fold.values()):
+        parts.append((data.holdout, "holdout", slice(len(data.train), None)))
     found: list[Mistake] = []
     for samples, split, rows in parts:
-        logits = {head: values[rows] for head, values in out_of_fold.items()}
-        if all(len(values) for values in logits.values()):
-            found += mistakes_of(spec, logits, samples, split, usual_probabilities)
+        found += mistakes_of(spec, {name: values[rows] for name, values in out_of_fold.items()}, samples, split, usual)
     return tuple(sorted(found, key=lambda each: -each.probability)[:MOST_MISTAKES])
 
 
@@ -165,22 +173,17 @@ def usual_probabilities(probabilities: Tensor, truth: Tensor) -> Tensor:
     return torch.stack([each.mean() if len(each) else probabilities.new_tensor(1.0) for each in own])
 
 
-def surely(probabilities: Tensor, truth: Tensor) -> Tensor:
-    """`SURE` for every class: `[classes]`."""
-    return torch.full((probabilities.shape[1],), SURE)
-
-
 def mistakes_of(
     spec: ModelSpec,
     logits: Mapping[str, Tensor],
     samples: Samples,
     split: str,
-    least: Callable[[Tensor, Tensor], Tensor] | None = None,
+    least: Mapping[str, Tensor] | None = None,
 ) -> tuple[Mistake, ...]:
     """The wrong predictions of categorical heads with the highest probability.
 
     Args:
-        least: from probabilities `[N, classes]` and labels `[N]` to the lowest probability that counts, `[classes]`.
+        least: head to the lowest probability that counts, `[classes]`; by default every one does.
     """
     found: list[Mistake] = []
     for head in spec.heads:
@@ -191,7 +194,7 @@ def mistakes_of(
         surest, answers = probabilities.max(dim=1)
         counts = (truth >= 0) & (answers != truth)
         if least is not None:
-            counts &= surest >= least(probabilities, truth)[answers]
+            counts &= surest >= least[head.name][answers]
         wrong = counts.nonzero().flatten().tolist()
         for row in sorted(wrong, key=lambda row: -float(surest[row]))[:MOST_MISTAKES]:
             labels = head.labels[int(truth[row])], head.labels[int(answers[row])]

@@ -32,9 +32,6 @@ SIDE = 256
 NAMES = {"blue": "blue", "green": "green", "red": "red", "nir": "nir", "swir_1": "swir16", "swir_2": "swir22"}
 """Our names of bands, and the package's."""
 
-TOP_OF_ATMOSPHERE = "eurosat_ms"
-"""The data set with reflectances at the top of the atmosphere (level 1C); the others have them at the surface (2A)."""
-
 
 def import_csmask() -> ModuleType:
     """Import `ukis_csmask.mask`.
@@ -68,9 +65,8 @@ def cloudy(csmask: ModuleType, tile: Values, bands: Sequence[str], level: str) -
 def gated(csmask: ModuleType, root: Path, row: MeasuredSet, tiles: int) -> dict[str, NDArray[np.float64]]:
     """The cloudy share of validation tiles drawn at random: class to float64 `[tiles]`."""
     val = read(root / row.file, row, "val")
-    level = "l1c" if row is MEASURED[TOP_OF_ATMOSPHERE] else "l2a"
     drawn = default_rng(0).permutation(len(val.images))[:tiles]
-    shares = {index: cloudy(csmask, val.images[index], row.bands, level) for index in drawn}
+    shares = {index: cloudy(csmask, val.images[index], row.bands, row.level) for index in drawn}
     classes = sorted({val.classes[index] for index in drawn})
     return {name: np.array([share for index, share in shares.items() if val.classes[index] == name]) for name in classes}
 
