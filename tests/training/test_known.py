@@ -66,7 +66,7 @@ def no_land_use(count: int) -> np.ndarray:
 
 def network(known: bool) -> SpatialNet:
     torch.manual_seed(3)
-    return SpatialNet("student-1m", {head.name: head.width for head in TINY.heads}, SIDE, known=known).eval()
+    return SpatialNet("student-1m", {head.name: head.width for head in TINY.heads}, SIDE, known=8 if known else 0).eval()
 
 
 def test_the_exported_graph_has_known_and_the_other_outputs_do_not_change(tmp_path) -> None:
@@ -99,7 +99,7 @@ def test_the_head_learns_to_separate_features() -> None:
     names = ["eurosat"] * 300 + ["cloud"] * 300
     pictures = Pictures([], names, names, known.astype(np.float32), np.full(600, 1 / 300, np.float32), no_land_use(600))
     torch.manual_seed(0)
-    head = KnownHead(4, 8)
+    head = KnownHead(4, 8, 16)
     fit(head, found, pictures, 0)
     scores = scores_of(head, found)
     assert scores[:300].mean() > 0.9 > 0.1 > scores[300:].mean()
@@ -181,7 +181,7 @@ def test_a_network_of_measured_bands_is_taught_by_measured_images_too(published_
     assert found.known[of_flood].all()
     assert {found.images[row].shape[2] for row in of_flood} == {5}
     torch.manual_seed(0)
-    several = SpatialNet("student-1m", {"land_use": 3, "flood": 3}, SIDE, groups, known=True).eval()
+    several = SpatialNet("student-1m", {"land_use": 3, "flood": 3}, SIDE, groups, known=8).eval()
     features, answers = extract(several, found.images[-40:], SIDE, groups)
     assert features.shape[0] == len(answers) == 40
 

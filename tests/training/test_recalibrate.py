@@ -26,7 +26,7 @@ SPEC = replace(TINY, heads=(HEAD,))
 def network(image_temperature: bool) -> SpatialNet:
     torch.manual_seed(3)
     outputs = {head.name: head.width for head in TINY.heads}
-    return SpatialNet("student-1m", outputs, SIDE, known=True, image_temperature=image_temperature).eval()
+    return SpatialNet("student-1m", outputs, SIDE, known=8, image_temperature=image_temperature).eval()
 
 
 def overconfident(images: int = 600) -> Views:

@@ -76,7 +76,7 @@ def golden_images(sources: Sequence[Path], spec: InputSpec, count: int = GOLDEN_
     if len(images) < LEAST:
         raise DataRefused(f"{named}: {len(images)} images can be decoded; golden frames need at least {LEAST} real images")
     if absent_groups(np.stack(images), spec):
-        images += demo_tiles(spec, count // 2)
+        images += demo_tiles(spec, count // 4)
     chosen = np.stack(images)
     if absent := absent_groups(chosen, spec):
         raise DataRefused(

@@ -49,12 +49,14 @@ def predict(network: nn.Module, samples: Samples, size: int, groups: tuple[BandG
     given = InputSpec(height=size, width=size, groups=groups)
     batch = batch_of(size)
     parts: list[dict[str, Tensor]] = []
-    for start in range(0, len(samples), batch):
-        pixels = np.stack([preprocess(image, given) for image in samples.images[start : start + batch]])
+    for start in range(0, max(1, len(samples)), batch):  # without images, one empty batch has the shapes
+        pixels = np.zeros((len(samples.images[start : start + batch]), *given.shape), np.uint8)
+        for row, image in enumerate(samples.images[start : start + batch]):
+            pixels[row] = preprocess(image, given)
         x = normalise(pixels).contiguous(memory_format=torch.channels_last).to(device)
         logits = network(x) if len(groups) == 1 else network(x, torch.from_numpy(present_groups(pixels, groups)).to(device))
         parts.append({head: values.float().cpu() for head, values in logits.items()})
-    return {head: torch.cat([part[head] for part in parts]) for head in parts[0]} if parts else {}
+    return {head: torch.cat([part[head] for part in parts]) for head in parts[0]}
 
 
 def accuracies(logits: dict[str, Tensor], samples: Samples) -> dict[str, float]:

@@ -25,6 +25,7 @@ from spatialnet_training.loop.run_card import Outcome, write_card
 from spatialnet_training.loop.run_inputs import RunInputs
 from spatialnet_training.loop.selection import Selection
 from spatialnet_training.loop.verdict import Verdict, verdict_of
+from spatialnet_training.losses.multitask import labelled_rows
 from spatialnet_training.losses.temperature_scaling import abstention, fit_temperature
 from spatialnet_training.networks.checkpoint import save_network
 from spatialnet_training.networks.checkpoint_paths import run_name
@@ -122,6 +123,12 @@ def write_log(log: Path, history: Sequence[dict[str, float]]) -> None:
         writer = csv.DictWriter(file, list(history[-1]))
         writer.writeheader()
         writer.writerows({key: round(value, 5) for key, value in figures.items()} for figures in history)
+
+
+def uncalibrated(data: TrainingData) -> list[str]:
+    """The heads with a temperature for which no image is held out. Sets of few scenes may have none."""
+    targets = {head.name: data.holdout.targets[head.name] for head in data.heads if isinstance(head, Multiclass | Multilabel)}
+    return [name for name, target in targets.items() if not labelled_rows(torch.from_numpy(target)).any()]
 
 
 def calibrated(head: Head, logits: Tensor, holdout: Samples) -> Head:

@@ -22,7 +22,7 @@ from spatialnet_training.loop.epoch_judge import EpochJudge
 from spatialnet_training.loop.linear_head import LinearFit, fit_linear_heads
 from spatialnet_training.loop.run_fingerprint import RunFingerprint, fingerprint, require_same, write_identity
 from spatialnet_training.loop.run_inputs import RunInputs, open_inputs
-from spatialnet_training.loop.run_result import LOG, calibrated_result, write_log, write_result
+from spatialnet_training.loop.run_result import LOG, calibrated_result, uncalibrated, write_log, write_result
 from spatialnet_training.loop.selection import selection_of, should_fine_tune, training_images_seem_known
 from spatialnet_training.loop.trainer import Trainer, epochs_of, newest_readable
 from spatialnet_training.loop.watcher import Watcher
@@ -79,6 +79,8 @@ def train(
     run.trainer.fabric.barrier()
     inputs.network.load_state_dict(run.best.weights() if run.best else run.trainer.averaged.module.state_dict())
     result = calibrated_result(config, data, inputs, given, command)
+    for name in uncalibrated(data):
+        watcher.note(f"{name}: no training image is held out, so its probabilities are not calibrated")
     if run.fit is not None and not tune:  # after the calibration, which needs images that the heads were not fitted to
         run.fit.use_all_images(inputs.network)
         run.trainer.history[LINEAR_HEAD] |= run.judge.on_val(inputs.network, config.size)

@@ -6,6 +6,7 @@ versions can still be read.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from torch import Tensor
 from spatialnet_edge.bundle.manifest import Provenance
 from spatialnet_edge.core.atomic_io import write_durably
 from spatialnet_edge.core.errors import Refused, first_line
-from spatialnet_edge.core.spec import ModelSpec
+from spatialnet_edge.core.spec import KNOWN, ModelSpec
 from spatialnet_training.networks.checkpoint_paths import CONFIG, NETWORK, folder_of
 from spatialnet_training.networks.image_temperature import IMAGE_TEMPERATURE
 from spatialnet_training.networks.model import SpatialNet
@@ -96,7 +97,7 @@ def load_network(path: Path) -> tuple[SpatialNet, ModelSpec, Provenance]:
         outputs,
         spec.input.height,
         spec.input.groups,
-        known=spec.known is not None,
+        known=known_units(checkpoint.weights) if spec.known is not None else 0,
         image_temperature=any(name.startswith(f"{IMAGE_TEMPERATURE}.") for name in checkpoint.weights),
     )
     try:
@@ -104,6 +105,12 @@ def load_network(path: Path) -> tuple[SpatialNet, ModelSpec, Provenance]:
     except RuntimeError as error:
         raise Refused(f"{path}: its weights do not match its {CONFIG}: {first_line(error)}") from error
     return network.eval(), spec, checkpoint.config.provenance
+
+
+def known_units(weights: Mapping[str, Tensor]) -> int:
+    """The hidden units of the head `known`; 1 if it is missing, so that loading the weights says so."""
+    bias = weights.get(f"{KNOWN}.layers.0.bias")
+    return 1 if bias is None else len(bias)
 
 
 def load_spec(path: Path) -> ModelSpec:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-HIDDEN = 64
 EPSILON = 1e-5
 
 
@@ -15,17 +14,18 @@ class KnownHead(nn.Module):
     Args:
         heads: of the network.
         width: features per token.
+        units: of its hidden layer.
     """
 
     centre: Tensor
     scale: Tensor
 
-    def __init__(self, heads: int, width: int) -> None:
+    def __init__(self, heads: int, width: int, units: int) -> None:
         super().__init__()
         count = features_of(heads, width)
         self.register_buffer("centre", torch.zeros(count))
         self.register_buffer("scale", torch.ones(count))
-        self.layers = nn.Sequential(nn.Linear(count, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1))
+        self.layers = nn.Sequential(nn.Linear(count, units), nn.ReLU(), nn.Linear(units, 1))
 
     def forward(self, found: Tensor) -> Tensor:
         """`found`: see `features`."""

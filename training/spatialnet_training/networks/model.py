@@ -22,7 +22,7 @@ class SpatialNet(nn.Module):
         size: side of the square input in pixels; a multiple of 16.
         groups: the bands of the input, in channel order.
         weights: pretrained ones for the backbone; see `build_backbone`.
-        known: whether it has a `KnownHead`; its logit is returned as `known`.
+        known: hidden units of its `KnownHead`, whose logit is returned as `known`; 0: it has none.
         image_temperature: whether it has an `ImageTemperature`; its output is returned as `image_temperature`.
     """
 
@@ -36,7 +36,7 @@ class SpatialNet(nn.Module):
         size: int,
         groups: tuple[BandGroup, ...] = (RGB,),
         weights: str = "",
-        known: bool = False,
+        known: int = 0,
         image_temperature: bool = False,
     ) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class SpatialNet(nn.Module):
         if not self.backbone.head_queries:
             self.pooling.requires_grad_(False)  # zero queries compute the mean over the tokens
         self.heads = nn.ModuleDict({name: nn.Linear(width, outputs) for name, outputs in heads.items()})
-        self.known = KnownHead(len(heads), width) if known else None
+        self.known = KnownHead(len(heads), width, known) if known else None
         self.image_temperature = ImageTemperature(features_of(len(heads), width)) if image_temperature else None
 
     def forward(self, x: Tensor, present: Tensor | None = None) -> dict[str, Tensor]:

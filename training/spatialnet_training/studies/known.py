@@ -44,6 +44,8 @@ from spatialnet_training.studies.known_pictures import NOT_LAND, NWPU, WIDER, Im
 
 REFUSED = 0.03
 NOT_LAND_TERMS = "clouds of RSI-CB256 (for research), frames of CubeSats (MIT, C. T. Doloriel 2021)"
+UNITS = 64
+"""Hidden units of the head."""
 EPOCHS, BATCH, RATE, DECAY = 40, 256, 1e-3, 0.05
 EMPHASIS = 6.0
 DROPPED = 0.3
@@ -153,9 +155,10 @@ def teach_known(
         Path, typer.Option("--output", "-o", help="The folder to write the checkpoint to.", callback=checkpoint_to_be_written)
     ] = Path("known"),
     seed: Annotated[int, typer.Option(help="Seed of the generated pictures, the degradations and the head's weights.")] = 0,
+    units: Annotated[int, typer.Option(min=1, help="Hidden units of the head.")] = UNITS,
 ) -> None:
     """Train a network's output 'known', for abstention. Its other outputs do not change."""
-    threshold, refused = with_known_head(located(str(checkpoint)), data_root, output, seed)
+    threshold, refused = with_known_head(located(str(checkpoint)), data_root, output, seed, units)
     table = Table("pictures", "refused", title=f"held-out pictures below {threshold:.3f}")
     for name, share in refused.items():
         table.add_row(name, f"{share:.1%}")
@@ -163,7 +166,7 @@ def teach_known(
     print(output)
 
 
-def with_known_head(checkpoint: Path, root: Path, output: Path, seed: int) -> tuple[float, Mapping[str, float]]:
+def with_known_head(checkpoint: Path, root: Path, output: Path, seed: int, units: int = UNITS) -> tuple[float, Mapping[str, float]]:
     """Write the checkpoint with the output `known`.
 
     Returns:
@@ -185,7 +188,7 @@ def with_known_head(checkpoint: Path, root: Path, output: Path, seed: int) -> tu
     backbone = load_checkpoint_config(checkpoint).backbone
     torch.manual_seed(seed)
     network = SpatialNet(
-        backbone, outputs, size, groups, known=True, image_temperature=old.image_temperature is not None
+        backbone, outputs, size, groups, known=units, image_temperature=old.image_temperature is not None
     ).eval()
     network.load_state_dict({k: v for k, v in old.state_dict().items() if not k.startswith("known.")}, strict=False)
     assert network.known is not None
