@@ -166,7 +166,9 @@ def teach_known(
     print(output)
 
 
-def with_known_head(checkpoint: Path, root: Path, output: Path, seed: int, units: int = UNITS) -> tuple[float, Mapping[str, float]]:
+def with_known_head(
+    checkpoint: Path, root: Path, output: Path, seed: int, units: int = UNITS
+) -> tuple[float, Mapping[str, float]]:
     """Write the checkpoint with the output `known`.
 
     Returns:
