@@ -1,6 +1,7 @@
 """Data sets with measured bands: partial labels and partial band groups in one run."""
 
 import sys
+from dataclasses import replace as replace_fields
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from spatialnet_training.data.datasets import load_published, load_split
 from spatialnet_training.data.measured_sets import MEASURED, scene_of
 from spatialnet_training.data.taxonomy import load_taxonomy
 from spatialnet_training.loop.training_run import train
+from spatialnet_training.loop.watcher import Watcher
 from spatialnet_training.networks.checkpoint import load_network
 from spatialnet_training.studies.bit_depth import Split, bit_depth, forest
 from spatialnet_training.studies.cloud_gate import cloudy, import_csmask
@@ -68,6 +70,23 @@ def test_one_network_learns_from_sets_that_share_no_band(sources: dict[str, Path
     assert spec.input.channels == 10
     assert spec.input.groups[4].ranges[0].unit == "dB"
     assert network is not None
+
+
+def test_a_run_without_a_held_out_image_says_that_it_is_not_calibrated(sources: dict[str, Path], tmp_path: Path) -> None:
+    """A set of few scenes may have none, because scenes are held out as a whole."""
+    groups = groups_named(("sar",))
+    data = load_published({"flood": sources["flood"]}, 64, groups)
+    data = replace_fields(data, holdout=data.holdout.subset([]))
+    notes: list[str] = []
+
+    class Listener(Watcher):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    config = replace(TINY_RUN, groups=("sar",), data={"flood": str(sources["flood"])})
+    _, spec, _ = load_network(train(config, data, tmp_path / "run", "test", Listener()))
+    assert notes == ["flood: no training image is held out, so its probabilities are not calibrated"]
+    assert spec.heads[0].temperature == 1
 
 
 @pytest.mark.skipif(not (SHARED / "hls_landcover.zip").exists(), reason="the full data sets are not here")

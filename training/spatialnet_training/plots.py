@@ -132,7 +132,8 @@ def plot_curves(path: Path, log: Path) -> None:
             right.plot(epochs, [100 * row[key] for row in rows], style, label=label, marker=marker, clip_on=False)
     right.set(title="accuracy, averaged weights", xlabel="epoch", ylabel="%")
     right.set_ylim(top=100)  # limits from the worst head: one point matters if all are above ninety
-    right.legend(fontsize=8)
+    if right.lines:  # without held-out and validation images there are none
+        right.legend(fontsize=8)
     for axis in (left, right):
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
