@@ -22,7 +22,7 @@ from spatialnet_optimize.shipped_samples import shipped_samples
 from spatialnet_training.data.labelled_dataset import open_labelled
 from spatialnet_training.networks.checkpoint_paths import run_name
 
-GOLDEN_FRAMES, LEAST = 12, 8
+GOLDEN_FRAMES, LEAST, DEMO_TILES = 12, 8, 2
 
 
 def export_checkpoint(checkpoint: Path, output: Path, golden: Sequence[Path], serial: int = 1, half: bool = False) -> Bundle:
@@ -76,7 +76,7 @@ def golden_images(sources: Sequence[Path], spec: InputSpec, count: int = GOLDEN_
     if len(images) < LEAST:
         raise DataRefused(f"{named}: {len(images)} images can be decoded; golden frames need at least {LEAST} real images")
     if absent_groups(np.stack(images), spec):
-        images += demo_tiles(spec, count // 4)
+        images += demo_tiles(spec, DEMO_TILES)
     chosen = np.stack(images)
     if absent := absent_groups(chosen, spec):
         raise DataRefused(

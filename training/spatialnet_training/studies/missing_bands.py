@@ -31,6 +31,7 @@ from spatialnet_training.data.samples import Samples, judging_side
 from spatialnet_training.data.taxonomy import load_taxonomy
 from spatialnet_training.loop.prediction import predict
 from spatialnet_training.networks.checkpoint import load_network
+from spatialnet_training.networks.checkpoint_paths import located
 from spatialnet_training.studies.modality_table import ALONE, FOREST, WITHHELD, Row, table, write
 from spatialnet_training.studies.trained_alone import Right, Study, forests_alone, networks_alone
 
@@ -84,7 +85,9 @@ def with_bands(samples: Samples, groups: Sequence[BandGroup], kept: Sequence[str
 
 
 def modalities(
-    checkpoint: Annotated[Path, typer.Argument(help="The folder of a run with several band groups.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="The folder of a run with several band groups, or the name of a shipped checkpoint.")
+    ],
     data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets.")],
     data_set: Annotated[str, typer.Option(help="The data set for the evaluation.")] = "eurosat",
     parts: Annotated[
@@ -103,6 +106,7 @@ def modalities(
     plot: Annotated[Path | None, typer.Option(callback=to_be_written, help="Draw them to this file (.png).")] = None,
 ) -> None:
     """Evaluate a network with missing band groups."""
+    checkpoint = located(str(checkpoint))
     _, spec, _ = load_network(checkpoint)
     names = [group.name for group in spec.input.groups]
     if len(names) < 2 and not parts:
