@@ -13,11 +13,11 @@ from spatialnet_edge.bundle.reader import open_bundle
 from spatialnet_edge.core.errors import RunError, UsageError
 from spatialnet_edge.core.pixels import encode_png
 from spatialnet_edge.core.spec import RGB, InputSpec, ModelSpec, Multiclass, Multilabel
-from spatialnet_edge.engines.onnxruntime import OnnxRuntimeBackend
 from spatialnet_optimize.build.build import Job, build
 from spatialnet_optimize.build.labelled_data import calibrate
 from spatialnet_optimize.build.variants import precisions_to_try
 from spatialnet_optimize.cli.build_options import Variants
+from spatialnet_optimize.evaluation.candidate_evaluation import open_candidate
 from spatialnet_optimize.evaluation.gates import MODELOPT, QAT, REFERENCE, Measured, better
 from spatialnet_optimize.evaluation.metrics import decode_images
 from spatialnet_optimize.export.from_checkpoint import export_checkpoint
@@ -71,9 +71,8 @@ def test_training_rounds_what_the_exported_graph_rounds(checkpoint: Path, images
     graph = export_onnx(network, spec)
     layers = layers_of(network, graph, images)
     assert len(layers) == len(linear_layers(graph))
-    open_graph = OnnxRuntimeBackend(fuse=False).open
-    found = open_graph(int8_static(graph, images, "tensorrt"), spec, 1).infer(images)
-    plain = open_graph(graph, spec, 1).infer(images)
+    found = open_candidate(int8_static(graph, images, "tensorrt"), spec, here=False).infer(images)
+    plain = open_candidate(graph, spec, here=False).infer(images)
     with rounded(layers), torch.no_grad():
         expected = dict(zip(found, DeployedGraph(network, spec).eval()(torch.from_numpy(images)), strict=True))
     for name, values in found.items():
@@ -103,10 +102,9 @@ def test_a_few_hundred_steps_bring_answers_back(checkpoint: Path, images: np.nda
     assert np.mean(losses[-5:]) < 0.75 * losses[0]
     assert after < 0.9 * before
     graph = export_onnx(load_network(checkpoint)[0], spec)
-    open_graph = OnnxRuntimeBackend(fuse=False).open
-    expected = open_graph(graph, spec, 1).infer(images)
-    plain = open_graph(int8_static(graph, images, "tensorrt"), spec, 1).infer(images)
-    learnt = open_graph(int8_static(export_onnx(network, spec), images, "tensorrt"), spec, 1).infer(images)
+    expected = open_candidate(graph, spec, here=False).infer(images)
+    plain = open_candidate(int8_static(graph, images, "tensorrt"), spec, here=False).infer(images)
+    learnt = open_candidate(int8_static(export_onnx(network, spec), images, "tensorrt"), spec, here=False).infer(images)
     changes = [sum(np.abs(each[name] - expected[name]).mean() for name in expected) for each in (learnt, plain)]
     assert changes[0] < changes[1]  # the exported graph answers more like FP32, too
 
