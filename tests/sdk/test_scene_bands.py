@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from spatialnet_edge.core.bands import GROUPS, RANGES, quantise
+from spatialnet_edge.core.bands import GROUPS, RANGES, absent_parts, quantise
 from spatialnet_edge.core.errors import SourceRefused
 from spatialnet_edge.core.frames import Frame, Skipped
 from spatialnet_edge.core.spec import BandGroup, PhysicalRange
@@ -103,6 +103,18 @@ def test_units_and_scales_that_say_nothing_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "VV.tif", flat(300), ())
     with pytest.raises(SourceRefused, match=r"VV\.tif: band 'vv' holds uint16 and states no scale"):
         SceneSource(str(path))
+
+
+def test_a_missing_band_of_a_group_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "VV.tif", flat(-12.0, dtype="float32"), ("VV",), units=("dB",))
+    (frame,) = frames(str(path))
+    assert isinstance(frame, Frame)
+    assert absent_parts(frame.pixels, FIVE) == ("rgb", "nir", "swir", "elevation", "sar.vh")
+    assert absent_parts(frame.pixels[..., -2:], FIVE[-1:]) == ("sar.vh",)
+    red = np.zeros((4, 4, 3), np.uint8)
+    red[..., 0] = 9
+    assert absent_parts(red, FIVE[:1]) == ()  # a camera sees such a picture
+    assert absent_parts(np.zeros((4, 4, 10), np.uint8), FIVE) == ()
 
 
 def test_no_data_is_zero_and_a_valid_pixel_never_is(tmp_path: Path) -> None:

@@ -124,18 +124,28 @@ def compose(bands: Mapping[str, NDArray[np.uint8]], groups: Sequence[BandGroup])
     return np.ascontiguousarray(np.dstack([bands.get(band, empty) for group in groups for band in group.bands]))
 
 
-def absent_groups(pixels: NDArray[np.uint8], groups: Sequence[BandGroup]) -> tuple[str, ...]:
-    """Names of the groups that a model's input lacks, by the rule of the deployed graph.
+def absent_parts(pixels: NDArray[np.uint8], groups: Sequence[BandGroup]) -> tuple[str, ...]:
+    """What a model's input lacks: names of groups, by the rule of the deployed graph, and single measured bands of the others.
 
-    A model of one group lacks none, and an input without any is a dark picture: both give nothing.
+    An input without any group is a dark picture, and one of a single group without measured bands lacks nothing: both give
+    nothing. A band is named with its group, such as `sar.vh`. The network reads such a group with that band as zeros.
 
     Args:
         pixels: uint8 `[H, W, channels]`.
     """
-    if len(groups) == 1:
+    if len(groups) == 1 and not groups[0].ranges:
         return ()
-    present = present_groups(pixels[None], groups)[0]
-    return tuple(group.name for group, there in zip(groups, present, strict=True) if not there) if present.any() else ()
+    there = iter(pixels.max(axis=(0, 1)) > 0)
+    found: list[str] = []
+    present = False
+    for group in groups:
+        bands = {band: bool(next(there)) for band in group.bands}
+        present = present or any(bands.values())
+        if not any(bands.values()):
+            found.append(group.name)
+        elif group.ranges:
+            found += [f"{group.name}.{band}" for band, seen in bands.items() if not seen]
+    return tuple(found) if present else ()
 
 
 def present_bands(sample: NDArray[np.uint8], groups: Sequence[BandGroup], absent: Sequence[str]) -> NDArray[np.uint8]:

@@ -61,7 +61,8 @@ class FrameResult:
         known: how much the picture resembles the training images, 0 to 1; None if the model has no such output.
         reason: why no head has a label, one of `REASONS`; None if the heads have labels.
         bundle: short hash of the bundle (see `Bundle.short_hash`); None for an engine without a bundle.
-        absent: the model's band groups that the frame lacks, such as `("sar",)`.
+        absent: the model's band groups that the frame lacks, such as `("sar",)`, and single measured bands of the others,
+            such as `("sar.vh",)`.
         tiles: answers of the parts that the frame was cut into, in rows from the left upper corner; empty for a frame that the
             model saw as a whole.
     """
@@ -172,7 +173,7 @@ def assemble(
     Args:
         deadline_s: from capture to the complete result; later results are marked `late`.
         bundle: short hash of the bundle of the engine.
-        absent: band groups that the frame lacks.
+        absent: band groups that the frame lacks, and single bands of the others.
         tiles: answers of the parts that the frame was cut into.
     """
     reason = no_label_reason(spec, rows, quality)

@@ -24,7 +24,7 @@ class Inferred:
 
     Attributes:
         checksum: of a sample of the engine's input pixels.
-        absent: the model's band groups that the frame lacks.
+        absent: the model's band groups that the frame lacks, and single bands of the others.
         tiles: what it gave for each part that the frame was cut into; empty for a frame that it saw as a whole.
     """
 

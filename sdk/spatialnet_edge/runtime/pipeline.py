@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from spatialnet_edge.core.bands import absent_groups, present_bands
+from spatialnet_edge.core.bands import absent_parts, present_bands
 from spatialnet_edge.core.deep_still import ValueRange, with_levels
 from spatialnet_edge.core.errors import EngineError, InvalidOutput, SourceRefused
 from spatialnet_edge.core.frame_queue import FrameQueue, parse_policy
@@ -279,7 +279,7 @@ class Pipeline:
         pixels = preprocess(picture, self.engine.spec.input)
         sample = sampled(pixels)
         groups = self.engine.spec.input.groups
-        absent = absent_groups(pixels, groups)
+        absent = absent_parts(pixels, groups)
         flags = quality(present_bands(sample, groups, absent))
         start = time.perf_counter()
         try:
