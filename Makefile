@@ -15,7 +15,7 @@ demo: $(DEMO)/.installed
 
 # Two test files at a time, each with one thread for its arithmetic.
 test: $(TEST)/.installed lint docs
-	OMP_NUM_THREADS=1 $(TEST)/bin/pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(TEST)/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # Compiles pycuda without a GPU, for the tests that run it on a stand-in of NVIDIA's driver; the first time takes a few minutes.
 test-cuda: $(TEST)/.installed

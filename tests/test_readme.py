@@ -35,6 +35,7 @@ def test_python_blocks_run_and_print(block: str, beside_the_repository: Path) ->
     assert done.stdout.strip()
 
 
+@pytest.mark.timeout(900)
 def test_the_commands_run_in_order(beside_the_repository: Path) -> None:
     assert COMMANDS is not None
     for line in COMMANDS.group(1).strip().splitlines():

@@ -23,7 +23,7 @@ def allowed(frames: int) -> float:
     return min(16 * MB, MB * frames / FRAMES_AN_HOUR)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_million_frames_leave_nothing_behind() -> None:
     found = soak(1_000_000, leak=0)
     assert found["growth"]["rss"] <= allowed(1_000_000), found
