@@ -135,17 +135,16 @@ def absent_parts(pixels: NDArray[np.uint8], groups: Sequence[BandGroup]) -> tupl
     """
     if len(groups) == 1 and not groups[0].ranges:
         return ()
-    there = iter(pixels.max(axis=(0, 1)) > 0)
+    present = seen_bands(pixels[None], groups)
+    if not any(seen.any() for seen in present):
+        return ()
     found: list[str] = []
-    present = False
-    for group in groups:
-        bands = {band: bool(next(there)) for band in group.bands}
-        present = present or any(bands.values())
-        if not any(bands.values()):
+    for group, seen in zip(groups, present, strict=True):
+        if not seen.any():
             found.append(group.name)
         elif group.ranges:
-            found += [f"{group.name}.{band}" for band, seen in bands.items() if not seen]
-    return tuple(found) if present else ()
+            found += [f"{group.name}.{band}" for band, there in zip(group.bands, seen[0], strict=True) if not there]
+    return tuple(found)
 
 
 def present_bands(sample: NDArray[np.uint8], groups: Sequence[BandGroup], absent: Sequence[str]) -> NDArray[np.uint8]:
@@ -162,6 +161,10 @@ def present_groups(images: NDArray[np.uint8], groups: Sequence[BandGroup]) -> ND
     Args:
         images: uint8 `[N, H, W, channels]`.
     """
+    return np.stack([seen.any(axis=1) for seen in seen_bands(images, groups)], axis=1).astype(np.float32)
+
+
+def seen_bands(images: NDArray[np.uint8], groups: Sequence[BandGroup]) -> list[NDArray[np.bool_]]:
+    """Which bands of each group each image has: bool `[N, bands]` for each group."""
     ends = np.cumsum([len(group.bands) for group in groups])[:-1]
-    parts = np.split(images, ends, axis=3)
-    return np.stack([(part.max(axis=(1, 2, 3)) > 0) for part in parts], axis=1).astype(np.float32)
+    return np.split(images.max(axis=(1, 2)) > 0, ends, axis=1)

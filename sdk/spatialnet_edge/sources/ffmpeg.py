@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -98,17 +98,15 @@ class Decoder:
     Args:
         low_delay: one thread per picture, so that a picture is available as soon as its packet is read; for live streams.
             Otherwise several pictures are decoded in parallel.
-
-    Attributes:
-        missing: packets without a picture so far. At the end of a recording they were lost, or are packets that only others
-            refer to.
+        path: of a recording; None for a stream.
 
     Raises:
         SourceRefused: the container has no video, or FFmpeg does not support its codec.
     """
 
-    def __init__(self, container: InputContainer, low_delay: bool) -> None:
+    def __init__(self, container: InputContainer, low_delay: bool, path: Path | None = None) -> None:
         self._container = container
+        self._path = path
         if not container.streams.video:
             raise SourceRefused("it has no video stream")
         self.stream: VideoStream = container.streams.video[0]
@@ -118,7 +116,7 @@ class Decoder:
         context.options = {"max_pixels": str(MAX_PIXELS)}
         context.thread_type = "SLICE" if low_delay else "AUTO"
         self._packets = container.demux(self.stream)
-        self.missing = 0
+        self._missing = 0  # packets that have given neither a picture nor a failure yet
         self.closed = False
         self._lock = Lock()
 
@@ -135,12 +133,32 @@ class Decoder:
     def pictures(self) -> Iterator[av.VideoFrame | Undecodable]:
         """Every picture in order of presentation, and an `Undecodable` at the position of each failure.
 
+        If one of the last packets fails, FFmpeg loses other pictures that it decodes in parallel. Then the end of a recording is
+        decoded again.
+
         Raises:
             FFmpegError: reading the container failed.
         """
+        last: int | None = None
+        failed = False
         while (step := self._step()) is not None:
-            self.missing -= len(step)
-            yield from step
+            self._missing -= len(step)
+            for item in step:
+                if isinstance(item, Undecodable):
+                    failed = True
+                else:
+                    last = item.pts
+                yield item
+        missing = 0 if self.closed else self._missing
+        if missing and last is not None and self._path is not None:
+            for item in pictures_after(self._path, last):
+                if isinstance(item, Undecodable):
+                    failed = True
+                else:
+                    missing -= 1
+                    yield item
+        for _ in range(missing if failed else 0):  # without a failure, these packets have no picture of their own
+            yield Undecodable("it, or a packet that it follows, could not be decoded")
 
     def _step(self) -> list[av.VideoFrame | Undecodable] | None:
         """The pictures of the next packet; None at the end, or after closing."""
@@ -154,12 +172,12 @@ class Decoder:
             if following is not None and following.size > 0:
                 return self._decoded(packet) + self._decoded(following)
             # The file is truncated inside this last packet. With several threads, FFmpeg would drop the pictures before it, too.
-            self.missing += 1
+            self._missing += 1
             return [*(self._decoded(following) if following is not None else ()), Undecodable("its packet is incomplete")]
 
     def _decoded(self, packet: av.Packet[VideoStream]) -> list[av.VideoFrame | Undecodable]:
         """The pictures that a packet completes; a packet without data completes the last ones."""
-        self.missing += packet.size > 0 and not packet.is_discard
+        self._missing += packet.size > 0 and not packet.is_discard
         try:
             return [picture_or_damage(picture) for picture in packet.decode()]
         except EOFError:
@@ -172,6 +190,20 @@ class Decoder:
         with self._lock:
             self.closed = True
             self._container.close()
+
+
+def pictures_after(path: Path, time: int) -> Iterator[av.VideoFrame | Undecodable]:
+    """Decode the end of a recording again, one picture after the other; nothing if the file cannot be read again.
+
+    Args:
+        time: presentation time stamp of the last picture before it, in the stream's time base.
+    """
+    with suppress(OSError, FFmpegError, SourceRefused), closing(open_file(path)) as container:
+        decoder = Decoder(container, low_delay=True)
+        container.seek(time, stream=decoder.stream)
+        for item in decoder.pictures():
+            if isinstance(item, Undecodable) or (item.pts is not None and item.pts > time):
+                yield item
 
 
 def words_of(error: Exception) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, suppress
-from pathlib import Path
 from typing import Any, final
 
 import av
@@ -35,7 +33,7 @@ class VideoSource:
         self.uri = shown(rest)
         self._path = regular_file(rest)
         try:
-            self._decoder = Decoder(open_file(self._path), low_delay=False)
+            self._decoder = Decoder(open_file(self._path), low_delay=False, path=self._path)
         except (FFmpegError, SourceRefused) as error:
             raise SourceRefused(
                 f"{self.uri}: not a video that FFmpeg decodes ({words_of(error)}); it begins with {first_bytes(self._path)}"
@@ -50,7 +48,7 @@ class VideoSource:
         seq = decoded = 0
         clock = MediaClock(self._decoder.start_s, self.fps)
         try:
-            for item in self._every_picture():
+            for item in self._decoder.pictures():
                 decoded += not isinstance(item, Undecodable)
                 yield self._frame(item, seq, clock)
                 seq += 1
@@ -68,27 +66,6 @@ class VideoSource:
                 f"{self.uri}: stopped after frame {seq}{of}; the file is truncated there; the results up to that frame are kept"
             )
 
-    def _every_picture(self) -> Iterator[av.VideoFrame | Undecodable]:
-        """The decoder's pictures, and those that FFmpeg loses when it decodes several in parallel and one of the last fails."""
-        last: int | None = None
-        failed = False
-        for item in self._decoder.pictures():
-            if isinstance(item, Undecodable):
-                failed = True
-            else:
-                last = item.pts
-            yield item
-        missing = 0 if self._decoder.closed else self._decoder.missing
-        if missing and last is not None:
-            for item in pictures_after(self._path, last):
-                if isinstance(item, Undecodable):
-                    failed = True
-                else:
-                    missing -= 1
-                    yield item
-        for _ in range(missing if failed else 0):  # without a failure, these packets have no picture of their own
-            yield Undecodable("it, or a packet that it follows, could not be decoded")
-
     def _frame(self, item: av.VideoFrame | Undecodable, seq: int, clock: MediaClock) -> Frame | Skipped:
         if isinstance(item, Undecodable):
             return Skipped(seq, "decode_error", f"{self.uri}: frame {seq}: {item.reason}")
@@ -96,20 +73,6 @@ class VideoSource:
 
     def close(self) -> None:
         self._decoder.close()
-
-
-def pictures_after(path: Path, time: int) -> Iterator[av.VideoFrame | Undecodable]:
-    """Decode the end of a recording again, one picture after the other; nothing if the file cannot be read again.
-
-    Args:
-        time: presentation time stamp of the last picture before it, in the stream's time base.
-    """
-    with suppress(OSError, FFmpegError, SourceRefused), closing(open_file(path)) as container:
-        decoder = Decoder(container, low_delay=True)
-        container.seek(time, stream=decoder.stream)
-        for item in decoder.pictures():
-            if isinstance(item, Undecodable) or (item.pts is not None and item.pts > time):
-                yield item
 
 
 @final
