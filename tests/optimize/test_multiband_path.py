@@ -163,7 +163,7 @@ def test_what_each_modality_is_worth_resumes(trained: Trained, tmp_path: Path) -
     assert (tmp_path / "m.png").stat().st_size > 1000
     card_text = modality_chapter(tmp_path / "m.json")
     assert "## Bands of flood: head `flood`, 12 images of `val`" in card_text
-    assert card_text.count("\n| v") == 3
+    assert card_text.count("\n| v") == 3 + 2  # accuracies and gains
     with pytest.raises(DataRefused, match="not the figures of 'modalities --json'"):
         modality_chapter(tmp_path / "m.png")
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.json")}

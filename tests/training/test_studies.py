@@ -1,6 +1,7 @@
 """Ablation and missing modalities, on runs of seconds."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from spatialnet_training.networks.checkpoint import load_network, save_network
 from spatialnet_training.networks.model import SpatialNet
 from spatialnet_training.studies import soup
 from spatialnet_training.studies.ablation import BASE, Outcome, markdown, variants
-from spatialnet_training.studies.intervals import over_images, over_seeds
+from spatialnet_training.studies.intervals import Interval, over_images, over_seeds
 from spatialnet_training.studies.missing_bands import judge, subsets
+from spatialnet_training.studies.modality_table import WITHHELD, Row, gains_table, record
+from spatialnet_training.studies.modality_table import markdown as modality_markdown
 from spatialnet_training.studies.soup import best_of, mixed, related
 from training_fixtures import TINY_RUN
 
@@ -64,6 +67,38 @@ def test_intervals_hold_what_they_should() -> None:
     assert wide.high - wide.low == pytest.approx(2 * 4.303 * 0.1 / 3**0.5, rel=1e-3)
 
 
+def test_alike_tiles_of_a_scene_do_not_make_an_interval_narrow() -> None:
+    chance = np.random.default_rng(5)
+    scenes = [str(number) for number in range(40) for _ in range(10)]
+    held = {"tiles": 0, "scenes": 0}
+    for _ in range(100):
+        right = np.repeat(chance.random(40) < 0.7, 10)[None]  # a scene is wholly right or wholly wrong
+        for name, interval in (("tiles", over_images(right)), ("scenes", over_images(right, scenes))):
+            held[name] += interval.low <= 0.7 <= interval.high
+    assert held["scenes"] >= 90
+    assert held["tiles"] < 60
+    assert over_images(np.array([[True, False]]), ["one", "one"]) == Interval(0.5, 0.0, 1.0)
+
+
+def test_gains_are_against_the_first_group_on_the_same_images() -> None:
+    alone, both = np.array([[True, False, True, False]]), np.array([[True, True, True, False]])
+    scenes = ("a", "a", "b", "c")
+    rows = [
+        Row(kept, {WITHHELD: right}, scenes) for kept, right in ((("rgb", "nir"), both), (("rgb",), alone), (("nir",), both))
+    ]
+    found = record(rows, "burned", "burned")
+    assert found["scenes"] == 3
+    assert found["gains_over"] == "rgb"
+    assert [*found["gains"]["withheld"]] == ["rgb+nir", "nir"]
+    assert found["gains"]["withheld"]["nir"]["mean"] == 0.25
+    assert found["gains"]["withheld"]["nir"]["low"] == 0.0
+    text = modality_markdown(found)
+    assert "Points gained over `rgb` alone:" in text
+    assert "| nir | +25.0 (+0.0 to +" in text
+    assert gains_table(rows[:1]) is None
+    assert "gains" not in record(rows[:1], "burned", "burned")
+
+
 def test_the_ablation_command_trains_every_variant(data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(published.FILES, "eurosat", "eurosat.zip")
     small = ["stages=[{size=32, epochs=1}]", "epoch_images=32", "batch=16", 'data={eurosat="eurosat.zip"}']
@@ -72,6 +107,11 @@ def test_the_ablation_command_trains_every_variant(data_root: Path, tmp_path: Pa
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert (tmp_path / "ablation.md").read_text().count("\n") == 11
+    result = CliRunner().invoke(app, [*arguments, "--variants", "no positions, four registers"])
+    assert result.exit_code == 0, result.output
+    assert [*json.loads((tmp_path / "ablation.json").read_text())] == [BASE, "no positions", "four registers"]
+    result = CliRunner().invoke(app, [*arguments, "--variants", "no position"])
+    assert "no variant 'no position'; the variants are: as it is, " in str(result.exception)
 
 
 def test_every_subset_of_the_bands_is_tried_the_largest_first() -> None:

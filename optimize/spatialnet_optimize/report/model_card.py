@@ -166,7 +166,8 @@ def modality_chapter(path: Path) -> str:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         title = f"## Bands of {found['data_set']}: head `{found['head']}`, {found['images']} images of `{SPLIT}`"
-        return f"{title}\n\n{markdown(found)}\n"
+        how = f"Intervals of 95 % over {found['scenes']} scenes; tiles of one scene are alike."
+        return f"{title}\n\n{how if found['scenes'] < found['images'] else 'Intervals of 95 % over images.'}\n\n{markdown(found)}\n"
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataRefused(f"{path}: not the figures of 'modalities --json' ({error})") from error
 

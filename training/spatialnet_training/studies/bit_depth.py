@@ -23,9 +23,9 @@ from spatialnet_edge.core.errors import UsageError
 from spatialnet_training.data.datasets import SPLITS
 from spatialnet_training.data.file_tree import Tree
 from spatialnet_training.data.labelled_dataset import class_of
-from spatialnet_training.data.measured_sets import MEASURED, MeasuredSet
+from spatialnet_training.data.measured_sets import MEASURED, MeasuredSet, scene_of
 from spatialnet_training.data.tiff_files import tiff_array
-from spatialnet_training.studies.intervals import Interval, over_images
+from spatialnet_training.studies.intervals import over_images, points
 from spatialnet_training.studies.trained_alone import forest_right, statistics
 
 BITS = (8, 16, None)
@@ -36,10 +36,11 @@ Values = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Physical values of the images of one split, each float32 `[H, W, bands]`, and their classes."""
+    """Physical values of the images of one split, each float32 `[H, W, bands]`, with their classes and scenes."""
 
     images: list[Values]
     classes: list[str]
+    scenes: list[str]
 
 
 def physical(encoded: bytes, row: MeasuredSet) -> Values:
@@ -57,7 +58,8 @@ def read(path: Path, row: MeasuredSet, split: str) -> Split:
     files = tree.names()
     split_of = {each["path"]: each["split"] for each in tree.table(SPLITS, ["split"], files)}
     chosen = [file for file in files if split_of.get(file) == split]
-    return Split([physical(encoded, row) for encoded in tree.read(chosen)], [class_of(file) for file in chosen])
+    images = [physical(encoded, row) for encoded in tree.read(chosen)]
+    return Split(images, [class_of(file) for file in chosen], [scene_of(file) for file in chosen])
 
 
 def rounded(image: Values, row: MeasuredSet, bits: int | None) -> Values:
@@ -93,14 +95,9 @@ def bit_depth(
     for name, row in sets.items():
         train, val = (read(data_root / row.file, row, split) for split in ("train", "val"))
         right = [forest(train, val, row, bits, seeds) for bits in BITS]
-        gain = over_images(right[1].astype(np.float64) - right[0])
+        gain = over_images(right[1].astype(np.float64) - right[0], val.scenes)
         table.add_row(name, str(len(val.classes)), *(f"{100 * each.mean():.1f} %" for each in right), points(gain))
     printer().print(table)
-
-
-def points(each: Interval) -> str:
-    """A difference in percentage points with its interval of 95 %."""
-    return f"{100 * each.mean:+.1f} ({100 * each.low:+.1f} to {100 * each.high:+.1f})"
 
 
 if __name__ == "__main__":

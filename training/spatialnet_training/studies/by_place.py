@@ -53,14 +53,15 @@ def compare(names: tuple[str, ...], classes: NDArray[np.int64], judge: Judge, gr
     """
     if (least := int(np.bincount(classes, minlength=1)[np.unique(classes)].min())) < FOLDS:
         raise DataRefused(f"a class has {least} images; a comparison by place needs at least {FOLDS} of each class")
-    places = consecutive(names, classes) if group is None else grouped(groups_by_pattern(names, group), classes)
+    groups = () if group is None else groups_by_pattern(names, group)
+    places = grouped(groups, classes) if groups else consecutive(names, classes)
     mixed = shuffled(classes)
     right = [cross_validated(fold, classes, judge) for fold in (mixed, places)]
     return ByPlace(
         len(names),
-        over_images(right[0][None]),
-        over_images(right[1][None]),
-        over_images(right[1][None].astype(float) - right[0][None]),
+        over_images(right[0][None], groups),
+        over_images(right[1][None], groups),
+        over_images(right[1][None].astype(float) - right[0][None], groups),
         (beside(mixed, names, classes), beside(places, names, classes)),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,22 +24,45 @@ class Interval:
         return f"{100 * self.mean:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"
 
 
-def over_images(right: NDArray[np.bool_] | NDArray[np.float64]) -> Interval:
-    """The mean over seeds and images, with a percentile bootstrap interval over images (Efron and Tibshirani 1993). Seeds
-    are not resampled, because there are too few; their figures are listed next to the interval.
+def points(difference: Interval) -> str:
+    """A difference of two shares in percentage points, with its interval."""
+    return f"{100 * difference.mean:+.1f} ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
+
+
+def over_images(right: NDArray[np.bool_] | NDArray[np.float64], scenes: Sequence[str] = ()) -> Interval:
+    """The mean over seeds and images, with a percentile bootstrap interval (Efron and Tibshirani 1993, section 13.3).
+
+    Images are drawn, or whole scenes: tiles of one scene are alike, so an interval over tiles would be too narrow (cluster
+    bootstrap; Davison and Hinkley 1997, section 3.8). Seeds are not resampled, because there are too few; their figures are
+    listed next to the interval.
 
     Args:
         right: `[seeds, images]`, or the difference of two such arrays; at least one image.
+        scenes: the scene of each image; empty: images are independent.
     """
     from scipy.stats import bootstrap
 
     each = np.asarray(right, np.float64).mean(axis=0)
-    if len(each) < 2:  # nothing to draw from
+    _, scene_of_image = np.unique(scenes or range(len(each)), return_inverse=True)
+    sums, counts = np.bincount(scene_of_image, each), np.bincount(scene_of_image).astype(np.float64)
+    if len(sums) < 2:  # nothing to draw from
         return Interval(float(each.mean()), float(each.min()), float(each.max()))
     found = bootstrap(
-        (each,), np.mean, n_resamples=RESAMPLES, confidence_level=LEVEL, method="percentile", rng=np.random.default_rng(0)
+        (sums, counts),
+        mean_of_images,
+        paired=True,
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        confidence_level=LEVEL,
+        method="percentile",
+        rng=np.random.default_rng(0),
     ).confidence_interval
     return Interval(float(each.mean()), float(found.low), float(found.high))
+
+
+def mean_of_images(sums: NDArray[np.float64], counts: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+    """The mean over all images of some scenes, from each scene's sum and number of images."""
+    return sums.sum(axis=axis) / counts.sum(axis=axis)
 
 
 def over_seeds(values: NDArray[np.float64]) -> Interval:

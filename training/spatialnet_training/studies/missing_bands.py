@@ -26,13 +26,13 @@ from spatialnet_training.cli.configs import read_config
 from spatialnet_training.data.bands import groups_named
 from spatialnet_training.data.dataset_registry import data_sets
 from spatialnet_training.data.datasets import load_published, load_split
-from spatialnet_training.data.measured_sets import head_of
+from spatialnet_training.data.measured_sets import head_of, scene_of
 from spatialnet_training.data.samples import Samples, judging_side
 from spatialnet_training.data.taxonomy import load_taxonomy
 from spatialnet_training.loop.prediction import predict
 from spatialnet_training.networks.checkpoint import load_network
 from spatialnet_training.networks.checkpoint_paths import located
-from spatialnet_training.studies.modality_table import ALONE, FOREST, WITHHELD, Row, table, write
+from spatialnet_training.studies.modality_table import ALONE, FOREST, WITHHELD, Row, gains_table, table, write
 from spatialnet_training.studies.trained_alone import Right, Study, forests_alone, networks_alone
 
 
@@ -122,7 +122,8 @@ def modalities(
     ]:
         raise UsageError(f"--parts {parts}: this network has no band '{unknown[0]}'")
     found = judge(checkpoint, own, spec.input.height, chosen)
-    rows = [Row(each.groups, {WITHHELD: each.right}) for each in found]
+    scenes = tuple(scene_of(name) for name in own.names)
+    rows = [Row(each.groups, {WITHHELD: each.right}, scenes) for each in found]
     if train_alone:
         chosen = groups_named(found[0].groups)
         base = read_config(config, tuple(set_ or ()))
@@ -136,7 +137,10 @@ def modalities(
             row.right[ALONE], row.right[FOREST] = networks_alone(study, row.kept), forests_alone(study, row.kept)
             if json != STANDARD_OUTPUT:  # what is known so far, should the next run fail
                 write(rows[: index + 1], data_set, head, json, None)
-    console_beside(json).print(table(rows, f"{spec.name}, head {head}: {len(own)} validation images of {data_set}"))
+    images = f"{len(own)} validation images of {data_set}, from {len(set(scenes))} scenes"
+    console_beside(json).print(table(rows, f"{spec.name}, head {head}: {images}"))
+    if gains := gains_table(rows):
+        console_beside(json).print(gains)
     write(rows, data_set, head, json, plot)
 
 

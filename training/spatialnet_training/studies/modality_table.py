@@ -1,4 +1,4 @@
-"""Accuracy of every subset of bands, as a table, a plot and a record."""
+"""Accuracy of every subset of bands, and its gain over the first band group alone, as tables, a plot and a record."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.table import Table
 
 from spatialnet_edge.cli.json_file import write_json
 from spatialnet_training.plots import plot_intervals
-from spatialnet_training.studies.intervals import Interval, over_images
+from spatialnet_training.studies.intervals import Interval, over_images, points
 
 WITHHELD, ALONE, FOREST = "one network, others withheld", "trained only on these", "random forest on these"
 
@@ -28,17 +28,23 @@ class Row:
     Attributes:
         kept: names of the parts.
         right: kind of training to bool `[seeds, images]`: `WITHHELD`, optionally `ALONE` and `FOREST`.
+        scenes: the scene of each image; intervals are over scenes.
     """
 
     kept: tuple[str, ...]
     right: dict[str, NDArray[np.bool_]]
+    scenes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         return " + ".join(self.kept)
 
     def interval(self, kind: str) -> Interval:
-        return over_images(self.right[kind])
+        return over_images(self.right[kind], self.scenes)
+
+    def gain(self, kind: str, base: Row) -> Interval:
+        """The difference from another subset, on the same images."""
+        return over_images(self.right[kind].mean(axis=0)[None] - base.right[kind].mean(axis=0), self.scenes)
 
 
 def kinds_of(rows: Sequence[Row]) -> list[str]:
@@ -54,16 +60,39 @@ def table(rows: Sequence[Row], title: str) -> Table:
 
 
 def cell(row: Row, kind: str) -> str:
-    return cell_of(figures(row.right[kind]))
+    return cell_of(figures(row, kind))
+
+
+def first_alone(rows: Sequence[Row]) -> Row | None:
+    """The row of the first band group alone, such as colour: what other groups add is measured against it. None: not there yet."""
+    return next((row for row in rows if row.kept == rows[0].kept[:1]), None)
+
+
+def gains_table(rows: Sequence[Row]) -> Table | None:
+    """What is gained over the first band group alone, in points, for the terminal; None with a single subset."""
+    base = first_alone(rows)
+    if base is None or len(rows) < 2:
+        return None
+    made = Table("bands", *kinds_of(rows), title=f"points gained over {base.name} alone")
+    for row in rows:
+        if row is not base:
+            made.add_row(row.name, *(points(row.gain(kind, base)) for kind in kinds_of(rows)))
+    return made
 
 
 def markdown(found: Mapping[str, Any]) -> str:
-    """The table of a `record` in Markdown: per cent with the 95 % interval, and each seed if there are several."""
+    """The tables of a `record` in Markdown: per cent with the 95 % interval and each seed if there are several, then gains."""
     kinds = [(kind, name) for kind, name in KINDS if name in found]
     lines = [f"| bands | {' | '.join(kind for kind, _ in kinds)} |", "|---" * (len(kinds) + 1) + "|"]
     for subset in found[kinds[0][1]]:
         cells = [cell_of(found[name][subset]) for _, name in kinds]
         lines.append(f"| {subset.replace('+', ' + ')} | {' | '.join(cells)} |")
+    if gains := found.get("gains"):
+        lines += ["", f"Points gained over `{found['gains_over']}` alone:", ""]
+        lines += [f"| bands | {' | '.join(kind for kind, _ in kinds)} |", "|---" * (len(kinds) + 1) + "|"]
+        for subset in gains[kinds[0][1]]:
+            cells = [points(Interval(**gains[name][subset])) for _, name in kinds]
+            lines.append(f"| {subset.replace('+', ' + ')} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -73,19 +102,36 @@ def cell_of(each: Mapping[str, Any]) -> str:
 
 
 def record(rows: Sequence[Row], data_set: str, head: str) -> dict[str, Any]:
-    """The record for `--json`: accuracy of each subset by kind of training, 0 to 1, with its interval and seeds."""
-    found: dict[str, Any] = {"data_set": data_set, "head": head, "images": rows[0].right[WITHHELD].shape[1]}
+    """The record for `--json`: accuracy of each subset by kind of training, 0 to 1, with its interval and seeds, and gains."""
+    images = rows[0].right[WITHHELD].shape[1]
+    found: dict[str, Any] = {
+        "data_set": data_set,
+        "head": head,
+        "images": images,
+        "scenes": len(set(rows[0].scenes)) or images,
+    }
     found["accuracy"] = {"+".join(row.kept): row.interval(WITHHELD).mean for row in rows}
     for kind, name in KINDS:
         if kind in rows[0].right:
-            found[name] = {"+".join(row.kept): figures(row.right[kind]) for row in rows}
+            found[name] = {"+".join(row.kept): figures(row, kind) for row in rows}
+    base = first_alone(rows)
+    if base is not None and len(rows) > 1:
+        found["gains_over"] = base.name
+        found["gains"] = {
+            name: {"+".join(row.kept): bounds(row.gain(kind, base)) for row in rows if row is not base}
+            for kind, name in KINDS
+            if kind in base.right
+        }
     return found
 
 
-def figures(right: NDArray[np.bool_]) -> dict[str, Any]:
-    interval = over_images(right)
-    seeds = [round(float(each), 5) for each in right.mean(axis=1)]
-    return {"mean": round(interval.mean, 5), "low": round(interval.low, 5), "high": round(interval.high, 5), "seeds": seeds}
+def figures(row: Row, kind: str) -> dict[str, Any]:
+    seeds = [round(float(each), 5) for each in row.right[kind].mean(axis=1)]
+    return bounds(row.interval(kind)) | {"seeds": seeds}
+
+
+def bounds(each: Interval) -> dict[str, float]:
+    return {"mean": round(each.mean, 5), "low": round(each.low, 5), "high": round(each.high, 5)}
 
 
 def write(rows: Sequence[Row], data_set: str, head: str, json: Path | None, plot: Path | None) -> None:
