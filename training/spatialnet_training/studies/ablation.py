@@ -6,7 +6,7 @@ Evaluated on held-out training images, so that the published validation images a
 from __future__ import annotations
 
 import json as jsonlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +16,9 @@ import typer
 from msgspec.structs import replace
 from rich.table import Table
 
+from spatialnet_edge.cli.option_values import names as names_in
 from spatialnet_edge.cli.printer import printer
+from spatialnet_edge.core.errors import UsageError
 from spatialnet_training.cli.configs import read_config
 from spatialnet_training.config import TrainConfig
 from spatialnet_training.data.bands import groups_named
@@ -62,9 +64,21 @@ def accuracy(log: Path, data_sets: Sequence[str]) -> float:
     return float(np.mean([last[f"holdout/land_use_{name}"] for name in data_sets]))
 
 
-def compare(base: TrainConfig, data: TrainingData, out: Path, seeds: int) -> Iterator[Outcome]:
-    """Train every variant with every seed; finished runs are reused."""
-    for name, config in variants(base):
+def chosen_variants(base: TrainConfig, names: Sequence[str]) -> dict[str, TrainConfig]:
+    """The variants of these names, after the base; all of them without names.
+
+    Raises:
+        UsageError: there is no such variant.
+    """
+    found = dict(variants(base))
+    if unknown := [name for name in names if name not in found]:
+        raise UsageError(f"--variants: there is no variant '{unknown[0]}'; the variants are: {', '.join(found)}")
+    return {name: config for name, config in found.items() if not names or name == BASE or name in names}
+
+
+def compare(chosen: Mapping[str, TrainConfig], data: TrainingData, out: Path, seeds: int) -> Iterator[Outcome]:
+    """Train every chosen variant with every seed; finished runs are reused."""
+    for name, config in chosen.items():
         folder = out / "".join(c if c.isalnum() else "-" for c in name)
         found: list[float] = []
         for seed in range(seeds):
@@ -92,6 +106,9 @@ def ablate(
     data_root: Annotated[Path, typer.Option(help="The folder that holds the data sets.")],
     config: Annotated[str, typer.Option(help="Configuration of the run to vary.")] = "studies/ablation",
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override the configuration: key=value.")] = None,
+    only: Annotated[
+        str, typer.Option("--variants", help="Names of some variants, comma-separated. Default: all; the first always runs.")
+    ] = "",
     repeats: Annotated[int, typer.Option(min=1, help="Runs per variant, each with a seed of its own.")] = 3,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the runs and the table, ablation.md.")] = Path(
         "runs/ablation"
@@ -99,11 +116,12 @@ def ablate(
 ) -> None:
     """Train short runs with one change each, and print the effect of each change."""
     base = read_config(config, tuple(set_ or ()))
+    chosen = chosen_variants(base, names_in(only))
     console = printer(stderr=True)
     paths = data_sets(data_root, ",".join(base.data))
     data = load_published(paths, stored_side(base), groups_named(base.groups))
     outcomes: list[Outcome] = []
-    for outcome in compare(base, data, output, repeats):
+    for outcome in compare(chosen, data, output, repeats):
         outcomes.append(outcome)
         console.print(f"{outcome.name}: {outcome.mean:.1%}")
     table = Table("variant", "accuracy", "against the first line", title=f"{repeats} seeds, held-out training images")
