@@ -77,7 +77,8 @@ def test_alike_tiles_of_a_scene_do_not_make_an_interval_narrow() -> None:
             held[name] += interval.low <= 0.7 <= interval.high
     assert held["scenes"] >= 90
     assert held["tiles"] < 60
-    assert over_images(np.array([[True, False]]), ["one", "one"]) == Interval(0.5, 0.0, 1.0)
+    assert over_images(np.array([[True, False]]), ["one", "one"]) == Interval(0.5)
+    assert str(Interval(0.5)) == "50.0 %"
 
 
 def test_gains_are_against_the_first_group_on_the_same_images() -> None:

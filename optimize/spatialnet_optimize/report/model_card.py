@@ -166,10 +166,18 @@ def modality_chapter(path: Path) -> str:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         title = f"## Bands of {found['data_set']}: head `{found['head']}`, {found['images']} images of `{SPLIT}`"
-        how = f"Intervals of 95 % over {found['scenes']} scenes; tiles of one scene are alike."
-        return f"{title}\n\n{how if found['scenes'] < found['images'] else 'Intervals of 95 % over images.'}\n\n{markdown(found)}\n"
+        return f"{title}\n\n{how_certain(found['images'], found['scenes'])}\n\n{markdown(found)}\n"
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataRefused(f"{path}: not the figures of 'modalities --json' ({error})") from error
+
+
+def how_certain(images: int, scenes: int) -> str:
+    """What the intervals of a modality chapter mean."""
+    if scenes == 1:
+        return "All images are of one scene, so there are no intervals: another scene may give other figures."
+    if scenes == images:
+        return "Intervals of 95 % over images."
+    return f"Intervals of 95 % over {scenes} scenes, for tiles of one scene are alike."
 
 
 def write(

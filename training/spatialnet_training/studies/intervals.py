@@ -14,19 +14,24 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A figure with the bounds of its 95 % interval, each as a share of 1."""
+    """A figure with the bounds of its 95 % interval, each as a share of 1. A single scene or seed has none: infinite bounds."""
 
     mean: float
-    low: float
-    high: float
+    low: float = -np.inf
+    high: float = np.inf
+
+    @property
+    def known(self) -> bool:
+        return bool(np.isfinite([self.low, self.high]).all())
 
     def __str__(self) -> str:
-        return f"{100 * self.mean:.1f} % ({100 * self.low:.1f} to {100 * self.high:.1f})"
+        return f"{100 * self.mean:.1f} %" + (f" ({100 * self.low:.1f} to {100 * self.high:.1f})" if self.known else "")
 
 
 def points(difference: Interval) -> str:
     """A difference of two shares in percentage points, with its interval."""
-    return f"{100 * difference.mean:+.1f} ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
+    bounds = f" ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})" if difference.known else ""
+    return f"{100 * difference.mean:+.1f}{bounds}"
 
 
 def over_images(right: NDArray[np.bool_] | NDArray[np.float64], scenes: Sequence[str] = ()) -> Interval:
@@ -38,15 +43,15 @@ def over_images(right: NDArray[np.bool_] | NDArray[np.float64], scenes: Sequence
 
     Args:
         right: `[seeds, images]`, or the difference of two such arrays; at least one image.
-        scenes: the scene of each image; empty: images are independent.
+        scenes: the scene of each image; empty: images are independent. One scene alone gives no interval.
     """
     from scipy.stats import bootstrap
 
     each = np.asarray(right, np.float64).mean(axis=0)
     _, scene_of_image = np.unique(scenes or range(len(each)), return_inverse=True)
     sums, counts = np.bincount(scene_of_image, each), np.bincount(scene_of_image).astype(np.float64)
-    if len(sums) < 2:  # nothing to draw from
-        return Interval(float(each.mean()), float(each.min()), float(each.max()))
+    if len(sums) < 2:
+        return Interval(float(each.mean()))
     found = bootstrap(
         (sums, counts),
         mean_of_images,
@@ -73,7 +78,7 @@ def over_seeds(values: NDArray[np.float64]) -> Interval:
     """
     mean = float(values.mean())
     if len(values) < 2:
-        return Interval(mean, -np.inf, np.inf)
+        return Interval(mean)
     from scipy.stats import t
 
     half = float(t.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))

@@ -137,7 +137,8 @@ def modalities(
             row.right[ALONE], row.right[FOREST] = networks_alone(study, row.kept), forests_alone(study, row.kept)
             if json != STANDARD_OUTPUT:  # what is known so far, should the next run fail
                 write(rows[: index + 1], data_set, head, json, None)
-    images = f"{len(own)} validation images of {data_set}, from {len(set(scenes))} scenes"
+    count = len(set(scenes))
+    images = f"{len(own)} validation images of {data_set}, {f'from {count} scenes' if count > 1 else 'all of one scene'}"
     console_beside(json).print(table(rows, f"{spec.name}, head {head}: {images}"))
     if gains := gains_table(rows):
         console_beside(json).print(gains)

@@ -91,14 +91,19 @@ def markdown(found: Mapping[str, Any]) -> str:
         lines += ["", f"Points gained over `{found['gains_over']}` alone:", ""]
         lines += [f"| bands | {' | '.join(kind for kind, _ in kinds)} |", "|---" * (len(kinds) + 1) + "|"]
         for subset in gains[kinds[0][1]]:
-            cells = [points(Interval(**gains[name][subset])) for _, name in kinds]
+            cells = [points(interval_of(gains[name][subset])) for _, name in kinds]
             lines.append(f"| {subset.replace('+', ' + ')} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def cell_of(each: Mapping[str, Any]) -> str:
     seeds = "; " + ", ".join(f"{100 * value:.1f}" for value in each["seeds"]) if len(each["seeds"]) > 1 else ""
-    return f"{Interval(each['mean'], each['low'], each['high'])}{seeds}"
+    return f"{interval_of(each)}{seeds}"
+
+
+def interval_of(recorded: Mapping[str, Any]) -> Interval:
+    """What `bounds` recorded."""
+    return Interval(**{name: recorded[name] for name in ("mean", "low", "high") if name in recorded})
 
 
 def record(rows: Sequence[Row], data_set: str, head: str) -> dict[str, Any]:
@@ -131,12 +136,18 @@ def figures(row: Row, kind: str) -> dict[str, Any]:
 
 
 def bounds(each: Interval) -> dict[str, float]:
-    return {"mean": round(each.mean, 5), "low": round(each.low, 5), "high": round(each.high, 5)}
+    shares = {"mean": each.mean, "low": each.low, "high": each.high} if each.known else {"mean": each.mean}
+    return {name: round(share, 5) for name, share in shares.items()}
 
 
 def write(rows: Sequence[Row], data_set: str, head: str, json: Path | None, plot: Path | None) -> None:
     """Write the requested record and plot."""
     write_json(json, record(rows, data_set, head))
     if plot is not None:
-        series = {kind: [(i.mean, i.low, i.high) for i in (row.interval(kind) for row in rows)] for kind in kinds_of(rows)}
+        series = {kind: [drawn(row.interval(kind)) for row in rows] for kind in kinds_of(rows)}
         plot_intervals(plot, [row.name for row in rows], series, f"{data_set}: accuracy of {head}")
+
+
+def drawn(each: Interval) -> tuple[float, float, float]:
+    """Mean, low and high for the plot: the mean alone where there is no interval."""
+    return (each.mean, each.low, each.high) if each.known else (each.mean, each.mean, each.mean)
