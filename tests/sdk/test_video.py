@@ -8,6 +8,7 @@ import shutil
 import struct
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,6 +30,7 @@ from spatialnet_edge.runtime.pipeline import Pipeline
 from spatialnet_edge.sources import ffmpeg
 from spatialnet_edge.sources.container_end import segment_end
 from spatialnet_edge.sources.decoded_picture import DecodedPicture
+from spatialnet_edge.sources.ffmpeg import Decoder, Undecodable, open_file
 from spatialnet_edge.sources.registry import open_source
 
 HEIGHT, WIDTH = 96, 128
@@ -147,6 +149,18 @@ def test_a_damaged_end_loses_no_other_frame_although_decoding_is_parallel(tmp_pa
         assert shown == sorted(set(shown))
         if name == "key.mp4" or spoilt == 29:
             assert len(shown) == 29
+
+
+@pytest.mark.fault(6)
+@pytest.mark.parametrize("spoilt", [0, 12, 27, 29])
+def test_a_stream_counts_every_packet_without_a_picture(tmp_path: Path, spoilt: int) -> None:
+    """A stream cannot be decoded again, so what a failure hides is counted."""
+    path = write_video(tmp_path / "x.mp4", REGULAR, "libx264", options={"g": "30", "bf": "2", "b_strategy": "0"})
+    spoil_packets(path, range(spoilt, spoilt + 1))
+    with closing(Decoder(open_file(path), low_delay=True)) as decoder:
+        items = list(decoder.pictures())
+    assert len(items) == 30
+    assert any(isinstance(item, Undecodable) for item in items)
 
 
 @pytest.mark.fault(6)
