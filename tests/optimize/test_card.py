@@ -48,3 +48,7 @@ def test_a_card_has_the_figures_of_the_data_sets_that_the_model_learnt(
     for plot in ("confusion", "curves", "robustness", "risk"):
         assert f"tiny.{plot}.png" in text
         assert (tmp_path / f"tiny.{plot}.png").stat().st_size > 5000
+    result = runner.invoke(app, ["card", str(bundle), *options, "--corrupted", "0"])
+    assert result.exit_code == 0, result.output
+    assert "## Degraded pictures" in text
+    assert "## Degraded pictures" not in card.read_text()

@@ -43,7 +43,7 @@ from spatialnet_training.studies.study_data import OWN_OR_PUBLISHED, DataRoot, O
 
 SPLIT = "val"
 CORRUPTED_IMAGES = 150
-"""Number of images per data set to corrupt, each one 24 times."""
+"""Default number of images per data set to corrupt, each one 24 times."""
 
 
 def card(
@@ -52,6 +52,12 @@ def card(
     data_root: DataRoot = None,
     log: Annotated[Path | None, typer.Option(help="log.csv of the training run, for its curves.")] = None,
     notes: Annotated[Path | None, typer.Option(help="Markdown to include in the card: hardware, time, remarks.")] = None,
+    corrupted: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="N", help="Images per data set to corrupt, each one 24 times; 0: no chapter on degraded pictures."
+        ),
+    ] = CORRUPTED_IMAGES,
     modalities: Annotated[
         list[Path] | None, typer.Option(help="A file of 'modalities --json' for the card's table; may be repeated.")
     ] = None,
@@ -70,16 +76,16 @@ def card(
     results: dict[str, list[Score]] = {}
     robust: dict[str, list[Robustness]] = {}
     with load(bundle, threads=1) as model:
-        colour = can_be_corrupted(model.bundle.spec.input)
+        degraded = corrupted > 0 and can_be_corrupted(model.bundle.spec.input)
         sets = sets_to_judge(model.bundle.spec, data, data_root)
         for name, images in track(sets.items(), "evaluate", console=printer(stderr=True)):
             pixels = decode_images(images, model.bundle.spec.input)
             outputs = predict(model.opened.engine, pixels.images)
             known = truths(images, model.bundle.spec)
             results[name] = [judge(model.bundle.spec, truth, outputs, pixels.kept) for truth in known]
-            if colour:
-                robust[name] = judge_robustness(model.opened.engine, images, known, CORRUPTED_IMAGES)
-        not_land = measure_not_land(model.opened.engine) if colour else None
+            if degraded:
+                robust[name] = judge_robustness(model.opened.engine, images, known, corrupted)
+        not_land = measure_not_land(model.opened.engine) if degraded else None
         whose = "each set's published split" if data is None else ", ".join(sets)
         poor = poor_pictures(output, robust, not_land) + "".join(map(modality_chapter, modalities or ()))
         write(output, model, results, poor, log, notes, whose)
