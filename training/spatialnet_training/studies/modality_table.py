@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,12 +55,8 @@ def table(rows: Sequence[Row], title: str) -> Table:
     """The table for the terminal: accuracy with its interval, and each seed if there are several."""
     made = Table("bands", *kinds_of(rows), title=title)
     for row in rows:
-        made.add_row(row.name, *(cell(row, kind) for kind in kinds_of(rows)))
+        made.add_row(row.name, *(cell_of(figures(row, kind)) for kind in kinds_of(rows)))
     return made
-
-
-def cell(row: Row, kind: str) -> str:
-    return cell_of(figures(row, kind))
 
 
 def first_alone(rows: Sequence[Row]) -> Row | None:
@@ -83,16 +79,21 @@ def gains_table(rows: Sequence[Row]) -> Table | None:
 def markdown(found: Mapping[str, Any]) -> str:
     """The tables of a `record` in Markdown: per cent with the 95 % interval and each seed if there are several, then gains."""
     kinds = [(kind, name) for kind, name in KINDS if name in found]
+    text = markdown_table(kinds, found, cell_of)
+    if gains := found.get("gains"):
+        text += f"\nPoints gained over `{found['gains_over']}` alone:\n\n"
+        text += markdown_table(kinds, gains, lambda each: points(interval_of(each)))
+    return text
+
+
+def markdown_table(
+    kinds: Sequence[tuple[str, str]], found: Mapping[str, Any], cell: Callable[[Mapping[str, Any]], str]
+) -> str:
+    """One row per subset, one column per kind of training."""
     lines = [f"| bands | {' | '.join(kind for kind, _ in kinds)} |", "|---" * (len(kinds) + 1) + "|"]
     for subset in found[kinds[0][1]]:
-        cells = [cell_of(found[name][subset]) for _, name in kinds]
+        cells = [cell(found[name][subset]) for _, name in kinds]
         lines.append(f"| {subset.replace('+', ' + ')} | {' | '.join(cells)} |")
-    if gains := found.get("gains"):
-        lines += ["", f"Points gained over `{found['gains_over']}` alone:", ""]
-        lines += [f"| bands | {' | '.join(kind for kind, _ in kinds)} |", "|---" * (len(kinds) + 1) + "|"]
-        for subset in gains[kinds[0][1]]:
-            cells = [points(interval_of(gains[name][subset])) for _, name in kinds]
-            lines.append(f"| {subset.replace('+', ' + ')} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
