@@ -106,7 +106,8 @@ def test_classes_closer_than_a_level_of_8_bits_need_16() -> None:
         rng = np.random.default_rng(seed)
         classes = ["Burned", "Unburned"] * 20
         levels = [0.2 + step / 4 * (kind == "Burned") + rng.uniform(0, step / 16, (8, 8, 5)) for kind in classes]
-        return Split([each.astype(np.float32) for each in levels], classes)
+        scenes = [str(number) for number in range(len(classes))]
+        return Split([each.astype(np.float32) for each in levels], classes, scenes)
 
     accuracy = {bits: forest(split(0), split(1), row, bits, 1).mean() for bits in (8, 16, None)}
     assert accuracy[16] == accuracy[None] == 1
