@@ -28,7 +28,7 @@ from spatialnet_training.loop.run_inputs import stored_side
 from spatialnet_training.loop.run_result import LOG
 from spatialnet_training.loop.training_run import train
 from spatialnet_training.plots import read_log
-from spatialnet_training.studies.intervals import over_seeds
+from spatialnet_training.studies.intervals import Interval, over_seeds, points
 
 BASE = "as it is"
 
@@ -89,9 +89,8 @@ def compare(chosen: Mapping[str, TrainConfig], data: TrainingData, out: Path, se
 
 def gain(outcome: Outcome, base: Outcome) -> str:
     """Points against the base, with Student's interval of 95 % over the pairs of runs with one seed."""
-    found = over_seeds(100 * (np.array(outcome.accuracies) - np.array(base.accuracies)))
-    bounds = "" if outcome is base or len(base.accuracies) < 2 else f" ({found.low:+.1f} to {found.high:+.1f})"
-    return f"{found.mean:+.1f}{bounds}"
+    found = over_seeds(np.array(outcome.accuracies) - np.array(base.accuracies))
+    return points(Interval(found.mean) if outcome is base else found)
 
 
 def markdown(outcomes: Sequence[Outcome]) -> str:

@@ -60,14 +60,14 @@ def table(rows: Sequence[Row], title: str) -> Table:
 
 
 def first_alone(rows: Sequence[Row]) -> Row | None:
-    """The row of the first band group alone, such as colour: what other groups add is measured against it. None: not there yet."""
-    return next((row for row in rows if row.kept == rows[0].kept[:1]), None)
+    """The row of the first band group alone, such as colour, against which gains are measured; None if it has no other row yet."""
+    return next((row for row in rows[1:] if row.kept == rows[0].kept[:1]), None)
 
 
 def gains_table(rows: Sequence[Row]) -> Table | None:
     """What is gained over the first band group alone, in points, for the terminal; None with a single subset."""
     base = first_alone(rows)
-    if base is None or len(rows) < 2:
+    if base is None:
         return None
     made = Table("bands", *kinds_of(rows), title=f"points gained over {base.name} alone")
     for row in rows:
@@ -116,12 +116,12 @@ def record(rows: Sequence[Row], data_set: str, head: str) -> dict[str, Any]:
         "images": images,
         "scenes": len(set(rows[0].scenes)) or images,
     }
-    found["accuracy"] = {"+".join(row.kept): row.interval(WITHHELD).mean for row in rows}
+    found["accuracy"] = {"+".join(row.kept): float(row.right[WITHHELD].mean()) for row in rows}
     for kind, name in KINDS:
         if kind in rows[0].right:
             found[name] = {"+".join(row.kept): figures(row, kind) for row in rows}
     base = first_alone(rows)
-    if base is not None and len(rows) > 1:
+    if base is not None:
         found["gains_over"] = base.name
         found["gains"] = {
             name: {"+".join(row.kept): bounds(row.gain(kind, base)) for row in rows if row is not base}
